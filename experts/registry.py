@@ -1,0 +1,29 @@
+"""Experts by name. Built-in ones and third parties' are found through the entry point group `lgdrl.experts`.
+
+An entry is a factory `make(options: Mapping, scenario: str, seed: int) -> PolicyProvider`; it validates its own options
+(a frozen config dataclass beside the expert, `sim.config.resolve`) and raises UsageError for bad ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from experts.provider import PolicyProvider
+from sim.errors import unknown
+
+GROUP = "lgdrl.experts"
+
+
+def available() -> dict[str, EntryPoint]:
+    """All experts by name; nothing is imported yet."""
+    return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name)}
+
+
+def make(name: str, scenario: str, options: Mapping[str, Any] | None = None, seed: int = 0) -> PolicyProvider:
+    """Build the expert `name` for a scenario. UsageError for unknown names or options."""
+    found = available()
+    if name not in found:
+        raise unknown("expert", name, found)
+    return found[name].load()(options or {}, scenario, seed)

@@ -1,0 +1,134 @@
+"""Configs: frozen dataclasses that merge deeply, validate by type, print as YAML and hash the same everywhere.
+
+pydantic does the type checking (plain dataclasses, no base class); this module turns its findings into one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from sim.errors import UsageError, unknown
+
+T = TypeVar("T")
+
+
+def deep_merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `override` laid over it; mappings merge key by key, everything else is replaced."""
+    merged = dict(base)
+    for key, value in override.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = deep_merge(old, value) if both else value
+    return merged
+
+
+def resolve(default: T, overrides: Mapping[str, Any] | None = None, where: str = "config") -> T:
+    """`default` with `overrides` merged in, as a validated instance of the same dataclass.
+
+    Raises UsageError naming the key, the value and what is expected, for unknown keys, wrong types and failed checks.
+    """
+    import pydantic
+
+    if not overrides:
+        return default
+    _check_keys(default, overrides, where)
+    merged = deep_merge(to_dict(default), overrides)
+    try:
+        return _adapter(type(default)).validate_python(merged)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join([where, *(str(part) for part in first["loc"])])
+        message = first["msg"].removeprefix("Value error, ")
+        value = "" if isinstance(first["input"], Mapping) else f" = {first['input']!r}"
+        raise UsageError(f"{path}{value}: {message[0].lower()}{message[1:]}") from None
+
+
+@functools.cache
+def _adapter(config_type: type) -> Any:
+    import pydantic
+
+    return pydantic.TypeAdapter(config_type)
+
+
+def _check_keys(config: Any, overrides: Mapping[str, Any], where: str) -> None:
+    """Unknown keys first: a typo should name its neighbours even where a type error hides behind it."""
+    if not isinstance(overrides, Mapping):
+        raise UsageError(f"{where} = {overrides!r}: expected a mapping of option names to values")
+    fields = {f.name for f in dataclasses.fields(config)}
+    for key, value in overrides.items():
+        if key not in fields:
+            raise unknown(f"key in {where}", key, fields)
+        child = getattr(config, key)
+        if dataclasses.is_dataclass(child) and isinstance(value, Mapping):
+            _check_keys(child, value, f"{where}.{key}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain, YAML-ready values of a config dataclass (tuples become lists)."""
+    return _plain(dataclasses.asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def fingerprint(config: Any) -> str:
+    """12 hex digits that are equal exactly when the resolved values are equal, on every machine."""
+    values = to_dict(config) if dataclasses.is_dataclass(config) else _plain(config)
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    """`["a.b=1", "c=[2, 3]"]` -> `{"a": {"b": 1}, "c": [2, 3]}`; values are YAML."""
+    merged: dict[str, Any] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not all(path.split(".")):
+            raise UsageError(f"override {assignment!r}: write it as key.subkey=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UsageError(f"override {assignment!r}: the value is not valid YAML") from None
+        for key in reversed(path.split(".")):
+            value = {key: value}
+        merged = deep_merge(merged, value)
+    return merged
+
+
+def load_yaml(path: Path | str) -> dict[str, Any]:
+    """A YAML file that holds a mapping; UsageError with path and line otherwise."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UsageError(f"cannot read config file {str(path)!r}: {reason}") from None
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise UsageError(f"config file {str(path)!r} is not valid YAML{line}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UsageError(f"config file {str(path)!r}: expected a mapping, found {type(values).__name__}")
+    return values
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """YAML text in the order of the fields."""
+    return yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True, width=sys.maxsize)

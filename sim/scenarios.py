@@ -1,0 +1,121 @@
+"""The scenario registry: a name, its typed config, and the simulators that can run it.
+
+Own scenarios are listed in `sim/catalog.py`; a third party adds more through the entry point group `lgdrl.scenarios`
+(each entry a `Scenario` or a callable that returns several).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from sim.config import resolve
+from sim.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from sim.env import DrivingEnv, DrivingVecEnv
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """How one simulator builds a scenario: two factories as "module:function", imported only when used.
+
+    `env(scenario, config, render_mode) -> DrivingEnv` and `vec(scenario, config, num_envs, seed, workers) -> DrivingVecEnv`.
+    """
+
+    env: str
+    vec: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """A registered scenario. `defaults` is an instance of its config dataclass; the first backend is the default one."""
+
+    name: str
+    summary: str
+    defaults: Any
+    backends: Mapping[str, Backend]
+    family: str = "highway"
+    actions: str = "meta"
+    """meta | longitudinal | continuous"""
+
+    def backend(self, name: str | None) -> tuple[str, Backend]:
+        """The named backend, or the default one."""
+        if name is None:
+            name = next(iter(self.backends))
+        if name not in self.backends:
+            raise unknown(f"backend for scenario {self.name!r}", name, self.backends)
+        return name, self.backends[name]
+
+
+@functools.cache
+def registry() -> dict[str, Scenario]:
+    """All scenarios by name, the built-in ones first."""
+    from sim.catalog import SCENARIOS
+
+    found = {scenario.name: scenario for scenario in SCENARIOS}
+    for entry in entry_points(group="lgdrl.scenarios"):
+        loaded = entry.load()
+        extra: Sequence[Scenario] = [loaded] if isinstance(loaded, Scenario) else loaded()
+        for scenario in extra:
+            if scenario.name in found:
+                raise UsageError(f"scenario {scenario.name!r} of {entry.value!r} is already registered: rename it")
+            found[scenario.name] = scenario
+    return found
+
+
+def get(name: str) -> Scenario:
+    """The scenario registered under `name`; UsageError with a suggestion otherwise."""
+    scenarios = registry()
+    if name not in scenarios:
+        raise unknown("scenario", name, scenarios)
+    return scenarios[name]
+
+
+def make(
+    scenario: str,
+    backend: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    render_mode: str | None = None,
+) -> DrivingEnv:
+    """One world of a scenario as a gymnasium.Env.
+
+    Args: registry name; simulator (None: the scenario's default); overrides of its config, merged deeply and validated;
+        None | "rgb_array" | "human".
+    Raises: UsageError for an unknown name, backend, key or value.
+    """
+    if render_mode not in (None, "rgb_array", "human"):
+        raise unknown("render_mode", render_mode, ("rgb_array", "human"))
+    chosen = get(scenario)
+    _, factories = chosen.backend(backend)
+    resolved = resolve(chosen.defaults, config, chosen.name)
+    return _load(factories.env)(chosen, resolved, render_mode)
+
+
+def make_vec(
+    scenario: str,
+    num_envs: int = 1,
+    seed: int | None = None,
+    backend: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    workers: int = 0,
+) -> DrivingVecEnv:
+    """`num_envs` worlds of a scenario as an SB3 VecEnv; world i starts from seed + i.
+
+    `workers` > 0 spreads simulators that hold the interpreter (highway-env) over that many processes.
+    """
+    if num_envs < 1:
+        raise UsageError(f"num_envs = {num_envs}: at least one world is needed")
+    chosen = get(scenario)
+    _, factories = chosen.backend(backend)
+    resolved = resolve(chosen.defaults, config, chosen.name)
+    return _load(factories.vec)(chosen, resolved, num_envs, seed, workers)
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,159 @@
+"""Scene: one immutable snapshot of a traffic scene, the same on every simulator.
+
+It is all that an LLM prompt, a rule or a person sees of a world. Positions are given twice: in the world frame
+(x, y, heading; for drawing) and along the ego's road (s forward, d to the right; for deciding). Units are SI and radians.
+Lanes are numbered from the left, 0 being the leftmost; d grows with the lane index.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+LANE_MARGIN = 1.0
+"""Metres beyond its lane's border within which a vehicle still counts as on the lane (highway-env's neighbour search)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ego:
+    """The controlled vehicle. `target_lane` and `speed_index` are what its controllers are steering to."""
+
+    x: float
+    y: float
+    heading: float
+    speed: float
+    s: float
+    d: float
+    lane: int
+    target_lane: int
+    speed_index: int
+    acceleration: float = 0.0
+    length: float = 5.0
+    width: float = 2.0
+    crashed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Vehicles:
+    """All other road users as arrays of shape (V,), in a stable order; `ids` name them for the whole episode.
+
+    A vehicle that is not on the ego's road has `s` and `d` NaN and `lane` -1.
+    """
+
+    ids: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    heading: np.ndarray
+    speed: np.ndarray
+    acceleration: np.ndarray
+    s: np.ndarray
+    d: np.ndarray
+    lane: np.ndarray
+    length: np.ndarray
+    width: np.ndarray
+    crashed: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A vehicle seen from the ego along a lane: `dx` > 0 is ahead, centre to centre."""
+
+    id: int
+    dx: float
+    speed: float
+    acceleration: float
+    gap: float
+    """Bumper to bumper, metres; negative when overlapping."""
+    closing: float
+    """Speed at which the gap shrinks, m/s; negative when it opens."""
+
+    @property
+    def ttc(self) -> float:
+        """Seconds until the bumpers meet at present speeds; infinite when the gap does not shrink."""
+        if self.closing <= 0:
+            return float("inf")
+        return max(self.gap, 0.0) / self.closing
+
+
+@dataclass(frozen=True, slots=True)
+class LaneShape:
+    """A lane to draw: centre line as (P, 2) points, width in metres, and the kind of its two borders."""
+
+    center: np.ndarray
+    width: float
+    left: str = "broken"
+    right: str = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Be in `lane` when passing `s`; `remaining` metres are left. Either may be absent."""
+
+    lane: int | None = None
+    s: float | None = None
+    remaining: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    scenario: str
+    time: float
+    decision_period: float
+    ego: Ego
+    vehicles: Vehicles
+    lane_centers: tuple[float, ...]
+    """d of each lane centre of the ego's road at the ego, leftmost first."""
+    lane_width: float
+    set_points: tuple[float, ...]
+    """Speeds that FASTER and SLOWER step through, m/s, ascending."""
+    legal: np.ndarray
+    """bool (A,): actions that are available now."""
+    goal: Goal | None = None
+    shapes: tuple[LaneShape, ...] = field(default=(), repr=False)
+
+    @property
+    def num_lanes(self) -> int:
+        return len(self.lane_centers)
+
+    def front(self, lane: int) -> Neighbour | None:
+        """Nearest vehicle at or ahead of the ego on `lane`, or None (also for a lane that does not exist)."""
+        index = self._nearest(lane, ahead=True)
+        return None if index is None else self.neighbour(index)
+
+    def rear(self, lane: int) -> Neighbour | None:
+        """Nearest vehicle strictly behind the ego on `lane`, or None."""
+        index = self._nearest(lane, ahead=False)
+        return None if index is None else self.neighbour(index)
+
+    def _nearest(self, lane: int, ahead: bool) -> int | None:
+        if not 0 <= lane < self.num_lanes:
+            return None
+        cars = self.vehicles
+        on_lane = np.abs(cars.d - self.lane_centers[lane]) <= self.lane_width / 2 + LANE_MARGIN
+        dx = cars.s - self.ego.s
+        candidates = np.flatnonzero(on_lane & ((dx >= 0) if ahead else (dx < 0)))
+        if candidates.size == 0:
+            return None
+        distance = np.abs(dx[candidates])
+        # Equal distances: highway-env keeps the last one ahead and the first one behind.
+        best = len(distance) - 1 - np.argmin(distance[::-1]) if ahead else np.argmin(distance)
+        return int(candidates[best])
+
+    def neighbour(self, index: int) -> Neighbour:
+        """Vehicle `index` of `vehicles` as seen from the ego."""
+        cars, ego = self.vehicles, self.ego
+        dx = float(cars.s[index] - ego.s)
+        speed = float(cars.speed[index])
+        ahead = dx >= 0
+        return Neighbour(
+            id=int(cars.ids[index]),
+            dx=dx,
+            speed=speed,
+            acceleration=float(cars.acceleration[index]),
+            gap=abs(dx) - (float(cars.length[index]) + ego.length) / 2,
+            closing=ego.speed - speed if ahead else speed - ego.speed,
+        )
