@@ -1,0 +1,59 @@
+"""One-token labels for discrete actions: A-E, in a fixed mapping to `MetaAction`.
+
+Letters are single tokens in every tokenizer in use, so that one forward pass scores them all without length bias.
+The letter of a manoeuvre never changes: D is FASTER whether the world has five actions or only the three longitudinal
+ones (highway-env's SLOWER, IDLE, FASTER with ids 0, 1, 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sim.actions import MetaAction
+
+LONGITUDINAL = (MetaAction.SLOWER, MetaAction.IDLE, MetaAction.FASTER)
+LETTERS = "ABCDE"
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSet:
+    """The actions of one kind of world: `manoeuvres[id]` says what action `id` does."""
+
+    manoeuvres: tuple[MetaAction, ...]
+
+    @classmethod
+    def of(cls, num_actions: int) -> ActionSet:
+        """The set with that many actions: 5 (all meta-actions) or 3 (longitudinal). ValueError otherwise."""
+        if num_actions == len(MetaAction):
+            return cls(tuple(MetaAction))
+        if num_actions == len(LONGITUDINAL):
+            return cls(LONGITUDINAL)
+        raise ValueError(f"no labels for {num_actions} actions: a driving scene has 5 meta-actions or 3 longitudinal")
+
+    def __len__(self) -> int:
+        return len(self.manoeuvres)
+
+    def label(self, action: int) -> str:
+        """The letter of action `action`."""
+        return LETTERS[self.manoeuvres[action]]
+
+    def name(self, action: int) -> str:
+        """The name of action `action`, for example "LANE_LEFT"."""
+        return self.manoeuvres[action].name
+
+    def labels(self, actions: Iterable[int]) -> list[str]:
+        """Letters of several actions, in their order."""
+        return [self.label(action) for action in actions]
+
+    def from_label(self, label: str) -> int | None:
+        """The id behind a letter, None for a letter that means nothing here."""
+        return next((i for i in range(len(self)) if self.label(i) == label), None)
+
+    def from_name(self, name: str) -> int | None:
+        """The id behind a name, None for an unknown one."""
+        return next((i for i in range(len(self)) if self.name(i) == name), None)
+
+    def find(self, manoeuvre: MetaAction) -> int | None:
+        """The id that does `manoeuvre`, None where this world has no such action."""
+        return self.manoeuvres.index(manoeuvre) if manoeuvre in self.manoeuvres else None

@@ -1,0 +1,188 @@
+"""Structured-output ladder: five ways to get an action out of a chat endpoint, the most constrained one first.
+
+    logprobs     one token, its alternatives' log-probabilities over the label letters: a full distribution
+    json_schema  strict schema whose `action` is an enum of the actions available now
+    tools        the same schema as the arguments of a forced function call
+    json_object  JSON mode, schema in words
+    text         free text that ends with `#### <id>`
+
+Which rungs an endpoint has is found out once, at start-up, by asking (`experts.llm.client.probe`): servers answer an
+unsupported one with 400, 404 or 500, or silently ignore it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from experts.llm.faults import Fault
+from experts.llm.parse import Answer, Parsed
+from experts.llm.prompt import MAX_REASON, Form, Prompt, PromptConfig
+
+TOOL = "choose_action"
+
+
+class Rung(StrEnum):
+    """The rungs, from the most to the least constrained."""
+
+    LOGPROBS = "logprobs"
+    JSON_SCHEMA = "json_schema"
+    TOOLS = "tools"
+    JSON_OBJECT = "json_object"
+    TEXT = "text"
+
+    @property
+    def form(self) -> Form:
+        """The form of answer that the prompt must ask for."""
+        if self is Rung.LOGPROBS:
+            return "label"
+        return "text" if self is Rung.TEXT else "json"
+
+
+STRUCTURAL = frozenset(
+    {Fault.EMPTY, Fault.TRUNCATED, Fault.MALFORMED, Fault.TWO_ACTIONS, Fault.PROMPT_ECHO, Fault.NAN_CONFIDENCE}
+)
+"""Faults of a probe's answer that mean the server did not honour the rung."""
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How answers are sampled; all of it is part of the cache key."""
+
+    temperature: float = 0.0  # greedy: the nearest to reproducible that an endpoint offers
+    seed: int = 0  # sent along; endpoints may ignore it
+    max_tokens: int = 256  # of an answer, in the JSON and text rungs
+    top_logprobs: int = 20  # alternatives asked for in the logprobs rung; 20 is the protocol's limit
+    choice: bool = True  # name the labels as `structured_outputs.choice` where the probe found that the server reads it
+    token_field: str = "max_tokens"  # or "max_completion_tokens", which some hosted reasoning models insist on
+
+
+def rungs_for(prompt: PromptConfig) -> tuple[Rung, ...]:
+    """The rungs that can carry what the prompt asks for: reasoning, probs and plans need more than one token."""
+    wants_text = prompt.reasoning != "none" or prompt.ask_probs or prompt.ask_plan
+    return tuple(rung for rung in Rung if not (wants_text and rung is Rung.LOGPROBS))
+
+
+def request(rung: Rung, prompt: Prompt, config: PromptConfig, sampling: SamplingConfig, choice: bool) -> dict[str, Any]:
+    """Arguments of `chat.completions.create`, model and time-out apart.
+
+    `choice` restricts the logprobs rung to the available labels by vLLM's extension `structured_outputs.choice`.
+    """
+    one_token = rung is Rung.LOGPROBS
+    args: dict[str, Any] = {
+        "messages": list(prompt.messages),
+        "temperature": sampling.temperature,
+        "seed": sampling.seed,
+        sampling.token_field: 1 if one_token else sampling.max_tokens,
+    }
+    if one_token:
+        args |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
+        if choice:
+            args["extra_body"] = {"structured_outputs": {"choice": sorted(prompt.labels)}}
+    elif rung is Rung.JSON_SCHEMA:
+        schema = {"name": TOOL, "strict": True, "schema": answer_schema(prompt, config)}
+        args["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif rung is Rung.TOOLS:
+        function = {"name": TOOL, "strict": True, "parameters": answer_schema(prompt, config)}
+        args["tools"] = [{"type": "function", "function": function}]
+        args["tool_choice"] = {"type": "function", "function": {"name": TOOL}}
+    elif rung is Rung.JSON_OBJECT:
+        args["response_format"] = {"type": "json_object"}
+    return args
+
+
+def answer_schema(prompt: Prompt, config: PromptConfig) -> dict[str, Any]:
+    """The JSON schema of an answer, `action` first so that a streaming reader can act before the rest arrives.
+
+    Only with long reasoning does the text come first. Every property is required, as strict mode demands.
+    """
+    labels = sorted(prompt.labels)
+    action = {"action": {"type": "string", "enum": labels}}
+    extra: dict[str, Any] = {}
+    if config.ask_probs:
+        number = {"type": "number", "minimum": 0, "maximum": 1}
+        extra["probs"] = _object(dict.fromkeys(labels, number))
+    if config.ask_plan:
+        every = sorted(prompt.actions.labels(range(len(prompt.actions))))
+        extra["plan"] = {"type": "array", "items": {"type": "string", "enum": every}}
+        extra["horizon_s"] = {"type": "number", "minimum": 0.5, "maximum": 5}
+    if config.reasoning == "short":
+        extra["reason"] = {"type": "string", "description": f"at most {MAX_REASON} characters"}
+    first = {"reasoning": {"type": "string"}} if config.reasoning == "long" else {}
+    return _object({**first, **action, **extra})
+
+
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def supported(rung: Rung, answer: Answer, parsed: Parsed) -> bool:
+    """Whether a successful probe's answer shows that the server honours the rung."""
+    if rung is Rung.LOGPROBS:
+        return bool(answer.first_token) and parsed.fault not in STRUCTURAL
+    return rung is Rung.TEXT or parsed.fault not in STRUCTURAL
+
+
+def read_completion(body: Mapping[str, Any]) -> Answer | None:
+    """The answer inside the JSON of a chat completion; None when it is not one."""
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return None
+    message = choices[0].get("message")
+    if not isinstance(message, dict):
+        return None
+    content = message.get("content")
+    arguments = _tool_arguments(message.get("tool_calls"))
+    return Answer(
+        content=arguments or (content if isinstance(content, str) else ""),
+        refusal=_text(message.get("refusal")),
+        finish_reason=_text(choices[0].get("finish_reason")),
+        first_token=_first_token(choices[0].get("logprobs")),
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _tool_arguments(calls: Any) -> str:
+    """Arguments of the function calls; more than one call comes out as several JSON objects in a row."""
+    if not isinstance(calls, list):
+        return ""
+    functions = [call.get("function") for call in calls if isinstance(call, dict)]
+    return "\n".join(_text(function.get("arguments")) for function in functions if isinstance(function, dict))
+
+
+def _first_token(logprobs: Any) -> dict[str, float] | None:
+    """Alternatives of the first token that is not white space, {token: log-probability}."""
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    for entry in content if isinstance(content, list) else []:
+        if not isinstance(entry, dict) or not _text(entry.get("token")).strip():
+            continue
+        top = entry.get("top_logprobs")
+        found: dict[str, float] = {}
+        for row in top if isinstance(top, list) else []:
+            value = row.get("logprob") if isinstance(row, dict) else None
+            if isinstance(value, float) or (isinstance(value, int) and -1_000_000 < value < 1_000_000):
+                found[_text(row.get("token"))] = float(value)
+        return found or None
+    return None
+
+
+def dump_answer(answer: Answer) -> str:
+    """An answer as JSON text, for the cache."""
+    return json.dumps([answer.content, answer.refusal, answer.finish_reason, answer.first_token])
+
+
+def load_answer(text: str) -> Answer:
+    """Inverse of `dump_answer`."""
+    content, refusal, finish_reason, first_token = json.loads(text)
+    return Answer(content, refusal, finish_reason, first_token)

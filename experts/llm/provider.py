@@ -1,0 +1,473 @@
+"""The language-model expert: scene -> prompt -> endpoint -> parser -> veto, with a fallback provider behind it all.
+
+After construction nothing that an endpoint does raises: every failed question becomes the fallback provider's decision,
+with its class counted. The order for one context: no driving scene -> fallback; cache; budget and circuit; endpoint with
+retries; at most one repair call; veto of unavailable or unsafe actions; lateness.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from experts.llm.budget import Budget, BudgetConfig, Usage
+from experts.llm.cache import AnswerCache, Mode, Question, Stored
+from experts.llm.client import Ability, ChatClient, ClientConfig, Reply, connect, probe
+from experts.llm.faults import VETOES, Fault
+from experts.llm.ladder import Rung, SamplingConfig, request, rungs_for
+from experts.llm.parse import Parsed, parse
+from experts.llm.prompt import Prompt, PromptConfig, PromptGenerator
+from experts.provider import Context, Decision, PolicyProvider, Status, label_distribution
+from sim.config import resolve, to_dict
+from sim.errors import UsageError, unknown
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Where answers are kept."""
+
+    mode: Mode = "off"  # off | read-write | replay-only (never opens a socket; a miss is a fallback)
+    path: str | None = None  # SQLite file, needed unless off
+
+    def __post_init__(self) -> None:
+        if self.mode != "off" and not self.path:
+            raise UsageError(f"cache.mode = {self.mode!r}: name the file with cache.path")
+
+
+@dataclass(frozen=True)
+class LLMConfig:
+    """Options of the expert `llm`."""
+
+    model: str = "gpt-4o-mini"  # as the endpoint calls it
+    rung: Literal["auto", "logprobs", "json_schema", "tools", "json_object", "text"] = "auto"  # auto: probe at start-up
+    deadline_s: float | None = None  # s from the call to a timely answer; None: the world waits (training)
+    spread: float = 0.05  # share that a bare label spreads over all legal actions
+    smoothing: float = 0.01  # share of the uniform distribution mixed into given ones, so that none is zero
+    veto_unsafe: bool = True  # refuse answers that the action-utility analysis calls UNSAFE
+    repair: bool = True  # ask once more after an unusable answer
+    fallback: str = "rule"  # expert that decides when the model does not; "none": status FAILED
+    fallback_options: dict[str, Any] = field(default_factory=dict)
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    client: ClientConfig = field(default_factory=ClientConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+
+    def __post_init__(self) -> None:
+        if self.rung != "auto" and Rung(self.rung) not in rungs_for(self.prompt):
+            raise UsageError(
+                f"rung = {self.rung!r}: one token cannot carry reasoning, probs or a plan; use another rung"
+            )
+        if self.deadline_s is not None and not 0 < self.deadline_s < math.inf:
+            raise UsageError(f"deadline_s = {self.deadline_s!r}: expected seconds above 0, or null")
+        for name in ("spread", "smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} = {getattr(self, name)!r}: expected a share in [0, 1)")
+
+
+@dataclass(frozen=True, slots=True)
+class LLMDecision(Decision):
+    """A decision with its history, for logs."""
+
+    rung: str | None = None
+    """Rung of the ladder that was used; None when nothing was asked."""
+    faults: tuple[Fault, ...] = ()
+    """What went wrong on the way, in order."""
+    cached: bool = False
+    """Every answer came from the cache."""
+    model_action: int | None = None
+    """What the model chose, also where it was vetoed for being unsafe."""
+    plan: tuple[int, ...] = ()
+    horizon_s: float | None = None
+    prompt: str | None = field(default=None, repr=False)
+    """Full text of the question (JSON of its messages)."""
+    answer: str | None = field(default=None, repr=False)
+    """Text of the last answer."""
+    prompt_version: str | None = None
+
+
+@dataclass(slots=True)
+class _Work:
+    """One context on its way through the expert."""
+
+    prompt: Prompt
+    faults: list[Fault] = field(default_factory=list)
+    detail: str = ""
+    parsed: Parsed = field(default_factory=Parsed)
+    answer: str | None = None
+    repaired: bool = False
+    asked: bool = False
+    """A request went to the endpoint."""
+    tokens: int = 0
+    cost: float = 0.0
+    seconds: float = 0.0
+
+    def fail(self, fault: Fault, detail: str = "") -> None:
+        self.faults.append(fault)
+        self.detail = detail or self.detail
+
+
+class LLMExpert:
+    """`PolicyProvider` over an OpenAI-compatible endpoint. Build it with `make`; close it when done."""
+
+    name = "llm"
+
+    def __init__(
+        self,
+        config: LLMConfig,
+        ability: Ability,
+        client: ChatClient | None,
+        cache: AnswerCache | None,
+        budget: Budget,
+        fallback: PolicyProvider | None,
+    ) -> None:
+        """`client` None means replay-only: no socket can be opened."""
+        self.config, self.ability, self.fallback, self.budget = config, ability, fallback, budget
+        self.generator = PromptGenerator(config.prompt)
+        self.counters: Counter[str] = Counter()
+        """By `status/...`, `fault/...`, `rung/...`, `cache/...`, `tokens/...`."""
+        self._client, self._cache = client, cache
+        self._cost = 0.0
+        self._latencies: list[float] = []
+
+    def __repr__(self) -> str:
+        return f"LLMExpert(model={self.config.model!r}, rung={str(self.ability.rung)!r})"
+
+    def decide(self, contexts: Sequence[Context]) -> Sequence[LLMDecision]:
+        """One decision per context, in order. Questions go out together, `client.concurrency` at a time."""
+        begin = time.monotonic()
+        works = [self._prepare(context) for context in contexts]
+        open_works = [work for work in works if work is not None and not self._replay(work, begin)]
+        if open_works and self._client is not None:
+            client = self._client
+            client.run([client.limited(self._ask(client, work, begin)) for work in open_works])
+        for work in works:
+            if work is not None:
+                self._veto(work)
+        fallbacks = self._fall_back(contexts, works, begin)
+        decisions = [
+            self._decision(context, work, fallbacks.get(i), begin)
+            for i, (context, work) in enumerate(zip(contexts, works, strict=True))
+        ]
+        for decision in decisions:
+            self._count(decision)
+        return decisions
+
+    # One question
+
+    def _prepare(self, context: Context) -> _Work | None:
+        """The question about a context; None when it holds no driving scene with discrete actions."""
+        scene = context.scene
+        if scene is None or not hasattr(context.action_space, "n"):
+            return None
+        legal = scene.legal if context.legal is None else context.legal
+        try:
+            return _Work(self.generator.build(scene, self.ability.rung.form, legal))
+        except ValueError:
+            return None
+
+    def _question(self, prompt: Prompt) -> Question:
+        sampling = to_dict(self.config.sampling) | {"choice": self.ability.choice}
+        return Question(self.config.model, prompt.version, sampling, self.ability.rung, prompt.text())
+
+    def _lookup(self, work: _Work, prompt: Prompt) -> Stored | None:
+        if self._cache is None:
+            return None
+        try:
+            stored = self._cache.get(self._question(prompt))
+        except sqlite3.Error as error:
+            work.fail(Fault.CACHE_IO, f"answer cache: {error}")
+            return None
+        self.counters["cache/hits" if stored else "cache/misses"] += 1
+        return stored
+
+    def _store(self, work: _Work, prompt: Prompt, reply: Reply) -> None:
+        if self._cache is None or self._cache.mode != "read-write" or reply.answer is None:
+            return
+        try:
+            self._cache.put(self._question(prompt), Stored(reply.answer, reply.usage, reply.fingerprint))
+        except sqlite3.Error as error:
+            work.fail(Fault.CACHE_IO, f"answer cache: {error}")
+
+    def _replay(self, work: _Work, begin: float) -> bool:
+        """Answer from the cache as far as it goes; True when nothing is left to ask."""
+        stored = self._lookup(work, work.prompt)
+        if stored is not None:
+            self._take(work, stored.answer, work.prompt)
+            if self._needs_repair(work):
+                again = work.prompt.repair(work.answer or "", str(work.faults[-1]))
+                stored = self._lookup(work, again)
+                if stored is not None:
+                    work.repaired = True
+                    self._take(work, stored.answer, again)
+        work.seconds = time.monotonic() - begin
+        unanswered = work.answer is None
+        if self._client is None and unanswered:
+            work.fail(Fault.CACHE_MISS, "replay-only, and the cache has no answer to this prompt")
+        return self._client is None or not (unanswered or self._needs_repair(work))
+
+    async def _ask(self, client: ChatClient, work: _Work, begin: float) -> None:
+        """The first question (unless the cache had its answer) and, if need be, one repair."""
+        now = time.monotonic()
+        until = now + self.config.client.total_s
+        timely = math.inf if self.config.deadline_s is None else begin + self.config.deadline_s
+        if work.answer is None:
+            await self._exchange(client, work, work.prompt, until, timely)
+        if self._needs_repair(work) and time.monotonic() < min(until, timely):
+            again = work.prompt.repair(work.answer or "", str(work.faults[-1]))
+            work.repaired = True
+            await self._exchange(client, work, again, until, timely)
+        work.seconds = time.monotonic() - begin
+
+    async def _exchange(self, client: ChatClient, work: _Work, prompt: Prompt, until: float, timely: float) -> None:
+        config = self.config
+        args = request(self.ability.rung, prompt, config.prompt, config.sampling, self.ability.choice)
+        reply = await client.ask(args, prompt.text(), until, timely)
+        work.asked = work.asked or reply.attempts > 0
+        work.tokens += reply.tokens
+        work.cost += reply.cost
+        if reply.usage is not None:
+            self._count_usage(reply.usage)
+        if reply.answer is None:
+            work.fail(reply.fault or Fault.PROTOCOL, reply.detail)
+            return
+        self._store(work, prompt, reply)
+        self._take(work, reply.answer, prompt)
+
+    def _take(self, work: _Work, answer: Any, prompt: Prompt) -> None:
+        work.answer = answer.content or answer.refusal
+        work.parsed = parse(answer, prompt)
+        if work.parsed.fault is not None:
+            work.fail(work.parsed.fault)
+
+    def _needs_repair(self, work: _Work) -> bool:
+        """An answer that named no action, not yet asked about again."""
+        fault = work.parsed.fault
+        return self.config.repair and not work.repaired and fault is not None and fault not in VETOES
+
+    def _veto(self, work: _Work) -> None:
+        action = work.parsed.action
+        if action is not None and self.config.veto_unsafe and work.prompt.utility.vetoes(action):
+            work.fail(Fault.UNSAFE)
+
+    # Decisions
+
+    def _fall_back(
+        self, contexts: Sequence[Context], works: Sequence[_Work | None], begin: float
+    ) -> dict[int, Decision]:
+        """The fallback provider's decisions by index, asked for in one batch."""
+        needed = [
+            i for i, work in enumerate(works) if work is None or _status(work) in (Status.FALLBACK, Status.VETOED)
+        ]
+        if not needed or self.fallback is None:
+            return {}
+        decisions = self.fallback.decide([contexts[i] for i in needed])
+        return dict(zip(needed, decisions, strict=True))
+
+    def _decision(self, context: Context, work: _Work | None, fallback: Decision | None, begin: float) -> LLMDecision:
+        if work is None:
+            work = _Work(prompt=_NO_PROMPT, faults=[Fault.NO_SCENE], detail="the context holds no driving scene")
+            work.seconds = time.monotonic() - begin
+            return self._from_fallback(context, work, Status.FALLBACK, fallback)
+        status = _status(work)
+        if status in (Status.FALLBACK, Status.VETOED):
+            return self._from_fallback(context, work, status, fallback)
+        if self.config.deadline_s is not None and work.seconds > self.config.deadline_s:
+            work.fail(Fault.LATE)
+            status = Status.LATE
+        action = work.parsed.action
+        assert action is not None
+        return replace(
+            self._history(work),
+            action=action,
+            probs=self._probs(work.parsed, work.prompt),
+            confidence=None if work.parsed.probs is None else float(work.parsed.probs[action]),
+            reason=work.parsed.reason,
+            status=status,
+            plan=work.parsed.plan,
+            horizon_s=work.parsed.horizon_s,
+        )
+
+    def _from_fallback(self, context: Context, work: _Work, status: Status, fallback: Decision | None) -> LLMDecision:
+        """The fallback's decision under our status; FAILED when it has none that is legal."""
+        why = f"{work.faults[-1]}: {work.detail}" if work.detail else str(work.faults[-1])
+        history = self._history(work)
+        action = None if fallback is None else fallback.action
+        legal = context.legal if context.legal is not None or context.scene is None else context.scene.legal
+        if (
+            fallback is None
+            or action is None
+            or (isinstance(action, int | np.integer) and not _is_legal(action, legal))
+        ):
+            return replace(history, status=Status.FAILED, reason=why)
+        probs = fallback.probs
+        if probs is None and legal is not None and isinstance(action, int | np.integer):
+            probs = label_distribution(int(action), legal, self.config.spread)
+        return replace(history, action=action, probs=probs, confidence=fallback.confidence, status=status, reason=why)
+
+    def _history(self, work: _Work) -> LLMDecision:
+        """What is known of a question, with no action yet."""
+        known = work.prompt is not _NO_PROMPT
+        return LLMDecision(
+            action=None,
+            latency_s=work.seconds,
+            tokens=work.tokens,
+            cost=work.cost,
+            rung=str(self.ability.rung) if work.answer is not None or work.asked else None,
+            faults=tuple(work.faults),
+            cached=work.answer is not None and not work.asked,
+            model_action=work.parsed.action,
+            prompt=work.prompt.text() if known else None,
+            answer=work.answer,
+            prompt_version=work.prompt.version if known else None,
+        )
+
+    def _probs(self, parsed: Parsed, prompt: Prompt) -> np.ndarray:
+        legal = np.zeros(len(prompt.actions), dtype=bool)
+        legal[list(prompt.legal)] = True
+        if parsed.probs is None:
+            assert parsed.action is not None
+            return label_distribution(parsed.action, legal, self.config.spread)
+        return (1 - self.config.smoothing) * parsed.probs + self.config.smoothing * legal / legal.sum()
+
+    # Counting
+
+    def _count(self, decision: LLMDecision) -> None:
+        self.counters[f"status/{decision.status.value}"] += 1
+        self.counters.update(f"fault/{fault}" for fault in decision.faults)
+        if decision.rung is not None:
+            self.counters[f"rung/{decision.rung}"] += 1
+        self._cost += decision.cost
+        self.counters["tokens/total"] += decision.tokens
+        self._latencies.append(decision.latency_s)
+        del self._latencies[:-10_000]
+
+    def _count_usage(self, usage: Usage) -> None:
+        self.counters["tokens/input"] += usage.input
+        self.counters["tokens/cached_input"] += usage.cached
+        self.counters["tokens/output"] += usage.output
+
+    def metrics(self) -> dict[str, float]:
+        """Counts since the start of the run, latency percentiles (s) of the last 10,000 decisions, and money."""
+        found: dict[str, float] = {f"status/{status.value}": 0.0 for status in Status}
+        found |= {key: float(value) for key, value in sorted(self.counters.items())}
+        found |= {"cost": self._cost, "budget/calls": float(self.budget.calls), "budget/cost": self.budget.cost}
+        if self._client is not None:
+            found |= {f"attempt_fault/{fault}": float(count) for fault, count in sorted(self._client.faults.items())}
+            found["client/retries"] = float(self._client.retries)
+            found["client/circuit_opened"] = float(self._client.breaker.times_opened)
+        if self._latencies:
+            p50, p95 = np.percentile(self._latencies, [50, 95])
+            found |= {"latency/p50_s": float(p50), "latency/p95_s": float(p95)}
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters and budget in plain values, so that a resumed run continues them."""
+        inner = getattr(self.fallback, "state_dict", None)
+        return {
+            "counters": dict(self.counters),
+            "cost": self._cost,
+            "budget": self.budget.state_dict(),
+            "fallback": inner() if inner else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state_dict`."""
+        self.counters = Counter(state["counters"])
+        self._cost = float(state["cost"])
+        self.budget.load_state_dict(state["budget"])
+        inner = getattr(self.fallback, "load_state_dict", None)
+        if inner and state["fallback"] is not None:
+            inner(state["fallback"])
+
+    def close(self) -> None:
+        """Close connections, the cache and the fallback. Safe to call twice."""
+        if self._client is not None:
+            self._client.close()
+        if self._cache is not None:
+            self._cache.close()
+        inner = getattr(self.fallback, "close", None)
+        if inner:
+            inner()
+
+    def __enter__(self) -> LLMExpert:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def make(options: Mapping[str, Any], scenario: str, seed: int) -> LLMExpert:
+    """Factory of the entry point group `lgdrl.experts`.
+
+    Args: values for `LLMConfig`; `fallback` may also be a ready `PolicyProvider`; scenario name, for the fallback; seed
+        of the retries' jitter.
+    Raises: UsageError, one line, for bad options, an endpoint that is unreachable, refuses the key or serves no rung,
+        and a broken cache file.
+    """
+    given = dict(options)
+    instance = given.pop("fallback") if isinstance(given.get("fallback"), PolicyProvider) else None
+    config = resolve(LLMConfig(), given, "expert.llm")
+    fallback = instance or _fallback(config, scenario, seed)
+    budget = Budget(config.budget)
+    cache = (
+        AnswerCache(Path(config.cache.path), config.cache.mode)
+        if config.cache.path and config.cache.mode != "off"
+        else None
+    )
+    if config.cache.mode == "replay-only":
+        return LLMExpert(config, _recorded(config, cache), None, cache, budget, fallback)
+    client = connect(config.model, config.client, budget, seed)
+    try:
+        rungs = rungs_for(config.prompt) if config.rung == "auto" else (Rung(config.rung),)
+        generator = PromptGenerator(config.prompt)
+        ability = probe(client, generator, config.sampling, rungs)
+        if cache is not None:
+            cache.record_rung(config.model, generator.version, ability.rung, ability.choice)
+    except (UsageError, sqlite3.Error) as error:
+        client.close()
+        if cache is not None:
+            cache.close()
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"answer cache {config.cache.path!r} cannot be written: {error}") from None
+    return LLMExpert(config, ability, client, cache, budget, fallback)
+
+
+def _fallback(config: LLMConfig, scenario: str, seed: int) -> PolicyProvider | None:
+    from experts import registry
+
+    if config.fallback == "none":
+        return None
+    if config.fallback == LLMExpert.name:
+        raise unknown("fallback expert", config.fallback, (set(registry.available()) | {"none"}) - {LLMExpert.name})
+    return registry.make(config.fallback, scenario, config.fallback_options, seed)
+
+
+def _recorded(config: LLMConfig, cache: AnswerCache | None) -> Ability:
+    """The rung that the answers were recorded with; the first possible one when the cache does not know it."""
+    found = cache.recorded_rung(config.model, PromptGenerator(config.prompt).version) if cache else None
+    if config.rung != "auto":
+        return Ability(Rung(config.rung), bool(found and found[0] == config.rung and found[1]))
+    return Ability(*found) if found else Ability(rungs_for(config.prompt)[0])
+
+
+def _status(work: _Work) -> Status:
+    """Status before lateness is looked at."""
+    if any(fault in VETOES for fault in work.faults[-1:]):
+        return Status.VETOED
+    if work.parsed.action is None:
+        return Status.FALLBACK
+    return Status.REPAIRED if work.repaired else Status.OK
+
+
+def _is_legal(action: int | np.integer, legal: np.ndarray | None) -> bool:
+    return legal is None or (0 <= int(action) < len(legal) and bool(legal[int(action)]))
