@@ -1,0 +1,84 @@
+"""Exact copies of a highway-env world: in memory for branching, as bytes for resuming.
+
+A world holds its scene, its random stream and its config; the viewer (pygame surfaces) is left out of every copy.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+from highway_env.envs.common.abstract import AbstractEnv
+from highway_env.envs.common.graphics import EnvViewer
+from highway_env.envs.common.observation import AttributesObservation, GrayscaleObservation, observation_factory
+
+LEFT_OUT = ("viewer", "_record_video_wrapper")
+
+
+class Blind:
+    """An observation type that sees nothing: it spares branches the cost of observing."""
+
+    def observe(self) -> None:
+        return None
+
+
+def branch_off(inner: AbstractEnv) -> AbstractEnv:
+    """A copy of the world whose future equals this one's. Its observations are None where observing has no effect.
+
+    The road network is shared: it never changes after reset.
+    """
+    network = inner.road.network
+    shared = [network, *network.lanes_list(), inner.observation_space, inner.action_space]
+    memo: dict[int, Any] = {id(item): item for item in shared}
+    if not _observing_draws(inner):
+        memo[id(inner.observation_type)] = Blind()
+    return copy.deepcopy(inner, memo)
+
+
+def _observing_draws(inner: AbstractEnv) -> bool:
+    """Does an observation consume random numbers, so that leaving it out would change the future?"""
+    kind = inner.observation_type
+    return isinstance(kind, AttributesObservation) or getattr(kind, "order", "sorted") == "shuffled"
+
+
+def save(inner: AbstractEnv) -> bytes:
+    """Everything that decides the world's future."""
+    buffer = io.BytesIO()
+    pickler = _Pickler(buffer, pickle.HIGHEST_PROTOCOL)
+    pickler.world = inner
+    pickler.dump({key: value for key, value in vars(inner).items() if key not in LEFT_OUT})
+    return buffer.getvalue()
+
+
+def load(inner: AbstractEnv, state: bytes) -> None:
+    """Put a `save`d state into a world of the same kind, which keeps its viewer."""
+    unpickler = _Unpickler(io.BytesIO(state))
+    unpickler.world = inner
+    kept = {key: vars(inner)[key] for key in LEFT_OUT if key in vars(inner)}
+    values = unpickler.load()
+    vars(inner).clear()
+    vars(inner).update(values, **kept)
+    if isinstance(inner.observation_type, GrayscaleObservation):
+        frames = inner.observation_type.obs
+        inner.observation_type = observation_factory(inner, inner.config["observation"])
+        inner.observation_type.obs = frames
+
+
+class _Pickler(pickle.Pickler):
+    """Names the world itself instead of storing it, and leaves viewers out."""
+
+    world: AbstractEnv
+
+    def persistent_id(self, obj: Any) -> str | None:
+        if obj is self.world:
+            return "world"
+        return "viewer" if isinstance(obj, EnvViewer) else None
+
+
+class _Unpickler(pickle.Unpickler):
+    world: AbstractEnv
+
+    def persistent_load(self, pid: str) -> Any:
+        return self.world if pid == "world" else None

@@ -1,0 +1,296 @@
+"""`HighwayDrivingEnv`: any highway-env world behind this platform's `DrivingEnv` contract.
+
+Kept from highway-env: dynamics, rewards, observations, random streams. Changed, because users would trip over it:
+time limits where upstream never truncates, reset infos without randomly sampled actions, errors for actions that do not
+exist, observation types that match their declared space, and no state shared with other worlds of the process.
+
+FASTER and SLOWER step from the set-point nearest to the *present speed*, not from the one in force (highway-env's
+rule): two FASTER in a row at 20 m/s may both ask for 25 m/s. `Ego.speed_index` is the set-point in force.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from highway_env.envs.common.abstract import AbstractEnv
+
+from sim.config import fingerprint
+from sim.env import Branches, DrivingEnv
+from sim.errors import UsageError
+from sim.highway import copying
+from sim.highway.episode import Episode
+from sim.highway.families import CRASH, MISSED, SUCCESS, Family
+from sim.highway.scenes import build_scene, lane_shapes, legal_actions, number_bodies, other_bodies
+from sim.highway.viewer import Overlay, Viewer
+from sim.scene import LaneShape, Scene
+
+BACKEND = "highway-env"
+SAMPLED_AT_RESET = ("action", "rewards", "agents_rewards", "agents_terminated")
+"""Keys of highway-env's reset info that describe a random action nobody takes."""
+
+
+class HighwayDrivingEnv(DrivingEnv):
+    """One highway-env world.
+
+    Infos: `speed` (m/s), `crashed`, `rewards` (terms before weighting) and `backend`; the last step of an episode adds
+    `outcome` (success | crash | missed), `success`, `is_success` and `summary`.
+    """
+
+    def __init__(
+        self,
+        scenario_name: str,
+        config: Any,
+        inner: AbstractEnv,
+        family: Family,
+        render_mode: str | None = None,
+    ) -> None:
+        """`inner` is owned by this object from now on; `config` is the resolved scenario config that it was built from.
+
+        A config field `duration` (s) is enforced here when `family.time_limit` is set.
+        """
+        self.scenario = scenario_name
+        self.backend = BACKEND
+        self.scenario_config = config
+        self.inner = inner
+        self.family = family
+        self.render_mode = render_mode
+        self.overlay: Overlay | None = None
+        self.observation_space = inner.observation_space
+        self.action_space = inner.action_space
+        frequency = inner.config["policy_frequency"]
+        self.metadata = {"render_modes": ["human", "rgb_array"], "render_fps": max(round(frequency), 1)}
+        self._decision_period = 1 / frequency
+        self._episode: Episode | None = None
+        self._shapes: tuple[LaneShape, ...] | None = None
+        self._adopt(inner)
+
+    def _adopt(self, inner: AbstractEnv) -> None:
+        """Take the world's rendering and its mutable class attributes into our hands."""
+        inner.metadata = dict(inner.metadata)
+        inner.render_mode = "human" if self.render_mode == "human" else None
+        inner.config["offscreen_rendering"] = self.render_mode != "human"
+
+    # -- gymnasium -----------------------------------------------------------------------------------------------------
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode; `seed` also seeds `action_space`. Options are refused: a new config is a new world."""
+        if options:
+            raise UsageError(f"reset options {sorted(options)}: not supported, make a new world with another config")
+        if seed is not None:
+            self.action_space.seed(seed)
+        if self.render_mode == "human":
+            self._viewer()
+        obs, info = self.inner.reset(seed=seed)
+        self._np_random = self.inner.np_random
+        self._np_random_seed = self.inner.np_random_seed
+        self._shapes = None
+        number_bodies(self.inner)
+        self._episode = Episode.begin(self.inner.vehicle, self._time_to_collision())
+        info = {key: value for key, value in info.items() if key not in SAMPLED_AT_RESET}
+        return self._conform(obs), self._plain_info(info)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One decision. Raises UsageError for an action outside the space, ResetNeeded without a running episode."""
+        if self._episode is None or self._episode.ended:
+            raise gym.error.ResetNeeded("no episode is running: call reset() before step()")
+        episode = self._episode
+        obs, reward, terminated, truncated, info = self._advance(self.inner, self._checked(action), episode.steps + 1)
+        number_bodies(self.inner)
+        episode.add(self.inner.vehicle, reward, self._time_to_collision(), terminated or truncated)
+        info = self._plain_info(info)
+        if episode.ended:
+            outcome = self._outcome(self.inner, terminated, truncated)
+            summary = episode.summary(outcome, self.backend)
+            info |= {
+                "outcome": outcome,
+                "success": summary.success,
+                "is_success": summary.success,
+                "summary": dataclasses.asdict(summary),
+            }
+        return self._conform(obs), reward, terminated, truncated, info
+
+    def render(self) -> np.ndarray | None:
+        """uint8 (height, width, 3) in mode rgb_array; draws to the window and returns None in mode human."""
+        if self.render_mode is None:
+            raise UsageError("render() needs a render mode: make the world with render_mode 'rgb_array' or 'human'")
+        if self._episode is None:
+            raise gym.error.ResetNeeded("nothing to render yet: call reset() first")
+        viewer = self._viewer()
+        viewer.overlay = self.overlay
+        viewer.display()
+        viewer.handle_events()
+        return viewer.get_image() if self.render_mode == "rgb_array" else None
+
+    def close(self) -> None:
+        """Close this world's window, if any; other windows and pygame itself stay alive."""
+        if self.inner.viewer is not None:
+            self.inner.viewer.close()
+            self.inner.viewer = None
+
+    # -- DrivingEnv ----------------------------------------------------------------------------------------------------
+
+    def scene(self) -> Scene:
+        """The present scene. Vehicle ids: 0 is the ego, the others count from 1 in the order in which they appeared."""
+        if self._shapes is None:
+            self._shapes = lane_shapes(self.inner)
+        return build_scene(self.inner, self.family, self.scenario, self._time(), self._shapes)
+
+    def action_masks(self) -> np.ndarray:
+        """bool (A,): highway-env's available actions; all True where actions are not meta-actions."""
+        return legal_actions(self.inner)
+
+    def branch(self, plans: np.ndarray) -> Branches:
+        """Roll plans (P, H) of discrete actions out from copies; plans that begin alike share the work.
+
+        Raises UsageError for continuous actions, a wrong shape or an action that does not exist.
+        """
+        plans = self._checked_plans(plans)
+        if self._episode is None or self._episode.ended:
+            raise gym.error.ResetNeeded("no episode is running: call reset() before branch()")
+        count, horizon = plans.shape
+        result = Branches(
+            rewards=np.zeros((count, horizon)),
+            steps=np.zeros(count, dtype=int),
+            crashed=np.zeros(count, dtype=bool),
+            success=np.zeros(count, dtype=bool),
+            ended=np.zeros(count, dtype=bool),
+            final=np.zeros((count, 6)),
+        )
+        self._roll_out(self.inner, plans, np.arange(count), 0, result)
+        return result
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that decides this world's future, random streams included; picklable."""
+        return {
+            "scenario": self.scenario,
+            "config": fingerprint(self.scenario_config),
+            "world": copying.save(self.inner),
+            "episode": dataclasses.replace(self._episode) if self._episode else None,
+            "action_space": self.action_space.np_random.bit_generator.state,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue exactly from a `get_state` value. UsageError if it is of another scenario or config.
+
+        The value holds pickled objects: load only states from sources that you trust.
+        """
+        if (state["scenario"], state["config"]) != (self.scenario, fingerprint(self.scenario_config)):
+            raise UsageError(
+                f"state of scenario {state['scenario']!r} with config {state['config']} does not fit scenario "
+                f"{self.scenario!r} with config {fingerprint(self.scenario_config)}: use the same scenario and config"
+            )
+        copying.load(self.inner, state["world"])
+        self._np_random = self.inner.np_random
+        self._np_random_seed = self.inner.np_random_seed
+        self._episode = dataclasses.replace(state["episode"]) if state["episode"] else None
+        self._shapes = None
+        self.action_space.np_random.bit_generator.state = state["action_space"]
+        self._adopt(self.inner)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _advance(self, inner: AbstractEnv, action: Any, steps: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One decision of a world, `steps` being the count of decisions after it; adds our time limit."""
+        obs, reward, terminated, truncated, info = inner.step(action)
+        if self.family.time_limit is not None:
+            truncated = truncated or steps * self._decision_period >= self.scenario_config.duration - 1e-9
+        return obs, float(reward), bool(terminated), bool(truncated), info
+
+    def _outcome(self, inner: AbstractEnv, terminated: bool, truncated: bool) -> str:
+        return self.family.outcome(inner, terminated, truncated) or MISSED
+
+    def _roll_out(self, inner: AbstractEnv, plans: np.ndarray, rows: np.ndarray, depth: int, result: Branches) -> None:
+        """Continue the plans `rows`, which share their first `depth` actions, from `inner`, which had those actions."""
+        assert self._episode is not None
+        assert result.final is not None
+        if depth == plans.shape[1] or result.ended[rows[0]]:
+            result.final[rows] = self._final(inner)
+            return
+        for action in np.unique(plans[rows, depth]):
+            group = rows[plans[rows, depth] == action]
+            world = copying.branch_off(inner)
+            steps = self._episode.steps + depth + 1
+            _, reward, terminated, truncated, _ = self._advance(world, int(action), steps)
+            number_bodies(world)
+            result.rewards[group, depth] = reward
+            result.steps[group] = depth + 1
+            result.crashed[group] = bool(world.vehicle.crashed)
+            if terminated or truncated:
+                result.ended[group] = True
+                result.success[group] = self._outcome(world, terminated, truncated) == SUCCESS
+            self._roll_out(world, plans, group, depth + 1, result)
+
+    def _final(self, inner: AbstractEnv) -> tuple[float, ...]:
+        """s, d, lane, target lane, speed, bumper gap ahead in the target lane (inf when free)."""
+        scene = build_scene(inner, self.family, self.scenario, 0.0)
+        ego, front = scene.ego, scene.front(scene.ego.target_lane)
+        return ego.s, ego.d, ego.lane, ego.target_lane, ego.speed, np.inf if front is None else front.gap
+
+    def _time(self) -> float:
+        return self._episode.steps * self._decision_period if self._episode else 0.0
+
+    def _time_to_collision(self) -> float:
+        """Bumper time-to-collision with the car ahead in the ego's lane, s, by `Scene.front`; inf when free."""
+        if not other_bodies(self.inner):
+            return np.inf
+        scene = build_scene(self.inner, self.family, self.scenario, 0.0)
+        front = scene.front(scene.ego.lane)
+        return np.inf if front is None else front.ttc
+
+    def _checked(self, action: Any) -> Any:
+        space = self.action_space
+        if isinstance(space, spaces.Discrete):
+            number = np.asarray(action)
+            if number.size != 1 or number.dtype.kind not in "iu" or not 0 <= number.item() < space.n:
+                raise UsageError(f"action {action!r}: {self.scenario} takes the integers 0 to {int(space.n) - 1}")
+            return int(number.item())
+        values = np.array(action, dtype=np.float32)
+        if values.shape != space.shape or not np.isfinite(values).all():
+            raise UsageError(f"action {action!r}: {self.scenario} takes numbers of shape {space.shape} in [-1, 1]")
+        return values
+
+    def _checked_plans(self, plans: np.ndarray) -> np.ndarray:
+        space, plans = self.action_space, np.asarray(plans)
+        if not isinstance(space, spaces.Discrete):
+            raise UsageError(f"branch() needs discrete actions, but those of {self.scenario} are continuous")
+        if plans.ndim != 2 or not plans.size or not np.issubdtype(plans.dtype, np.integer):
+            raise UsageError(f"plans of shape {plans.shape} and type {plans.dtype}: expected integers of shape (P, H)")
+        if plans.min() < 0 or plans.max() >= space.n:
+            raise UsageError(f"plans hold actions {plans.min()} to {plans.max()}: expected 0 to {int(space.n) - 1}")
+        return plans
+
+    def _conform(self, obs: Any) -> Any:
+        """The observation in the declared dtype, as arrays of our own."""
+        space = self.observation_space
+        if isinstance(space, spaces.Dict):
+            return {key: np.array(obs[key], dtype=part.dtype) for key, part in space.spaces.items()}
+        if isinstance(space, spaces.Tuple):
+            return tuple(np.array(part, dtype=sub.dtype) for part, sub in zip(obs, space.spaces, strict=True))
+        return np.array(obs, dtype=space.dtype)
+
+    def _plain_info(self, info: dict[str, Any]) -> dict[str, Any]:
+        ego = self.inner.vehicle
+        info = info | {"speed": float(ego.speed), "crashed": bool(ego.crashed), "backend": self.backend}
+        if "rewards" in info:
+            info["rewards"] = {name: float(value) for name, value in info["rewards"].items()}
+        return info
+
+    def _viewer(self) -> Viewer:
+        if self.inner.viewer is None:
+            self.inner.viewer = Viewer(self.inner, window=self.render_mode == "human")
+        return self.inner.viewer
+
+
+class HighwayGoalEnv(HighwayDrivingEnv):
+    """A world with a goal in its observation (parking), as hindsight replay needs it."""
+
+    def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> np.ndarray:
+        """Reward (...) of having achieved one goal (..., 6) while another was desired; crashes are not counted."""
+        return self.inner.compute_reward(achieved_goal, desired_goal, {})
+
+
+__all__ = ["BACKEND", "CRASH", "MISSED", "SUCCESS", "HighwayDrivingEnv", "HighwayGoalEnv"]

@@ -1,0 +1,51 @@
+"""`HighwayScenario`: a registered scenario whose config is made from highway-env's defaults when it is first needed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from sim.config import resolve
+from sim.highway.families import Family
+from sim.scenarios import Backend, Scenario
+
+HIGHWAY_ENV = Backend(env="sim.highway.factory:make_env", vec="sim.highway.factory:make_vec")
+
+
+class HighwayScenario(Scenario):
+    """A scenario on a highway-env world.
+
+    `defaults` imports highway_env, so it is computed on first use and listing scenarios stays quick.
+    """
+
+    world: Family
+    preset: Mapping[str, Any]
+
+    def __init__(
+        self,
+        name: str,
+        summary: str,
+        world: Family,
+        preset: Mapping[str, Any] | None = None,
+        actions: str = "meta",
+        backends: Mapping[str, Backend] | None = None,
+    ) -> None:
+        """`preset` overrides the world's defaults; `backends` are simulators beside highway-env."""
+        for attribute, value in {
+            "name": name,
+            "summary": summary,
+            "backends": {"highway-env": HIGHWAY_ENV, **(backends or {})},
+            "family": world.name,
+            "actions": actions,
+            "world": world,
+            "preset": preset or {},
+        }.items():
+            object.__setattr__(self, attribute, value)
+
+    @functools.cached_property
+    def defaults(self) -> Any:
+        """Instance of the world's frozen config dataclass."""
+        from sim.highway.schema import make_config
+
+        return resolve(make_config(self.world), self.preset, self.name)

@@ -1,0 +1,292 @@
+"""Typed scenario configs made from highway-env's own `default_config()`.
+
+highway-env merges configs shallowly, takes any key and any type, and ignores some keys that it lists. Here every world
+gets a frozen dataclass with one checked field per key, so that `sim.config.resolve` merges deeply, suggests the right
+spelling, and refuses what would have no effect.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import numpy as np
+import pydantic
+
+from sim.config import deep_merge
+from sim.errors import UsageError, unknown
+from sim.highway.families import Family
+from sim.highway.traffic import private_copy
+from sim.highway.worlds import env_class
+
+OURS = ("offscreen_rendering",)
+"""Keys that the wrapper sets itself (from the render mode)."""
+
+Bool = pydantic.StrictBool
+Text = pydantic.StrictStr
+Count = Annotated[int, pydantic.Strict(), pydantic.Field(ge=0)]
+Positive = Annotated[int, pydantic.Strict(), pydantic.Field(ge=1)]
+Number = Annotated[float, pydantic.Strict(), pydantic.AllowInfNan(False)]
+PositiveNumber = Annotated[float, pydantic.Strict(), pydantic.AllowInfNan(False), pydantic.Field(gt=0)]
+Numbers = list[Number]
+
+
+def _ascending_pair(value: list[float]) -> list[float]:
+    if value[0] >= value[1]:
+        raise ValueError("expected [lowest, highest]")
+    return value
+
+
+def _set_points(value: list[float]) -> list[float]:
+    steps = np.diff(value)
+    if len(value) < 2 or (steps <= 0).any() or not np.allclose(steps, steps[0]):
+        raise ValueError("expected two or more ascending, evenly spaced speeds (highway-env assumes it)")
+    return value
+
+
+def _vehicle_class(value: str) -> str:
+    module, _, name = value.rpartition(".")
+    try:
+        getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        raise ValueError("expected the dotted path of a vehicle class") from None
+    return value
+
+
+def _only_one(value: int) -> int:
+    if value != 1:
+        raise ValueError("only one controlled vehicle is supported (multi-agent worlds are out of scope)")
+    return value
+
+
+Pair = Annotated[list[Number], pydantic.Field(min_length=2, max_length=2)]
+Range = Annotated[Pair, pydantic.AfterValidator(_ascending_pair)]
+Ranges = dict[str, Range]
+SetPoints = Annotated[Numbers, pydantic.AfterValidator(_set_points)]
+
+FIELD_TYPES: dict[str, Any] = {
+    "simulation_frequency": Positive,
+    "policy_frequency": PositiveNumber,
+    "duration": PositiveNumber,
+    "scaling": PositiveNumber,
+    "screen_width": Positive,
+    "screen_height": Positive,
+    "centering_position": Pair,
+    "reward_speed_range": Range,
+    "reward_weights": Annotated[Numbers, pydantic.Field(min_length=6, max_length=6)],
+    "other_vehicles_type": Annotated[Text, pydantic.AfterValidator(_vehicle_class)],
+    "controlled_vehicles": Annotated[Positive, pydantic.AfterValidator(_only_one)],
+    "initial_lane_id": Count | None,
+    "incoming_vehicle_destination": Annotated[Count, pydantic.Field(le=2)] | None,
+    "destination": Text | None,
+    "lanes_count": Positive,
+    "no_lanes": Annotated[int, pydantic.Strict(), pydantic.Field(ge=2)],
+    "roundabout_lanes": Positive,
+    "vehicles_count": Count,
+    "initial_vehicle_count": Positive,
+    "other_vehicles": Count,
+    "vehicles_density": PositiveNumber,
+    "ego_spacing": PositiveNumber,
+    "spawn_probability": Annotated[Number, pydantic.Field(ge=0, le=1)],
+}
+"""Types of top-level keys; other keys take the type of their default (bool, text, or number)."""
+
+KINEMATICS: dict[str, Any] = {
+    "features": list[Text],
+    "vehicles_count": Positive,
+    "features_range": Ranges,
+    "absolute": Bool,
+    "order": Text,
+    "normalize": Bool,
+    "clip": Bool,
+    "see_behind": Bool,
+    "observe_intentions": Bool,
+    "include_obstacles": Bool,
+    "flatten": Bool,
+}
+OBSERVATIONS: dict[str, dict[str, Any]] = {
+    "Kinematics": KINEMATICS,
+    "ExitObservation": KINEMATICS,
+    "KinematicsGoal": KINEMATICS | {"scales": Numbers},
+    "OccupancyGrid": {
+        "features": list[Text],
+        "grid_size": list[Pair],
+        "grid_step": Pair,
+        "features_range": Ranges,
+        "absolute": Bool,
+        "align_to_vehicle_axes": Bool,
+        "clip": Bool,
+        "as_image": Bool,
+    },
+    "TimeToCollision": {"horizon": Positive},
+    "LidarObservation": {"cells": Positive, "maximum_range": PositiveNumber, "normalize": Bool},
+    "GrayscaleObservation": {
+        "observation_shape": Annotated[list[Positive], pydantic.Field(min_length=2, max_length=2)],
+        "stack_size": Positive,
+        "weights": Annotated[Numbers, pydantic.Field(min_length=3, max_length=3)],
+        "scaling": PositiveNumber,
+        "centering_position": Pair,
+    },
+    "AttributesObservation": {"attributes": list[Text]},
+}
+CONTINUOUS: dict[str, Any] = {
+    "acceleration_range": Range,
+    "steering_range": Range,
+    "speed_range": Range,
+    "longitudinal": Bool,
+    "lateral": Bool,
+    "dynamical": Bool,
+    "clip": Bool,
+    "target_speeds": SetPoints,
+}
+ACTIONS: dict[str, dict[str, Any]] = {
+    "DiscreteMetaAction": {"longitudinal": Bool, "lateral": Bool, "target_speeds": SetPoints},
+    "ContinuousAction": CONTINUOUS,
+    "DiscreteAction": CONTINUOUS | {"actions_per_axis": Annotated[Positive, pydantic.Field(ge=2)]},
+}
+"""Keys of each observation and action type (their constructors swallow unknown ones), multi-agent types left out."""
+
+NO_EFFECT: dict[tuple[str, str], str] = {
+    ("observation", "flatten"): "highway-env ignores it; use gymnasium's FlattenObservation",
+    ("ContinuousAction", "target_speeds"): "a continuous ego has no set-points",
+    ("DiscreteAction", "target_speeds"): "a grid of accelerations has no set-points",
+    ("DiscreteAction", "speed_range"): "highway-env drops it for DiscreteAction",
+}
+
+
+def make_config(family: Family) -> Any:
+    """The family's defaults as an instance of its own frozen config dataclass."""
+    try:
+        # Through the validators once, so that a default and the same value given by a user are equal (40 and 40.0).
+        return pydantic.TypeAdapter(config_type(family)).validate_python(family_defaults(family))
+    except pydantic.ValidationError as error:
+        raise UsageError(f"highway-env's own config of {family.name} does not fit its schema: {error}") from None
+
+
+@functools.cache
+def config_type(family: Family) -> type:
+    """The frozen dataclass of the family's configs: one field per key of `family_defaults`."""
+    fields = []
+    for name, value in family_defaults(family).items():
+        if name in ("observation", "action"):
+            kinds = OBSERVATIONS if name == "observation" else ACTIONS
+            check = pydantic.AfterValidator(_type_checker(name, kinds, value))
+            annotation: Any = Annotated[dict[str, Any], pydantic.BeforeValidator(_plain), check]
+        else:
+            annotation = Annotated[_field_type(name, value), pydantic.BeforeValidator(_plain)]
+            if name in family.inert:
+                annotation = Annotated[annotation, pydantic.AfterValidator(_inert(value, family.inert[name]))]
+        fields.append((name, annotation, dataclasses.field(default_factory=_copier(value))))
+    namespace = {
+        "__doc__": f"Config of {family.name}, from highway-env's defaults.",
+        "__post_init__": _check_frequencies,
+        "__reduce__": lambda config: (_revive, (family, vars(config).copy())),
+    }
+    words = family.name.replace("-", " ").title().replace(" ", "")
+    return dataclasses.make_dataclass(f"{words}Config", fields, frozen=True, namespace=namespace)
+
+
+def _revive(family: Family, values: dict[str, Any]) -> Any:
+    """A pickled config: its class is made, not imported, so it is named by its family."""
+    return config_type(family)(**values)
+
+
+def family_defaults(family: Family) -> dict[str, Any]:
+    """Plain default config: the class's own, with the family's overrides and time limit."""
+    defaults = _plain(env_class(family.env_class).default_config())
+    defaults = deep_merge(defaults, family.overrides)
+    if family.time_limit is not None:
+        defaults["duration"] = family.time_limit
+    return {name: value for name, value in defaults.items() if name not in OURS}
+
+
+def to_inner(config: Any, family: Family) -> dict[str, Any]:
+    """The config in highway-env's own form, ready for a world's constructor."""
+    inner = {field.name: copy.deepcopy(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if family.private_traffic:
+        inner["other_vehicles_type"] = private_copy(inner["other_vehicles_type"])
+    return inner
+
+
+def _field_type(name: str, default: Any) -> Any:
+    if name in FIELD_TYPES:
+        return FIELD_TYPES[name]
+    if isinstance(default, bool):
+        return Bool
+    if isinstance(default, int | float):
+        return Number
+    return Text if isinstance(default, str) else Any
+
+
+def _type_checker(part: str, kinds: Mapping[str, Mapping[str, Any]], default: Mapping[str, Any]) -> Any:
+    """Validator of `observation` or `action`: keys and values by the chosen type."""
+
+    def check(value: dict[str, Any]) -> dict[str, Any]:
+        kind = value.get("type", "")
+        if kind not in kinds:
+            raise unknown(f"{part} type", kind, kinds)
+        allowed = kinds[kind]
+        checked: dict[str, Any] = {"type": kind}
+        for key, item in value.items():
+            if key == "type":
+                continue
+            inherited = key in default and item == default[key]
+            if key not in allowed:
+                if inherited:
+                    continue  # a left-over of the default type, which the user has replaced
+                raise unknown(f"key of {part} type {kind}", key, allowed)
+            reason = NO_EFFECT.get((part, key)) or NO_EFFECT.get((kind, key))
+            if reason:
+                if inherited or item is None:
+                    continue
+                raise ValueError(f"{key!r} has no effect: {reason}")
+            if item is not None:
+                checked[key] = _validated(allowed[key], key, item)
+        return checked
+
+    return check
+
+
+def _validated(kind: Any, key: str, value: Any) -> Any:
+    try:
+        return pydantic.TypeAdapter(kind).validate_python(value)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([key, *(str(part) for part in first["loc"])])
+        raise ValueError(f"{where} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _inert(default: Any, reason: str) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if value != default:
+            raise ValueError(f"this key has no effect here: {reason}")
+        return value
+
+    return check
+
+
+def _check_frequencies(config: Any) -> None:
+    """A decision has to last a whole number of simulation steps, else highway-env's clock and physics drift apart."""
+    steps = config.simulation_frequency / config.policy_frequency
+    if steps < 1 or abs(steps - round(steps)) > 1e-9:
+        raise ValueError(
+            f"simulation_frequency = {config.simulation_frequency} is not a multiple of policy_frequency = "
+            f"{config.policy_frequency}: highway-env would simulate less time than it counts"
+        )
+
+
+def _copier(value: Any) -> Callable[[], Any]:
+    return lambda: copy.deepcopy(value)
+
+
+def _plain(value: Any) -> Any:
+    """numpy values and tuples as plain Python ones."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

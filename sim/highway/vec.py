@@ -1,0 +1,404 @@
+"""`DrivingEnvs`: any `DrivingEnv`s as one `DrivingVecEnv`, in this process or spread over worker processes.
+
+Stable-Baselines3's contract, kept to the letter: a finished world is reset in the same step without a new seed, its
+last observation goes into `terminal_observation`, and `TimeLimit.truncated` tells a time limit from an end. Each
+finished episode also reports `episode` (r return, l steps, t seconds since start; what VecMonitor would add) and
+`terminal_action_mask` (the actions that were legal in the terminal state, for bootstrapping).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
+
+from sim.env import Branches, DrivingEnv, DrivingVecEnv
+from sim.errors import UsageError
+from sim.scene import Scene
+
+MakeEnv = Callable[[], DrivingEnv]
+
+
+@dataclass
+class StepResult:
+    """What one world answers to one action; after an end, `obs` and `mask` are those of the next episode."""
+
+    obs: Any
+    reward: float
+    done: bool
+    info: dict[str, Any]
+    reset_info: dict[str, Any] | None
+    mask: np.ndarray
+
+
+class Share:
+    """The worlds of one process. Every method takes and returns plain, picklable values, one per world."""
+
+    def __init__(self, makers: Sequence[MakeEnv]) -> None:
+        self.envs = [make() for make in makers]
+        self._returns = [0.0] * len(self.envs)
+        self._lengths = [0] * len(self.envs)
+
+    def reset(self, seeds: Sequence[int | None], options: Sequence[dict | None]) -> list[tuple[Any, dict, np.ndarray]]:
+        answers = []
+        for i, (env, seed, option) in enumerate(zip(self.envs, seeds, options, strict=True)):
+            obs, info = env.reset(seed=seed, options=option or None)
+            self._returns[i], self._lengths[i] = 0.0, 0
+            answers.append((obs, info, env.action_masks()))
+        return answers
+
+    def step(self, actions: Sequence[Any]) -> list[StepResult]:
+        return [self._step(i, action) for i, action in enumerate(actions)]
+
+    def _step(self, i: int, action: Any) -> StepResult:
+        env = self.envs[i]
+        obs, reward, terminated, truncated, info = env.step(action)
+        reward, done, reset_info = float(reward), terminated or truncated, None
+        self._returns[i] += reward
+        self._lengths[i] += 1
+        info["TimeLimit.truncated"] = truncated and not terminated
+        if done:
+            info["terminal_observation"] = obs
+            info["terminal_action_mask"] = env.action_masks()
+            info["episode"] = {"r": self._returns[i], "l": self._lengths[i]}
+            self._returns[i], self._lengths[i] = 0.0, 0
+            obs, reset_info = env.reset()
+        return StepResult(obs, reward, done, info, reset_info, env.action_masks())
+
+    def masks(self) -> list[np.ndarray]:
+        return [env.action_masks() for env in self.envs]
+
+    def scenes(self, indices: Sequence[int]) -> list[Scene]:
+        return [self.envs[i].scene() for i in indices]
+
+    def branch(self, index: int, plans: np.ndarray) -> Branches:
+        return self.envs[index].branch(plans)
+
+    def get_state(self) -> list[dict[str, Any]]:
+        states = []
+        for env, total, length in zip(self.envs, self._returns, self._lengths, strict=True):
+            if not hasattr(env, "get_state"):
+                raise UsageError(f"worlds of scenario {env.scenario!r} cannot save their state")
+            states.append({"world": env.get_state(), "return": total, "length": length})
+        return states
+
+    def set_state(self, states: Sequence[dict[str, Any]]) -> None:
+        for i, (env, state) in enumerate(zip(self.envs, states, strict=True)):
+            env.set_state(state["world"])  # type: ignore[attr-defined]
+            self._returns[i], self._lengths[i] = state["return"], state["length"]
+
+    def about(self) -> dict[str, Any]:
+        """What all worlds have in common."""
+        names = ("observation_space", "action_space", "metadata", "scenario", "backend", "scenario_config")
+        return {name: getattr(self.envs[0], name) for name in names}
+
+    def render(self) -> list[np.ndarray | None]:
+        return [env.render() for env in self.envs]  # type: ignore[misc]
+
+    def has_attr(self, name: str) -> bool:
+        return all(hasattr(env, name) for env in self.envs)
+
+    def get_attr(self, name: str, indices: Sequence[int]) -> list[Any]:
+        return [self.envs[i].get_wrapper_attr(name) for i in indices]
+
+    def set_attr(self, name: str, value: Any, indices: Sequence[int]) -> None:
+        for i in indices:
+            setattr(self.envs[i], name, value)
+
+    def env_method(self, name: str, args: tuple, kwargs: dict, indices: Sequence[int]) -> list[Any]:
+        return [self.envs[i].get_wrapper_attr(name)(*args, **kwargs) for i in indices]
+
+    def wrapped(self, wrapper_class: type, indices: Sequence[int]) -> list[bool]:
+        return [is_wrapped(self.envs[i], wrapper_class) for i in indices]
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()
+
+
+class _Here:
+    """A share in this process."""
+
+    def __init__(self, makers: Sequence[MakeEnv]) -> None:
+        self._share = Share(makers)
+        self._answer: Any = None
+
+    def ask(self, method: str, *args: Any) -> None:
+        self._answer = getattr(self._share, method)(*args)
+
+    def answer(self) -> Any:
+        return self._answer
+
+    def close(self) -> None:
+        self._share.close()
+
+
+class _There:
+    """A share in a worker process."""
+
+    def __init__(self, makers: Sequence[MakeEnv], context: Any) -> None:
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, CloudpickleWrapper(list(makers))), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def ask(self, method: str, *args: Any) -> None:
+        try:
+            self._pipe.send((method, args))
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._gone() from None
+
+    def answer(self) -> Any:
+        try:
+            value, error = self._pipe.recv()
+        except (EOFError, ConnectionResetError):
+            raise self._gone() from None
+        if error is not None:
+            raise error
+        return value
+
+    def _gone(self) -> RuntimeError:
+        self._process.join(timeout=1)
+        return RuntimeError(f"a simulator process died (exit code {self._process.exitcode})")
+
+    def close(self) -> None:
+        try:
+            self._pipe.send(("close", ()))
+            self._pipe.recv()
+        except (OSError, EOFError):
+            pass  # it is gone already, which is what close() wants
+        self._process.join(timeout=5)
+        if self._process.is_alive():
+            self._process.terminate()
+        self._pipe.close()
+
+
+def _serve(pipe: Connection, makers: CloudpickleWrapper) -> None:
+    """A worker's life: build the share, then answer questions until told to close."""
+    share: Share | None = None
+    while True:
+        try:
+            method, args = pipe.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        value, error = None, None
+        try:
+            if share is None:
+                share = Share(makers.var)
+            value = getattr(share, method)(*args)
+        except Exception as caught:
+            error = caught
+            error.add_note(f"in a simulator process:\n{traceback.format_exc()}")
+        try:
+            _reply(pipe, value, error)
+        except (BrokenPipeError, KeyboardInterrupt):
+            return
+        if method == "close":
+            return
+
+
+def _reply(pipe: Connection, value: Any, error: Exception | None) -> None:
+    """Send the answer; one that cannot be pickled is an error too."""
+    try:
+        pipe.send((value, error))
+    except (pickle.PicklingError, TypeError, AttributeError) as failure:
+        pipe.send((None, RuntimeError(f"a simulator process cannot send {error or type(value)}: {failure}")))
+
+
+class DrivingEnvs(DrivingVecEnv):
+    """N driving worlds of one scenario; `makers[i]()` builds world i, in its worker when `workers` > 0."""
+
+    def __init__(self, makers: Sequence[MakeEnv], seed: int | None = None, workers: int = 0) -> None:
+        """World i starts from seed + i at the first reset. `workers` counts processes (0: run in this one).
+
+        Worker processes are started afresh, so a script that uses them needs the `if __name__ == "__main__":` guard.
+        """
+        if workers < 0:
+            raise UsageError(f"workers = {workers}: expected 0 (this process) or a number of processes")
+        self._closed = False
+        self._started = time.time()
+        parts = np.array_split(np.arange(len(makers)), min(workers, len(makers)) or 1)
+        self._indices: list[list[int]] = [part.tolist() for part in parts]
+        shares = [[makers[i] for i in part] for part in self._indices]
+        if workers:
+            methods = multiprocessing.get_all_start_methods()
+            context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+            self._shares: list[_Here | _There] = [_There(share, context) for share in shares]
+        else:
+            self._shares = [_Here(shares[0])]
+        about = self._all("about")[0]
+        self.scenario = about["scenario"]
+        self.backend = about["backend"]
+        self.scenario_config = about["scenario_config"]
+        super().__init__(len(makers), about["observation_space"], about["action_space"])
+        self.metadata = about["metadata"]
+        self._masks = np.zeros((0, 0), dtype=bool)
+        self._waiting = False
+        if seed is not None:
+            self.seed(seed)
+
+    # -- Stable-Baselines3 ---------------------------------------------------------------------------------------------
+
+    def reset(self) -> Any:
+        """Start an episode in every world, with the seeds given before (once)."""
+        answers = self._spread("reset", self._seeds, self._options)
+        self._reset_seeds()
+        self._reset_options()
+        self.reset_infos = [info for _, info, _ in answers]
+        self._masks = np.stack([mask for _, _, mask in answers])
+        return self._stack([obs for obs, _, _ in answers])
+
+    def step_async(self, actions: np.ndarray) -> None:
+        for share, part in zip(self._shares, self._indices, strict=True):
+            share.ask("step", [actions[i] for i in part])
+        self._waiting = True
+
+    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        self._waiting = False
+        results: list[StepResult] = self._merge(self._answers())
+        for i, result in enumerate(results):
+            if result.done:
+                result.info["episode"]["t"] = round(time.time() - self._started, 6)
+            if result.reset_info is not None:
+                self.reset_infos[i] = result.reset_info
+        self._masks = np.stack([result.mask for result in results])
+        return (
+            self._stack([result.obs for result in results]),
+            np.array([result.reward for result in results], dtype=np.float32),
+            np.array([result.done for result in results], dtype=bool),
+            [result.info for result in results],
+        )
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._waiting:
+            self._answers()
+        for share in self._shares:
+            share.close()
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        return self._merge(self._all("render"))
+
+    def has_attr(self, attr_name: str) -> bool:
+        return all(self._all("has_attr", attr_name))
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return self._some("get_attr", indices, attr_name)
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        self._some("set_attr", indices, attr_name, value)
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        return self._some("env_method", indices, method_name, method_args, method_kwargs)
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        return self._some("wrapped", indices, wrapper_class)
+
+    # -- DrivingVecEnv -------------------------------------------------------------------------------------------------
+
+    def scenes(self, indices: Sequence[int]) -> list[Scene]:
+        return self._some("scenes", indices)
+
+    def action_masks(self) -> np.ndarray:
+        """bool (N, A), a fresh array. Before the first reset there is nothing to ask: RuntimeError."""
+        if not len(self._masks):
+            raise RuntimeError("action_masks() needs running episodes: call reset() first")
+        return self._masks.copy()
+
+    def branch(self, index: int, plans: np.ndarray) -> Branches:
+        for share, part in zip(self._shares, self._indices, strict=True):
+            if index in part:
+                share.ask("branch", part.index(index), plans)
+                return share.answer()
+        raise UsageError(f"index {index}: there are worlds 0 to {self.num_envs - 1}")
+
+    def reset_to(self, seeds: Sequence[int]) -> Any:
+        if len(seeds) != self.num_envs:
+            raise UsageError(f"{len(seeds)} seeds for {self.num_envs} worlds: give one each")
+        self._seeds = [int(seed) for seed in seeds]
+        return self.reset()
+
+    def get_state(self) -> dict[str, Any]:
+        return {
+            "worlds": self._merge(self._all("get_state")),
+            "seeds": list(self._seeds),
+            "reset_infos": list(self.reset_infos),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """As in `DrivingVecEnv`; the number of worker processes may differ. Load only states that you trust."""
+        if len(state["worlds"]) != self.num_envs:
+            raise UsageError(
+                f"state of {len(state['worlds'])} worlds does not fit {self.num_envs}: use the same number"
+            )
+        self._spread("set_state", state["worlds"])
+        self._seeds, self.reset_infos = list(state["seeds"]), list(state["reset_infos"])
+        self._masks = np.stack(self._merge(self._all("masks")))
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _answers(self) -> list[Any]:
+        """Every share's answer; an error is raised only after all have answered, so that no answer stays in a pipe."""
+        answers, errors = [], []
+        for share in self._shares:
+            try:
+                answers.append(share.answer())
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return answers
+
+    def _all(self, method: str, *args: Any) -> list[Any]:
+        """The same question to every share."""
+        for share in self._shares:
+            share.ask(method, *args)
+        return self._answers()
+
+    def _spread(self, method: str, *columns: Sequence[Any]) -> list[Any]:
+        """A question with one value per world in each column; answers in the order of the worlds."""
+        for share, part in zip(self._shares, self._indices, strict=True):
+            share.ask(method, *([column[i] for i in part] for column in columns))
+        return self._merge(self._answers())
+
+    def _some(self, method: str, indices: Any, *args: Any) -> list[Any]:
+        """A question to the worlds `indices` (None: all, or one number); answers in that order."""
+        wanted = list(self._get_indices(indices))
+        if any(not 0 <= i < self.num_envs for i in wanted):
+            raise UsageError(f"indices {wanted}: there are worlds 0 to {self.num_envs - 1}")
+        asked = []
+        for share, part in zip(self._shares, self._indices, strict=True):
+            mine = [i for i in wanted if i in part]
+            if mine:
+                share.ask(method, *args, [part.index(i) for i in mine])
+                asked.append((share, mine))
+        found: dict[int, Any] = {}
+        for share, mine in asked:
+            values = share.answer()
+            found.update(zip(mine, values or [None] * len(mine), strict=True))
+        return [found[i] for i in wanted]
+
+    @staticmethod
+    def _merge(parts: Iterable[Sequence[Any] | None]) -> list[Any]:
+        return [value for part in parts if part is not None for value in part]
+
+    def _stack(self, observations: Sequence[Any]) -> Any:
+        """Observations of all worlds as one fresh array, or one per key or part."""
+        space = self.observation_space
+        if isinstance(space, spaces.Dict):
+            return {key: np.stack([obs[key] for obs in observations]) for key in space.spaces}
+        if isinstance(space, spaces.Tuple):
+            return tuple(np.stack([obs[i] for obs in observations]) for i in range(len(space.spaces)))
+        return np.stack(observations)
