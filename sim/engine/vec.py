@@ -1,0 +1,116 @@
+"""The engine behind Stable-Baselines3's VecEnv: same-step reset, copies of observations, infos only where an episode ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from sim.engine.world import World
+from sim.env import Branches, DrivingVecEnv
+from sim.lane_change import Outcome
+from sim.scene import Scene
+
+
+class EngineVecEnv(DrivingVecEnv):
+    """A `World` as a VecEnv. World i starts from seed + i and then continues its own random stream."""
+
+    backend = "engine"
+
+    def __init__(self, scenario: str, world: World, seed: int | None = None) -> None:
+        self.scenario = scenario
+        self.scenario_config = world.config
+        self.world = world
+        self.render_mode = None
+        observation_space = spaces.Box(-1.0, 1.0, (world.observation_size,), np.float32)
+        super().__init__(world.num_envs, observation_space, spaces.Discrete(world.num_actions))
+        self._running = {"backend": self.backend}
+        self._actions = np.zeros(world.num_envs, np.int64)
+        self._started = time.perf_counter()
+        self._streams_fresh = False
+        self.seed(seed)
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
+        self.world.seed(range(self.num_envs), seeds)
+        return seeds
+
+    def reset(self) -> np.ndarray:
+        self.world.reset()
+        return self.world.obs.copy()
+
+    def reset_to(self, seeds: Sequence[int]) -> np.ndarray:
+        self.world.seed(range(self.num_envs), list(seeds))
+        return self.reset()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self._actions = np.asarray(actions, np.int64)
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        world = self.world
+        world.step(self._actions)
+        rewards = world.rewards.astype(np.float32)
+        dones = world.outcomes != Outcome.RUNNING
+        infos: list[dict[str, Any]] = [self._running] * self.num_envs
+        ended = np.flatnonzero(dones)
+        for i in ended:
+            infos[i] = self._final_info(int(i))
+        if ended.size:
+            world.reset(ended)
+        return world.obs.copy(), rewards, dones, infos
+
+    def _final_info(self, i: int) -> dict[str, Any]:
+        summary = self.world.summary(i)
+        elapsed = round(time.perf_counter() - self._started, 6)
+        return {
+            "backend": self.backend,
+            "terminal_observation": self.world.obs[i].copy(),
+            "terminal_action_mask": self.world.masks[i].copy(),
+            "TimeLimit.truncated": False,
+            "episode": {"r": summary.episode_return, "l": summary.steps, "t": elapsed},
+            "outcome": summary.outcome,
+            "success": summary.success,
+            "is_success": summary.success,
+            "crashed": summary.crashed,
+            "summary": dataclasses.asdict(summary),
+        }
+
+    def scenes(self, indices: Sequence[int]) -> list[Scene]:
+        return [self.world.scene(int(i)) for i in indices]
+
+    def action_masks(self) -> np.ndarray:
+        return self.world.masks.copy()
+
+    def branch(self, index: int, plans: np.ndarray) -> Branches:
+        return self.world.branch(index, plans)
+
+    def get_state(self) -> Any:
+        return self.world.get_state(), self.world.obs.copy(), self.world.masks.copy()
+
+    def set_state(self, state: Any) -> None:
+        arrays, obs, masks = state
+        self.world.set_state(arrays)
+        self.world.obs[...] = obs
+        self.world.masks[...] = masks
+
+    def close(self) -> None:
+        pass
+
+    # VecEnv's remote calls: every world shares this one object.
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return [getattr(self, attr_name)] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        setattr(self, attr_name, value)
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        if method_name == "action_masks":
+            return [self.world.masks[i].copy() for i in self._get_indices(indices)]
+        raise AttributeError(f"engine worlds have no method {method_name!r} of their own")
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        return [False] * len(list(self._get_indices(indices)))

@@ -1,0 +1,133 @@
+"""The engine's native interface: a batch of worlds whose state is a tuple of arrays, stepped into shared buffers.
+
+A family subclasses `World` and supplies its state layout and kernels. Copying a world is copying a row, which is what
+search, branched roll-outs and resumed runs are made of.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+import numpy as np
+
+from sim.engine.rng import seeded_stream
+from sim.env import Branches, EpisodeSummary
+from sim.errors import UsageError
+from sim.lane_change import Outcome
+from sim.scene import Scene
+
+PARALLEL_FROM = 256
+"""Batch size from which the parallel kernel pays; below it the serial one is used whatever `threads` says."""
+
+
+class World(ABC):
+    """N worlds. After `reset_to`, `reset` or `step` the buffers below hold the present values; callers copy what they keep."""
+
+    num_actions: int
+    observation_size: int
+    config: Any
+    state: Any
+    """NamedTuple of arrays whose first axis is the world; has a field `stream`, uint64 (N, 4)."""
+
+    def __init__(self, num_envs: int, threads: int = 1) -> None:
+        if threads < 1 or threads > numba.config.NUMBA_NUM_THREADS:
+            raise UsageError(f"threads = {threads}: this machine offers 1 to {numba.config.NUMBA_NUM_THREADS}")
+        self.num_envs = num_envs
+        self.threads = threads
+        self.parallel = threads > 1 and num_envs >= PARALLEL_FROM
+        self.state = self.allocate(num_envs)
+        self.obs = np.zeros((num_envs, self.observation_size), np.float32)
+        """float32 (N, O)"""
+        self.rewards = np.zeros(num_envs)
+        """float64 (N,)"""
+        self.outcomes = np.zeros(num_envs, np.int64)
+        """int64 (N,) `Outcome` of the last step; RUNNING while the episode goes on."""
+        self.masks = np.ones((num_envs, self.num_actions), bool)
+        """bool (N, A) legal actions."""
+        self._scratch: Any = None
+
+    @abstractmethod
+    def allocate(self, num_envs: int) -> Any:
+        """Empty state arrays for `num_envs` worlds."""
+
+    @abstractmethod
+    def _reset(self, rows: np.ndarray) -> None:
+        """Start the worlds `rows` from their random streams."""
+
+    @abstractmethod
+    def _step(self, actions: np.ndarray) -> None:
+        """One decision of every world, into the buffers."""
+
+    @abstractmethod
+    def _roll_out(
+        self, state: Any, plans: np.ndarray, rewards: np.ndarray, steps: np.ndarray, final: np.ndarray
+    ) -> np.ndarray:
+        """Play plan b in row b of `state`; fills the arrays of `Branches` and returns outcomes (P,)."""
+
+    @abstractmethod
+    def summary(self, i: int) -> EpisodeSummary:
+        """Figures of world i's episode so far."""
+
+    @abstractmethod
+    def scene(self, i: int) -> Scene:
+        """Snapshot of world i."""
+
+    def seed(self, rows: Sequence[int] | np.ndarray, seeds: Sequence[int | None]) -> None:
+        """Give each of `rows` the stream that gymnasium's `np_random` has for its seed. Takes effect at the next reset."""
+        for row, seed in zip(rows, seeds, strict=True):
+            self.state.stream[row] = seeded_stream(seed)
+
+    def reset(self, rows: np.ndarray | None = None) -> None:
+        """Start `rows` (default: all) afresh; each continues its own random stream."""
+        self._reset(np.arange(self.num_envs) if rows is None else np.asarray(rows, np.int64))
+
+    def step(self, actions: np.ndarray) -> None:
+        """One decision of every world. Args: int (N,). Ended worlds must be reset before the next step."""
+        actions = np.ascontiguousarray(actions, np.int64)
+        if actions.shape != (self.num_envs,):
+            raise ValueError(f"expected actions of shape ({self.num_envs},), found {actions.shape}")
+        if actions.size and not 0 <= actions.min() <= actions.max() < self.num_actions:
+            raise ValueError(f"actions must be 0 to {self.num_actions - 1}, found {actions.min()} to {actions.max()}")
+        if self.parallel:
+            numba.set_num_threads(self.threads)
+        self._step(actions)
+
+    def get_state(self) -> tuple[np.ndarray, ...]:
+        """Copies of all state arrays; with `set_state` the future repeats bit for bit."""
+        return tuple(array.copy() for array in self.state)
+
+    def set_state(self, state: Sequence[np.ndarray]) -> None:
+        for own, given in zip(self.state, state, strict=True):
+            if own.shape != given.shape:
+                raise ValueError(f"state of another batch or config: expected shape {own.shape}, found {given.shape}")
+            own[...] = given
+
+    def clone(self, source: int, rows: Sequence[int] | np.ndarray) -> None:
+        """Make `rows` exact copies of world `source`, its random stream included."""
+        for array in self.state:
+            array[rows] = array[source]
+
+    def branch(self, source: int, plans: np.ndarray) -> Branches:
+        """Roll plans (P, H) out from copies of world `source`; the world itself is untouched."""
+        plans = np.ascontiguousarray(plans, np.int64)
+        if plans.ndim != 2 or (plans.size and not 0 <= plans.min() <= plans.max() < self.num_actions):
+            raise ValueError(f"plans must be (P, H) actions of 0 to {self.num_actions - 1}")
+        count, horizon = plans.shape
+        if self._scratch is None or len(self._scratch.stream) < count:
+            self._scratch = self.allocate(count)
+        for copy, own in zip(self._scratch, self.state, strict=True):
+            copy[:count] = own[source]
+        rewards, steps = np.zeros((count, horizon)), np.zeros(count, np.int64)
+        final = np.zeros((count, 6))
+        outcomes = self._roll_out(self._scratch, plans, rewards, steps, final)
+        return Branches(
+            rewards=rewards,
+            steps=steps,
+            crashed=outcomes == Outcome.CRASH,
+            success=outcomes == Outcome.SUCCESS,
+            ended=outcomes != Outcome.RUNNING,
+            final=final,
+        )

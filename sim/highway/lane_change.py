@@ -1,0 +1,206 @@
+"""The lane-change task on highway-env's own objects: the reference that the engine has to equal bit for bit.
+
+Everything that moves is highway-env's code; this file sets the measured constants, draws the traffic, and reads
+observation, reward and outcome as `sim.lane_change` defines them. It runs a few decisions per second.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from highway_env.envs.common.abstract import AbstractEnv
+from highway_env.road.road import Road, RoadNetwork
+from highway_env.vehicle.behavior import IDMVehicle
+from highway_env.vehicle.controller import MDPVehicle
+from highway_env.vehicle.kinematics import Vehicle
+
+from sim import lane_change as task
+from sim.lane_change import LaneChangeConfig, Outcome
+
+
+class LaneChangeEgo(MDPVehicle):
+    """The ego with the servo gains measured from the published episode."""
+
+    KP_A = task.KP_SPEED
+    KP_LATERAL = task.KP_LATERAL
+    KP_HEADING = task.KP_HEADING
+
+
+class LaneKeepingVehicle(IDMVehicle):
+    """IDM traffic that keeps its lane, with its own a and T and accelerations within +-2 m/s2.
+
+    The free-road term (v / v*)^4 is computed by two squarings, so that traffic rounds alike on every CPU.
+    """
+
+    ACC_MAX = task.TRAFFIC_ACCELERATION_LIMIT
+    COMFORT_ACC_MIN = -task.IDM_DECELERATION
+    DISTANCE_WANTED = task.IDM_JAM_DISTANCE
+
+    def __init__(self, road: Road, position: Any, speed: float, acceleration: float, headway: float) -> None:
+        super().__init__(road, position, heading=0.0, speed=speed, enable_lane_change=False)
+        self.COMFORT_ACC_MAX = acceleration
+        self.TIME_WANTED = headway
+        self.check_collisions = False  # only pairs with the ego are checked, as in highway-fast-v0
+
+    def acceleration(
+        self, ego_vehicle: Vehicle, front_vehicle: Vehicle | None = None, rear_vehicle: Vehicle | None = None
+    ) -> float:
+        """IDM of `ego_vehicle` (always this vehicle) behind `front_vehicle`, m/s2, not yet clipped."""
+        ratio = max(self.speed, 0) / self.target_speed
+        acceleration = self.COMFORT_ACC_MAX * (1 - (ratio * ratio) * (ratio * ratio))
+        if front_vehicle:
+            distance = self.lane_distance_to(front_vehicle)
+            distance = distance if abs(distance) > 1e-2 else (1e-2 if distance >= 0 else -1e-2)
+            closeness = self.desired_gap(self, front_vehicle) / distance
+            acceleration -= self.COMFORT_ACC_MAX * (closeness * closeness)
+        return acceleration
+
+
+class LaneChangeEnv(AbstractEnv):
+    """highway-env environment of the task. `info["outcome"]` is success | crash | missed at the end, else None."""
+
+    def __init__(self, config: dict | None = None, render_mode: str | None = None) -> None:
+        # `config["task"]` carries the typed config; the rest are highway-env's own keys.
+        super().__init__(config, render_mode)
+        self.observation_space = spaces.Box(-1.0, 1.0, (task.OBSERVATION_SIZE,), np.float32)
+
+    @classmethod
+    def default_config(cls) -> dict:
+        config = super().default_config()
+        config.update(
+            simulation_frequency=int(1 / task.SIMULATION_STEP),
+            policy_frequency=int(1 / task.DECISION_PERIOD),
+            task=LaneChangeConfig(),
+            screen_width=900,
+            screen_height=120,
+            scaling=5.0,
+            centering_position=[0.35, 0.5],
+        )
+        return config
+
+    @property
+    def task(self) -> LaneChangeConfig:
+        return self.config["task"]
+
+    def define_spaces(self) -> None:
+        self.config["action"] = {"type": "DiscreteMetaAction", "target_speeds": self.task.speeds}
+        super().define_spaces()
+        self.observation_space = spaces.Box(-1.0, 1.0, (task.OBSERVATION_SIZE,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        _, info = super().reset(seed=seed, options=options)
+        return self.observe(), info
+
+    def _reset(self) -> None:
+        config = self.task
+        self.road = Road(
+            RoadNetwork.straight_road_network(config.lanes, length=10_000.0, speed_limit=30),
+            np_random=self.np_random,
+            record_history=self.config["show_trajectories"],
+        )
+        lane = self.road.network.get_lane(("0", "1", config.start_lane))
+        ego = LaneChangeEgo(
+            self.road,
+            lane.position(config.start_x, 0),
+            heading=0.0,
+            speed=config.start_speed,
+            target_speeds=config.speeds,
+        )
+        self.controlled_vehicles = [ego]
+        self.road.vehicles.append(ego)
+        traffic = task.draw_traffic(config, self.np_random)
+        for index in range(config.lanes):
+            lane = self.road.network.get_lane(("0", "1", index))
+            cars = zip(
+                traffic.x[index], traffic.speed[index], traffic.acceleration[index], traffic.headway[index], strict=True
+            )
+            for x, speed, acceleration, headway in cars:
+                position = lane.position(x, 0)
+                self.road.vehicles.append(LaneKeepingVehicle(self.road, position, speed, acceleration, headway))
+        self.decisions = 0
+        self.outcome = Outcome.RUNNING
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        lane, target = self.vehicle.lane_index[2], self.vehicle.target_lane_index[2]
+        self.time += task.DECISION_PERIOD
+        self._simulate(action)
+        self.decisions += 1
+        self.outcome = self._read_outcome()
+        obs = self.observe()
+        terms = self._rewards_of(lane, target)
+        info = {
+            "speed": float(self.vehicle.speed),
+            "crashed": bool(self.vehicle.crashed),
+            "action": int(action),
+            "rewards": terms,
+            "outcome": None if self.outcome == Outcome.RUNNING else self.outcome.name.lower(),
+        }
+        if self.render_mode == "human":
+            self.render()
+        return obs, sum(terms.values()), self.outcome != Outcome.RUNNING, False, info
+
+    def _read_outcome(self) -> Outcome:
+        if self.vehicle.crashed:
+            return Outcome.CRASH
+        if self.vehicle.position[0] >= self.task.goal_x:
+            return Outcome.SUCCESS if self.vehicle.lane_index[2] == self.task.goal_lane else Outcome.MISSED
+        return Outcome.MISSED if self.decisions >= self.task.time_limit else Outcome.RUNNING
+
+    def _rewards_of(self, old_lane: int, old_target: int) -> dict[str, float]:
+        """Weighted reward terms of the decision just made, in the order in which they are summed."""
+        config, weights = self.task, self.task.reward
+        front, _ = self.road.neighbour_vehicles(self.vehicle, self.vehicle.lane_index)
+        ttc = np.inf
+        if front is not None:
+            gap = front.position[0] - self.vehicle.position[0] - Vehicle.LENGTH
+            closing = self.vehicle.speed - front.speed
+            ttc = max(gap, 0.0) / closing if closing > 0 else np.inf
+        lane, goal = self.vehicle.lane_index[2], config.goal_lane
+        share = (self.vehicle.speed - config.slowest) / (config.fastest - config.slowest)
+        return {
+            "crash": weights.crash * (self.outcome == Outcome.CRASH),
+            "success": weights.success * (self.outcome == Outcome.SUCCESS),
+            "missed": weights.missed * (self.outcome == Outcome.MISSED),
+            "speed": weights.speed * share,
+            "lane_gained": weights.lane_gained * (abs(goal - old_lane) - abs(goal - lane)),
+            "lane_change": weights.lane_change * (self.vehicle.target_lane_index[2] != old_target),
+            "short_ttc": weights.short_ttc * bool(ttc < task.TTC_WARNING),
+        }
+
+    def observe(self) -> np.ndarray:
+        """float32 (29,), see `sim.lane_change`."""
+        ego, config = self.vehicle, self.task
+        lane = ego.lane_index[2]
+        values = [
+            lane / (config.lanes - 1),
+            ego.speed / config.fastest,
+            (config.goal_lane - lane) / (config.lanes - 1),
+            (config.goal_x - ego.position[0]) / config.goal_distance,
+            ego.speed_index / (config.set_points - 1),
+        ]
+        for side in (lane, lane - 1, lane + 1):
+            pair: tuple[Vehicle | None, Vehicle | None] = (None, None)
+            if 0 <= side < config.lanes:
+                pair = self.road.neighbour_vehicles(ego, ("0", "1", side))
+            for car, absent in zip(pair, (1.0, -1.0), strict=True):
+                if car is None:
+                    values += [0.0, absent, 0.0, 0.0]
+                else:
+                    dx = car.position[0] - ego.position[0]
+                    acceleration = car.action["acceleration"]
+                    values += [1.0, dx / 100.0, (car.speed - ego.speed) / 20.0, acceleration / 2.0]
+        return np.clip(np.array(values, dtype=np.float64), -1.0, 1.0).astype(np.float32)
+
+    def _info(self, obs: np.ndarray, action: Any = None) -> dict:
+        return {"speed": float(self.vehicle.speed), "crashed": False, "outcome": None}
+
+    def _reward(self, action: int) -> float:
+        raise NotImplementedError("step() computes the reward from the decision as a whole")
+
+    def _is_terminated(self) -> bool:
+        return self.outcome != Outcome.RUNNING
+
+    def _is_truncated(self) -> bool:
+        return False

@@ -1,0 +1,214 @@
+"""The mandatory lane change: the published LGDRL task, defined once for every simulator.
+
+A straight 4-lane road in dense traffic; the ego starts in the leftmost lane at x = 500 m and 20 m/s and has to be in the
+rightmost lane when it passes x = 1000 m. Geometry, rates and servo gains were measured from the one published episode of
+LGDRL (arXiv 2412.18511); where that is silent (traffic parameters, observation, reward, time limit) the values are ours:
+"LGDRL-style, as specified here".
+
+Observation, float32 (29,), clipped to [-1, 1]:
+    lane / (lanes - 1), speed / top speed, (goal lane - lane) / (lanes - 1), remaining / goal distance,
+    speed index / (set-points - 1), then for each of own front, own rear, left front, left rear, right front, right rear:
+    present, dx / 100 m, (its speed - ego speed) / 20 m/s, its acceleration / 2 m/s2; absent = 0, +-1, 0, 0.
+
+Reward per decision (`RewardWeights`): crash, success and missed once; a share for speed; lanes gained towards the goal;
+small costs for a commanded lane change and for a bumper time-to-collision under 4 s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Literal
+
+import numpy as np
+
+LANE_WIDTH = 4.0
+"""Metres."""
+SIMULATION_STEP = 0.05
+"""Seconds (20 Hz)."""
+SUBSTEPS = 10
+"""Simulation steps per decision (2 Hz decisions)."""
+DECISION_PERIOD = SIMULATION_STEP * SUBSTEPS
+
+KP_SPEED = 20.0
+"""Speed servo, 1/s: a new set-point is reached within one simulation step. Measured."""
+KP_LATERAL = 1 / 0.3
+"""Lateral servo, 1/s. Measured (highway-env's default is 1 / 0.6)."""
+KP_HEADING = 1 / 0.2
+"""Heading servo, 1/s. Measured; equals highway-env's default."""
+
+IDM_DECELERATION = 5.0
+"""Comfortable braking b, m/s2 (highway-env's default)."""
+IDM_JAM_DISTANCE = 10.0
+"""Centre to centre, metres (highway-env's default)."""
+TRAFFIC_ACCELERATION_LIMIT = 2.0
+"""Traffic accelerations are clipped to +- this, m/s2. Measured (highway-env's default is 6)."""
+
+TTC_WARNING = 4.0
+"""Seconds; the published expert keeps more than this."""
+NUM_NEIGHBOURS = 6
+OBSERVATION_SIZE = 5 + 4 * NUM_NEIGHBOURS
+
+
+class Outcome(IntEnum):
+    """How an episode ended. MISSED: past the goal line in another lane, or out of time."""
+
+    RUNNING = 0
+    SUCCESS = 1
+    CRASH = 2
+    MISSED = 3
+
+
+@dataclass(frozen=True)
+class RewardWeights:
+    """Chosen so that a full episode of small terms cannot outweigh either terminal term."""
+
+    crash: float = -10.0
+    success: float = 10.0
+    missed: float = -5.0
+    speed: float = 0.02  # times (v - v_min) / (v_max - v_min)
+    lane_gained: float = 0.5  # per lane towards the goal, negative when moving away
+    lane_change: float = -0.02  # per commanded lane change
+    short_ttc: float = -0.04  # per decision that ends with a bumper time-to-collision under 4 s
+
+
+@dataclass(frozen=True)
+class LaneChangeConfig:
+    """Task and traffic. Lengths in m, speeds in m/s, per-car traffic parameters are drawn uniformly from their ranges."""
+
+    layout: Literal["random", "published"] = "random"  # traffic drawn per seed, or the published frame 0
+    density: tuple[float, float] = (25.0, 25.0)  # vehicles per km and lane; drawn per episode when the two differ
+    lanes: int = 4
+    start_lane: int = 0
+    goal_lane: int = 3
+    start_x: float = 500.0
+    start_speed: float = 20.0
+    goal_distance: float = 500.0
+    time_limit: int = 120  # decisions (60 s)
+    slowest: float = 6.0  # ego speed set-points: linspace(slowest, fastest, set_points); measured
+    fastest: float = 28.0
+    set_points: int = 20
+    traffic_speed: tuple[float, float] = (15.0, 22.0)  # initial = desired
+    traffic_acceleration: tuple[float, float] = (1.0, 3.0)  # IDM a, m/s2
+    traffic_headway: tuple[float, float] = (1.0, 2.0)  # IDM T, s
+    phase: Literal["level", "random"] = "level"  # each lane has a car beside the ego (as published), or anywhere
+    behind: float = 280.0  # traffic reaches this far back at the start
+    ahead: float = 440.0  # and this far ahead
+    reward: RewardWeights = field(default_factory=RewardWeights)
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "density": (self.density, 1.0, 90.0),
+            "traffic_speed": (self.traffic_speed, 1.0, 40.0),
+            "traffic_acceleration": (self.traffic_acceleration, 0.1, 10.0),
+            "traffic_headway": (self.traffic_headway, 0.1, 10.0),
+        }
+        for name, ((low, high), least, most) in ranges.items():
+            if not least <= low <= high <= most:
+                raise ValueError(f"{name} = [{low}, {high}]: give [low, high] within [{least}, {most}]")
+        if not 2 <= self.lanes <= 12:
+            raise ValueError(f"lanes = {self.lanes}: choose 2 to 12")
+        for name, lane in (("start_lane", self.start_lane), ("goal_lane", self.goal_lane)):
+            if not 0 <= lane < self.lanes:
+                raise ValueError(f"{name} = {lane}: the lanes are 0 to {self.lanes - 1}")
+        if not (0 < self.slowest < self.fastest <= 40 and self.set_points >= 2):
+            raise ValueError("speed grid: choose 0 < slowest < fastest <= 40 m/s and at least 2 set_points")
+        if not (self.goal_distance > 0 and self.time_limit >= 1 and self.behind > 0 and self.ahead > 0):
+            raise ValueError("goal_distance, time_limit, behind and ahead must be positive")
+        if not (self.behind < self.start_x and self.start_x + self.goal_distance + self.ahead < 8000):
+            raise ValueError("the road is 10 km long: keep behind < start_x and start_x + goal_distance + ahead < 8000 m")
+        if self.layout == "published" and (self.lanes, self.start_lane, self.start_x) != (4, 0, 500.0):
+            raise ValueError("layout = 'published' needs 4 lanes and the start at lane 0, x = 500 m")
+
+    @property
+    def goal_x(self) -> float:
+        return self.start_x + self.goal_distance
+
+    @property
+    def speeds(self) -> np.ndarray:
+        """Set-points (set_points,), m/s."""
+        return np.linspace(self.slowest, self.fastest, self.set_points)
+
+    @property
+    def cars_behind(self) -> int:
+        """Cars per lane behind the ego at the start; enough for the densest episode."""
+        return int(np.ceil(self.behind * self.density[1] / 1000.0))
+
+    @property
+    def cars_per_lane(self) -> int:
+        return self.cars_behind + int(np.ceil(self.ahead * self.density[1] / 1000.0))
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Initial traffic, each (lanes, cars) with cars in ascending x: position, speed (= desired speed), IDM a and T."""
+
+    x: np.ndarray
+    speed: np.ndarray
+    acceleration: np.ndarray
+    headway: np.ndarray
+
+
+def draw_traffic(config: LaneChangeConfig, rng: np.random.Generator) -> Traffic:
+    """The traffic of one episode. The order of draws is part of the scenario: every backend keeps it.
+
+    One draw for the density where it is a range; per lane one for the spacing and, with random phase, one for the phase;
+    then per car four: jitter, speed, acceleration, headway.
+    """
+    if config.layout == "published":
+        return _published_traffic(config)
+    low, high = config.density
+    density = low + (high - low) * rng.random() if high > low else low
+    mean_spacing = 1000.0 / density
+    shape = (config.lanes, config.cars_per_lane)
+    x, speed, acceleration, headway = (np.empty(shape) for _ in range(4))
+    for lane in range(config.lanes):
+        spacing = mean_spacing * (0.9 + 0.2 * rng.random())
+        phase = spacing * rng.random() if config.phase == "random" else 0.0
+        slots = np.arange(-config.cars_behind, config.cars_per_lane - config.cars_behind, dtype=np.float64)
+        if lane == config.start_lane:
+            slots[config.cars_behind :] += 1.0  # the ego takes the slot beside itself
+            phase = 0.0
+        jitter, drawn_speed, drawn_acceleration, drawn_headway = rng.random((config.cars_per_lane, 4)).T
+        x[lane] = config.start_x + (slots * spacing + phase) + 0.1 * mean_spacing * (2.0 * jitter - 1.0)
+        speed[lane] = _within(config.traffic_speed, drawn_speed)
+        acceleration[lane] = _within(config.traffic_acceleration, drawn_acceleration)
+        headway[lane] = _within(config.traffic_headway, drawn_headway)
+    return Traffic(x, speed, acceleration, headway)
+
+
+def _within(bounds: tuple[float, float], share: np.ndarray) -> np.ndarray:
+    return bounds[0] + (bounds[1] - bounds[0]) * share
+
+
+PUBLISHED_OFFSETS: tuple[tuple[float, ...], ...] = (
+    (-45.7, 41.1, 82.4, 129.0),
+    (-36.4, -1.2, 38.3),
+    (-32.5, 2.5, 38.4, 72.5, 110.8),
+    (-40.5, -1.2, 37.1, 73.8, 110.5),
+)
+"""Metres from the ego, per lane: frame 0 of the published video, window -59 to +141 m."""
+PUBLISHED_SPEEDS: tuple[tuple[float, ...], ...] = (
+    (17.5, 18.3, 17.5, 17.5),
+    (19.5, 19.5, 22.3),
+    (18.0, 18.0, 18.0, 17.5, 17.5),
+    (18.5, 20.0, 19.5, 17.5, 17.5),
+)
+"""m/s: read from the published text at the first sight of a car, extrapolated to where its acceleration fades; 17.5 else."""
+PUBLISHED_SPACING = 38.5
+"""Metres: continues the published rows beyond the window."""
+
+
+def _published_traffic(config: LaneChangeConfig) -> Traffic:
+    x = np.empty((config.lanes, config.cars_per_lane))
+    speed = np.full_like(x, 17.5)
+    for lane, offsets in enumerate(PUBLISHED_OFFSETS):
+        behind = sum(offset < 0 for offset in offsets)
+        first = config.cars_behind - behind
+        last = first + len(offsets)
+        x[lane, first:last] = offsets
+        speed[lane, first:last] = PUBLISHED_SPEEDS[lane]
+        x[lane, :first] = offsets[0] - PUBLISHED_SPACING * np.arange(first, 0, -1)
+        x[lane, last:] = offsets[-1] + PUBLISHED_SPACING * np.arange(1, config.cars_per_lane - last + 1)
+    shape = x.shape
+    return Traffic(config.start_x + x, speed, np.full(shape, 2.0), np.full(shape, 1.5))
