@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from sim.highway.catalog import HIGHWAY_ENV_SCENARIOS
-from sim.scenarios import Scenario
+from sim.lane_change import LaneChangeConfig
+from sim.scenarios import Backend, Scenario
+
+LANE_CHANGE = Scenario(
+    name="lane-change",
+    summary="be in the rightmost of 4 dense lanes within 500 m (the published LGDRL task)",
+    defaults=LaneChangeConfig(),
+    backends={
+        "engine": Backend("sim.engine.factory:make_env", "sim.engine.factory:make_vec"),
+        "highway-env": Backend("sim.highway.lane_change:make_env", "sim.highway.lane_change:make_vec"),
+    },
+    family="lane-change",
+)
 
 SCENARIOS: tuple[Scenario, ...] = (
-    # lane-change: its own config and backends go here.
+    LANE_CHANGE,
     *HIGHWAY_ENV_SCENARIOS,
 )

@@ -11,7 +11,7 @@ Kernel arguments: `w` the record, `cars` float64 (ROWS, C) with car c in lane c 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, prange
@@ -38,6 +38,7 @@ WORLD = np.dtype(
         ("push_y", "f8"),
         ("episode_return", "f8"),
         ("speed_sum", "f8"),
+        ("distance", "f8"),
         ("min_ttc", "f8"),
         ("lane", "i8"),
         ("target_lane", "i8"),
@@ -126,7 +127,7 @@ def _reset_world(w, cars, p, set_points, published):
     w.steering = w.acceleration = w.push_x = w.push_y = 0.0
     w.crashed = w.pushed = w.steps = w.lane_changes = 0
     w.outcome = RUNNING
-    w.episode_return, w.speed_sum, w.min_ttc = 0.0, 0.0, math.inf
+    w.episode_return = w.speed_sum = w.distance = 0.0
     cars[:] = 0.0
     if p.published:
         for row in range(len(PUBLISHED_ROWS)):
@@ -138,6 +139,7 @@ def _reset_world(w, cars, p, set_points, published):
         cars[V_DESIRED, c] = cars[V, c]
         cars[TWO_ROOT_AB, c] = 2 * math.sqrt(-cars[A_MAX, c] * -task.IDM_DECELERATION)
     w.disorder = 0 if _in_order(cars[X], p.cars) else 1
+    _, w.min_ttc = _front_gap_ttc(w, cars, p, w.lane)
 
 
 @njit(cache=True, error_model="numpy")
@@ -437,7 +439,7 @@ def _front_gap_ttc(w, cars, p, lane):
 @njit(cache=True, error_model="numpy")
 def _decide(w, cars, p, set_points, action):
     """One decision: ten simulation steps, outcome, reward, statistics. Returns the reward."""
-    old_lane, old_target = w.lane, w.target_lane
+    old_lane, old_target, old_x, old_y = w.lane, w.target_lane, w.x, w.y
     for substep in range(task.SUBSTEPS):
         _substep(w, cars, p, set_points, action if substep == 0 else IDLE)
     w.steps += 1
@@ -459,7 +461,8 @@ def _decide(w, cars, p, set_points, action):
         + (p.lane_change if changed else 0.0)
         + (p.short_ttc if ttc < task.TTC_WARNING else 0.0)
     )
-    w.lane_changes += 1 if changed else 0
+    w.lane_changes += 1 if w.lane != old_lane else 0
+    w.distance += math.sqrt((w.x - old_x) ** 2 + (w.y - old_y) ** 2)
     w.episode_return += reward
     w.speed_sum += w.speed
     w.min_ttc = min(w.min_ttc, ttc)
@@ -589,6 +592,10 @@ class LaneChangeWorld(World):
         _roll_out(*state, self.params, self.set_points, plans, rewards, steps, final)
         return state.worlds["outcome"][: len(plans)]
 
+    def info(self, i: int) -> dict[str, Any]:
+        w = self.state.worlds[i]
+        return {"speed": float(w["speed"]), "crashed": bool(w["crashed"])}
+
     def summary(self, i: int) -> EpisodeSummary:
         w = self.state.worlds[i]
         outcome = Outcome(w["outcome"])
@@ -600,7 +607,7 @@ class LaneChangeWorld(World):
             steps=steps,
             episode_return=float(w["episode_return"]),
             mean_speed=float(w["speed_sum"] / max(steps, 1)),
-            distance=float(w["x"] - self.config.start_x),
+            distance=float(w["distance"]),
             lane_changes=int(w["lane_changes"]),
             min_ttc=float(w["min_ttc"]),
             backend="engine",

@@ -72,6 +72,10 @@ class World(ABC):
         """Figures of world i's episode so far."""
 
     @abstractmethod
+    def info(self, i: int) -> dict[str, Any]:
+        """Cheap facts of world i: `speed` (m/s) and `crashed`."""
+
+    @abstractmethod
     def scene(self, i: int) -> Scene:
         """Snapshot of world i."""
 

@@ -6,7 +6,8 @@ observation, reward and outcome as `sim.lane_change` defines them. It runs a few
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
@@ -17,7 +18,15 @@ from highway_env.vehicle.controller import MDPVehicle
 from highway_env.vehicle.kinematics import Vehicle
 
 from sim import lane_change as task
+from sim.highway.env import HighwayDrivingEnv
+from sim.highway.families import Family
+from sim.highway.vec import DrivingEnvs
+from sim.highway.worlds import construct
 from sim.lane_change import LaneChangeConfig, Outcome
+from sim.scene import Goal
+
+if TYPE_CHECKING:
+    from sim.scenarios import Scenario
 
 
 class LaneChangeEgo(MDPVehicle):
@@ -204,3 +213,27 @@ class LaneChangeEnv(AbstractEnv):
 
     def _is_truncated(self) -> bool:
         return False
+
+
+def _goal(inner: LaneChangeEnv, frame: Any) -> Goal:
+    config = inner.task
+    return Goal(config.goal_lane, config.goal_x, config.goal_x - float(inner.vehicle.position[0]))
+
+
+def _outcome(inner: LaneChangeEnv, terminated: bool, truncated: bool) -> str | None:
+    return None if inner.outcome == Outcome.RUNNING else inner.outcome.name.lower()
+
+
+FAMILY = Family("lane-change", "sim.highway.lane_change:LaneChangeEnv", outcome=_outcome, goal=_goal)
+
+
+def make_env(scenario: Scenario, config: LaneChangeConfig, render_mode: str | None = None) -> HighwayDrivingEnv:
+    """One lane-change world on highway-env; `config` is resolved."""
+    return HighwayDrivingEnv(scenario.name, config, construct(LaneChangeEnv, {"task": config}), FAMILY, render_mode)
+
+
+def make_vec(
+    scenario: Scenario, config: LaneChangeConfig, num_envs: int, seed: int | None, workers: int
+) -> DrivingEnvs:
+    """`num_envs` of them, world i starting from seed + i; `workers` > 0 uses processes."""
+    return DrivingEnvs([functools.partial(make_env, scenario, config)] * num_envs, seed, workers)

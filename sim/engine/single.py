@@ -1,0 +1,112 @@
+"""One engine world as a gymnasium.Env."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from sim.engine.world import World
+from sim.env import Branches, DrivingEnv
+from sim.errors import UsageError
+from sim.lane_change import Outcome
+from sim.scene import Scene
+
+
+class EngineEnv(DrivingEnv):
+    """A batch of one. Infos as those of the highway-env backend: `speed`, `crashed`, `backend`, at the end `summary`."""
+
+    backend = "engine"
+
+    def __init__(self, scenario: str, world: World, render_mode: str | None = None) -> None:
+        self.scenario = scenario
+        self.scenario_config = world.config
+        self.world = world
+        self.render_mode = render_mode
+        self.metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 2}
+        self.observation_space = spaces.Box(-1.0, 1.0, (world.observation_size,), np.float32)
+        self.action_space = spaces.Discrete(world.num_actions)
+        self._running = False
+        self._renderer: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """Start an episode. Options are refused: a new config is a new world."""
+        if options:
+            raise UsageError(f"reset options {sorted(options)}: not supported, make a new world with another config")
+        if seed is not None or not self._seeded:
+            super().reset(seed=seed)
+            self.world.seed([0], [self.np_random_seed])
+            self.action_space.seed(seed)
+        self.world.reset()
+        self._running = True
+        return self.world.obs[0].copy(), self._info()
+
+    @property
+    def _seeded(self) -> bool:
+        return bool(self.world.state.stream.any())
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One decision. UsageError for an action that does not exist, ResetNeeded without a running episode."""
+        if not self._running:
+            raise gym.error.ResetNeeded("no episode is running: call reset() before step()")
+        number = np.asarray(action)
+        if number.size != 1 or number.dtype.kind not in "iu" or not 0 <= number.item() < self.world.num_actions:
+            raise UsageError(
+                f"action {action!r}: {self.scenario} takes the integers 0 to {self.world.num_actions - 1}"
+            )
+        self.world.step(number.reshape(1))
+        outcome = Outcome(self.world.outcomes[0])
+        self._running = outcome == Outcome.RUNNING
+        info = self._info()
+        if not self._running:
+            summary = self.world.summary(0)
+            info |= {
+                "outcome": summary.outcome,
+                "success": summary.success,
+                "is_success": summary.success,
+                "summary": dataclasses.asdict(summary),
+            }
+        return self.world.obs[0].copy(), float(self.world.rewards[0]), not self._running, False, info
+
+    def _info(self) -> dict[str, Any]:
+        return {**self.world.info(0), "backend": self.backend}
+
+    def scene(self) -> Scene:
+        return self.world.scene(0)
+
+    def action_masks(self) -> np.ndarray:
+        return self.world.masks[0].copy()
+
+    def branch(self, plans: np.ndarray) -> Branches:
+        if not self._running:
+            raise gym.error.ResetNeeded("no episode is running: call reset() before branch()")
+        return self.world.branch(0, plans)
+
+    def get_state(self) -> Any:
+        """Everything that decides this world's future, its random stream included; picklable."""
+        return self.world.get_state(), self.world.obs.copy(), self.world.masks.copy(), self._running
+
+    def set_state(self, state: Any) -> None:
+        """Continue exactly from a `get_state` value."""
+        arrays, obs, masks, self._running = state
+        self.world.set_state(arrays)
+        self.world.obs[...], self.world.masks[...] = obs, masks
+
+    def render(self) -> np.ndarray | None:
+        """uint8 (height, width, 3) in mode rgb_array; draws to a window and returns None in mode human."""
+        from sim.render import SceneRenderer
+
+        if self.render_mode is None:
+            raise UsageError("render() needs a render mode: make the world with render_mode 'rgb_array' or 'human'")
+        if self._renderer is None:
+            self._renderer = SceneRenderer(window=self.render_mode == "human")
+        frame = self._renderer.draw(self.scene())
+        return frame if self.render_mode == "rgb_array" else None
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
