@@ -1,8 +1,12 @@
 """The language-model expert: scene -> prompt -> endpoint -> parser -> veto, with a fallback provider behind it all.
 
 After construction nothing that an endpoint does raises: every failed question becomes the fallback provider's decision,
-with its class counted. The order for one context: no driving scene -> fallback; cache; budget and circuit; endpoint with
-retries; at most one repair call; veto of unavailable or unsafe actions; lateness.
+with its class counted. The order for one context: no driving scene -> fallback; cache; budget and circuit; endpoint
+with retries; at most one repair call; veto of unavailable or unsafe actions; lateness.
+
+With `deadline_s` no attempt or repair begins after the deadline, but an answer that is under way is awaited up to
+`client.total_s`: it comes back as LATE, a label for its own state. Where a fallback provider decided after the deadline
+the status stays FALLBACK or VETOED, and `faults` ends with LATE; check `latency_s` before executing such advice.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +43,7 @@ class CacheConfig:
 
     def __post_init__(self) -> None:
         if self.mode != "off" and not self.path:
-            raise UsageError(f"cache.mode = {self.mode!r}: name the file with cache.path")
+            raise UsageError(f"mode = {self.mode!r}: name the file with cache.path")
 
 
 @dataclass(frozen=True)
@@ -152,9 +156,9 @@ class LLMExpert:
         for work in works:
             if work is not None:
                 self._veto(work)
-        fallbacks = self._fall_back(contexts, works, begin)
+        fallbacks = self._fall_back(contexts, works)
         decisions = [
-            self._decision(context, work, fallbacks.get(i), begin)
+            self._decision(context, work, fallbacks.get(i))
             for i, (context, work) in enumerate(zip(contexts, works, strict=True))
         ]
         for decision in decisions:
@@ -260,62 +264,53 @@ class LLMExpert:
 
     # Decisions
 
-    def _fall_back(
-        self, contexts: Sequence[Context], works: Sequence[_Work | None], begin: float
-    ) -> dict[int, Decision]:
+    def _fall_back(self, contexts: Sequence[Context], works: Sequence[_Work | None]) -> dict[int, Decision]:
         """The fallback provider's decisions by index, asked for in one batch."""
-        needed = [
-            i for i, work in enumerate(works) if work is None or _status(work) in (Status.FALLBACK, Status.VETOED)
-        ]
+        needed = [i for i, work in enumerate(works) if _status(work) in (Status.FALLBACK, Status.VETOED)]
         if not needed or self.fallback is None:
             return {}
         decisions = self.fallback.decide([contexts[i] for i in needed])
         return dict(zip(needed, decisions, strict=True))
 
-    def _decision(self, context: Context, work: _Work | None, fallback: Decision | None, begin: float) -> LLMDecision:
-        if work is None:
-            work = _Work(prompt=_NO_PROMPT, faults=[Fault.NO_SCENE], detail="the context holds no driving scene")
-            work.seconds = time.monotonic() - begin
-            return self._from_fallback(context, work, Status.FALLBACK, fallback)
+    def _decision(self, context: Context, work: _Work | None, fallback: Decision | None) -> LLMDecision:
         status = _status(work)
+        if work is None:
+            history = LLMDecision(action=None, faults=(Fault.NO_SCENE,))
+            return self._from_fallback(history, context, status, fallback, "the context holds no driving scene")
+        late = self.config.deadline_s is not None and work.seconds > self.config.deadline_s
         if status in (Status.FALLBACK, Status.VETOED):
-            return self._from_fallback(context, work, status, fallback)
-        if self.config.deadline_s is not None and work.seconds > self.config.deadline_s:
+            why = f"{work.faults[-1]}: {work.detail}" if work.detail else str(work.faults[-1])
+            work.faults += [Fault.LATE] if late else []
+            return self._from_fallback(self._history(work), context, status, fallback, why)
+        if late:
             work.fail(Fault.LATE)
-            status = Status.LATE
-        action = work.parsed.action
-        assert action is not None
+        parsed = work.parsed
+        assert parsed.action is not None
         return replace(
             self._history(work),
-            action=action,
-            probs=self._probs(work.parsed, work.prompt),
-            confidence=None if work.parsed.probs is None else float(work.parsed.probs[action]),
-            reason=work.parsed.reason,
-            status=status,
-            plan=work.parsed.plan,
-            horizon_s=work.parsed.horizon_s,
+            action=parsed.action,
+            probs=self._probs(parsed, work.prompt),
+            confidence=None if parsed.probs is None else float(parsed.probs[parsed.action]),
+            reason=parsed.reason,
+            status=Status.LATE if late else status,
+            plan=parsed.plan,
+            horizon_s=parsed.horizon_s,
         )
 
-    def _from_fallback(self, context: Context, work: _Work, status: Status, fallback: Decision | None) -> LLMDecision:
+    def _from_fallback(
+        self, history: LLMDecision, context: Context, status: Status, fallback: Decision | None, why: str
+    ) -> LLMDecision:
         """The fallback's decision under our status; FAILED when it has none that is legal."""
-        why = f"{work.faults[-1]}: {work.detail}" if work.detail else str(work.faults[-1])
-        history = self._history(work)
-        action = None if fallback is None else fallback.action
-        legal = context.legal if context.legal is not None or context.scene is None else context.scene.legal
-        if (
-            fallback is None
-            or action is None
-            or (isinstance(action, int | np.integer) and not _is_legal(action, legal))
-        ):
+        legal = context.scene.legal if context.legal is None and context.scene is not None else context.legal
+        if fallback is None or not _is_legal(fallback.action, legal):
             return replace(history, status=Status.FAILED, reason=why)
-        probs = fallback.probs
+        action, probs = fallback.action, fallback.probs
         if probs is None and legal is not None and isinstance(action, int | np.integer):
             probs = label_distribution(int(action), legal, self.config.spread)
         return replace(history, action=action, probs=probs, confidence=fallback.confidence, status=status, reason=why)
 
     def _history(self, work: _Work) -> LLMDecision:
         """What is known of a question, with no action yet."""
-        known = work.prompt is not _NO_PROMPT
         return LLMDecision(
             action=None,
             latency_s=work.seconds,
@@ -325,9 +320,9 @@ class LLMExpert:
             faults=tuple(work.faults),
             cached=work.answer is not None and not work.asked,
             model_action=work.parsed.action,
-            prompt=work.prompt.text() if known else None,
+            prompt=work.prompt.text(),
             answer=work.answer,
-            prompt_version=work.prompt.version if known else None,
+            prompt_version=work.prompt.version,
         )
 
     def _probs(self, parsed: Parsed, prompt: Prompt) -> np.ndarray:
@@ -415,14 +410,15 @@ def make(options: Mapping[str, Any], scenario: str, seed: int) -> LLMExpert:
     """
     given = dict(options)
     instance = given.pop("fallback") if isinstance(given.get("fallback"), PolicyProvider) else None
+    chosen = given.get("cache")
+    if isinstance(chosen, Mapping) and chosen.get("mode") is False:  # YAML reads a bare `off` as false
+        given["cache"] = {**chosen, "mode": "off"}
     config = resolve(LLMConfig(), given, "expert.llm")
     fallback = instance or _fallback(config, scenario, seed)
     budget = Budget(config.budget)
-    cache = (
-        AnswerCache(Path(config.cache.path), config.cache.mode)
-        if config.cache.path and config.cache.mode != "off"
-        else None
-    )
+    cache = None
+    if config.cache.mode != "off" and config.cache.path:
+        cache = AnswerCache(Path(config.cache.path), config.cache.mode)
     if config.cache.mode == "replay-only":
         return LLMExpert(config, _recorded(config, cache), None, cache, budget, fallback)
     client = connect(config.model, config.client, budget, seed)
@@ -460,8 +456,10 @@ def _recorded(config: LLMConfig, cache: AnswerCache | None) -> Ability:
     return Ability(*found) if found else Ability(rungs_for(config.prompt)[0])
 
 
-def _status(work: _Work) -> Status:
+def _status(work: _Work | None) -> Status:
     """Status before lateness is looked at."""
+    if work is None:
+        return Status.FALLBACK
     if any(fault in VETOES for fault in work.faults[-1:]):
         return Status.VETOED
     if work.parsed.action is None:
@@ -469,5 +467,10 @@ def _status(work: _Work) -> Status:
     return Status.REPAIRED if work.repaired else Status.OK
 
 
-def _is_legal(action: int | np.integer, legal: np.ndarray | None) -> bool:
-    return legal is None or (0 <= int(action) < len(legal) and bool(legal[int(action)]))
+def _is_legal(action: Any, legal: np.ndarray | None) -> bool:
+    """Whether a fallback's action can stand: anything continuous, or a legal id."""
+    if action is None:
+        return False
+    if legal is None or not isinstance(action, int | np.integer):
+        return True
+    return 0 <= int(action) < len(legal) and bool(legal[int(action)])
