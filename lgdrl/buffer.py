@@ -239,15 +239,15 @@ class GuidedReplayBuffer(ReplayBuffer):
         return self._gather(self._interventions.draw(batch_size, self._intervened))
 
     def _gather(self, slots: np.ndarray) -> GuidedSamples:
-        taken = {name: column[slots] for name, column in self._columns().items()}
+        taken = {name: column.take(slots, axis=0) for name, column in self._columns().items()}
         dones = taken.pop("dones") > 0
         terminated = dones & ~(taken.pop("timeouts") > 0)
-        tensors = {name: self.to_torch(values, copy=False) for name, values in taken.items()}
-        return GuidedSamples(
-            **tensors,
-            dones=self.to_torch(dones, copy=False),
-            terminated=self.to_torch(terminated, copy=False),
-        )
+        tensors = {name: self._tensor(values) for name, values in taken.items()}
+        return GuidedSamples(**tensors, dones=self._tensor(dones), terminated=self._tensor(terminated))
+
+    def _tensor(self, drawn: np.ndarray) -> torch.Tensor:
+        """A freshly gathered array on the device of the samples, without another copy on a CPU."""
+        return torch.from_numpy(drawn).to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Contents (copies of the filled part only) and random streams; picklable."""
