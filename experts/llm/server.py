@@ -1,14 +1,15 @@
 """A local OpenAI-compatible chat server on the standard library, for one small model in this process.
 
-POST /v1/chat/completions (plain and streamed), GET /v1/models, GET /health. What a closed set of actions needs is exact:
-`structured_outputs.choice` (also `guided_choice`) and JSON-schema enums are *scored*, so that an answer outside the set is
-impossible, and the choice's `top_logprobs` are the distribution over the set. Function calls are refused with 400.
+POST /v1/chat/completions (plain and streamed), GET /v1/models, GET /health. What a closed set of actions needs is
+exact: `structured_outputs.choice` (also `guided_choice`) and JSON-schema enums are *scored*, so that an answer outside
+the set is impossible, and the choice's `top_logprobs` are the distribution over it. Function calls get a 400.
 
 The model is any `ChatModel`; one request computes at a time, others wait their turn.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -154,7 +155,7 @@ def _messages(value: Any) -> tuple[dict[str, str], ...]:
         content = message.get("content")
         if isinstance(content, list):
             parts = [part.get("text") if isinstance(part, dict) else None for part in content]
-            content = "".join(parts) if all(isinstance(part, str) for part in parts) else None
+            content = None if any(not isinstance(part, str) for part in parts) else "".join(map(str, parts))
         if not isinstance(content, str):
             raise ApiError(400, "a message's content must be text", "messages")
         role = "system" if message["role"] == "developer" else message["role"]
@@ -274,10 +275,8 @@ def _stop_at(text: str, begin: int, request: ChatRequest) -> int | None:
     """Where the answer ends inside `text`, None when it goes on."""
     cuts = [found for stop in request.stop if (found := text.find(stop, max(begin - len(stop), 0))) >= 0]
     if request.json_object and "}" in text[begin:]:
-        try:
+        with contextlib.suppress(ValueError):  # the object is not closed yet
             cuts.append(json.JSONDecoder().raw_decode(text)[1])
-        except ValueError:
-            pass  # the object is not closed yet
     return min(cuts, default=None)
 
 

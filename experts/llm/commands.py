@@ -1,0 +1,78 @@
+"""What the command line offers for language models: fetch the small model, serve a model, evaluate experts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from experts.llm.evaluate import Evaluation
+
+NO_SKILL = "note: no driving skill was measured for this model; it is for demos, latency profiling and tests"
+
+
+def fetch_command(target_dir: str | None = None) -> Path:
+    """Download and verify SmolLM2-135M-Instruct (93 MB); prints and returns its path. UsageError on failure."""
+    from experts.llm.fetch import fetch
+
+    path = fetch(target_dir)
+    print(path)
+    print(NO_SKILL)
+    return path
+
+
+def serve_command(model: str | None = None, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Serve a GGUF file (default: the fetched SmolLM2) behind the OpenAI protocol until Ctrl-C."""
+    from experts.llm.server import serve
+
+    if model is None:
+        print(NO_SKILL)
+    serve(model, host, port)
+
+
+def eval_command(
+    expert_names: Sequence[str],
+    scenario: str,
+    scenes: int = 60,
+    seed: int = 0,
+    json_path: str | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Evaluation:
+    """Evaluate experts beside always SLOWER, always IDLE, random and (where it exists) the rule; prints the table.
+
+    Args: registry names; scenario; scenes to keep; root seed; where to write JSON (None: nowhere); options by expert.
+    Raises: UsageError for unknown names or options, and when the JSON file cannot be written.
+    """
+    import sim
+    from experts import registry
+    from experts.llm.evaluate import EvaluationConfig, baselines, evaluate, print_table, to_json
+    from sim.errors import UsageError, unknown
+
+    given = options or {}
+    for name in given:
+        if name not in expert_names:
+            raise unknown("expert in options", name, expert_names)
+    names = list(dict.fromkeys(expert_names))
+    if "rule" in registry.available() and "rule" not in names:
+        names.append("rule")
+    config = EvaluationConfig(scenes=scenes, seed=seed)
+    experts = []
+    env = sim.make(scenario)
+    try:
+        for name in names:
+            experts.append(registry.make(name, scenario, given.get(name), seed))
+        result = evaluate([*experts, *baselines(seed)], env, config)
+    finally:
+        env.close()
+        for expert in experts:
+            close = getattr(expert, "close", None)
+            if close:
+                close()
+    print_table(result)
+    if json_path is not None:
+        try:
+            Path(json_path).write_text(to_json(result) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {json_path!r}: {error.strerror}") from None
+    return result
