@@ -1,0 +1,1 @@
+"""How an expert takes part in learning: the hook contract, gates, the expert desk, and LGDRL itself."""

@@ -15,10 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experts.provider import Status
+
 if TYPE_CHECKING:
     import torch
 
     from lgdrl.buffer import GuidedReplayBuffer, GuidedSamples
+
+
+STATUSES: tuple[Status, ...] = tuple(Status)
+"""Decision statuses by the small integers under which buffers keep them."""
+LATE = STATUSES.index(Status.LATE)
 
 
 @dataclass(slots=True)
@@ -34,8 +41,13 @@ class Advice:
 
     @property
     def given(self) -> np.ndarray:
-        """bool (N,): rows with usable advice."""
+        """bool (N,): rows with a label."""
         return self.action >= 0
+
+    @property
+    def executable(self) -> np.ndarray:
+        """bool (N,): rows whose advice may be executed now. A late answer is a label only."""
+        return self.given & (self.status != LATE)
 
     @classmethod
     def none(cls, num: int, num_actions: int) -> Advice:

@@ -1,0 +1,50 @@
+"""SAC+Demo: the expert drives first, its transitions stay in the replay, and half of every batch is drawn from them.
+
+Symmetric sampling as in RLPD (arXiv 2302.02948); meaning otherwise inferred from the name, as specified here. The
+demonstration decisions count towards the training's decisions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lgdrl.buffer import GuidedReplayBuffer, GuidedSamples
+from lgdrl.guidance.registry import Method, Setting
+from lgdrl.guidance.strategy import Batch, Execution, Moment, Strategy
+
+
+@dataclass(frozen=True)
+class SACDemoConfig:
+    decisions: int = 10_000  # that the expert drives at the start
+    share: float = 0.5  # of every batch that is drawn from them
+
+    def __post_init__(self) -> None:
+        if self.decisions < 1 or not 0 < self.share < 1:
+            raise ValueError(f"decisions = {self.decisions}, share = {self.share}: choose decisions >= 1, 0 < share < 1")
+
+
+class SACDemo(Strategy):
+    name = "sac-demo"
+    needs_expert = True
+
+    def __init__(self, config: SACDemoConfig, setting: Setting) -> None:
+        self.config = config
+
+    def on_action(self, moment: Moment) -> Execution:
+        if moment.decisions >= self.config.decisions:
+            return super().on_action(moment)
+        advice = moment.ask(np.ones(len(moment.proposals), bool))
+        driven = advice.executable
+        return Execution(np.where(driven, advice.action, moment.proposals), advice, driven)
+
+    def on_batch(self, replay: GuidedReplayBuffer, batch_size: int) -> Batch:
+        demonstrated = replay.sample_intervened(int(batch_size * self.config.share))
+        if demonstrated is None:
+            return super().on_batch(replay, batch_size)
+        own = replay.sample_uniform(batch_size - len(demonstrated))
+        return Batch(GuidedSamples.concatenate([demonstrated, own]))
+
+
+METHOD = Method("sac-demo", "SAC with expert demonstrations in half of every batch", SACDemoConfig(), SACDemo)

@@ -1,0 +1,164 @@
+"""The expert desk: asks a policy provider on behalf of a strategy, within a label budget, and keeps count of everything.
+
+It turns decisions into `Advice` arrays, counts each status, and writes every query to the run's guidance log.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
+
+from experts.provider import Context, Decision, PolicyProvider, Status, label_distribution
+from lgdrl.guidance.strategy import STATUSES, Advice
+from sim.env import DrivingVecEnv
+
+
+class ExpertDesk:
+    """Implements `lgdrl.sac.Advisor` for any `PolicyProvider`.
+
+    Args: provider; most labels to give in the run (None: no limit); share of a bare label that is spread over all legal
+        actions; log to write queries to.
+    """
+
+    def __init__(
+        self,
+        provider: PolicyProvider,
+        label_budget: int | None = None,
+        label_spread: float = 0.05,
+        log: GuidanceLog | None = None,
+    ) -> None:
+        self.provider = provider
+        self.label_budget = label_budget
+        self.label_spread = label_spread
+        self.log = log
+        self.counts: Counter[str] = Counter()
+        """Decisions by status, with `queries`, `labels`, `tokens`."""
+        self.wait_s = 0.0
+        self.cost = 0.0
+
+    @property
+    def labels_left(self) -> float:
+        """Labels that may still be given."""
+        return float("inf") if self.label_budget is None else self.label_budget - self.counts["labels"]
+
+    def advise(
+        self,
+        env: VecEnv,
+        rows: np.ndarray,
+        obs: np.ndarray,
+        masks: np.ndarray,
+        episodes: np.ndarray,
+        steps: np.ndarray,
+    ) -> Advice:
+        """Advice for the worlds where `rows` is True; the first ones where the budget does not reach for all."""
+        advice = Advice.none(*masks.shape)
+        asked = np.flatnonzero(rows)
+        if asked.size > self.labels_left:
+            asked = asked[: int(self.labels_left)]
+        if asked.size == 0:
+            return advice
+        scenes = env.scenes(asked.tolist()) if isinstance(env, DrivingVecEnv) else [None] * asked.size
+        contexts = [
+            Context(
+                obs=obs[i],
+                action_space=env.action_space,
+                scene=scene,
+                legal=masks[i],
+                episode=int(episodes[i]),
+                step=int(steps[i]),
+                branch=partial(env.branch, int(i)) if isinstance(env, DrivingVecEnv) else None,
+            )
+            for i, scene in zip(asked, scenes, strict=True)
+        ]
+        decisions = self.provider.decide(contexts)
+        for i, decision in zip(asked, decisions, strict=True):
+            self._enter(advice, int(i), masks[i], decision)
+        if self.log is not None:
+            self.log.add(contexts, decisions)
+        return advice
+
+    def _enter(self, advice: Advice, i: int, mask: np.ndarray, decision: Decision) -> None:
+        self.counts["queries"] += 1
+        self.counts[decision.status.value] += 1
+        self.counts["tokens"] += decision.tokens
+        self.wait_s += decision.latency_s
+        self.cost += decision.cost
+        advice.status[i] = STATUSES.index(decision.status)
+        if decision.action is None or decision.status == Status.FAILED:
+            return
+        action = int(decision.action)
+        if not mask[action]:
+            raise ValueError(f"expert {self.provider.name!r} chose action {action}, which is not legal here")
+        self.counts["labels"] += 1
+        advice.action[i] = action
+        probs = decision.probs
+        advice.probs[i] = label_distribution(action, mask, self.label_spread) if probs is None else probs
+
+    def metrics(self) -> dict[str, float]:
+        """Counters for the log: queries, labels, each status, tokens, cost, seconds waited."""
+        named = {name: float(count) for name, count in self.counts.items()}
+        return named | {"cost": self.cost, "wait_s": self.wait_s}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts, and the provider's own state where it has one."""
+        keeps = getattr(self.provider, "state_dict", None)
+        return {
+            "counts": dict(self.counts),
+            "wait_s": self.wait_s,
+            "cost": self.cost,
+            "provider": keeps() if keeps else None,
+            "log": self.log.last_row if self.log else 0,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`; log rows that were written after it are dropped."""
+        self.counts = Counter(state["counts"])
+        self.wait_s, self.cost = state["wait_s"], state["cost"]
+        if state["provider"] is not None:
+            self.provider.load_state_dict(state["provider"])  # type: ignore[attr-defined]
+        if self.log is not None:
+            self.log.truncate(state["log"])
+
+
+class GuidanceLog:
+    """Every query of a run, in SQLite: who, when, what was advised, how it came about and what it cost."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS queries (id INTEGER PRIMARY KEY, episode INTEGER, step INTEGER, action INTEGER,"
+            " status TEXT, confidence REAL, latency_s REAL, tokens INTEGER, cost REAL, reason TEXT)"
+        )
+        self.last_row = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM queries").fetchone()[0]
+
+    def add(self, contexts: Sequence[Context], decisions: Sequence[Decision]) -> None:
+        """Append one row per decision; durable after `commit`."""
+        rows = []
+        for context, decision in zip(contexts, decisions, strict=True):
+            self.last_row += 1
+            action = None if decision.action is None else int(decision.action)
+            row = (self.last_row, context.episode, context.step, action, decision.status.value)
+            spent = (decision.confidence, decision.latency_s, decision.tokens, decision.cost, decision.reason)
+            rows.append(row + spent)
+        self._db.executemany("INSERT INTO queries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def truncate(self, last_row: int) -> None:
+        """Drop what was written after row `last_row`."""
+        self._db.execute("DELETE FROM queries WHERE id > ?", (last_row,))
+        self._db.commit()
+        self.last_row = last_row
+
+    def commit(self) -> None:
+        self._db.commit()
+
+    def close(self) -> None:
+        self._db.commit()
+        self._db.close()

@@ -1,0 +1,91 @@
+"""A safety mask around worlds: actions that the scene's safety check calls unsafe are taken out of the legal ones.
+
+As an ablation, in training and test alike: it is the rule's gap test at work, not what the policy has learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experts.safety import is_unsafe
+from sim.actions import MetaAction
+from sim.env import Branches, DrivingVecEnv
+from sim.scene import Scene
+
+
+class ShieldedVecEnv(DrivingVecEnv):
+    """`worlds` with unsafe actions masked. Where nothing is safe, braking (or else every legal action) remains."""
+
+    def __init__(self, worlds: DrivingVecEnv) -> None:
+        self.worlds = worlds
+        self.scenario = worlds.scenario
+        self.backend = worlds.backend
+        self.scenario_config = worlds.scenario_config
+        self.render_mode = worlds.render_mode
+        super().__init__(worlds.num_envs, worlds.observation_space, worlds.action_space)
+        self._masks: np.ndarray | None = None
+
+    def action_masks(self) -> np.ndarray:
+        if self._masks is None:
+            legal = self.worlds.action_masks()
+            scenes = self.worlds.scenes(range(self.num_envs))
+            self._masks = np.stack([self._safe(scene, mask) for scene, mask in zip(scenes, legal, strict=True)])
+        return self._masks.copy()
+
+    def _safe(self, scene: Scene, legal: np.ndarray) -> np.ndarray:
+        safe = np.array([allowed and not is_unsafe(scene, action) for action, allowed in enumerate(legal)])
+        if safe.any():
+            return safe
+        if legal[MetaAction.SLOWER]:
+            safe[MetaAction.SLOWER] = True
+            return safe
+        return legal
+
+    def reset(self) -> np.ndarray:
+        self._masks = None
+        return self.worlds.reset()
+
+    def reset_to(self, seeds: Sequence[int]) -> np.ndarray:
+        self._masks = None
+        return self.worlds.reset_to(seeds)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self.worlds.step_async(actions)
+
+    def step_wait(self) -> Any:
+        self._masks = None
+        return self.worlds.step_wait()
+
+    def scenes(self, indices: Sequence[int]) -> list[Scene]:
+        return self.worlds.scenes(indices)
+
+    def branch(self, index: int, plans: np.ndarray) -> Branches:
+        return self.worlds.branch(index, plans)
+
+    def get_state(self) -> Any:
+        return self.worlds.get_state()
+
+    def set_state(self, state: Any) -> None:
+        self._masks = None
+        self.worlds.set_state(state)
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        return self.worlds.seed(seed)
+
+    def close(self) -> None:
+        self.worlds.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return self.worlds.get_attr(attr_name, indices)
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        self.worlds.set_attr(attr_name, value, indices)
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        return self.worlds.env_method(method_name, *args, indices=indices, **kwargs)
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        return self.worlds.env_is_wrapped(wrapper_class, indices)

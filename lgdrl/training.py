@@ -1,0 +1,327 @@
+"""Training: one config in, one run folder out; killed or interrupted runs continue with identical results."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+import experts.registry as expert_registry
+import sim
+from experts.provider import PolicyProvider
+from lgdrl.evaluation import CURVE_SEEDS, Evaluation, PolicyActor, evaluate
+from lgdrl.guidance import registry as method_registry
+from lgdrl.guidance.advisor import ExpertDesk, GuidanceLog
+from lgdrl.guidance.registry import Setting
+from lgdrl.runs import MetricsTable, Run, write_atomically, write_json
+from lgdrl.sac import DiscreteSAC, SACConfig
+from lgdrl.shield import ShieldedVecEnv
+from sim.config import dump_yaml, load_yaml, resolve, to_dict
+from sim.env import DrivingVecEnv
+from sim.errors import UsageError
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a training run. `scenario_config`, `expert_options` and `strategy_options` are checked
+    against what the named scenario, expert and strategy know, and saved in full."""
+
+    scenario: str = "lane-change"
+    backend: str | None = None  # None: the scenario's default
+    scenario_config: dict[str, Any] = field(default_factory=dict)
+    expert: str = "rule"
+    expert_options: dict[str, Any] = field(default_factory=dict)
+    strategy: str = "lgdrl"
+    strategy_options: dict[str, Any] = field(default_factory=dict)
+    sac: SACConfig = field(default_factory=SACConfig)
+    steps: int = 60_000  # decisions, over all worlds
+    num_envs: int = 32  # parallel worlds
+    workers: int = 0  # processes (highway-env) or threads (engine) for the worlds; 0: none beside this one
+    seed: int = 0
+    label_budget: int | None = None  # most labels in the run; None: no limit
+    label_spread: float = 0.05  # of a bare label, over all legal actions
+    shield: bool = False  # mask actions that fail the safety check, in training and evaluation
+    log_every: int = 1000  # decisions between rows of metrics.csv
+    evaluate_every: int = 5000  # decisions between points of the learning curve; 0: none
+    evaluate_episodes: int = 300  # episodes per point, seeds 0 ...
+    checkpoint_every: int = 10_000  # decisions
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "num_envs", "log_every", "checkpoint_every", "evaluate_episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: choose at least 1")
+        if self.evaluate_every < 0 or self.workers < 0 or self.seed < 0:
+            raise ValueError("evaluate_every, workers and seed must not be negative")
+        if self.label_budget is not None and self.label_budget < 0:
+            raise ValueError(f"label_budget = {self.label_budget}: choose 0 or more, or null for no limit")
+        if not 0 <= self.label_spread < 1:
+            raise ValueError(f"label_spread = {self.label_spread}: choose 0 to below 1")
+
+    def resolved(self) -> RunConfig:
+        """This config with scenario, backend and strategy options checked and written out in full."""
+        scenario = sim.get(self.scenario)
+        backend, _ = scenario.backend(self.backend)
+        method = method_registry.get(self.strategy)
+        return dataclasses.replace(
+            self,
+            backend=backend,
+            scenario_config=to_dict(resolve(scenario.defaults, self.scenario_config, "scenario_config")),
+            strategy_options=to_dict(resolve(method.defaults, self.strategy_options, "strategy_options")),
+        )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a caller may show after each log interval."""
+
+    decisions: int
+    total: int
+    row: Mapping[str, Any]
+    """The row just written to metrics.csv."""
+    evaluation: Evaluation | None
+
+
+Observer = Callable[[Progress], None]
+
+
+def load_config(path: Path | str | None, overrides: Mapping[str, Any]) -> RunConfig:
+    """Defaults, then a YAML file, then overrides, validated."""
+    config = resolve(RunConfig(), load_yaml(path) if path else None, "config")
+    return resolve(config, overrides, "config")
+
+
+def make_worlds(config: RunConfig, num_envs: int, seed: int | None = None) -> DrivingVecEnv:
+    """The worlds of a run, with its shield if it has one."""
+    worlds = sim.make_vec(
+        config.scenario, num_envs, seed, config.backend, config.scenario_config, workers=config.workers
+    )
+    return ShieldedVecEnv(worlds) if config.shield else worlds
+
+
+class Trainer:
+    """A run in memory: worlds, learner, expert desk, and where it stands."""
+
+    def __init__(self, run: Run, config: RunConfig, provider: PolicyProvider | None = None) -> None:
+        """`provider` overrides the expert that the config names (an already built one, a person)."""
+        torch.set_num_threads(1)
+        self.run = run
+        self.config = config
+        world_seed, learner_seed, strategy_seed, expert_seed = np.random.SeedSequence(config.seed).spawn(4)
+        method = method_registry.get(config.strategy)
+        self.worlds = make_worlds(config, config.num_envs, _integer(world_seed))
+        setting = Setting(config.steps, int(self.worlds.action_space.n), strategy_seed)
+        strategy = method.build(resolve(method.defaults, config.strategy_options, "strategy_options"), setting)
+        self.desk: ExpertDesk | None = None
+        if strategy.needs_expert:
+            if provider is None:
+                options, seed = config.expert_options, _integer(expert_seed)
+                provider = expert_registry.make(config.expert, config.scenario, options, seed)
+            log = GuidanceLog(run.guidance_log)
+            self.desk = ExpertDesk(provider, config.label_budget, config.label_spread, log)
+        seed = _integer(learner_seed)
+        self.model = DiscreteSAC(self.worlds, config.sac, strategy, self.desk, seed=seed, device="cpu")
+        self.model.set_logger(_silent_logger())
+        self.metrics = MetricsTable(run.metrics)
+        self.elapsed_s = 0.0
+        self.stop_requested = False
+        self._test_worlds: DrivingVecEnv | None = None
+        if run.checkpoint.exists():
+            self._restore()
+        self.metrics.truncate(self.decisions)
+        self._board = SummaryWriter(str(run.folder / "tensorboard"), purge_step=self.decisions)
+
+    @property
+    def decisions(self) -> int:
+        """Decisions made so far, over all worlds."""
+        return self.model.num_timesteps
+
+    def train(self, observe: Observer | None = None) -> bool:
+        """Train to the end, or until `stop_requested`. Returns whether the end was reached; either way it is saved."""
+        config = self.config
+        while self.decisions < config.steps and not self.stop_requested:
+            before, started = self.decisions, time.perf_counter()
+            until = min((before // config.log_every + 1) * config.log_every, config.steps)
+            self.model.learn(until - before, log_interval=10**9, reset_num_timesteps=before == 0)
+            training_s = time.perf_counter() - started
+            self.elapsed_s += training_s
+            evaluation = self._curve_point(before)
+            row = self._row(evaluation, (self.decisions - before) / training_s)
+            self.metrics.add(row)
+            for name, value in row.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(name, value, self.decisions)
+            if _crossed(before, self.decisions, config.checkpoint_every):
+                self.save()
+            if observe is not None:
+                observe(Progress(self.decisions, config.steps, row, evaluation))
+        self.save()
+        done = self.decisions >= config.steps
+        if done:
+            write_atomically(self.run.policy, self._write_policy)
+        return done
+
+    def _curve_point(self, before: int) -> Evaluation | None:
+        """Greedy policy on the curve's seeds, expert off; on worlds of its own, so that training does not notice."""
+        config = self.config
+        due = config.evaluate_every and (
+            _crossed(before, self.decisions, config.evaluate_every) or self.decisions >= config.steps
+        )
+        if not due:
+            return None
+        if self._test_worlds is None:
+            self._test_worlds = make_worlds(config, min(config.evaluate_episodes, 100))
+        seeds = range(CURVE_SEEDS.start, CURVE_SEEDS.start + config.evaluate_episodes)
+        return evaluate(self._test_worlds, PolicyActor(self.model), seeds)
+
+    def _row(self, evaluation: Evaluation | None, rate: float) -> dict[str, Any]:
+        values = self.model.logger.name_to_value
+        recent = list(self.model.ep_info_buffer or [])
+        row: dict[str, Any] = {"decisions": self.decisions, "elapsed_s": round(self.elapsed_s, 2), "rate": round(rate)}
+        if evaluation is not None:
+            row |= {
+                "eval/success": evaluation.rate("success").value,
+                "eval/crash": evaluation.rate("crash").value,
+                "eval/missed": evaluation.rate("missed").value,
+                "eval/learner_return": evaluation.mean("episode_return"),
+                "eval/mean_speed": evaluation.mean("mean_speed"),
+            }
+        if recent:
+            row["rollout/executed_return"] = float(np.mean([info["r"] for info in recent]))
+            row["rollout/executed_success"] = float(np.mean(list(self.model.ep_success_buffer or [0.0])))
+        row |= {name: float(value) for name, value in values.items() if name.startswith(("train/", "guidance/"))}
+        row |= {f"guidance/{name}": value for name, value in self.model.strategy.metrics().items()}
+        if self.desk is not None:
+            row |= {f"expert/{name}": value for name, value in self.desk.metrics().items()}
+        self.model.logger.name_to_value.clear()
+        return row
+
+    def _write_policy(self, file: Any) -> None:
+        buffer = io.BytesIO()
+        self.model.save(buffer)
+        file.write(buffer.getvalue())
+
+    def save(self) -> None:
+        """Write the checkpoint; a run killed after this continues from here, identically."""
+        if self.desk is not None and self.desk.log is not None:
+            self.desk.log.commit()
+        state = {
+            "decisions": self.decisions,
+            "elapsed_s": self.elapsed_s,
+            "model": self.model.state_dict(),
+            "worlds": self.worlds.get_state(),
+            "desk": self.desk.state_dict() if self.desk else None,
+        }
+        write_atomically(self.run.checkpoint, lambda file: torch.save(state, file))
+
+    def _restore(self) -> None:
+        try:
+            state = torch.load(self.run.checkpoint, weights_only=False)
+        except Exception as error:  # a damaged pickle raises almost anything
+            raise UsageError(
+                f"checkpoint {str(self.run.checkpoint)!r} is damaged ({type(error).__name__}): delete it to start over"
+            ) from None
+        self.elapsed_s = state["elapsed_s"]
+        self.worlds.reset()
+        self.worlds.set_state(state["worlds"])
+        self.model.load_state_dict(state["model"])
+        if self.desk is not None:
+            self.desk.load_state_dict(state["desk"])
+
+    def close(self) -> None:
+        self._board.close()
+        self.worlds.close()
+        if self._test_worlds is not None:
+            self._test_worlds.close()
+        if self.desk is not None:
+            if self.desk.log is not None:
+                self.desk.log.close()
+            finish = getattr(self.desk.provider, "close", None)
+            if finish:
+                finish()
+
+
+def start(config: RunConfig, folder: Path | str, provider: PolicyProvider | None = None) -> Trainer:
+    """Check the config, create the run folder, build the trainer."""
+    config = config.resolved()
+    if provider is None and method_registry.get(config.strategy).name != "sac":
+        _check_expert(config)
+    return Trainer(Run.create(folder, dump_yaml(to_dict(config))), config, provider)
+
+
+def _check_expert(config: RunConfig) -> None:
+    """Find bad expert options before a folder is made for the run."""
+    found = expert_registry.make(config.expert, config.scenario, config.expert_options, config.seed)
+    finish = getattr(found, "close", None)
+    if finish:
+        finish()
+
+
+def resume(folder: Path | str, provider: PolicyProvider | None = None) -> Trainer:
+    """The trainer of an existing run, at its last checkpoint (or at the start, if it never reached one)."""
+    run = Run.open(folder)
+    return Trainer(run, load_config(run.config, {}), provider)
+
+
+def load_policy(run: Run) -> DiscreteSAC:
+    """The trained policy of a finished run."""
+    if not run.finished:
+        raise UsageError(f"the run in {str(run.folder)!r} is not finished: continue it with `lgdrl train --resume`")
+    torch.set_num_threads(1)
+    return DiscreteSAC.load(run.policy, device="cpu")
+
+
+def evaluate_run(run: Run, episodes: int, first_seed: int) -> Evaluation:
+    """The learner of a finished run alone, on seeds first_seed ...; writes evaluation.json."""
+    config = load_config(run.config, {})
+    model = load_policy(run)
+    worlds = make_worlds(config, min(episodes, 100))
+    try:
+        found = evaluate(worlds, PolicyActor(model), range(first_seed, first_seed + episodes))
+    finally:
+        worlds.close()
+    return found
+
+
+@contextmanager
+def stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
+    """The first Ctrl-C lets the present interval finish and saves; a second one ends at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def request(signum: int, frame: Any) -> None:
+        if trainer.stop_requested:
+            raise KeyboardInterrupt
+        trainer.stop_requested = True
+
+    previous = signal.signal(signal.SIGINT, request)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _crossed(before: int, now: int, every: int) -> bool:
+    return before // every != now // every
+
+
+def _integer(seed: np.random.SeedSequence) -> int:
+    """A 31-bit integer of a seed sequence, for interfaces that take nothing else."""
+    return int(seed.generate_state(1)[0] >> 1)
+
+
+def _silent_logger() -> Any:
+    from stable_baselines3.common.logger import Logger
+
+    return Logger(folder=None, output_formats=[])
