@@ -277,7 +277,7 @@ class HighwayDrivingEnv(DrivingEnv):
         info = info | {"speed": float(ego.speed), "crashed": bool(ego.crashed), "backend": self.backend}
         if "rewards" in info:
             info["rewards"] = {name: float(value) for name, value in info["rewards"].items()}
-        return info
+        return {key: value.item() if isinstance(value, np.generic) else value for key, value in info.items()}
 
     def _viewer(self) -> Viewer:
         if self.inner.viewer is None:

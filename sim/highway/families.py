@@ -35,7 +35,7 @@ def pass_end(inner: Any, terminated: bool, truncated: bool) -> str | None:
 
 
 def arrive(inner: Any, terminated: bool, truncated: bool) -> str | None:
-    """Success is to arrive at the destination (intersection)."""
+    """Success is to arrive 25 m into an exit: with a route (discrete actions) that is the destination's."""
     if inner.vehicle.crashed:
         return CRASH
     return SUCCESS if inner.has_arrived(inner.vehicle) else MISSED
@@ -91,7 +91,8 @@ def intersection_goal(inner: Any, frame: Any) -> Goal | None:
         later = [step for step in route if step[:2] != ego.lane_index[:2]]
         between = sum(network.graph[step[0]][step[1]][0].length for step in later if "il" not in step[0])
         remaining = ego.lane.length - here + between + 25.0
-    return Goal(s=frame.project(ego.position)[0] + remaining, remaining=max(float(remaining), 0.0))
+    remaining = float(remaining)
+    return Goal(s=frame.project(ego.position)[0] + remaining, remaining=max(remaining, 0.0))
 
 
 def parking_goal(inner: Any, frame: Any) -> Goal | None:

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pydantic
@@ -82,7 +82,7 @@ FIELD_TYPES: dict[str, Any] = {
     "controlled_vehicles": Annotated[Positive, pydantic.AfterValidator(_only_one)],
     "initial_lane_id": Count | None,
     "incoming_vehicle_destination": Annotated[Count, pydantic.Field(le=2)] | None,
-    "destination": Text | None,
+    "destination": Literal["o1", "o2", "o3"] | None,
     "lanes_count": Positive,
     "no_lanes": Annotated[int, pydantic.Strict(), pydantic.Field(ge=2)],
     "roundabout_lanes": Positive,
@@ -207,6 +207,8 @@ def family_defaults(family: Family) -> dict[str, Any]:
 def to_inner(config: Any, family: Family) -> dict[str, Any]:
     """The config in highway-env's own form, ready for a world's constructor."""
     inner = {field.name: copy.deepcopy(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if inner["observation"]["type"] == "GrayscaleObservation" and "observation_shape" in inner["observation"]:
+        inner["observation"]["observation_shape"] = tuple(inner["observation"]["observation_shape"])
     if family.private_traffic:
         inner["other_vehicles_type"] = private_copy(inner["other_vehicles_type"])
     return inner

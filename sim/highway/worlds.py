@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
+from gymnasium import spaces
 from highway_env.envs.common.abstract import AbstractEnv
 from highway_env.envs.lane_keeping_env import LaneKeepingEnv
+
+from sim.errors import UsageError
 
 
 def env_class(path: str) -> type[AbstractEnv]:
@@ -20,12 +23,22 @@ def env_class(path: str) -> type[AbstractEnv]:
 def construct(kind: type[AbstractEnv], config: Mapping[str, Any]) -> AbstractEnv:
     """A world of this class that shares no state with others of the class.
 
+    Raises UsageError when highway-env cannot build and reset a world from the config (keys that do not go together).
+
     highway-env writes render_fps into `metadata`, a dict of the *class*, from within the constructor: the world gets
     its own dict before that. Worlds are made without a render mode, which three constructors do not take.
     """
     world = cast(Any, kind).__new__(kind)
     world.metadata = dict(kind.metadata)
-    world.__init__(config=dict(config))
+    try:
+        world.__init__(config=dict(config))
+    except Exception as error:
+        raise UsageError(
+            f"{kind.__name__} cannot be built from this config ({type(error).__name__}: {error}): "
+            f"check what goes with observation {config.get('observation')} and action {config.get('action')}"
+        ) from error
+    if type(world.observation_space) is spaces.Space:
+        raise UsageError(f"{kind.__name__} does not support observation type {config['observation']['type']!r}")
     return world
 
 
