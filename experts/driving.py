@@ -1,0 +1,110 @@
+"""Let an expert, or anything else that picks actions, drive a batch of worlds: exactly one episode per seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from experts.provider import Context, PolicyProvider
+from sim.actions import NUM_ACTIONS, MetaAction
+from sim.env import DrivingVecEnv
+
+ContextsFn = Callable[[Sequence[int]], list[Context]]
+Actor = Callable[[Any, np.ndarray, ContextsFn, np.ndarray], Any]
+"""(observations of all N worlds, masks (N, A), contexts(indices), running world indices (R,)) -> R actions."""
+
+
+def run_episodes(vec_env: DrivingVecEnv, driver: PolicyProvider | Actor, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Drive one episode per seed and return their `EpisodeSummary` values as dicts, in the order of `seeds`.
+
+    A provider's dicts also hold `seed` and `undecided`: decisions without an action (status FAILED), at which an idle
+    action was executed. Scenes are built only for running worlds, and only when a driver asks for contexts. The worlds
+    are left in the middle of some episode: reset them before other use.
+    """
+    actor = _Provided(driver) if isinstance(driver, PolicyProvider) else driver
+    results: list[dict[str, Any]] = []
+    for start in range(0, len(seeds), vec_env.num_envs):
+        results += _run_chunk(vec_env, actor, [int(seed) for seed in seeds[start : start + vec_env.num_envs]])
+    return results
+
+
+def _run_chunk(vec_env: DrivingVecEnv, actor: Actor, seeds: list[int]) -> list[dict[str, Any]]:
+    """At most one seed per world. Worlds that have finished go on with a legal dummy action and are ignored."""
+    spare = [seeds[-1]] * (vec_env.num_envs - len(seeds))
+    obs: Any = vec_env.reset_to(seeds + spare)
+    results: list[dict[str, Any]] = [{} for _ in seeds]
+    undecided = np.zeros(vec_env.num_envs, np.int64)
+    running = np.arange(len(seeds))
+    step = 0
+    while running.size:
+        masks = vec_env.action_masks()
+        contexts = partial(contexts_of, vec_env, obs, masks, step=step)
+        chosen = actor(obs, masks, contexts, running)
+        actions = idle_actions(vec_env.action_space, masks)
+        for i, action in zip(running, chosen, strict=True):
+            if action is None:
+                undecided[i] += 1
+            else:
+                actions[i] = action
+        obs, _, dones, infos = vec_env.step(actions)
+        for i in running[dones[running]]:
+            results[i] = {"seed": seeds[i], **infos[i]["summary"], "undecided": int(undecided[i])}
+        running = running[~dones[running]]
+        step += 1
+    return results
+
+
+def contexts_of(
+    vec_env: DrivingVecEnv,
+    obs: Any,
+    masks: np.ndarray,
+    indices: Sequence[int],
+    episodes: Sequence[int] | None = None,
+    step: int = 0,
+) -> list[Context]:
+    """Requests for advice on the present states of the worlds `indices`, each with its own `branch`."""
+    rows = [int(i) for i in indices]
+    discrete = isinstance(vec_env.action_space, spaces.Discrete)
+    return [
+        Context(
+            obs=_row(obs, i),
+            action_space=vec_env.action_space,
+            scene=scene,
+            legal=masks[i] if discrete else None,
+            episode=i if episodes is None else episodes[i],
+            step=step,
+            branch=partial(vec_env.branch, i),
+        )
+        for i, scene in zip(rows, vec_env.scenes(rows), strict=True)
+    ]
+
+
+def idle_actions(space: spaces.Space, masks: np.ndarray) -> np.ndarray:
+    """A legal do-nothing action for each world: IDLE for meta-actions, the middle one or 0 otherwise."""
+    if not isinstance(space, spaces.Discrete):
+        return np.zeros((len(masks), *(space.shape or ())), np.float32)
+    idle = int(MetaAction.IDLE) if space.n in (3, NUM_ACTIONS) else 0
+    return np.where(masks[:, idle], idle, masks.argmax(axis=1))
+
+
+class _Provided:
+    """A provider as an actor."""
+
+    def __init__(self, provider: PolicyProvider) -> None:
+        self.provider = provider
+
+    def __call__(self, obs: Any, masks: np.ndarray, contexts: ContextsFn, running: np.ndarray) -> list[Any]:
+        return [decision.action for decision in self.provider.decide(contexts(running.tolist()))]
+
+
+def _row(obs: Any, i: int) -> Any:
+    """World i's share of a batched observation."""
+    if isinstance(obs, dict):
+        return {key: value[i] for key, value in obs.items()}
+    if isinstance(obs, tuple):
+        return tuple(value[i] for value in obs)
+    return obs[i]

@@ -1,0 +1,1 @@
+"""Rule experts: the slot-aligning rule (`provider`) and the four published thresholds (`thresholds`)."""

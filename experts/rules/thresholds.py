@@ -1,0 +1,110 @@
+"""The four fixed thresholds of the published action-utility code, as an expert of their own.
+
+The distances are the mid-points of what the 63 published frames of LGDRL (arXiv 2412.18511) accept and refuse, measured
+centre to centre. Ordered rules: change towards the goal if both gaps and all times to collision allow; brake when the
+car ahead is too close; catch up when it is far. A weak driver on purpose: fixed gaps ignore closing speeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from experts.answers import answer_each, require_discrete, scene_decision
+from experts.provider import Context, Decision
+from experts.rules.kernel import CAR_LENGTH
+from experts.rules.view import SIDE_NAMES, SIDES, Lane, View, view_of
+from sim.actions import MetaAction
+from sim.config import resolve
+from sim.scene import Scene
+
+GAP_AHEAD = 12.5
+"""m; published: 13.1 accepted, 11.9 refused."""
+GAP_BEHIND = 22.0
+"""m; published: 27.9 accepted, 18.8 refused."""
+FOLLOWING_DISTANCE = 30.0
+"""m; published: 29.8 is too close, 31.0 is far enough to accelerate."""
+MIN_TTC = 4.0
+"""s, bumper to bumper; stated by the published rules."""
+OLD_LANE_REACH = 3.0
+"""m from its centre within which the lane being left still counts; ours."""
+
+
+@dataclass(frozen=True)
+class ThresholdConfig:
+    """The published values; distances in m between centres, times in s between bumpers."""
+
+    gap_ahead: float = GAP_AHEAD  # m that a lane change needs ahead
+    gap_behind: float = GAP_BEHIND  # m that a lane change needs behind
+    following_distance: float = FOLLOWING_DISTANCE  # m to the car ahead: brake below, accelerate above
+    min_ttc: float = MIN_TTC  # s that a lane change and keeping the speed need
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) >= 0:
+                raise ValueError(f"{field.name} = {getattr(self, field.name)}: must not be negative")
+
+
+class ThresholdExpert:
+    """Deterministic, without state. Without a goal lane it stays in its lane."""
+
+    name = "thresholds"
+
+    def __init__(self, config: ThresholdConfig | None = None) -> None:
+        self.config = config or ThresholdConfig()
+
+    def decide(self, contexts: Sequence[Context]) -> list[Decision]:
+        return answer_each(contexts, lambda context: scene_decision(context, self._choose))
+
+    def _choose(self, scene: Scene, legal: Mapping[MetaAction, int]) -> tuple[MetaAction, str]:
+        config = self.config
+        view = view_of(scene, OLD_LANE_REACH)
+        side = (view.lanes_to_go > 0) - (view.lanes_to_go < 0)
+        waiting = ""
+        if side and SIDES[side] in legal:
+            shortage = self.shortage(view, view.right if side > 0 else view.left)
+            if shortage is None:
+                return SIDES[side], f"the {SIDE_NAMES[side]} lane is clear"
+            waiting = f"{shortage}: wait, "
+        distance, ttc = _nearest_ahead(view)
+        if distance < config.following_distance:
+            return MetaAction.SLOWER, f"{waiting}the car ahead at {distance:.1f} m is too close: slow down"
+        if ttc <= config.min_ttc:
+            return MetaAction.SLOWER, f"{waiting}TTC {ttc:.1f} s <= {config.min_ttc:g} s: slow down"
+        if distance > config.following_distance:
+            return MetaAction.FASTER, f"{waiting}the car ahead is far: catch up"
+        return MetaAction.IDLE, f"{waiting}keep the gap"
+
+    def shortage(self, view: View, lane: Lane) -> str | None:
+        """What forbids a change into `lane`; None when nothing does."""
+        config = self.config
+        if lane.front < config.gap_ahead:
+            return f"front gap {lane.front:.1f} m < {config.gap_ahead:.1f} m"
+        if lane.rear < config.gap_behind:
+            return f"rear gap {lane.rear:.1f} m < {config.gap_behind:.1f} m"
+        for words, ttc in (
+            ("front", _ttc(lane.front, view.speed - lane.front_speed)),
+            ("rear", _ttc(lane.rear, lane.rear_speed - view.speed)),
+        ):
+            if ttc <= config.min_ttc:
+                return f"{words} TTC {ttc:.1f} s <= {config.min_ttc:g} s"
+        return None
+
+
+def _nearest_ahead(view: View) -> tuple[float, float]:
+    """Distance and TTC of the nearer car ahead, in the lane the ego steers to or in the one it is still leaving."""
+    lane = min(view.target, view.old, key=lambda lane: lane.front)
+    return lane.front, _ttc(lane.front, view.speed - lane.front_speed)
+
+
+def _ttc(distance: float, closing: float) -> float:
+    """Seconds between bumpers; inf when the gap does not shrink."""
+    return max(distance - CAR_LENGTH, 0.0) / closing if closing > 0 else math.inf
+
+
+def make_thresholds(options: Mapping[str, Any], scenario: str, seed: int) -> ThresholdExpert:
+    """The expert `thresholds`; options are `ThresholdConfig` fields. The seed is not used."""
+    require_discrete("thresholds", scenario)
+    return ThresholdExpert(resolve(ThresholdConfig(), options, "thresholds"))
