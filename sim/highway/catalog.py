@@ -65,7 +65,7 @@ INTERSECTION_V1 = Family(
     "intersection-v1",
     ENVS + "intersection_env:ContinuousIntersectionEnv",
     outcome=arrive,
-    inert=RENDER_AGENT,
+    inert=RENDER_AGENT | {"destination": "a continuous ego has no route, it may leave by any exit"},
     private_traffic=True,
 )
 TWO_WAY = Family("two-way-v0", ENVS + "two_way_env:TwoWayEnv", inert=TWO_WAY_INERT, time_limit=15.0)

@@ -58,7 +58,7 @@ class HighwayDrivingEnv(DrivingEnv):
         self.inner = inner
         self.family = family
         self.render_mode = render_mode
-        self.overlay: Overlay | None = None
+        self._overlay: Overlay | None = None
         self.observation_space = inner.observation_space
         self.action_space = inner.action_space
         frequency = inner.config["policy_frequency"]
@@ -120,7 +120,6 @@ class HighwayDrivingEnv(DrivingEnv):
         if self._episode is None:
             raise gym.error.ResetNeeded("nothing to render yet: call reset() first")
         viewer = self._viewer()
-        viewer.overlay = self.overlay
         viewer.display()
         viewer.handle_events()
         return viewer.get_image() if self.render_mode == "rgb_array" else None
@@ -131,6 +130,17 @@ class HighwayDrivingEnv(DrivingEnv):
             self.inner.viewer.close()
             self.inner.viewer = None
 
+    @property
+    def overlay(self) -> Overlay | None:
+        """What draws onto this world's frames, between road and traffic: a callable (surface) -> None."""
+        return self._overlay
+
+    @overlay.setter
+    def overlay(self, overlay: Overlay | None) -> None:
+        self._overlay = overlay
+        if self.inner.viewer is not None:
+            self.inner.viewer.overlay = overlay
+
     # -- DrivingEnv ----------------------------------------------------------------------------------------------------
 
     def scene(self) -> Scene:
@@ -140,7 +150,10 @@ class HighwayDrivingEnv(DrivingEnv):
         return build_scene(self.inner, self.family, self.scenario, self._time(), self._shapes)
 
     def action_masks(self) -> np.ndarray:
-        """bool (A,): highway-env's available actions; all True where actions are not meta-actions."""
+        """bool (A,): highway-env's available actions; all True where actions are not meta-actions.
+
+        Lane changes are judged from the lane that the ego is in, while they count from the lane that it is steering to.
+        """
         return legal_actions(self.inner)
 
     def branch(self, plans: np.ndarray) -> Branches:
@@ -282,6 +295,7 @@ class HighwayDrivingEnv(DrivingEnv):
     def _viewer(self) -> Viewer:
         if self.inner.viewer is None:
             self.inner.viewer = Viewer(self.inner, window=self.render_mode == "human")
+            self.inner.viewer.overlay = self._overlay
         return self.inner.viewer
 
 

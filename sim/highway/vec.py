@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -147,20 +148,24 @@ class _There:
     """A share in a worker process."""
 
     def __init__(self, makers: Sequence[MakeEnv], context: Any) -> None:
+        self._asked = 0
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, CloudpickleWrapper(list(makers))), daemon=True)
         self._process.start()
         theirs.close()
 
     def ask(self, method: str, *args: Any) -> None:
+        self._asked += 1
         try:
-            self._pipe.send((method, args))
+            self._pipe.send((self._asked, method, args))
         except (BrokenPipeError, ConnectionResetError):
             raise self._gone() from None
 
     def answer(self) -> Any:
+        number = 0
         try:
-            value, error = self._pipe.recv()
+            while number != self._asked:  # after Ctrl-C the answer to an older question may still be there
+                number, value, error = self._pipe.recv()
         except (EOFError, ConnectionResetError):
             raise self._gone() from None
         if error is not None:
@@ -173,9 +178,9 @@ class _There:
 
     def close(self) -> None:
         try:
-            self._pipe.send(("close", ()))
-            self._pipe.recv()
-        except (OSError, EOFError):
+            self.ask("close")
+            self.answer()
+        except RuntimeError:
             pass  # it is gone already, which is what close() wants
         self._process.join(timeout=5)
         if self._process.is_alive():
@@ -184,12 +189,16 @@ class _There:
 
 
 def _serve(pipe: Connection, makers: CloudpickleWrapper) -> None:
-    """A worker's life: build the share, then answer questions until told to close."""
+    """A worker's life: build the share, then answer questions until told to close.
+
+    Ctrl-C is the parent's business: the worlds stay alive, so that a run can be saved before it ends.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     share: Share | None = None
     while True:
         try:
-            method, args = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
+            number, method, args = pipe.recv()
+        except EOFError:
             return
         value, error = None, None
         try:
@@ -200,19 +209,19 @@ def _serve(pipe: Connection, makers: CloudpickleWrapper) -> None:
             error = caught
             error.add_note(f"in a simulator process:\n{traceback.format_exc()}")
         try:
-            _reply(pipe, value, error)
-        except (BrokenPipeError, KeyboardInterrupt):
+            _reply(pipe, number, value, error)
+        except BrokenPipeError:
             return
         if method == "close":
             return
 
 
-def _reply(pipe: Connection, value: Any, error: Exception | None) -> None:
+def _reply(pipe: Connection, number: int, value: Any, error: Exception | None) -> None:
     """Send the answer; one that cannot be pickled is an error too."""
     try:
-        pipe.send((value, error))
+        pipe.send((number, value, error))
     except (pickle.PicklingError, TypeError, AttributeError) as failure:
-        pipe.send((None, RuntimeError(f"a simulator process cannot send {error or type(value)}: {failure}")))
+        pipe.send((number, None, RuntimeError(f"a simulator process cannot send {error or type(value)}: {failure}")))
 
 
 class DrivingEnvs(DrivingVecEnv):

@@ -8,7 +8,6 @@ from highway_worlds import in_fresh_process, make_small
 
 from sim.errors import UsageError
 
-
 WINDOWS = """
 import numpy as np, pygame, sim
 quiet = sim.make("highway-fast-v0", render_mode="rgb_array", config={"vehicles_count": 2})

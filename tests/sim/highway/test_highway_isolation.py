@@ -7,7 +7,7 @@ import pickle
 import pytest
 from highway_env.envs.common.abstract import AbstractEnv
 from highway_env.vehicle.behavior import AggressiveVehicle, IDMVehicle
-from highway_worlds import GYM_IDS, action_sequence, few_cars, in_fresh_process, make_small, rollout, same
+from highway_worlds import GYM_IDS, action_sequence, in_fresh_process, make_small, rollout, same
 
 DECISIONS = 4
 
@@ -92,7 +92,3 @@ def test_metadata_belongs_to_each_world() -> None:
     assert (slow.metadata["render_fps"], fast.metadata["render_fps"]) == (1, 5)
     assert before == AbstractEnv.metadata
     assert "render_fps" not in AbstractEnv.metadata
-
-
-def test_few_cars_is_what_it_says() -> None:
-    assert few_cars("highway-v0") == {"vehicles_count": 4}

@@ -152,6 +152,16 @@ def test_errors_in_workers_reach_the_caller_and_leave_the_pipes_usable(spread) -
         spread.scenes([7])
 
 
+def test_worlds_survive_ctrl_c_and_an_unread_answer(spread) -> None:
+    spread.reset_to([1, 2, 3])
+    state = spread.get_state()
+    for share in spread._shares:
+        os.kill(share._process.pid, signal.SIGINT)
+        share.ask("masks")  # as if Ctrl-C had come before the answer was read
+    assert same(state, spread.get_state())
+
+
+@pytest.mark.slow
 def test_dead_worker_is_named() -> None:
     worlds = make(1, workers=1)
     worlds.reset()
