@@ -578,14 +578,13 @@ class DiscreteSAC(OffPolicyAlgorithm):
         """One step on L_alpha for the batch's mean entropy, then the cap. Returns: the loss, without gradient."""
         if self.alpha_optimizer is None:
             return torch.zeros_like(entropy)
-        loss = (self.log_alpha.exp() * (entropy - self.target_entropy)).sum()
-        self.alpha_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self.alpha * (entropy - self.target_entropy)
+        self.log_alpha.grad = loss  # exponential in ln alpha, so L_alpha is its own derivative
         self.alpha_optimizer.step()
         if self.config.alpha_cap is not None:
             with torch.no_grad():
                 self.log_alpha.clamp_(max=math.log(self.config.alpha_cap))
-        return loss.detach()
+        return loss.squeeze()
 
     def _record(self, means: list[float], guidance: list[dict[str, float]]) -> None:
         critic_loss, actor_loss, alpha_loss, alpha, entropy = means
