@@ -356,7 +356,8 @@ def print_table(evaluation: Evaluation, write: Callable[[Any], None] | None = No
     title = f"Experts on {evaluation.scenes} scenes of {evaluation.scenario} ({evaluation.backend})"
     note = (
         f"{evaluation.episodes} episodes of random driving, seed {evaluation.seed};"
-        f" dropped: {evaluation.nothing_safe} with nothing safe, {evaluation.all_safe} with everything safe. 95 % intervals. AUC 0.5 = no scene understanding."
+        f" dropped: {evaluation.nothing_safe} with nothing safe, {evaluation.all_safe} with everything safe."
+        " 95 % intervals. AUC 0.5 = no scene understanding."
     )
     table = Table(title=title, caption=note)
     for column in ("expert", "strict", "recov", "AUC", "L/I/R/F/S", "overridden", "vetoed", "p50 / p95"):

@@ -137,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         rung, labels = _rung(body)
         probe = len(body["messages"]) == 2 and PROBE_MARK in body["messages"][1]["content"]
-        reply = self.server.next_reply(Seen(rung, labels, body, dict(self.headers), probe))
+        reply = self.server.next_reply(Seen(rung, labels, body, {k.title(): v for k, v in self.headers.items()}, probe))
         time.sleep(self.server.pause(reply.delay_s))
         if reply.drop == "before":
             self.close_connection = True
