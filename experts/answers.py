@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 import sim
 from experts.provider import Context, Decision, Status
 from experts.rules.view import manoeuvres
@@ -28,14 +30,13 @@ Chooser = Callable[[Scene, Mapping[MetaAction, int]], tuple[MetaAction, str]]
 
 def scene_decision(context: Context, choose: Chooser) -> Decision:
     """What `choose` wants; IDLE where that is not legal; FAILED without a scene or without meta-actions."""
-    if context.scene is None:
-        return failed("there is no scene to decide on")
     try:
         legal = legal_manoeuvres(context)
     except ValueError as error:
         return failed(str(error))
     if not legal:
         return failed("no action is legal")
+    assert context.scene is not None
     wanted, reason = choose(context.scene, legal)
     if wanted not in legal:
         wanted = MetaAction.IDLE if MetaAction.IDLE in legal else next(iter(legal))
@@ -43,10 +44,20 @@ def scene_decision(context: Context, choose: Chooser) -> Decision:
 
 
 def legal_manoeuvres(context: Context) -> dict[MetaAction, int]:
-    """The legal manoeuvres with their action ids. ValueError where the scene's actions are not meta-actions."""
-    assert context.scene is not None
-    mask = context.scene.legal if context.legal is None else context.legal
+    """The legal manoeuvres with their action ids. ValueError without a scene or without meta-actions."""
+    if context.scene is None:
+        raise ValueError("there is no scene to decide on")
+    mask = legal_mask(context).tolist()
     return {manoeuvre: i for i, manoeuvre in enumerate(manoeuvres(context.scene)) if mask[i]}
+
+
+def legal_mask(context: Context) -> np.ndarray:
+    """bool (A,): the context's mask, else the scene's, else everything that the action space has."""
+    if context.legal is not None:
+        return np.asarray(context.legal, bool)
+    if context.scene is not None:
+        return np.asarray(context.scene.legal, bool)
+    return np.ones(int(getattr(context.action_space, "n", 0)), bool)
 
 
 def failed(reason: str) -> Decision:

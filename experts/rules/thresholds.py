@@ -1,8 +1,9 @@
 """The four fixed thresholds of the published action-utility code, as an expert of their own.
 
 The distances are the mid-points of what the 63 published frames of LGDRL (arXiv 2412.18511) accept and refuse, measured
-centre to centre. Ordered rules: change towards the goal if both gaps and all times to collision allow; brake when the
-car ahead is too close; catch up when it is far. A weak driver on purpose: fixed gaps ignore closing speeds.
+centre to centre. Ordered rules: change towards the goal if both gaps and the time to collision with the car ahead
+allow; brake when the car ahead is too close; catch up when it is far. The published text asks for a time to collision
+with the front car only, so none is asked of the car behind. A weak driver: fixed gaps ignore closing speeds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ FOLLOWING_DISTANCE = 30.0
 MIN_TTC = 4.0
 """s, bumper to bumper; stated by the published rules."""
 OLD_LANE_REACH = 3.0
-"""m from its centre within which the lane being left still counts; ours."""
+"""m from its centre within which the lane being left is looked at."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class ThresholdConfig:
     gap_ahead: float = GAP_AHEAD  # m that a lane change needs ahead
     gap_behind: float = GAP_BEHIND  # m that a lane change needs behind
     following_distance: float = FOLLOWING_DISTANCE  # m to the car ahead: brake below, accelerate above
-    min_ttc: float = MIN_TTC  # s that a lane change and keeping the speed need
+    min_ttc: float = MIN_TTC  # s to the car ahead that a lane change and keeping the speed need
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -68,7 +69,7 @@ class ThresholdExpert:
             if shortage is None:
                 return SIDES[side], f"the {SIDE_NAMES[side]} lane is clear"
             waiting = f"{shortage}: wait, "
-        distance, ttc = _nearest_ahead(view)
+        distance, ttc = view.target.front, ttc_ahead(view, view.target)
         if distance < config.following_distance:
             return MetaAction.SLOWER, f"{waiting}the car ahead at {distance:.1f} m is too close: slow down"
         if ttc <= config.min_ttc:
@@ -84,24 +85,14 @@ class ThresholdExpert:
             return f"front gap {lane.front:.1f} m < {config.gap_ahead:.1f} m"
         if lane.rear < config.gap_behind:
             return f"rear gap {lane.rear:.1f} m < {config.gap_behind:.1f} m"
-        for words, ttc in (
-            ("front", _ttc(lane.front, view.speed - lane.front_speed)),
-            ("rear", _ttc(lane.rear, lane.rear_speed - view.speed)),
-        ):
-            if ttc <= config.min_ttc:
-                return f"{words} TTC {ttc:.1f} s <= {config.min_ttc:g} s"
-        return None
+        ttc = ttc_ahead(view, lane)
+        return f"front TTC {ttc:.1f} s <= {config.min_ttc:g} s" if ttc <= config.min_ttc else None
 
 
-def _nearest_ahead(view: View) -> tuple[float, float]:
-    """Distance and TTC of the nearer car ahead, in the lane the ego steers to or in the one it is still leaving."""
-    lane = min(view.target, view.old, key=lambda lane: lane.front)
-    return lane.front, _ttc(lane.front, view.speed - lane.front_speed)
-
-
-def _ttc(distance: float, closing: float) -> float:
-    """Seconds between bumpers; inf when the gap does not shrink."""
-    return max(distance - CAR_LENGTH, 0.0) / closing if closing > 0 else math.inf
+def ttc_ahead(view: View, lane: Lane) -> float:
+    """Seconds until the bumpers of the ego and the car ahead in `lane` meet; inf when the gap does not shrink."""
+    closing = view.speed - lane.front_speed
+    return max(lane.front - CAR_LENGTH, 0.0) / closing if closing > 0 else math.inf
 
 
 def make_thresholds(options: Mapping[str, Any], scenario: str, seed: int) -> ThresholdExpert:

@@ -1,0 +1,88 @@
+"""Baselines that need no scene: one constant manoeuvre, or a random legal action."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from experts.answers import answer_each, failed, legal_manoeuvres, legal_mask, require_discrete
+from experts.provider import Context, Decision
+from sim.actions import MetaAction
+from sim.config import resolve
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """These experts have nothing to set."""
+
+
+class ConstantExpert:
+    """Always the same manoeuvre; IDLE where that is not legal or does not exist."""
+
+    def __init__(self, name: str, manoeuvre: MetaAction) -> None:
+        self.name = name
+        self.manoeuvre = manoeuvre
+
+    def decide(self, contexts: Sequence[Context]) -> list[Decision]:
+        return answer_each(contexts, self._answer)
+
+    def _answer(self, context: Context) -> Decision:
+        try:
+            legal = legal_manoeuvres(context)
+        except ValueError as error:
+            return failed(str(error))
+        action = legal.get(self.manoeuvre, legal.get(MetaAction.IDLE))
+        return failed("neither it nor IDLE is legal") if action is None else Decision(action=action)
+
+
+class RandomExpert:
+    """A uniformly random legal action. Its stream advances with every context, whichever world asks."""
+
+    name = "random"
+
+    def __init__(self, seed: int = 0) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def decide(self, contexts: Sequence[Context]) -> list[Decision]:
+        return answer_each(contexts, self._answer)
+
+    def _answer(self, context: Context) -> Decision:
+        if not isinstance(context.action_space, spaces.Discrete):
+            return failed("random actions are drawn from discrete actions only")
+        mask = legal_mask(context)
+        legal = np.flatnonzero(mask)
+        if not legal.size:
+            return failed("no action is legal")
+        return Decision(action=int(self._rng.choice(legal)), probs=mask / legal.size)
+
+
+def make_idle(options: Mapping[str, Any], scenario: str, seed: int) -> ConstantExpert:
+    """The expert `idle`: keep speed and lane. No options; the seed is not used."""
+    return _constant("idle", MetaAction.IDLE, options, scenario)
+
+
+def make_slower(options: Mapping[str, Any], scenario: str, seed: int) -> ConstantExpert:
+    """The expert `slower`: brake to the lowest set-point. No options; the seed is not used."""
+    return _constant("slower", MetaAction.SLOWER, options, scenario)
+
+
+def make_faster(options: Mapping[str, Any], scenario: str, seed: int) -> ConstantExpert:
+    """The expert `faster`: accelerate to the highest set-point. No options; the seed is not used."""
+    return _constant("faster", MetaAction.FASTER, options, scenario)
+
+
+def make_random(options: Mapping[str, Any], scenario: str, seed: int) -> RandomExpert:
+    """The expert `random`; no options. The same seed gives the same actions for the same sequence of requests."""
+    require_discrete("random", scenario)
+    resolve(NoOptions(), options, "random")
+    return RandomExpert(seed)
+
+
+def _constant(name: str, manoeuvre: MetaAction, options: Mapping[str, Any], scenario: str) -> ConstantExpert:
+    require_discrete(name, scenario)
+    resolve(NoOptions(), options, name)
+    return ConstantExpert(name, manoeuvre)
