@@ -1,0 +1,1 @@
+"""The language-model expert: prompt, client, parser, cache, budget, and a small local model behind the same door."""

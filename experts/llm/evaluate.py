@@ -37,7 +37,7 @@ class EvaluationConfig:
 
     scenes: int = 60  # kept scenes
     max_seeds: int = 1000  # episodes of random driving tried for them
-    steps: int = 8  # random steps before a scene is looked at, at most
+    steps: int = 20  # random steps before a scene is looked at, at most; the first ones are rarely dangerous
     seed: int = 0
     resamples: int = 500  # bootstrap resamples for the interval of the AUC
 
@@ -315,7 +315,8 @@ class Chance:
         return [self._draw(np.asarray(context.legal, dtype=bool)) for context in contexts]
 
     def _draw(self, legal: np.ndarray) -> Decision:
-        return Decision(action=int(self._rng.choice(np.flatnonzero(legal))), probs=legal / legal.sum())
+        # No probabilities: 1 / (number of legal actions) would tell the AUC how many lanes there are.
+        return Decision(action=int(self._rng.choice(np.flatnonzero(legal))))
 
 
 def _available(manoeuvre: MetaAction, context: Context) -> int:

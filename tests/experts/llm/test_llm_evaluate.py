@@ -171,3 +171,22 @@ def test_worlds_without_discrete_actions_or_scenes_are_refused():
     safe.branch = lambda plans: SimpleNamespace(crashed=np.zeros(len(plans), bool))
     with pytest.raises(UsageError, match="both a safe and an unsafe"):
         evaluate([Chance()], safe, EvaluationConfig(scenes=2, max_seeds=5))
+
+
+def test_the_command_prints_the_table_and_writes_json(monkeypatch, tmp_path, capsys):
+    import sim
+    from experts import registry
+    from experts.llm.commands import eval_command
+
+    monkeypatch.setattr(sim, "make", lambda name: TinyWorld())
+    monkeypatch.setattr(registry, "available", lambda: {})
+    monkeypatch.setattr(registry, "make", lambda name, scenario, options, seed: Oracle())
+    path = tmp_path / "out.json"
+    result = eval_command(["oracle"], "tiny", scenes=5, seed=2, json_path=str(path))
+    assert [row.name for row in result.scores] == ["oracle", "always SLOWER", "always IDLE", "random"]
+    assert json.loads(path.read_text())["scenes"] == 5
+    assert "oracle" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="cannot write"):
+        eval_command(["oracle"], "tiny", scenes=2, json_path=str(tmp_path))
+    with pytest.raises(UsageError, match="unknown expert in options 'oracel'"):
+        eval_command(["oracle"], "tiny", options={"oracel": {}})
