@@ -146,6 +146,11 @@ class Trainer:
         """Decisions made so far, over all worlds."""
         return self.model.num_timesteps
 
+    @property
+    def take_overs(self) -> int:
+        """Decisions, among those still in the replay, in which the expert drove."""
+        return self.model.replay.num_intervened
+
     def train(self, observe: Observer | None = None) -> bool:
         """Train to the end, or until `stop_requested`. Returns whether the end was reached; either way it is saved."""
         config = self.config
@@ -281,9 +286,11 @@ def load_policy(run: Run) -> DiscreteSAC:
     return DiscreteSAC.load(run.policy, device="cpu")
 
 
-def evaluate_run(run: Run, episodes: int, first_seed: int) -> Evaluation:
-    """The learner of a finished run alone, on seeds first_seed ...; writes evaluation.json."""
-    config = load_config(run.config, {})
+def evaluate_run(
+    run: Run, episodes: int, first_seed: int, overrides: Mapping[str, Any] | None = None
+) -> Evaluation:
+    """The learner of a finished run alone, expert off, on seeds first_seed ... `overrides` change its config."""
+    config = load_config(run.config, overrides or {}).resolved()
     model = load_policy(run)
     worlds = make_worlds(config, min(episodes, 100))
     try:

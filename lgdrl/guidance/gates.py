@@ -27,14 +27,14 @@ class EpisodeGateConfig:
     kind: Literal["never", "always", "bernoulli", "periodic"] = "bernoulli"
     share: float = 0.5  # bernoulli: probability that an episode is guided
     period: int = 2  # periodic: of every `period` episodes ...
-    on: int = 1  # ... the first `on` are guided
+    guided: int = 1  # ... the first `guided` are
     until: float = 0.5  # guidance ends at this share of the training's decisions
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
             raise ValueError(f"share = {self.share}: choose 0 to 1")
-        if not 1 <= self.on <= self.period:
-            raise ValueError(f"on = {self.on} of period = {self.period}: choose 1 <= on <= period")
+        if not 1 <= self.guided <= self.period:
+            raise ValueError(f"guided = {self.guided} of period = {self.period}: choose 1 <= guided <= period")
         if not 0 <= self.until <= 1:
             raise ValueError(f"until = {self.until}: choose a share of the training, 0 to 1")
 
@@ -55,7 +55,7 @@ class EpisodeGate:
         if config.kind == "always":
             return np.ones(len(episodes), bool)
         if config.kind == "periodic":
-            return episodes % config.period < config.on
+            return episodes % config.period < config.guided
         return self._uniform(episodes) < config.share
 
     def _uniform(self, episodes: np.ndarray) -> np.ndarray:

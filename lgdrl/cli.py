@@ -1,0 +1,151 @@
+"""The `lgdrl` command. Only argument parsing happens here; each command imports what it needs when it runs.
+
+Exit codes: 0 done, 1 a run failed, 2 bad input (one line on stderr says what, which value, what to do), 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lgdrl import __version__
+
+PUBLISHED = "published"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    if arguments.command is None:
+        _parser().print_help()
+        return 0
+    from sim.errors import UsageError
+
+    try:
+        from lgdrl import commands
+
+        return getattr(commands, arguments.run)(arguments) or 0
+    except UsageError as error:
+        print(f"lgdrl: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lgdrl: interrupted; what was saved can be continued", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _seed(text: str) -> int | str:
+    if text == PUBLISHED:
+        return PUBLISHED
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number >= 0 nor '{PUBLISHED}'")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 1")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lgdrl",
+        description="Train driving policies under the guidance of LLM, rule-based and human experts.",
+    )
+    parser.add_argument("--version", action="version", version=f"lgdrl {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_compare(commands)
+    _add_list(commands)
+    _add_llm(commands)
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, text: str, run: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_world(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scenario", help="which task (see `lgdrl list`)")
+    parser.add_argument("--backend", help="which simulator computes it; default: the scenario's fastest")
+
+
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config overrides, e.g. sac.gamma=0.98")
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "train", "train a policy with an expert's guidance", "train")
+    _add_world(parser)
+    parser.add_argument("--expert", help="who guides (default: rule)")
+    parser.add_argument("--strategy", help="how the guidance is used (default: lgdrl)")
+    parser.add_argument("--steps", type=_count, help="decisions over all worlds (default: 60000)")
+    parser.add_argument("--seed", type=_seed, help=f"root seed, or '{PUBLISHED}' for the published layout")
+    parser.add_argument("--out", help="new run folder (default: runs/STRATEGY-SCENARIO-SEED)")
+    parser.add_argument("--config", help="YAML file, e.g. the config.yaml of another run")
+    parser.add_argument("--resume", metavar="RUN", help="continue this run from its last checkpoint")
+    parser.add_argument("--json", metavar="FILE", help="write the final figures here")
+    _add_overrides(parser)
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "evaluate", "drive a trained policy (expert off) or an expert on fixed seeds", "evaluate")
+    parser.add_argument("run_folder", nargs="?", metavar="RUN", help="a finished run; or use --expert")
+    parser.add_argument("--expert", help="drive this expert instead of a run")
+    _add_world(parser)
+    parser.add_argument("--episodes", type=_count, default=1000, help="default: 1000")
+    parser.add_argument("--seed", type=_seed, default=10_000, help=f"first held-out seed (10000), or '{PUBLISHED}'")
+    parser.add_argument("--json", metavar="FILE", help="write the figures here")
+    parser.add_argument("--video", metavar="FILE", help="also record the first episode (.mp4 or .gif)")
+    parser.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE", help="config overrides")
+
+
+def _add_compare(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "compare", "train several strategies x seeds in parallel, into one table", "compare")
+    parser.add_argument("--config", help="YAML file with base, arms, seeds, references")
+    parser.add_argument("--strategies", help="comma-separated strategies, instead of the file's arms")
+    _add_world(parser)
+    parser.add_argument("--expert", help="who guides all arms")
+    parser.add_argument("--steps", type=_count, help="decisions of each run")
+    parser.add_argument("--seeds", type=_count, help="number of training seeds: 0, 1, ...")
+    parser.add_argument("--seed", type=_seed, help="first training seed (default: 0)")
+    parser.add_argument("--episodes", type=_count, help="held-out episodes of each run")
+    parser.add_argument("--jobs", type=_count, default=2, help="processes (default: 2)")
+    parser.add_argument("--out", default="runs/comparison", help="output folder; continued if it exists")
+    parser.add_argument("--json", metavar="FILE", help="write the figures here as well")
+    _add_overrides(parser)
+
+
+def _add_list(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "list", "show scenarios, experts and strategies", "show_list")
+    parser.add_argument("what", nargs="?", choices=["scenarios", "experts", "strategies"], help="default: all")
+    parser.add_argument("--json", metavar="FILE", help="write the lists here")
+
+
+def _add_llm(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("llm", help="fetch, serve and judge language-model experts")
+    parser.set_defaults(run="llm_help")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    fetch = _command(actions, "fetch", "download the pinned small model (93 MB) and check its hash", "llm_fetch")
+    fetch.add_argument("--dir", help="where to keep it (default: the user's cache)")
+    serve = _command(actions, "serve", "serve a local model through an OpenAI-compatible endpoint", "llm_serve")
+    serve.add_argument("--model", help="a GGUF file (default: the fetched one)")
+    serve.add_argument("--host", default="127.0.0.1", help="default: loopback only")
+    serve.add_argument("--port", type=int, default=8000)
+    judge = _command(actions, "eval", "how good an expert is, beside braking, idling, chance and a rule", "llm_eval")
+    judge.add_argument("--experts", default="llm", help="comma-separated (default: llm)")
+    judge.add_argument("--scenario", default="highway-v0")
+    judge.add_argument("--scenes", type=_count, default=60, help="scenes with safe and unsafe actions (default: 60)")
+    judge.add_argument("--seed", type=_seed, default=0)
+    judge.add_argument("--json", metavar="FILE", help="write the figures here")
+    judge.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE", help="expert options")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

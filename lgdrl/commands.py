@@ -1,0 +1,234 @@
+"""What the commands do: read arguments, call the library, show the result with rich."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lgdrl.display import comparison_table, evaluation_table, training_progress
+from sim.config import deep_merge, parse_overrides
+from sim.errors import UsageError
+
+PUBLISHED = "published"
+console = Console()
+
+
+# --- train and evaluate ----------------------------------------------------------------------------------------------
+
+
+def train(arguments: Namespace) -> int:
+    """`lgdrl train`: a new run, or the rest of an old one."""
+    from lgdrl import training
+    from lgdrl.runs import write_json
+
+    if arguments.resume:
+        clashing = ("scenario", "backend", "expert", "strategy", "steps", "seed", "out", "config")
+        given = [f"--{name}" for name in clashing if getattr(arguments, name) is not None]
+        if given or arguments.overrides:
+            named = ", ".join(given) or arguments.overrides[0]
+            raise UsageError(f"--resume continues a run as it was configured: drop {named}")
+        trainer = training.resume(arguments.resume)
+    else:
+        config = training.load_config(arguments.config, _run_overrides(arguments))
+        folder = arguments.out or f"runs/{config.strategy}-{config.scenario}-{config.seed}"
+        trainer = training.start(config, folder)
+    config = trainer.config
+    console.print(_introduction(config, trainer.run.folder, trainer.decisions))
+    try:
+        with training.stop_on_interrupt(trainer), training_progress(console, config.steps, trainer.decisions) as show:
+            finished = trainer.train(show)
+    finally:
+        trainer.close()
+    if not finished:
+        console.print(f"Stopped at {trainer.decisions:,} decisions. Continue: lgdrl train --resume {trainer.run.folder}")
+        return 130
+    console.print(f"Trained. Next: [bold]lgdrl evaluate {trainer.run.folder}[/bold]")
+    if arguments.json:
+        _write(arguments.json, trainer.metrics.rows[-1] if trainer.metrics.rows else {}, write_json)
+    return 0
+
+
+def _run_overrides(arguments: Namespace) -> dict[str, Any]:
+    named = {name: getattr(arguments, name) for name in ("scenario", "backend", "expert", "strategy", "steps")}
+    values: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    if arguments.seed == PUBLISHED:
+        values["scenario_config"] = {"layout": PUBLISHED}
+    elif arguments.seed is not None:
+        values["seed"] = arguments.seed
+    return deep_merge(values, parse_overrides(arguments.overrides))
+
+
+def _introduction(config: Any, folder: Path, decisions: int) -> str:
+    from lgdrl.guidance.registry import get
+
+    guided = get(config.strategy).name != "sac"
+    guide = f", guided by [bold]{config.expert}[/bold]" if guided else ""
+    where = f"from decision {decisions:,}" if decisions else "from the start"
+    return (
+        f"[bold]{config.strategy}[/bold] on [bold]{config.scenario}[/bold] ({config.backend}){guide}, seed "
+        f"{config.seed}, {where}, into {folder}"
+    )
+
+
+def evaluate(arguments: Namespace) -> int:
+    """`lgdrl evaluate`: a trained policy alone, or an expert, on fixed seeds."""
+    from lgdrl.evaluation import evaluate as drive
+    from lgdrl.runs import Run, write_json
+    from lgdrl.training import RunConfig, evaluate_run, load_config, make_worlds
+
+    if (arguments.run_folder is None) == (arguments.expert is None):
+        raise UsageError("name either a RUN to evaluate or an --expert to drive, not both")
+    changes = parse_overrides(arguments.overrides)
+    for name in ("scenario", "backend"):
+        if getattr(arguments, name) is not None:
+            changes[name] = getattr(arguments, name)
+    first = arguments.seed
+    if first == PUBLISHED:
+        changes = deep_merge(changes, {"scenario_config": {"layout": PUBLISHED}})
+        arguments.episodes, first = 1, 0
+    if arguments.run_folder is not None:
+        run = Run.open(arguments.run_folder)
+        name = str(run.folder)
+        found = evaluate_run(run, arguments.episodes, first, changes)
+        config: RunConfig = load_config(run.config, changes)
+    else:
+        import experts.registry
+
+        name = arguments.expert
+        config = load_config(None, changes | {"expert": arguments.expert}).resolved()
+        worlds = make_worlds(config, min(arguments.episodes, 100))
+        provider = experts.registry.make(name, config.scenario, config.expert_options, config.seed)
+        found = drive(worlds, provider, range(first, first + arguments.episodes))
+        worlds.close()
+    console.print(evaluation_table(name, config.scenario, found))
+    if arguments.video:
+        from lgdrl.recording import record_episode
+
+        driver = Run.open(arguments.run_folder) if arguments.run_folder else arguments.expert
+        path = record_episode(config, driver, first, Path(arguments.video))
+        console.print(f"Video: {path}")
+    if arguments.json:
+        result = {"driver": name, "scenario": config.scenario} | found.to_dict() | _guidance_used(arguments.run_folder)
+        _write(arguments.json, result, write_json)
+    return 0
+
+
+def _guidance_used(folder: str | None) -> dict[str, Any]:
+    """What the run had asked of its expert, by its last metrics row."""
+    if folder is None:
+        return {}
+    from lgdrl.runs import MetricsTable, Run
+
+    rows = MetricsTable(Run(folder).metrics).rows
+    last: Mapping[str, Any] = rows[-1] if rows else {}
+    asked = {name.removeprefix("expert/"): value for name, value in last.items() if name.startswith("expert/")}
+    return {"guidance": {name: float(value) for name, value in asked.items() if value != ""}}
+
+
+# --- compare ---------------------------------------------------------------------------------------------------------
+
+
+def compare(arguments: Namespace) -> int:
+    """`lgdrl compare`: arms x seeds in parallel, one table."""
+    from lgdrl.comparison import compare as run_comparison
+    from lgdrl.comparison import load_compare_config
+    from lgdrl.display import comparison_progress
+    from lgdrl.runs import write_json
+
+    if arguments.seed == PUBLISHED:
+        raise UsageError("--seed published: a comparison trains on many seeds; give a number")
+    base = {name: getattr(arguments, name) for name in ("scenario", "backend", "expert", "steps")}
+    overrides: dict[str, Any] = {"base": {name: value for name, value in base.items() if value is not None}}
+    if arguments.strategies:
+        overrides["arms"] = {name: {"strategy": name} for name in arguments.strategies.split(",")}
+    if arguments.seeds or arguments.seed is not None:
+        first = arguments.seed or 0
+        overrides["seeds"] = list(range(first, first + (arguments.seeds or 3)))
+    if arguments.episodes:
+        overrides["episodes"] = arguments.episodes
+    config = load_compare_config(arguments.config, deep_merge(overrides, parse_overrides(arguments.overrides)))
+    if not config.arms and not config.references:
+        raise UsageError("nothing to compare: give --strategies or a --config with arms")
+    with comparison_progress(console) as report:
+        rows = run_comparison(config, arguments.out, arguments.jobs, report)
+    console.print(comparison_table(rows))
+    console.print(f"Written: {arguments.out}/comparison.json, comparison.md, success.png, curves.png")
+    if arguments.json:
+        _write(arguments.json, {"rows": [row.to_dict() for row in rows]}, write_json)
+    return 0
+
+
+# --- list ------------------------------------------------------------------------------------------------------------
+
+
+def show_list(arguments: Namespace) -> int:
+    """`lgdrl list`: what there is."""
+    import sim
+    from experts.registry import available as experts_available
+    from lgdrl.guidance.registry import available as methods_available
+    from lgdrl.guidance.registry import get
+    from lgdrl.runs import write_json
+
+    lists: dict[str, list[dict[str, Any]]] = {}
+    if arguments.what in (None, "scenarios"):
+        lists["scenarios"] = [
+            {"name": each.name, "backends": list(each.backends), "summary": each.summary}
+            for each in sim.registry().values()
+        ]
+    if arguments.what in (None, "experts"):
+        lists["experts"] = [{"name": name, "from": entry.module} for name, entry in experts_available().items()]
+    if arguments.what in (None, "strategies"):
+        lists["strategies"] = [{"name": name, "summary": get(name).summary} for name in methods_available()]
+    for title, rows in lists.items():
+        table = Table(title=title.capitalize(), title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table.show_header = False
+        for column in rows[0]:
+            table.add_column(column, style="bold" if column == "name" else "", no_wrap=column == "name")
+        for row in rows:
+            table.add_row(*(", ".join(value) if isinstance(value, list) else str(value) for value in row.values()))
+        console.print(table)
+        console.print()
+    if arguments.json:
+        _write(arguments.json, lists, write_json)
+    return 0
+
+
+# --- llm -------------------------------------------------------------------------------------------------------------
+
+
+def llm_fetch(arguments: Namespace) -> int:
+    from experts.llm.commands import fetch_command
+
+    fetch_command(arguments.dir)
+    return 0
+
+
+def llm_serve(arguments: Namespace) -> int:
+    from experts.llm.commands import serve_command
+
+    serve_command(arguments.model, arguments.host, arguments.port)
+    return 0
+
+
+def llm_eval(arguments: Namespace) -> int:
+    from experts.llm.commands import eval_command
+
+    if arguments.seed == PUBLISHED:
+        raise UsageError("--seed published: scenes are drawn from many seeds; give a number")
+    names = arguments.experts.split(",")
+    options = parse_overrides(arguments.overrides)
+    each = {name: options for name in names if name == "llm"}
+    eval_command(names, arguments.scenario, arguments.scenes, arguments.seed, arguments.json, each)
+    return 0
+
+
+def _write(path: str, value: Any, write: Any) -> None:
+    try:
+        write(Path(path), value)
+    except OSError as error:
+        raise UsageError(f"cannot write --json {path!r}: {error.strerror}") from None

@@ -1,0 +1,110 @@
+"""Tables and progress bars for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from lgdrl.comparison import Row
+    from lgdrl.evaluation import Evaluation
+    from lgdrl.training import Progress as TrainingProgress
+
+
+@contextmanager
+def training_progress(console: Console, total: int, done: int) -> Iterator[Callable[[TrainingProgress], None]]:
+    """A bar with rate, ETA and the last learning-curve point."""
+    columns = (
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} decisions/s"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[score]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("train", total=total, completed=done, rate="-", score="compiling the engine ...")
+
+        def show(progress: TrainingProgress) -> None:
+            fields: dict[str, Any] = {"rate": f"{progress.row['rate']:,}"}
+            if progress.evaluation is not None:
+                fields["score"] = f"success alone {100 * progress.evaluation.rate('success').value:.0f} %"
+            elif progress.decisions <= progress.row["decisions"] and bar.tasks[0].fields["score"].startswith("comp"):
+                fields["score"] = ""
+            bar.update(task, completed=progress.decisions, **fields)
+
+        yield show
+
+
+@contextmanager
+def comparison_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """One bar per run that is under way; finished ones stay as a line."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=done)
+
+        yield report
+
+
+def evaluation_table(name: str, scenario: str, found: Evaluation) -> Table:
+    """Rates with intervals and what the driving was like."""
+    values = found.to_dict()
+    seeds = f"seeds {values['first_seed']} to {values['last_seed']}"
+    one = values["episodes"] == 1
+    title = f"{name} on {scenario} ({values['backend']}), expert off" if "/" in name else f"{name} on {scenario}"
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    seeds = f"seed {values['first_seed']}" if one else f"seeds {values['first_seed']} to {values['last_seed']}"
+    table.add_row("episodes", f"{values['episodes']:,} ({seeds})")
+    for outcome in ("success", "crash", "missed"):
+        table.add_row(outcome, f"{found.rate(outcome)} %" if not one else str(found.rate(outcome).count))
+    table.add_row("speed", f"{values['mean_speed_m_s']:.1f} m/s")
+    table.add_row("return", f"{values['return_mean']:.2f} mean, {values['return_iqm']:.2f} interquartile mean")
+    table.add_row("smallest TTC", f"{values['median_min_ttc_s']:.1f} s (median over episodes)")
+    table.add_row("lane changes", f"{values['lane_changes_mean']:.1f} in {values['steps_mean']:.0f} decisions")
+    return table
+
+
+def comparison_table(rows: Sequence[Row]) -> Table:
+    """All arms, then experts, then dumb policies."""
+    table = Table(title="Learner alone, expert off, on held-out seeds", title_justify="left", title_style="bold")
+    table.add_column("Driver", no_wrap=True)
+    columns = ("Success % [95 %]", "Per training seed", "Crash %", "Missed %", "Speed m/s", "Return", "Labels", "n")
+    for column in columns:
+        table.add_column(column, justify="right")
+    last = rows[0].kind if rows else ""
+    for row in rows:
+        if row.kind != last:
+            table.add_section()
+            last = row.kind
+        trained = row.kind == "trained"
+        table.add_row(
+            f"[bold]{row.name}[/bold]" if trained else row.name,
+            str(row.rate("success")),
+            " ".join(f"{value:.1f}" for value in row.per_seed) if trained else "",
+            f"{100 * row.rate('crash').value:.1f}",
+            f"{100 * row.rate('missed').value:.1f}",
+            f"{row.mean('mean_speed_m_s'):.1f}",
+            f"{row.mean('return_iqm'):.2f}",
+            "" if row.labels is None else f"{row.labels:,.0f}",
+            f"{row.rate('success').total:,}",
+        )
+    return table

@@ -1,0 +1,93 @@
+"""Figures of a comparison: learning curves, and final success with intervals. Colour-blind-safe (Okabe-Ito)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lgdrl.runs import MetricsTable, Run, write_atomically
+
+if TYPE_CHECKING:
+    from lgdrl.comparison import Row
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#7F7F7F")
+GREY = "#6B7280"
+
+
+def learning_curve(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Decisions and learner-alone success (expert off) of a run, from its metrics.csv."""
+    rows = [row for row in MetricsTable(Run(folder).metrics).rows if row.get("eval/success") not in (None, "")]
+    decisions = np.array([int(row["decisions"]) for row in rows])
+    return decisions, np.array([float(row["eval/success"]) for row in rows])
+
+
+def plot_comparison(rows: Sequence[Row], out: Path, runs: Mapping[str, Sequence[Path]]) -> None:
+    """Writes curves.png (if anything was trained) and success.png into `out`."""
+    if runs:
+        _save(_curves(rows, runs), out / "curves.png")
+    _save(_success(rows), out / "success.png")
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _curves(rows: Sequence[Row], runs: Mapping[str, Sequence[Path]]) -> Any:
+    figure, axes = _figure(8.4, 4.4)
+    for index, (arm, folders) in enumerate(runs.items()):
+        curves = [learning_curve(folder) for folder in folders]
+        if not all(len(decisions) for decisions, _ in curves):
+            continue
+        grid = curves[0][0]
+        values = 100 * np.stack([np.interp(grid, decisions, success) for decisions, success in curves])
+        colour = COLOURS[index % len(COLOURS)]
+        style = "-" if index < len(COLOURS) else "--"
+        axes.plot(grid / 1000, values.mean(axis=0), style, color=colour, linewidth=1.8, label=arm)
+        axes.fill_between(grid / 1000, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.13, linewidth=0)
+    for row in rows:
+        if row.name == "rule":
+            level = 100 * row.rate("success").value
+            axes.axhline(level, color=GREY, linewidth=1, linestyle=":")
+            axes.annotate(
+                "rule expert", (1.0, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY
+            )
+    axes.set(xlabel="training decisions (thousands)", ylabel="success, learner alone (%)", ylim=(-2, 104))
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
+    axes.set_title("Learning curves, expert off: mean and range over training seeds", loc="left", fontsize=11)
+    return figure
+
+
+def _success(rows: Sequence[Row]) -> Any:
+    figure, axes = _figure(8.4, 0.7 + 0.34 * len(rows))
+    kinds = {"trained": COLOURS[0], "expert": COLOURS[2], "dumb": GREY}
+    for place, row in enumerate(reversed(rows)):
+        rate, colour = row.rate("success"), kinds[row.kind]
+        low, high = rate.interval
+        axes.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=2.4, solid_capstyle="round")
+        axes.plot(100 * rate.value, place, "o", color=colour, markersize=6)
+        if row.kind == "trained":
+            axes.plot(row.per_seed, [place] * len(row.per_seed), "|", color=colour, markersize=9, alpha=0.6)
+    axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
+    axes.set(xlabel="success (%): pooled with 95 % Wilson interval; ticks are training seeds", xlim=(-2, 102))
+    axes.grid(axis="y", visible=False)
+    handles = [axes.plot([], [], "o", color=colour)[0] for colour in kinds.values()]
+    labels = ["trained, expert off", "expert itself", "dumb policy"]
+    axes.legend(handles, labels, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(path, lambda file: file.write(buffer.getvalue()))
