@@ -1,0 +1,12 @@
+"""Pictures and films of scenes: `SceneRenderer` draws any `Scene`, `interpolate` fills in between two decisions.
+
+Needs nothing of a simulator, and no display unless a window is asked for.
+"""
+
+from sim.render.motion import interpolate, smooth
+from sim.render.overlay import Overlay
+from sim.render.palette import DARK, LIGHT, THEMES, Theme
+from sim.render.renderer import SceneRenderer
+from sim.render.video import write_video
+
+__all__ = ["DARK", "LIGHT", "THEMES", "Overlay", "SceneRenderer", "Theme", "interpolate", "smooth", "write_video"]

@@ -1,0 +1,106 @@
+"""Where the camera looks: along a road it keeps the ego at an anchor, at a junction it stands still while it can."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.render.road import RoadMap
+from sim.scene import Scene
+
+VIEW_LENGTH = 140.0
+"""Metres of road across the picture."""
+ANCHOR = 0.3
+"""Share of the width that lies behind the ego on a road."""
+ROAD_MARGIN = 3.0
+"""Metres of ground above and below a road."""
+ROAD_LIMIT = 30.0
+"""Metres to the side of the ego that are kept in view at most: a ramp that leaves may leave the picture."""
+PLACE_HEIGHT = 56.0
+"""Metres of a junction that are shown from top to bottom, at least."""
+PLACE_MARGIN = 7.0
+"""Metres around the middle of a junction."""
+PLACE_LIMIT = 72.0
+"""Metres from top to bottom at most: beyond that vehicles get too small."""
+EGO_MARGIN = 14.0
+"""Metres that the ego keeps from the picture's border at a junction."""
+SETTLING = 0.7
+"""Seconds: time constant of zoom and vertical movement on a road."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Centre in the world (m), pixels per metre, and the part of the picture (x, y, width, height) that it fills."""
+
+    x: float
+    y: float
+    zoom: float
+    view: tuple[int, int, int, int]
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """World (..., 2) -> pixels (..., 2)."""
+        left, top, width, height = self.view
+        middle = np.array([left + width / 2, top + height / 2])
+        return (np.asarray(points, dtype=float) - (self.x, self.y)) * self.zoom + middle
+
+    @property
+    def radius(self) -> float:
+        """Metres from the centre to a corner."""
+        return math.hypot(self.view[2], self.view[3]) / 2 / self.zoom
+
+
+def aim(scene: Scene, road: RoadMap, view: tuple[int, int, int, int], last: Camera | None, elapsed: float) -> Camera:
+    """The camera for a scene; on a road it moves smoothly on from `last`, `elapsed` seconds ago."""
+    if road.is_lot:
+        return _whole(road, view)
+    if road.is_corridor or not road.lanes:
+        return _along(scene, road, view, last, elapsed)
+    return _around(scene, road, view)
+
+
+def _whole(road: RoadMap, view: tuple[int, int, int, int]) -> Camera:
+    width, height = road.high - road.low + 2 * ROAD_MARGIN
+    x, y = (road.high + road.low) / 2
+    return Camera(float(x), float(y), min(view[2] / width, view[3] / height), view)
+
+
+def _along(scene: Scene, road: RoadMap, view: tuple[int, int, int, int], last: Camera | None, elapsed: float) -> Camera:
+    ego = scene.ego
+    top, bottom = _extent(road, ego.x, ego.y)
+    zoom = min(view[2] / VIEW_LENGTH, view[3] / (bottom - top + 2 * ROAD_MARGIN))
+    y = (top + bottom) / 2
+    if last is not None:
+        share = 1.0 - math.exp(-max(elapsed, 0.0) / SETTLING)
+        zoom = last.zoom + share * (zoom - last.zoom)
+        y = last.y + share * (y - last.y)
+    forward = (0.5 - ANCHOR) * math.cos(ego.heading)
+    if abs(ego.heading) < 0.6:
+        forward = 0.5 - ANCHOR  # steering within the lane does not move the camera
+    return Camera(ego.x + forward * view[2] / zoom, y, zoom, view)
+
+
+def _extent(road: RoadMap, x: float, y: float) -> tuple[float, float]:
+    """y of the upper and lower edge of the lanes around x."""
+    tops, bottoms = [y - 4.0], [y + 4.0]
+    for lane, width in zip(road.lanes, road.widths, strict=True):
+        if (span := lane.near(x + 0.2 * VIEW_LENGTH, y, 0.4 * VIEW_LENGTH)) is not None:
+            rows = lane.cut(*span)[0][:, 1]
+            tops.append(float(rows.min()) - width / 2)
+            bottoms.append(float(rows.max()) + width / 2)
+    return max(min(tops), y - ROAD_LIMIT), min(max(bottoms), y + ROAD_LIMIT)
+
+
+def _around(scene: Scene, road: RoadMap, view: tuple[int, int, int, int]) -> Camera:
+    needed = float(road.core_high[1] - road.core_low[1]) + 2 * PLACE_MARGIN
+    zoom = max(view[3] / min(max(needed, PLACE_HEIGHT), PLACE_LIMIT), min(view[2:]) / 120.0)
+    centre = []
+    for ego, low, high, size in zip((scene.ego.x, scene.ego.y), road.core_low, road.core_high, view[2:], strict=True):
+        half = size / 2 / zoom
+        middle = (low + high) / 2
+        slack = max((high - low) / 2 + PLACE_MARGIN - 1.4 * half, 0.0)
+        wanted = min(max(ego, middle - slack), middle + slack)
+        reach = half - min(EGO_MARGIN, 0.5 * half)
+        centre.append(float(min(max(wanted, ego - reach), ego + reach)))
+    return Camera(centre[0], centre[1], zoom, view)

@@ -1,0 +1,144 @@
+"""Scenes between two decisions, so that 2 Hz decisions become a fluent film."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from sim.scene import Ego, Goal, Scene, Vehicles
+
+TELEPORT = 8.0
+"""Metres off the way that its speeds explain: beyond that a body is moved in a straight line."""
+
+
+def interpolate(scene_a: Scene, scene_b: Scene, share: float) -> Scene:
+    """The scene at `share` in [0, 1] of the way from a to b; a and b themselves at the ends.
+
+    Bodies are matched by id and follow the cubic that has their positions and velocities at both ends. One that is only
+    in a (b) goes on from there (comes from there) in the first (second) half. What the controllers steer to is b's, for
+    that is where the ego is heading; a crash shows at b. Scenes of different episodes give the nearer one.
+    """
+    if share <= 0.0:
+        return scene_a
+    if share >= 1.0:
+        return scene_b
+    near = scene_a if share < 0.5 else scene_b
+    span = scene_b.time - scene_a.time
+    if scene_a.scenario != scene_b.scenario or span <= 0.0:
+        return near
+    return dataclasses.replace(
+        near,
+        time=scene_a.time + share * span,
+        ego=_ego(scene_a, scene_b, near, share, span),
+        vehicles=_vehicles(scene_a.vehicles, scene_b.vehicles, share, span),
+        goal=_goal(scene_a.goal, scene_b.goal, near.goal, share),
+    )
+
+
+def smooth(scenes: Iterable[Scene], fps: float) -> Iterator[Scene]:
+    """All scenes of an episode with as many in between as `fps` frames per second of simulated time need."""
+    last: Scene | None = None
+    for scene in scenes:
+        if last is not None and last.scenario == scene.scenario and scene.time > last.time:
+            count = max(round((scene.time - last.time) * fps), 1)
+            for step in range(1, count):
+                yield interpolate(last, scene, step / count)
+        yield scene
+        last = scene
+
+
+def _ego(a: Scene, b: Scene, near: Scene, share: float, span: float) -> Ego:
+    old, new = a.ego, b.ego
+    x, y = _hermite(
+        np.array([[old.x], [old.y], [old.heading], [old.speed]]),
+        np.array([[new.x], [new.y], [new.heading], [new.speed]]),
+        share,
+        span,
+    )
+    same_road = a.lane_centers == b.lane_centers and abs(new.s - old.s - (old.speed + new.speed) / 2 * span) < TELEPORT
+    if same_road:
+        s, d = _line(old.s, new.s, share), _line(old.d, new.d, share)
+    else:
+        away = share * span if near is a else (share - 1.0) * span
+        s, d = near.ego.s + away * near.ego.speed, near.ego.d
+    target = new.target_lane if same_road else near.ego.target_lane
+    return dataclasses.replace(
+        new,
+        x=float(x[0]),
+        y=float(y[0]),
+        heading=float(_angle(old.heading, new.heading, share)),
+        speed=_line(old.speed, new.speed, share),
+        s=s,
+        d=d,
+        lane=near.ego.lane,
+        target_lane=target,
+        crashed=old.crashed,
+    )
+
+
+def _vehicles(a: Vehicles, b: Vehicles, share: float, span: float) -> Vehicles:
+    _, i, j = np.intersect1d(a.ids, b.ids, return_indices=True)
+    order = np.argsort(i, kind="stable")
+    i, j = i[order], j[order]
+    start = np.stack([a.x[i], a.y[i], a.heading[i], a.speed[i]])
+    x, y = _hermite(start, np.stack([b.x[j], b.y[j], b.heading[j], b.speed[j]]), share, span)
+    lone, away = (a, share * span) if share < 0.5 else (b, (share - 1.0) * span)
+    k = np.flatnonzero(~np.isin(lone.ids, a.ids[i]))
+    near, n = (a, i) if share < 0.5 else (b, j)
+    along_a = np.where(np.isnan(a.s[i] + b.s[j]), near.s[n], _line(a.s[i], b.s[j], share))
+    across = np.where(np.isnan(a.d[i] + b.d[j]), near.d[n], _line(a.d[i], b.d[j], share))
+
+    def join(both: np.ndarray, alone: np.ndarray) -> np.ndarray:
+        return np.concatenate([both, alone])
+
+    return Vehicles(
+        ids=join(a.ids[i], lone.ids[k]),
+        x=join(x, lone.x[k] + away * lone.speed[k] * np.cos(lone.heading[k])),
+        y=join(y, lone.y[k] + away * lone.speed[k] * np.sin(lone.heading[k])),
+        heading=join(_angle(a.heading[i], b.heading[j], share), lone.heading[k]),
+        speed=join(_line(a.speed[i], b.speed[j], share), lone.speed[k]),
+        acceleration=join(b.acceleration[j], lone.acceleration[k]),
+        s=join(along_a, lone.s[k] + away * lone.speed[k]),
+        d=join(across, lone.d[k]),
+        lane=join(near.lane[n], lone.lane[k]),
+        length=join(near.length[n], lone.length[k]),
+        width=join(near.width[n], lone.width[k]),
+        crashed=join(a.crashed[i], lone.crashed[k]),
+    )
+
+
+def _goal(a: Goal | None, b: Goal | None, near: Goal | None, share: float) -> Goal | None:
+    if a is None or b is None or near is None or a.remaining is None or b.remaining is None:
+        return near
+    return dataclasses.replace(near, remaining=_line(a.remaining, b.remaining, share))
+
+
+def _line(a: Any, b: Any, share: float) -> Any:
+    return a + share * (b - a)
+
+
+def _angle(a: np.ndarray | float, b: np.ndarray | float, share: float) -> np.ndarray:
+    """The shorter way round."""
+    turn = np.remainder(np.subtract(b, a) + math.pi, 2 * math.pi) - math.pi
+    return a + share * turn
+
+
+def _hermite(start: np.ndarray, end: np.ndarray, share: float, span: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions between two states (4, N) of x, y, heading and speed, `span` seconds apart.
+
+    They lie on the cubic Hermite curve; on the chord for a body that was moved by more than driving.
+    """
+    (x0, y0, h0, v0), (x1, y1, h1, v1) = start, end
+    u = share
+    ease = u * u * (3 - 2 * u)
+    lead, tail = u * (1 - u) ** 2 * span, u * u * (u - 1) * span
+    curve_x = x0 + ease * (x1 - x0) + lead * v0 * np.cos(h0) + tail * v1 * np.cos(h1)
+    curve_y = y0 + ease * (y1 - y0) + lead * v0 * np.sin(h0) + tail * v1 * np.sin(h1)
+    off_x = x1 - x0 - (v0 * np.cos(h0) + v1 * np.cos(h1)) / 2 * span
+    off_y = y1 - y0 - (v0 * np.sin(h0) + v1 * np.sin(h1)) / 2 * span
+    driven = np.hypot(off_x, off_y) < TELEPORT
+    return np.where(driven, curve_x, _line(x0, x1, share)), np.where(driven, curve_y, _line(y0, y1, share))

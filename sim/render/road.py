@@ -1,0 +1,204 @@
+"""Geometry of lanes: borders, dashes and paths along polylines that point anywhere.
+
+Right of a lane's direction (cos h, sin h) is (-sin h, cos h): y grows downwards on screen, as in highway-env.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.scene import LaneShape
+
+DASH, DASH_PERIOD = 3.0, 9.0
+"""Metres of paint and of paint plus gap of a broken line."""
+JOIN = 0.6
+"""Metres between the end of one lane and the start of the next that still continue each other."""
+LOT_SPOT = 20.0
+"""Metres: a map whose lanes are all shorter is a parking lot."""
+
+
+@dataclass(frozen=True)
+class Polyline:
+    """A path: points (P, 2), unit right-hand normals (P, 2) and arc length (P,)."""
+
+    points: np.ndarray
+    normals: np.ndarray
+    along: np.ndarray
+
+    @classmethod
+    def through(cls, points: np.ndarray) -> Polyline:
+        """Through (P, 2) points; doubled points are dropped."""
+        points = np.asarray(points, dtype=float)
+        step = np.hypot(*np.diff(points, axis=0).T)
+        points = points[np.concatenate([[True], step > 1e-9])]
+        if len(points) < 2:
+            points = np.stack([points[0], points[0] + (1e-3, 0.0)])
+        delta = np.diff(points, axis=0)
+        length = np.hypot(delta[:, 0], delta[:, 1])
+        tangent = delta / length[:, None]
+        at_vertex = np.concatenate([tangent[:1], tangent[:-1] + tangent[1:], tangent[-1:]])
+        at_vertex /= np.maximum(np.hypot(at_vertex[:, 0], at_vertex[:, 1]), 1e-9)[:, None]
+        normals = np.stack([-at_vertex[:, 1], at_vertex[:, 0]], axis=1)
+        return cls(points, normals, np.concatenate([[0.0], np.cumsum(length)]))
+
+    @property
+    def length(self) -> float:
+        return float(self.along[-1])
+
+    def at(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points and normals (N, 2) at arc lengths (N,), held at the ends."""
+        values = [np.interp(s, self.along, column) for column in (*self.points.T, *self.normals.T)]
+        return np.stack(values[:2], axis=1), np.stack(values[2:], axis=1)
+
+    def cut(self, start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
+        """Points and normals of the part between two arc lengths."""
+        inner = (self.along > start + 1e-9) & (self.along < end - 1e-9)
+        return self.at(np.concatenate([[start], self.along[inner], [end]]))
+
+    def strip(self, low: float, high: float, start: float, end: float) -> np.ndarray:
+        """Closed outline (Q, 2) of the band between two offsets to the right and two arc lengths."""
+        points, normals = self.cut(start, end)
+        return np.concatenate([points + low * normals, (points + high * normals)[::-1]])
+
+    def near(self, x: float, y: float, radius: float) -> tuple[float, float] | None:
+        """Arc lengths that enclose all of the path within a circle, or None."""
+        start, end = self.points[:-1], self.points[1:]
+        length = np.diff(self.along)
+        tangent = (end - start) / length[:, None]
+        to_centre = np.array([x, y]) - start
+        foot = (to_centre * tangent).sum(1)
+        beside = to_centre[:, 0] * tangent[:, 1] - to_centre[:, 1] * tangent[:, 0]
+        half = radius**2 - beside**2
+        reach = np.sqrt(np.maximum(half, 0.0))
+        first, last = np.maximum(foot - reach, 0.0), np.minimum(foot + reach, length)
+        hit = np.flatnonzero((half > 0) & (first < last))
+        if hit.size == 0:
+            return None
+        return float(self.along[hit[0]] + first[hit[0]]), float(self.along[hit[-1]] + last[hit[-1]])
+
+    def project(self, x: float, y: float) -> tuple[float, float, np.ndarray]:
+        """Arc length of the nearest point, distance to it, and the tangent (2,) there."""
+        start, end = self.points[:-1], self.points[1:]
+        length = np.diff(self.along)
+        tangent = (end - start) / length[:, None]
+        foot = np.clip(((np.array([x, y]) - start) * tangent).sum(1), 0.0, length)
+        nearest = start + foot[:, None] * tangent
+        distance = np.hypot(nearest[:, 0] - x, nearest[:, 1] - y)
+        best = int(np.argmin(distance))
+        return float(self.along[best] + foot[best]), float(distance[best]), tangent[best]
+
+
+@dataclass(frozen=True)
+class Border:
+    """One painted line: offset to the right of its lane's centre, kind, and where its dashes begin."""
+
+    lane: int
+    offset: float
+    broken: bool
+    phase: float
+
+
+class RoadMap:
+    """All lanes of a scene, prepared once per tuple of shapes.
+
+    It is a lot (short spots), a corridor (mostly along x), or else a place (a junction or a track).
+    """
+
+    def __init__(self, shapes: Sequence[LaneShape]) -> None:
+        self.widths = [shape.width for shape in shapes]
+        self.lanes = [Polyline.through(shape.center) for shape in shapes]
+        self.borders = list(self._borders(shapes))
+        self.low = np.min([lane.points.min(0) - width / 2 for lane, width in self._pairs()], axis=0, initial=np.inf)
+        self.high = np.max([lane.points.max(0) + width / 2 for lane, width in self._pairs()], axis=0, initial=-np.inf)
+        self.is_lot = bool(self.lanes) and all(lane.length <= LOT_SPOT for lane in self.lanes)
+        level = sum(lane.length for lane in self.lanes if np.ptp(lane.points[:, 1]) < 0.1 * np.ptp(lane.points[:, 0]))
+        self.is_corridor = not self.is_lot and level > 0.75 * sum(lane.length for lane in self.lanes)
+        self.is_straight = self.is_corridor and all(len(lane.points) == 2 for lane in self.lanes)
+        curved = [lane.points for lane in self.lanes if len(lane.points) > 2]
+        points = np.concatenate(curved) if curved else np.array([self.low, self.high])
+        self.core_low, self.core_high = points.min(0), points.max(0)
+
+    def _pairs(self) -> list[tuple[Polyline, float]]:
+        return list(zip(self.lanes, self.widths, strict=True))
+
+    def _borders(self, shapes: Sequence[LaneShape]) -> list[Border]:
+        """Painted lines; one that two lanes share is kept once."""
+        found: dict[tuple, Border] = {}
+        for index, (shape, lane) in enumerate(zip(shapes, self.lanes, strict=True)):
+            phase = float(lane.points[0] @ (lane.points[1] - lane.points[0]) / lane.along[1])
+            for kind, offset in ((shape.left, -shape.width / 2), (shape.right, shape.width / 2)):
+                if kind in ("broken", "solid"):
+                    ends = (lane.points + offset * lane.normals)[[0, -1]]
+                    key = (*np.round(ends[np.lexsort(ends.T)], 1).ravel().tolist(), len(lane.points))
+                    if key not in found or kind == "solid":
+                        found[key] = Border(index, offset, kind == "broken", phase)
+        return list(found.values())
+
+    def dashes(self, border: Border, start: float, end: float, half_width: float) -> np.ndarray:
+        """Corners (N, 4, 2) of the dashes of a broken line between two arc lengths."""
+        first = np.floor((start + border.phase) / DASH_PERIOD)
+        last = np.ceil((end + border.phase) / DASH_PERIOD)
+        begin = np.arange(first, last) * DASH_PERIOD - border.phase
+        finish = np.minimum(begin + DASH, end)
+        begin = np.maximum(begin, start)
+        keep = finish - begin > 0.05
+        lane = self.lanes[border.lane]
+        p, n = lane.at(begin[keep])
+        q, m = lane.at(finish[keep])
+        low, high = border.offset - half_width, border.offset + half_width
+        return np.stack([p + low * n, q + low * m, q + high * m, p + high * n], axis=1)
+
+    def lane_at(self, x: float, y: float, heading: float) -> tuple[int, float, np.ndarray] | None:
+        """Lane under a point that runs its way: index, arc length, tangent; None beside all lanes."""
+        direction = np.array([np.cos(heading), np.sin(heading)])
+        best: tuple[float, int, float, np.ndarray] | None = None
+        for index, (lane, width) in enumerate(self._pairs()):
+            s, distance, tangent = lane.project(x, y)
+            aligned = float(tangent @ direction)
+            cost = distance + 2.0 * (1.0 - aligned)
+            if distance <= width / 2 + 0.5 and aligned > 0.3 and (best is None or cost < best[0] - 1e-6):
+                best = (cost, index, s, tangent)
+        return None if best is None else best[1:]
+
+    def follow(self, x: float, y: float, heading: float, distance: float) -> Polyline | None:
+        """The path along the lane under a point and those that continue it, at most `distance` long.
+
+        It ends early where lanes end or fork. None where no lane is.
+        """
+        here = self.lane_at(x, y, heading)
+        if here is None:
+            return None
+        index, start, _ = here
+        pieces, missing, seen = [], distance, set()
+        while missing > 1e-6 and index not in seen:
+            seen.add(index)
+            lane = self.lanes[index]
+            end = min(start + missing, lane.length)
+            if end > start + 1e-9:
+                pieces.append(lane.cut(start, end)[0])
+                missing -= end - start
+            tip = lane.points[-1]
+            following = [i for i, other in enumerate(self.lanes) if np.hypot(*(other.points[0] - tip)) < JOIN]
+            if end < lane.length or len(following) != 1:
+                break
+            index, start = following[0], 0.0
+        return Polyline.through(np.concatenate(pieces)) if pieces else None
+
+    def cross_section(self, x: float, y: float, normal: np.ndarray) -> tuple[float, float]:
+        """Offsets along `normal` of the left and right edge of the parallel lanes that touch at a point."""
+        spans = []
+        tangent = np.array([normal[1], -normal[0]])
+        for lane, width in self._pairs():
+            s, _, direction = lane.project(x, y)
+            point, _ = lane.at(np.array([s]))
+            away = point[0] - (x, y)
+            if abs(away @ tangent) < 0.5 and abs(direction @ tangent) > 0.95:
+                spans.append((float(away @ normal) - width / 2, float(away @ normal) + width / 2))
+        low = high = 0.0
+        for left, right in sorted(spans, key=lambda span: abs(span[0] + span[1])):
+            if left <= high + 0.6 and right >= low - 0.6:
+                low, high = min(low, left), max(high, right)
+        return low, high
