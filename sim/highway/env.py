@@ -23,7 +23,7 @@ from sim.env import Branches, DrivingEnv
 from sim.errors import UsageError
 from sim.highway import copying
 from sim.highway.episode import Episode
-from sim.highway.families import CRASH, MISSED, SUCCESS, Family
+from sim.highway.families import MISSED, SUCCESS, Family
 from sim.highway.scenes import build_scene, lane_shapes, legal_actions, number_bodies, other_bodies
 from sim.highway.viewer import Overlay, Viewer
 from sim.scene import LaneShape, Scene
@@ -305,6 +305,3 @@ class HighwayGoalEnv(HighwayDrivingEnv):
     def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> np.ndarray:
         """Reward (...) of having achieved one goal (..., 6) while another was desired; crashes are not counted."""
         return self.inner.compute_reward(achieved_goal, desired_goal, {})
-
-
-__all__ = ["BACKEND", "CRASH", "MISSED", "SUCCESS", "HighwayDrivingEnv", "HighwayGoalEnv"]

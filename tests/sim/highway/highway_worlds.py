@@ -9,13 +9,21 @@ import textwrap
 from typing import Any
 
 import numpy as np
+import pytest
 
 import sim
 from sim.highway.catalog import HIGHWAY_ENV_SCENARIOS
 
 NAMES = [scenario.name for scenario in HIGHWAY_ENV_SCENARIOS]
 GYM_IDS = [name for name in NAMES if not name.startswith("dense")]
+SUCCEEDED = {name for name in GYM_IDS if name.endswith("-v0") and {name[:-1] + "1", name[:-1] + "2"} & set(GYM_IDS)}
+"""Ids with a successor that differs in traffic's sight only: their sweeps are slow tests."""
 FEW = {"vehicles_count": 4, "initial_vehicle_count": 4}
+
+
+def sweep(names: list[str]) -> list[Any]:
+    """Parameters for a test over all these worlds, those with a successor marked slow."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in SUCCEEDED else ()) for name in names]
 
 
 def few_cars(name: str) -> dict[str, int]:
