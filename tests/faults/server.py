@@ -81,6 +81,9 @@ class FaultServer(ThreadingHTTPServer):
         self.script, self.rungs, self.unsupported, self.probe = list(script), tuple(rungs), unsupported, probe
         self.seen: list[Seen] = []
         self.connections = 0
+        self.in_flight = 0
+        self.peak = 0
+        """Most requests that were being answered at one time."""
         self.rng = random.Random(seed)
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -110,6 +113,11 @@ class FaultServer(ThreadingHTTPServer):
             self._served += 1
         return reply.function(seen) if reply.function else reply
 
+    def enter(self, change: int) -> None:
+        with self._lock:
+            self.in_flight += change
+            self.peak = max(self.peak, self.in_flight)
+
     def pause(self, delay: float | tuple[float, float]) -> float:
         with self._lock:
             return self.rng.uniform(*delay) if isinstance(delay, tuple) else delay
@@ -138,7 +146,9 @@ class _Handler(BaseHTTPRequestHandler):
         rung, labels = _rung(body)
         probe = len(body["messages"]) == 2 and PROBE_MARK in body["messages"][1]["content"]
         reply = self.server.next_reply(Seen(rung, labels, body, {k.title(): v for k, v in self.headers.items()}, probe))
+        self.server.enter(+1)
         time.sleep(self.server.pause(reply.delay_s))
+        self.server.enter(-1)
         if reply.drop == "before":
             self.close_connection = True
             return

@@ -70,8 +70,8 @@ def expert(key):
             "client": {
                 "base_url": server.url,
                 "retries": 0,
-                "total_s": 2.0,
-                "startup_s": 2.0,
+                "total_s": 20.0,
+                "startup_s": 20.0,
                 "backoff_s": 0.01,
                 "breaker_failures": 100,
             },

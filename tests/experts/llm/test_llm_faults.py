@@ -110,7 +110,7 @@ def test_a_bare_label_is_spread_and_given_probs_are_used(expert):
 )
 def test_a_hopeless_endpoint_is_a_usage_error(expert, probe, words):
     with FaultServer(probe=probe) as server, pytest.raises(UsageError, match=words) as caught:
-        expert(server, client={"startup_s": 0.4})
+        expert(server, client={"startup_s": 0.4 if probe.delay_s else 20.0})
     assert "\n" not in str(caught.value)
     assert KEY not in str(caught.value)
     assert "127.0.0.1" in str(caught.value)
@@ -146,7 +146,7 @@ def test_a_rate_limit_that_passes_is_waited_for(expert):
 ENDPOINT = [
     (Reply(delay_s=1.0), Fault.TIMEOUT),
     (Reply(delay_s=(0.8, 1.2)), Fault.TIMEOUT),
-    (Reply(drip_s=0.01), Fault.TIMEOUT),
+    (Reply(drip_s=0.05), Fault.TIMEOUT),
     (Reply(drop="before"), Fault.CONNECTION),
     (Reply(drop="body"), Fault.CONNECTION),
     (Reply(drop="chunk"), Fault.CONNECTION),
@@ -166,14 +166,15 @@ ENDPOINT = [
 @pytest.mark.parametrize(("reply", "fault"), ENDPOINT)
 def test_endpoint_faults_fall_back_and_are_counted(expert, reply, fault):
     with FaultServer([reply], rungs=JSON) as server:
-        llm = expert(server, client={"total_s": 0.4, "max_bytes": 200_000})
+        total = 0.4 if fault is Fault.TIMEOUT else 20.0
+        llm = expert(server, client={"total_s": total, "max_bytes": 200_000})
         decision = ask(llm)[0]
         metrics = llm.metrics()
     assert (decision.status, decision.action) == (Status.FALLBACK, 4)
     assert decision.faults == (fault,)
     assert decision.reason.startswith(fault)
     assert metrics[f"fault/{fault}"] == metrics[f"attempt_fault/{fault}"] == metrics["status/fallback"] == 1
-    assert decision.latency_s < 1.0
+    assert decision.latency_s < 10.0  # the slow drip alone would take longer
 
 
 @pytest.mark.parametrize("reply", [Reply(drop="before"), Reply(status=429), Reply(status=502)])
@@ -197,7 +198,7 @@ def test_retry_after_counts_only_as_far_as_the_time_allows(expert):
     with FaultServer([limited], rungs=JSON) as server:
         begin = time.monotonic()
         ask(expert(server, client={"retries": 3}))
-        assert time.monotonic() - begin < 1.5
+        assert time.monotonic() - begin < 15
         assert len(server.asked) == 1
     with FaultServer([Reply(status=429, headers={"Retry-After": "0.3"}), Reply()], rungs=JSON) as server:
         assert ask(expert(server, client={"retries": 1}))[0].status is Status.OK
@@ -317,19 +318,23 @@ def test_a_batch_goes_out_together_and_keeps_its_order(expert):
     contexts = [free_road(speed=10.0 if i % 2 else 20.0) for i in range(8)]
     with FaultServer([Reply(function=echo_speed)], rungs=JSON) as server:
         llm = expert(server, client={"concurrency": 8})
-        begin = time.monotonic()
-        actions = [decision.action for decision in ask(llm, *contexts)]
-        assert actions == [1, 3] * 4
-        assert time.monotonic() - begin < 1.2
+        assert [decision.action for decision in ask(llm, *contexts)] == [1, 3] * 4
+        assert 1 < server.peak <= 8
+
+
+def test_no_more_than_the_allowed_number_of_requests_are_in_flight(expert):
+    with FaultServer([Reply(delay_s=0.05)], rungs=JSON) as server:
+        ask(expert(server, client={"concurrency": 2}), *[free_road()] * 8)
+        assert server.peak <= 2
 
 
 def test_the_circuit_opens_and_a_probe_closes_it(expert):
     with FaultServer([Reply(status=500), Reply(status=500), Reply()], rungs=JSON) as server:
-        llm = expert(server, client={"breaker_failures": 2, "breaker_open_s": 0.3})
+        llm = expert(server, client={"breaker_failures": 2, "breaker_open_s": 1.5})
         ask(llm), ask(llm)
         open_ = ask(llm)[0]
         assert (open_.faults, len(server.asked)) == ((Fault.CIRCUIT_OPEN,), 2)
-        time.sleep(0.35)
+        time.sleep(1.6)
         assert ask(llm)[0].status is Status.OK
         assert ask(llm)[0].status is Status.OK
         assert llm.metrics()["client/circuit_opened"] == 1
@@ -409,7 +414,7 @@ def test_a_cached_answer_is_not_asked_for_again_and_replays_without_a_socket(exp
         replay = expert(server, cache=cached(file, "replay-only"))
         begin = time.monotonic()
         again = ask(replay, free_road(), free_road(speed=14.0))
-        assert time.monotonic() - begin < 0.5
+        assert time.monotonic() - begin < 5
         assert [(d.action, d.status) for d in again] == [(d.action, d.status) for d in recorded]
         assert all(np.array_equal(a.probs, b.probs) for a, b in zip(again, recorded, strict=True))
         assert all(d.tokens == 0 and d.rung == "json_schema" for d in again)
