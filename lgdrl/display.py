@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -84,26 +85,27 @@ def evaluation_table(name: str, scenario: str, found: Evaluation) -> Table:
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
-    """All arms, then experts, then dumb policies."""
-    table = Table(title="Learner alone, expert off, on held-out seeds", title_justify="left", title_style="bold")
-    table.add_column("Driver", no_wrap=True)
-    columns = ("Success % [95 %]", "Per training seed", "Crash %", "Missed %", "Speed m/s", "Return", "Labels", "n")
-    for column in columns:
-        table.add_column(column, justify="right")
+    """All arms, then experts, then dumb policies; fits 80 columns."""
+    title = "Driving alone, expert off, on held-out seeds"
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, pad_edge=False)
+    table.add_column("driver", no_wrap=True)
+    for column in ("success % [95 %]", "seeds", "crash", "missed", "m/s", "return", "labels", "n"):
+        table.add_column(column, justify="right", no_wrap=True)
     last = rows[0].kind if rows else ""
     for row in rows:
         if row.kind != last:
             table.add_section()
             last = row.kind
         trained = row.kind == "trained"
+        spread = f"{min(row.per_seed):.1f}-{max(row.per_seed):.1f}" if len(row.per_seed) > 1 else ""
         table.add_row(
             f"[bold]{row.name}[/bold]" if trained else row.name,
             str(row.rate("success")),
-            " ".join(f"{value:.1f}" for value in row.per_seed) if trained else "",
+            spread,
             f"{100 * row.rate('crash').value:.1f}",
             f"{100 * row.rate('missed').value:.1f}",
             f"{row.mean('mean_speed_m_s'):.1f}",
-            f"{row.mean('return_iqm'):.2f}",
+            f"{row.mean('return_iqm'):.1f}",
             "" if row.labels is None else f"{row.labels:,.0f}",
             f"{row.rate('success').total:,}",
         )

@@ -1,0 +1,98 @@
+"""`make demo`: train LGDRL on the published task, judge it with the expert off, beside what it must beat.
+
+With OPENAI_BASE_URL or OPENAI_API_KEY set the guide is that language model (within a call budget); otherwise the rule
+expert stands in, and the demo says so.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.panel import Panel
+
+from lgdrl.comparison import CompareConfig, compare
+from lgdrl.display import comparison_progress, comparison_table
+from lgdrl.recording import record_episode
+from lgdrl.runs import Run
+from lgdrl.training import load_config
+from sim.errors import UsageError
+
+STEPS = 30_000
+LLM_STEPS = 4_000
+LLM_CALLS = 600
+PUBLISHED_SEED = 0
+
+
+def demo(folder: Path) -> None:
+    """Run everything into `folder` (continued if it was interrupted) and show it."""
+    console = Console()
+    base, guide = _guide()
+    console.print(Panel.fit(_story(guide), title="lgdrl demo", border_style="cyan"))
+    started = time.perf_counter()
+    config = CompareConfig(
+        base=base,
+        arms={name: {"strategy": name} for name in ("lgdrl", "sac-bc", "dagger", "sac")},
+        seeds=(0,),
+        references=("rule", "search", "thresholds", "idm", "slower", "idle", "random"),
+        reference_episodes={"search": 30},
+    )
+    config.arms["dagger"]["strategy_options"] = {"labels": 8_000 if guide == "rule" else LLM_CALLS}
+    with comparison_progress(console) as report:
+        rows = compare(config, folder, 2, report)
+    console.print(comparison_table(rows))
+    run = Run(folder / "lgdrl" / "seed0")
+    video = record_episode(_published(run), run, PUBLISHED_SEED, folder / _video_name())
+    console.print(f"[dim]{time.perf_counter() - started:.0f} s. One training seed: see docs/results.md for five.[/dim]")
+    console.print(f"Learning curves   {folder}/curves.png\nSuccess           {folder}/success.png")
+    console.print(f"Published start   {video}")
+
+
+def _guide() -> tuple[dict, str]:
+    """Overrides of the run config, and the name of the guide."""
+    shared = {"evaluate_every": 5000, "evaluate_episodes": 100, "log_every": 1000}
+    if not (os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY")):
+        return shared | {"expert": "rule", "steps": STEPS}, "rule"
+    budget = {"label_budget": LLM_CALLS, "steps": LLM_STEPS, "num_envs": 8, "evaluate_every": 1000, "log_every": 200}
+    return shared | budget | {"expert": "llm"}, "llm"
+
+
+def _story(guide: str) -> str:
+    task = "Task: reach the rightmost of 4 dense lanes within 500 m, from the leftmost (the published LGDRL scenario).\n"
+    if guide == "llm":
+        return f"{task}Guide: the language model at your endpoint, at most {LLM_CALLS} labels per run."
+    return (
+        f"{task}Guide: a tuned [bold]rule[/bold] stands in for the language model, because no endpoint is set.\n"
+        "Set OPENAI_BASE_URL and OPENAI_API_KEY to be guided by that model instead."
+    )
+
+
+def _published(run: Run):  # type: ignore[no-untyped-def]
+    return load_config(run.config, {"scenario_config": {"layout": "published"}})
+
+
+def _video_name() -> str:
+    try:
+        import imageio_ffmpeg  # noqa: F401
+    except ImportError:
+        return "published_start.gif"
+    return "published_start.mp4"
+
+
+def main() -> int:
+    try:
+        demo(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/demo"))
+    except UsageError as error:
+        print(f"lgdrl demo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lgdrl demo: interrupted; `make demo` continues where it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
