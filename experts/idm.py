@@ -1,8 +1,8 @@
 """highway-env's own driver as an expert: MOBIL decides the lane, IDM the speed, mapped to the nearest meta-action.
 
 IDM: Treiber et al., 2000; MOBIL: Kesting et al., 2007; parameters and tie rules as in highway-env's IDMVehicle (no
-politeness). The real IDM vehicle steers its acceleration freely; this one has set-points, so the speed that the
-acceleration reaches over one decision is rounded to the set-point that the next decision can have. With a goal lane
+politeness). The real IDM vehicle steers its acceleration freely; this one has set-points, so the speed to which the
+acceleration leads within `foresight` is rounded to a set-point that this decision can have. With a goal lane
 MOBIL changes towards it whenever neither the ego nor the new follower must brake harder than the limit, as highway-env
 does for a vehicle whose route asks for a lane.
 """
@@ -40,6 +40,7 @@ class IDMConfig:
     imposed_braking: float = (
         2.0  # m/s2 that a lane change may ask of the new follower, and of the ego on its way to a goal
     )
+    foresight: float = 2.0  # s, at least one decision: over 1 s, no acceleration would ever fill a 5 m/s step
     reach: float = 3.0  # m from its centre within which the lane being left still counts
 
     def __post_init__(self) -> None:
@@ -71,7 +72,7 @@ class IDMExpert:
             self.acceleration(view.speed, desired, view.old.front, view.old.front_speed),
         )
         acceleration = min(max(acceleration, -self.config.limit), self.config.limit)
-        wanted = view.speed + acceleration * scene.decision_period
+        wanted = view.speed + acceleration * max(self.config.foresight, scene.decision_period)
         return self._nearest(scene, legal, wanted), f"IDM: {acceleration:+.1f} m/s2 towards {max(wanted, 0.0):.1f} m/s"
 
     def acceleration(self, speed: float, desired: float, distance: float, front_speed: float) -> float:
@@ -85,7 +86,7 @@ class IDMExpert:
         return config.acceleration * (free - (wanted / max(distance, STANDSTILL)) ** 2)
 
     def _mobil(self, scene: Scene, view: View, desired: float, legal: Mapping[MetaAction, int]) -> int:
-        """The side to change to, 0 for none. Not during a change, as in highway-env; of two good sides the right one."""
+        """The side to change to, 0 for none. Not during a change, as highway-env; of two good sides the right one."""
         if scene.ego.lane != scene.ego.target_lane or view.speed < 1:
             return 0
         here = self.acceleration(view.speed, desired, view.target.front, view.target.front_speed)

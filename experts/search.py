@@ -21,7 +21,7 @@ import numpy as np
 
 from experts.answers import answer_each, legal_manoeuvres, require_discrete
 from experts.provider import Context, Decision
-from experts.rules.view import goal_lane, manoeuvres
+from experts.rules.view import FULL, goal_lane, manoeuvres
 from sim.actions import MetaAction
 from sim.config import resolve
 from sim.env import Branches
@@ -72,9 +72,9 @@ class SearchExpert:
                 "use a simulator that can branch (engine or highway-env) or another expert"
             )
         legal = legal_manoeuvres(context)
-        goal = goal_lane(scene)
+        goal = goal_lane(scene) if manoeuvres(scene) == FULL and len(scene.set_points) > 1 else None
         if goal is None:
-            plans = _free_plans(tuple(manoeuvres(scene)), self._free_decisions(scene))
+            plans = _free_plans(manoeuvres(scene), self._free_decisions(scene))
         else:
             plans = _goal_plans(int(np.sign(goal - scene.ego.target_lane)), self.config.horizon, self.config.waits)
         plans = plans[np.isin(plans[:, 0], list(legal.values()))]
@@ -130,7 +130,7 @@ def _goal_plans(side: int, horizon: int, waits: tuple[int, ...]) -> np.ndarray:
         for wait in waits:
             rest = horizon - wait - 1
             for before in _goals(wait):
-                for after in (-rest, -3, 0, rest):
+                for after in (-rest, -min(3, rest), 0, rest):
                     plans.append([*_ramp(before, wait), change, *_ramp(after, rest)])
     return np.unique(np.array(plans, np.int64), axis=0)
 
