@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 import gymnasium as gym
@@ -19,7 +19,7 @@ from sim.env import Branches
 from sim.scene import Scene
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """How a decision came about; every one of them is counted in the metrics."""
 
     OK = "ok"

@@ -95,7 +95,9 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "evaluate", "drive a trained policy (expert off) or an expert on fixed seeds", "evaluate")
+    parser = _command(
+        commands, "evaluate", "drive a trained policy (expert off) or an expert on fixed seeds", "evaluate"
+    )
     parser.add_argument("run_folder", nargs="?", metavar="RUN", help="a finished run; or use --expert")
     parser.add_argument("--expert", help="drive this expert instead of a run")
     _add_world(parser)

@@ -45,7 +45,9 @@ def train(arguments: Namespace) -> int:
     finally:
         trainer.close()
     if not finished:
-        console.print(f"Stopped at {trainer.decisions:,} decisions. Continue: lgdrl train --resume {trainer.run.folder}")
+        console.print(
+            f"Stopped at {trainer.decisions:,} decisions. Continue: lgdrl train --resume {trainer.run.folder}"
+        )
         return 130
     console.print(f"Trained. Next: [bold]lgdrl evaluate {trainer.run.folder}[/bold]")
     if arguments.json:

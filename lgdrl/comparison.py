@@ -131,7 +131,9 @@ def _claim(out: Path, config: CompareConfig) -> None:
     text = dump_yaml(to_dict(config))
     saved = out / "compare.yaml"
     if saved.exists() and saved.read_text(encoding="utf-8") != text:
-        raise UsageError(f"{str(out)!r} holds another comparison: choose another --out, or the same settings to continue")
+        raise UsageError(
+            f"{str(out)!r} holds another comparison: choose another --out, or the same settings to continue"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_text(saved, text)
@@ -139,9 +141,7 @@ def _claim(out: Path, config: CompareConfig) -> None:
         raise UsageError(f"cannot write the output folder {str(out)!r}: {error.strerror}") from None
 
 
-def _run_all(
-    tasks: Iterable[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int, report: Report | None
-) -> None:
+def _run_all(tasks: Iterable[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int, report: Report | None) -> None:
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
         messages = manager.Queue()

@@ -18,7 +18,7 @@ from lgdrl.comparison import CompareConfig, compare
 from lgdrl.display import comparison_progress, comparison_table
 from lgdrl.recording import record_episode
 from lgdrl.runs import Run
-from lgdrl.training import load_config
+from lgdrl.training import RunConfig, load_config
 from sim.errors import UsageError
 
 STEPS = 30_000
@@ -61,7 +61,9 @@ def _guide() -> tuple[dict, str]:
 
 
 def _story(guide: str) -> str:
-    task = "Task: reach the rightmost of 4 dense lanes within 500 m, from the leftmost (the published LGDRL scenario).\n"
+    task = (
+        "Task: reach the rightmost of 4 dense lanes within 500 m, from the leftmost (the published LGDRL scenario).\n"
+    )
     if guide == "llm":
         return f"{task}Guide: the language model at your endpoint, at most {LLM_CALLS} labels per run."
     return (
@@ -70,7 +72,7 @@ def _story(guide: str) -> str:
     )
 
 
-def _published(run: Run):  # type: ignore[no-untyped-def]
+def _published(run: Run) -> RunConfig:
     return load_config(run.config, {"scenario_config": {"layout": "published"}})
 
 

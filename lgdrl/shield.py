@@ -44,7 +44,7 @@ class ShieldedVecEnv(DrivingVecEnv):
             return safe
         return legal
 
-    def reset(self) -> np.ndarray:
+    def reset(self) -> Any:
         self._masks = None
         return self.worlds.reset()
 

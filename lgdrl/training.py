@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch.utils.tensorboard import SummaryWriter
 
 import experts.registry as expert_registry
@@ -24,7 +25,7 @@ from lgdrl.evaluation import CURVE_SEEDS, Evaluation, PolicyActor, evaluate
 from lgdrl.guidance import registry as method_registry
 from lgdrl.guidance.advisor import ExpertDesk, GuidanceLog
 from lgdrl.guidance.registry import Setting
-from lgdrl.runs import MetricsTable, Run, write_atomically, write_json
+from lgdrl.runs import MetricsTable, Run, write_atomically
 from lgdrl.sac import DiscreteSAC, SACConfig
 from lgdrl.shield import ShieldedVecEnv
 from sim.config import dump_yaml, load_yaml, resolve, to_dict
@@ -120,7 +121,7 @@ class Trainer:
         world_seed, learner_seed, strategy_seed, expert_seed = np.random.SeedSequence(config.seed).spawn(4)
         method = method_registry.get(config.strategy)
         self.worlds = make_worlds(config, config.num_envs, _integer(world_seed))
-        setting = Setting(config.steps, int(self.worlds.action_space.n), strategy_seed)
+        setting = Setting(config.steps, _num_actions(self.worlds), strategy_seed)
         strategy = method.build(resolve(method.defaults, config.strategy_options, "strategy_options"), setting)
         self.desk: ExpertDesk | None = None
         if strategy.needs_expert:
@@ -286,9 +287,7 @@ def load_policy(run: Run) -> DiscreteSAC:
     return DiscreteSAC.load(run.policy, device="cpu")
 
 
-def evaluate_run(
-    run: Run, episodes: int, first_seed: int, overrides: Mapping[str, Any] | None = None
-) -> Evaluation:
+def evaluate_run(run: Run, episodes: int, first_seed: int, overrides: Mapping[str, Any] | None = None) -> Evaluation:
     """The learner of a finished run alone, expert off, on seeds first_seed ... `overrides` change its config."""
     config = load_config(run.config, overrides or {}).resolved()
     model = load_policy(run)
@@ -317,6 +316,12 @@ def stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def _num_actions(worlds: DrivingVecEnv) -> int:
+    if not isinstance(worlds.action_space, spaces.Discrete):
+        raise UsageError(f"scenario {worlds.scenario!r} has continuous actions: this trainer needs discrete ones")
+    return int(worlds.action_space.n)
 
 
 def _crossed(before: int, now: int, every: int) -> bool:

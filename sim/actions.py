@@ -26,6 +26,4 @@ def legal_mask(lane: int, num_lanes: int, speed_index: int, num_speeds: int) -> 
     Args: current lane index, lane count, index of the set-point in force, number of set-points.
     Returns: bool array (5,). IDLE is always legal.
     """
-    return np.array(
-        [lane > 0, True, lane < num_lanes - 1, speed_index < num_speeds - 1, speed_index > 0]
-    )
+    return np.array([lane > 0, True, lane < num_lanes - 1, speed_index < num_speeds - 1, speed_index > 0])

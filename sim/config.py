@@ -27,7 +27,7 @@ def deep_merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str
     for key, value in override.items():
         old = merged.get(key)
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = deep_merge(old, value) if both else value
+        merged[key] = deep_merge(old, value) if both else value  # type: ignore[arg-type]
     return merged
 
 
@@ -43,7 +43,7 @@ def resolve(default: T, overrides: Mapping[str, Any] | None = None, where: str =
     _check_keys(default, overrides, where)
     merged = deep_merge(to_dict(default), overrides)
     try:
-        return _adapter(type(default)).validate_python(merged)
+        return _adapter(type(default)).validate_python(merged)  # type: ignore[arg-type]
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         path = ".".join([where, *(str(part) for part in first["loc"])])

@@ -1,13 +1,13 @@
 """The mandatory lane change: the published LGDRL task, defined once for every simulator.
 
-A straight 4-lane road in dense traffic; the ego starts in the leftmost lane at x = 500 m and 20 m/s and has to be in the
-rightmost lane when it passes x = 1000 m. Geometry, rates and servo gains were measured from the one published episode of
-LGDRL (arXiv 2412.18511); where that is silent (traffic parameters, observation, reward, time limit) the values are ours:
-"LGDRL-style, as specified here".
+A straight 4-lane road in dense traffic; the ego starts in the leftmost lane at x = 500 m and 20 m/s and has to be in
+the rightmost lane when it passes x = 1000 m. Geometry, rates and servo gains were measured from the one published
+episode of LGDRL (arXiv 2412.18511); where that is silent (traffic parameters, observation, reward, time limit) the
+values are ours: "LGDRL-style, as specified here".
 
 Observation, float32 (29,), clipped to [-1, 1]:
     lane / (lanes - 1), speed / top speed, (goal lane - lane) / (lanes - 1), remaining / goal distance,
-    speed index / (set-points - 1), then for each of own front, own rear, left front, left rear, right front, right rear:
+    speed index / (set-points - 1), then for own front, own rear, left front, left rear, right front, right rear:
     present, dx / 100 m, (its speed - ego speed) / 20 m/s, its acceleration / 2 m/s2; absent = 0, +-1, 0, 0.
 
 Reward per decision (`RewardWeights`): crash, success and missed once; a share for speed; lanes gained towards the goal;
@@ -74,7 +74,7 @@ class RewardWeights:
 
 @dataclass(frozen=True)
 class LaneChangeConfig:
-    """Task and traffic. Lengths in m, speeds in m/s, per-car traffic parameters are drawn uniformly from their ranges."""
+    """Task and traffic. Lengths in m, speeds in m/s; traffic parameters are drawn uniformly per car."""
 
     layout: Literal["random", "published"] = "random"  # traffic drawn per seed, or the published frame 0
     density: tuple[float, float] = (25.0, 25.0)  # vehicles per km and lane; drawn per episode when the two differ
@@ -116,7 +116,9 @@ class LaneChangeConfig:
         if not (self.goal_distance > 0 and self.time_limit >= 1 and self.behind > 0 and self.ahead > 0):
             raise ValueError("goal_distance, time_limit, behind and ahead must be positive")
         if not (self.behind < self.start_x and self.start_x + self.goal_distance + self.ahead < 8000):
-            raise ValueError("the road is 10 km long: keep behind < start_x and start_x + goal_distance + ahead < 8000 m")
+            raise ValueError(
+                "the road is 10 km long: keep behind < start_x and start_x + goal_distance + ahead < 8000 m"
+            )
         if self.layout == "published" and (self.lanes, self.start_lane, self.start_x) != (4, 0, 500.0):
             raise ValueError("layout = 'published' needs 4 lanes and the start at lane 0, x = 500 m")
 
@@ -141,7 +143,7 @@ class LaneChangeConfig:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Initial traffic, each (lanes, cars) with cars in ascending x: position, speed (= desired speed), IDM a and T."""
+    """Initial traffic, each (lanes, cars), cars in ascending x: position, speed (= desired speed), IDM a and T."""
 
     x: np.ndarray
     speed: np.ndarray
@@ -152,7 +154,7 @@ class Traffic:
 def draw_traffic(config: LaneChangeConfig, rng: np.random.Generator) -> Traffic:
     """The traffic of one episode. The order of draws is part of the scenario: every backend keeps it.
 
-    One draw for the density where it is a range; per lane one for the spacing and, with random phase, one for the phase;
+"""m/s: read where a car is first seen in the published text, extrapolated as its acceleration fades; 17.5 else."""
     then per car four: jitter, speed, acceleration, headway.
     """
     if config.layout == "published":
@@ -194,7 +196,7 @@ PUBLISHED_SPEEDS: tuple[tuple[float, ...], ...] = (
     (18.0, 18.0, 18.0, 17.5, 17.5),
     (18.5, 20.0, 19.5, 17.5, 17.5),
 )
-"""m/s: read from the published text at the first sight of a car, extrapolated to where its acceleration fades; 17.5 else."""
+"""m/s: read from the published text where a car is first seen, extrapolated as its acceleration fades; 17.5 else."""
 PUBLISHED_SPACING = 38.5
 """Metres: continues the published rows beyond the window."""
 

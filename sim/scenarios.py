@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Backend:
     """How one simulator builds a scenario: two factories as "module:function", imported only when used.
 
-    `env(scenario, config, render_mode) -> DrivingEnv` and `vec(scenario, config, num_envs, seed, workers) -> DrivingVecEnv`.
+    `env(scenario, config, render_mode) -> DrivingEnv`;
+    `vec(scenario, config, num_envs, seed, workers) -> DrivingVecEnv`.
     """
 
     env: str
@@ -33,7 +34,7 @@ class Backend:
 
 @dataclasses.dataclass(frozen=True)
 class Scenario:
-    """A registered scenario. `defaults` is an instance of its config dataclass; the first backend is the default one."""
+    """A registered scenario. `defaults` is an instance of its config dataclass; the first backend is the default."""
 
     name: str
     summary: str

@@ -1,8 +1,8 @@
 """Scene: one immutable snapshot of a traffic scene, the same on every simulator.
 
 It is all that an LLM prompt, a rule or a person sees of a world. Positions are given twice: in the world frame
-(x, y, heading; for drawing) and along the ego's road (s forward, d to the right; for deciding). Units are SI and radians.
-Lanes are numbered from the left, 0 being the leftmost; d grows with the lane index.
+(x, y, heading; for drawing) and along the ego's road (s forward, d to the right; for deciding). Units are SI and
+radians. Lanes are numbered from the left, 0 being the leftmost; d grows with the lane index.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 LANE_MARGIN = 1.0
-"""Metres beyond its lane's border within which a vehicle still counts as on the lane (highway-env's neighbour search)."""
+"""Metres beyond a lane's border within which a vehicle still counts as on it (highway-env's neighbour search)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +149,13 @@ class Scene:
         dx = float(cars.s[index] - ego.s)
         speed = float(cars.speed[index])
         ahead = dx >= 0
+        oncoming = np.cos(cars.heading[index] - ego.heading) < 0
+        forward = -speed if oncoming else speed
         return Neighbour(
             id=int(cars.ids[index]),
             dx=dx,
             speed=speed,
             acceleration=float(cars.acceleration[index]),
             gap=abs(dx) - (float(cars.length[index]) + ego.length) / 2,
-            closing=ego.speed - speed if ahead else speed - ego.speed,
+            closing=ego.speed - forward if ahead else forward - ego.speed,
         )

@@ -22,7 +22,9 @@ class SACDemoConfig:
 
     def __post_init__(self) -> None:
         if self.decisions < 1 or not 0 < self.share < 1:
-            raise ValueError(f"decisions = {self.decisions}, share = {self.share}: choose decisions >= 1, 0 < share < 1")
+            raise ValueError(
+                f"decisions = {self.decisions}, share = {self.share}: choose decisions >= 1, 0 < share < 1"
+            )
 
 
 class SACDemo(Strategy):

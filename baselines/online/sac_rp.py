@@ -1,7 +1,7 @@
 """SAC+RP: the reward carries the expert's opinion. The paper's meaning of "RP" is not known, so both readings are here.
 
-    penalty:  r' = r - c 1[the expert took over]          (intervention-aided RL; the expert does take over)
-    shaping:  r' = r - c 1[the learner disagreed]         (the expert only judges)
+penalty:  r' = r - c 1[the expert took over]          (intervention-aided RL; the expert does take over)
+shaping:  r' = r - c 1[the learner disagreed]         (the expert only judges)
 """
 
 from __future__ import annotations

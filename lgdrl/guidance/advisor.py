@@ -1,4 +1,4 @@
-"""The expert desk: asks a policy provider on behalf of a strategy, within a label budget, and keeps count of everything.
+"""The expert desk: asks a policy provider on behalf of a strategy, within a label budget, and counts everything.
 
 It turns decisions into `Advice` arrays, counts each status, and writes every query to the run's guidance log.
 """

@@ -1,8 +1,8 @@
 """Gates: when the expert's action is executed in place of the learner's.
 
 I = g w. The episode gate g picks whole episodes (the intermittent part: the learner keeps exploring on its own in the
-others); the step gate w picks decisions within them. Rules as specified in our notes on LGDRL; TS2C (arXiv 2303.01728) is
-the source of `value`.
+others); the step gate w picks decisions within them. LGDRL-style, as specified here; `value` is the rule of TS2C
+(arXiv 2303.01728).
 """
 
 from __future__ import annotations

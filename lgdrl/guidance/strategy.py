@@ -1,8 +1,8 @@
 """The integration contract: four hooks through which a method uses an expert while a learner trains.
 
 `on_action` decides what is executed, `on_store` what is kept, `on_batch` what is sampled, `loss` what is added to the
-actor's objective. `Strategy` itself is plain learning; a method overrides only the hooks that it needs. LGDRL is one such
-method (`lgdrl.guidance.lgdrl`), the baselines are others; a config word chooses.
+actor's objective. `Strategy` itself is plain learning; a method overrides only the hooks that it needs. LGDRL is one
+such method (`lgdrl.guidance.lgdrl`), the baselines are others; a config word chooses.
 
 Shapes: N parallel worlds, A actions, B sampled transitions.
 """
@@ -51,9 +51,7 @@ class Advice:
 
     @classmethod
     def none(cls, num: int, num_actions: int) -> Advice:
-        return cls(
-            np.full(num, -1, np.int64), np.zeros((num, num_actions), np.float32), np.full(num, -1, np.int8)
-        )
+        return cls(np.full(num, -1, np.int64), np.zeros((num, num_actions), np.float32), np.full(num, -1, np.int8))
 
 
 @dataclass(slots=True)
@@ -158,7 +156,7 @@ class Strategy:
     def loss(self, guide: GuidedSamples, log_probs: torch.Tensor) -> GuidanceLoss:
         """Term for the actor. Called only when `on_batch` gave a guide batch.
 
-        Args: labelled samples; float (B, A) log-probabilities of the present policy on them, -inf-free on legal actions.
+        Args: labelled samples; float (B, A) log-probabilities of the present policy on them, finite everywhere.
         """
         return GuidanceLoss()
 

@@ -1,9 +1,9 @@
 """Engine family `lane-change`: the task of `sim.lane_change` as arrays and kernels.
 
 A world is one record (ego, counters, random stream) and one block of car rows. Cars stand in highway-env's list order:
-lane by lane from the left, each lane in ascending x. Traffic keeps its lane, so a car's leader is its right neighbour in
-the row, and a simulation step is a few vector loops. Where that does not hold (cars overlap, or a contact has pushed one
-sideways) the step falls back to `_traffic_scan`, highway-env's own search over all vehicles. Both give the same bits.
+lane by lane from the left, each lane in ascending x. Traffic keeps its lane, so a car's leader is its right neighbour
+in the row, and a simulation step is a few vector loops. Where that does not hold (cars overlap, or a contact has pushed
+one sideways) the step falls back to `_traffic_scan`, highway-env's own search. Both give the same bits.
 
 Kernel arguments: `w` the record, `cars` float64 (ROWS, C) with car c in lane c // cars-per-lane, `p` the parameters.
 """
@@ -218,9 +218,7 @@ def _traffic_rows(w, cars, p):
 
     The first car of each lane and the ego's follower have another leader than their right neighbour: computed again.
     """
-    _follow_right_neighbour(
-        cars[X], cars[V], cars[V_DESIRED], cars[A_MAX], cars[HEADWAY], cars[TWO_ROOT_AB], cars[A]
-    )
+    _follow_right_neighbour(cars[X], cars[V], cars[V_DESIRED], cars[A_MAX], cars[HEADWAY], cars[TWO_ROOT_AB], cars[A])
     ego_vx = w.speed if w.heading == 0.0 else w.speed * math.cos(w.heading)
     for lane in range(p.lanes):
         start, end = lane * p.cars, (lane + 1) * p.cars
@@ -246,9 +244,9 @@ def _last_at_or_behind(x, start, end, position):
 
 @njit(cache=True, error_model="numpy")
 def _traffic_scan(w, cars, p):
-    """Accelerations of all cars by highway-env's search: nearest at or ahead of a car, equal ones to the last in the list.
+    """Accelerations by highway-env's search: nearest at or ahead of a car, equal ones to the last in the list.
 
-    Cars that were not hit are on their own lane only, so a car looks at its lane, at the ego and at those that were hit.
+    Cars that were not hit are on their own lane only: a car looks at its lane, the ego, and those that were hit.
     """
     x, y, v = cars[X], cars[Y], cars[V]
     hit = np.flatnonzero(cars[CRASHED])
@@ -261,13 +259,15 @@ def _traffic_scan(w, cars, p):
             front_x, front_vx = math.inf, 0.0
             if ego_here and x[c] <= w.x:
                 front_x, front_vx = w.x, w.speed * math.cos(w.heading)
-            for other in hit:
+            for k in range(hit.size):
+                other = hit[k]
                 if other < start and x[c] <= x[other] <= front_x and physics.on_lane(y[other], lane):
                     front_x, front_vx = x[other], v[other]
             for other in range(start, end):
                 if other != c and x[c] <= x[other] <= front_x and physics.on_lane(y[other], lane):
                     front_x, front_vx = x[other], v[other]
-            for other in hit:
+            for k in range(hit.size):
+                other = hit[k]
                 if other >= end and x[c] <= x[other] <= front_x and physics.on_lane(y[other], lane):
                     front_x, front_vx = x[other], v[other]
             cars[A, c] = _idm(cars, c, front_x - x[c], v[c] - front_vx)
@@ -276,12 +276,12 @@ def _traffic_scan(w, cars, p):
 @njit(cache=True, error_model="numpy")
 def _ego_act(w, p, set_points, action):
     """The meta-action (IDLE after the first simulation step) and the two servos."""
-    if action == LEFT or action == RIGHT:
+    if action in (LEFT, RIGHT):
         step = 1 if action == RIGHT else -1
         target = min(max(w.target_lane + step, 0), p.lanes - 1)
         if abs(w.y - target * physics.LANE_WIDTH) <= physics.REACHABLE:
             w.target_lane = target
-    elif action == FASTER or action == SLOWER:
+    elif action in (FASTER, SLOWER):
         step = 1 if action == FASTER else -1
         index = physics.speed_index(w.speed, set_points) + step
         w.speed_index = min(max(index, 0), set_points.size - 1)

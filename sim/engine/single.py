@@ -17,7 +17,7 @@ from sim.scene import Scene
 
 
 class EngineEnv(DrivingEnv):
-    """A batch of one. Infos as those of the highway-env backend: `speed`, `crashed`, `backend`, at the end `summary`."""
+    """A batch of one. Infos as on highway-env: `speed`, `crashed`, `backend`, at the end `outcome` and `summary`."""
 
     backend = "engine"
 
@@ -54,9 +54,7 @@ class EngineEnv(DrivingEnv):
             raise gym.error.ResetNeeded("no episode is running: call reset() before step()")
         number = np.asarray(action)
         if number.size != 1 or number.dtype.kind not in "iu" or not 0 <= number.item() < self.world.num_actions:
-            raise UsageError(
-                f"action {action!r}: {self.scenario} takes the integers 0 to {self.world.num_actions - 1}"
-            )
+            raise UsageError(f"action {action!r}: {self.scenario} takes the integers 0 to {self.world.num_actions - 1}")
         self.world.step(number.reshape(1))
         outcome = Outcome(self.world.outcomes[0])
         self._running = outcome == Outcome.RUNNING

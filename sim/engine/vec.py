@@ -1,4 +1,4 @@
-"""The engine behind Stable-Baselines3's VecEnv: same-step reset, copies of observations, infos only where an episode ends."""
+"""The engine behind SB3's VecEnv: same-step reset, copies of observations, infos only where an episode ends."""
 
 from __future__ import annotations
 

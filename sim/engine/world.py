@@ -24,7 +24,7 @@ PARALLEL_FROM = 256
 
 
 class World(ABC):
-    """N worlds. After `reset_to`, `reset` or `step` the buffers below hold the present values; callers copy what they keep."""
+    """N worlds. After `reset` or `step` the buffers below hold the present values; callers copy what they keep."""
 
     num_actions: int
     observation_size: int
@@ -33,8 +33,9 @@ class World(ABC):
     """NamedTuple of arrays whose first axis is the world; has a field `stream`, uint64 (N, 4)."""
 
     def __init__(self, num_envs: int, threads: int = 1) -> None:
-        if threads < 1 or threads > numba.config.NUMBA_NUM_THREADS:
-            raise UsageError(f"threads = {threads}: this machine offers 1 to {numba.config.NUMBA_NUM_THREADS}")
+        most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+        if not 1 <= threads <= most:
+            raise UsageError(f"threads = {threads}: this machine offers 1 to {most}")
         self.num_envs = num_envs
         self.threads = threads
         self.parallel = threads > 1 and num_envs >= PARALLEL_FROM
@@ -80,7 +81,7 @@ class World(ABC):
         """Snapshot of world i."""
 
     def seed(self, rows: Sequence[int] | np.ndarray, seeds: Sequence[int | None]) -> None:
-        """Give each of `rows` the stream that gymnasium's `np_random` has for its seed. Takes effect at the next reset."""
+        """Give each of `rows` the stream that gymnasium's `np_random` has for its seed, from its next reset on."""
         for row, seed in zip(rows, seeds, strict=True):
             self.state.stream[row] = seeded_stream(seed)
 
