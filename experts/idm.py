@@ -4,7 +4,8 @@ IDM: Treiber et al., 2000; MOBIL: Kesting et al., 2007; parameters and tie rules
 politeness). The real IDM vehicle steers its acceleration freely; this one has set-points, so the speed to which the
 acceleration leads within `foresight` is rounded to a set-point that this decision can have. With a goal lane
 MOBIL changes towards it whenever neither the ego nor the new follower must brake harder than the limit, as highway-env
-does for a vehicle whose route asks for a lane.
+does for a vehicle whose route asks for a lane. In traffic as dense as that of `lane-change` it finds no such gap and
+misses the goal.
 """
 
 from __future__ import annotations

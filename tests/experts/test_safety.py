@@ -3,7 +3,10 @@
 import pytest
 from expert_scenes import make_scene
 
+import sim
+from experts.driving import run_episodes
 from experts.rules.config import RuleConfig
+from experts.rules.provider import RuleExpert
 from experts.rules.view import view_of
 from experts.safety import SafetyConfig, is_unsafe, safe_speed, unsafe_reason
 from sim.actions import MetaAction
@@ -69,6 +72,21 @@ def test_tolerance_can_be_set():
     scene = make_scene([(0, 9.0, 12.0)], speed=20.0)
     assert is_unsafe(scene, IDLE)
     assert not is_unsafe(scene, IDLE, SafetyConfig(speed_margin=50.0))
+
+
+def test_the_rule_never_does_what_the_gate_refuses():
+    worlds = sim.make_vec("lane-change", num_envs=10, seed=0)
+    expert, refused = RuleExpert(), []
+
+    def watched(obs, masks, contexts, running):
+        requests = contexts(running)
+        actions = [decision.action for decision in expert.decide(requests)]
+        refused.extend(is_unsafe(r.scene, action) for r, action in zip(requests, actions, strict=True))
+        return actions
+
+    run_episodes(worlds, watched, range(10))
+    assert len(refused) > 400
+    assert not any(refused)
 
 
 def test_continuous_worlds_are_refused():
