@@ -154,7 +154,7 @@ class Traffic:
 def draw_traffic(config: LaneChangeConfig, rng: np.random.Generator) -> Traffic:
     """The traffic of one episode. The order of draws is part of the scenario: every backend keeps it.
 
-"""m/s: read where a car is first seen in the published text, extrapolated as its acceleration fades; 17.5 else."""
+    One draw for the density where it is a range; per lane one for the spacing and, with random phase, one more;
     then per car four: jitter, speed, acceleration, headway.
     """
     if config.layout == "published":
