@@ -103,8 +103,8 @@ def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Re
 
     out = Path(folder)
     runs: dict[str, tuple[Path, dict[str, Any]]] = {}
-    for arm, changes in config.arms.items():
-        for seed in config.seeds:
+    for seed in config.seeds:
+        for arm, changes in config.arms.items():
             overrides = deep_merge(deep_merge(config.base, changes), {"seed": seed})
             resolved = resolve(RunConfig(), overrides, f"arms.{arm}").resolved()
             runs[f"{arm}/seed{seed}"] = (out / arm / f"seed{seed}", to_dict(resolved))
