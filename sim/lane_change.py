@@ -198,7 +198,9 @@ PUBLISHED_SPEEDS: tuple[tuple[float, ...], ...] = (
 )
 """m/s: read from the published text where a car is first seen, extrapolated as its acceleration fades; 17.5 else."""
 PUBLISHED_SPACING = 38.5
-"""Metres: continues the published rows beyond the window."""
+"""Metres: continues the published rows beyond the window ..."""
+PUBLISHED_WINDOW_END = 141.0
+"""... which shows this far ahead, and no car of lane 1 beyond 38.3 m."""
 
 
 def _published_traffic(config: LaneChangeConfig) -> Traffic:
@@ -211,6 +213,7 @@ def _published_traffic(config: LaneChangeConfig) -> Traffic:
         x[lane, first:last] = offsets
         speed[lane, first:last] = PUBLISHED_SPEEDS[lane]
         x[lane, :first] = offsets[0] - PUBLISHED_SPACING * np.arange(first, 0, -1)
-        x[lane, last:] = offsets[-1] + PUBLISHED_SPACING * np.arange(1, config.cars_per_lane - last + 1)
+        next_ahead = max(offsets[-1] + PUBLISHED_SPACING, PUBLISHED_WINDOW_END)
+        x[lane, last:] = next_ahead + PUBLISHED_SPACING * np.arange(config.cars_per_lane - last)
     shape = x.shape
     return Traffic(config.start_x + x, speed, np.full(shape, 2.0), np.full(shape, 1.5))

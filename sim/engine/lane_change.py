@@ -81,8 +81,8 @@ class State(NamedTuple):
         return self.worlds["stream"]
 
 
-def params_of(config: LaneChangeConfig) -> np.void:
-    """The config as one record for the kernels."""
+def params_of(config: LaneChangeConfig) -> np.ndarray:
+    """The config as one record for the kernels, in an array of one (parallel kernels take no bare records)."""
     weights = config.reward
     values: dict[str, tuple[str, float | bool]] = {
         "lanes": ("i8", config.lanes),
@@ -111,7 +111,7 @@ def params_of(config: LaneChangeConfig) -> np.void:
         low, high = getattr(config, name)
         values |= {f"{name}_low": ("f8", low), f"{name}_high": ("f8", high)}
     dtype = [(name, kind) for name, (kind, _) in values.items()]
-    return np.array([tuple(value for _, value in values.values())], dtype=np.dtype(dtype, align=True))[0]
+    return np.array([tuple(value for _, value in values.values())], dtype=np.dtype(dtype, align=True))
 
 
 # --- reset -----------------------------------------------------------------------------------------------------------
@@ -520,21 +520,22 @@ def _step_one(w, cars, p, set_points, action, obs, mask):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _step_serial(worlds, cars, p, set_points, actions, rewards, outcomes, obs, masks):
+def _step_serial(worlds, cars, params, set_points, actions, rewards, outcomes, obs, masks):
     for i in range(actions.size):
-        rewards[i] = _step_one(worlds[i], cars[i], p, set_points, actions[i], obs[i], masks[i])
+        rewards[i] = _step_one(worlds[i], cars[i], params[0], set_points, actions[i], obs[i], masks[i])
         outcomes[i] = worlds[i].outcome
 
 
 @njit(cache=True, error_model="numpy", parallel=True)
-def _step_parallel(worlds, cars, p, set_points, actions, rewards, outcomes, obs, masks):
+def _step_parallel(worlds, cars, params, set_points, actions, rewards, outcomes, obs, masks):
     for i in prange(actions.size):
-        rewards[i] = _step_one(worlds[i], cars[i], p, set_points, actions[i], obs[i], masks[i])
+        rewards[i] = _step_one(worlds[i], cars[i], params[0], set_points, actions[i], obs[i], masks[i])
         outcomes[i] = worlds[i].outcome
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _reset_rows(worlds, cars, p, set_points, published, rows, obs, masks):
+def _reset_rows(worlds, cars, params, set_points, published, rows, obs, masks):
+    p = params[0]
     for i in rows:
         _reset_world(worlds[i], cars[i], p, set_points, published)
         _observe(worlds[i], cars[i], p, set_points, obs[i])
@@ -542,8 +543,9 @@ def _reset_rows(worlds, cars, p, set_points, published, rows, obs, masks):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _roll_out(worlds, cars, p, set_points, plans, rewards, steps, final):
+def _roll_out(worlds, cars, params, set_points, plans, rewards, steps, final):
     """Play plans[b] in world b until it ends; worlds that ended stay as they are."""
+    p = params[0]
     for b in range(plans.shape[0]):
         w = worlds[b]
         for h in range(plans.shape[1]):
