@@ -121,7 +121,7 @@ class Trainer:
         world_seed, learner_seed, strategy_seed, expert_seed = np.random.SeedSequence(config.seed).spawn(4)
         method = method_registry.get(config.strategy)
         self.worlds = make_worlds(config, config.num_envs, _integer(world_seed))
-        setting = Setting(config.steps, _num_actions(self.worlds), strategy_seed)
+        setting = Setting(config.steps, _num_actions(self.worlds), config.label_budget, strategy_seed)
         strategy = method.build(resolve(method.defaults, config.strategy_options, "strategy_options"), setting)
         self.desk: ExpertDesk | None = None
         if strategy.needs_expert:

@@ -38,6 +38,12 @@ class EpisodeGateConfig:
         if not 0 <= self.until <= 1:
             raise ValueError(f"until = {self.until}: choose a share of the training, 0 to 1")
 
+    @property
+    def guided_share(self) -> float:
+        """Expected share of all decisions of the training that lie in guided episodes."""
+        shares = {"never": 0.0, "always": 1.0, "bernoulli": self.share, "periodic": self.guided / self.period}
+        return self.until * shares[self.kind]
+
 
 class EpisodeGate:
     """Decides once per episode. Its draw depends on the episode's number alone, so it needs no state."""

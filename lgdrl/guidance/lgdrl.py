@@ -32,10 +32,11 @@ class LGDRLConfig:
     guide_batch: int = 128  # labelled states per update
     episodes: EpisodeGateConfig = field(default_factory=EpisodeGateConfig)
     gate: StepGateConfig = field(default_factory=StepGateConfig)
-    label_share: float = 1.0  # of the decisions in guided episodes; a firing gate asks in any case
+    label_share: float | None = None  # of the decisions in guided episodes; a firing gate asks in any case.
+    # None: all of them, or, under a label budget, as many as make it last: late labels are from better states
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_share <= 1:
+        if self.label_share is not None and not 0 <= self.label_share <= 1:
             raise ValueError(f"label_share = {self.label_share}: choose 0 to 1")
         if self.guide_batch < 1:
             raise ValueError(f"guide_batch = {self.guide_batch}: choose at least 1")
@@ -54,6 +55,7 @@ class LGDRL(Strategy):
         self.episode_gate = EpisodeGate(config.episodes, setting.total_decisions, episodes)
         self.step_gate = StepGate(config.gate)
         self.dual = Dual(config.dual)
+        self.label_share = _pace(config, setting)
         self._label_stream = np.random.default_rng(labels)
         self._decisions = 0
         self._taken_over = 0
@@ -74,9 +76,9 @@ class LGDRL(Strategy):
         return Execution(np.where(intervened, advice.action, moment.proposals), advice, intervened)
 
     def _labelled(self, num: int) -> np.ndarray:
-        if self.config.label_share == 1.0:
+        if self.label_share == 1.0:
             return np.ones(num, bool)
-        return self._label_stream.random(num) < self.config.label_share
+        return self._label_stream.random(num) < self.label_share
 
     def on_batch(self, replay: GuidedReplayBuffer, batch_size: int) -> Batch:
         guide = None if self.config.constraint == "none" else replay.sample_labelled(self.config.guide_batch)
@@ -114,6 +116,16 @@ class LGDRL(Strategy):
         self.step_gate.load_state_dict(state["gate"])
         self._label_stream.bit_generator.state = state["labels"]
         self._decisions, self._taken_over = state["decisions"], state["taken_over"]
+
+
+def _pace(config: LGDRLConfig, setting: Setting) -> float:
+    """Share of the guided decisions to label."""
+    if config.label_share is not None:
+        return config.label_share
+    guided = config.episodes.guided_share * setting.total_decisions
+    if setting.label_budget is None or guided <= setting.label_budget:
+        return 1.0
+    return setting.label_budget / guided
 
 
 METHOD = Method(

@@ -21,6 +21,8 @@ class Setting:
 
     total_decisions: int
     num_actions: int
+    label_budget: int | None
+    """Most labels in the run; None: no limit."""
     seed: np.random.SeedSequence
     """For its own random draws."""
 
