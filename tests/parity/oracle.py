@@ -51,7 +51,8 @@ def plant(fault: list[str]) -> None:
     """Put a slip into the engine: the module is compiled from a changed copy of its source."""
     name, old, new = fault
     spec = importlib.util.find_spec(name)
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     source = Path(spec.origin).read_text(encoding="utf-8")
     if source.count(old) < 1:
         raise SystemExit(f"fault not planted: {old!r} is not in {name}")
@@ -59,7 +60,8 @@ def plant(fault: list[str]) -> None:
     path = Path(tempfile.mkdtemp()) / "planted.py"
     path.write_text(changed, encoding="utf-8")
     planted = importlib.util.spec_from_file_location(name, path)
-    assert planted is not None and planted.loader is not None
+    assert planted is not None
+    assert planted.loader is not None
     module = importlib.util.module_from_spec(planted)
     sys.modules[name] = module
     planted.loader.exec_module(module)

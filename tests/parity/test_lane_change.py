@@ -13,56 +13,33 @@ NEAR = {"behind": 80.0, "ahead": 120.0}
 CROWDED = {"density": [60.0, 60.0], "behind": 80.0, "ahead": 120.0, "phase": "random"}
 """Cars that run into each other: the kernel's search path."""
 
+ENGINE, PHYSICS = "sim.engine.lane_change", "sim.engine.physics"
 FAULTS = {
-    "leader of equal position is ignored": ("sim.engine.lane_change", "ahead and 0 <= dx", "ahead and 0 < dx - 40"),
-    "free-road exponent 3": ("sim.engine.lane_change", "(1 - (ratio * ratio) * (ratio * ratio))", "(1 - ratio**3)"),
-    "traffic brakes harder": ("sim.engine.lane_change", "value if value > -limit", "value if value > -2 * limit"),
-    "ego is invisible to traffic": ("sim.engine.lane_change", "if physics.on_lane(w.y, lane):", "if False:"),
-    "ego speed not projected": ("sim.engine.lane_change", "w.speed * math.cos(w.heading)", "w.speed"),
-    "new speed used for the position": (
-        "sim.engine.lane_change",
+    "leader of equal position ignored": (ENGINE, "ahead and 0 <= dx", "ahead and 0 < dx - 40"),
+    "free-road exponent 3": (ENGINE, "(1 - (ratio * ratio) * (ratio * ratio))", "(1 - ratio**3)"),
+    "traffic brakes harder": (ENGINE, "value if value > -limit", "value if value > -2 * limit"),
+    "ego invisible to traffic": (ENGINE, "if physics.on_lane(w.y, lane):", "if False:"),
+    "ego speed not projected": (ENGINE, "w.speed * math.cos(w.heading)", "w.speed"),
+    "speed before position": (
+        ENGINE,
         "        x[c] += v[c] * DT\n        v[c] += a[c] * DT",
         "        v[c] += a[c] * DT\n        x[c] += v[c] * DT",
     ),
-    "push applied at once": (
-        "sim.engine.lane_change",
-        "w.push_x, w.push_y, w.pushed = push_x",
-        "w.crashed = 1; w.push_x, w.push_y, w.pushed = push_x",
-    ),
-    "push not halved": ("sim.engine.lane_change", "-push_x / 2, -push_y / 2, 1.0", "-push_x, -push_y / 2, 1.0"),
-    "speed index rounds half up": (
-        "sim.engine.physics",
-        "np.round(x * (count - 1))",
-        "np.floor(x * (count - 1) + 0.6)",
-    ),
-    "lane margin forgotten": ("sim.engine.physics", "<= LANE_WIDTH / 2 + LANE_MARGIN", "<= LANE_WIDTH / 2"),
-    "heading servo too slow": (
-        "sim.engine.physics",
-        "heading_rate = kp_heading *",
-        "heading_rate = 0.9 * kp_heading *",
-    ),
-    "slip angle instead of its half": (
-        "sim.engine.lane_change",
-        "math.atan(0.5 * math.tan",
-        "math.atan(1.0 * math.tan",
-    ),
-    "swept contact ignored": (
-        "sim.engine.physics",
-        "if velocity < 0:\n                low_a += velocity",
-        "if velocity < 0:\n                low_a += 0.0",
-    ),
-    "time-to-collision from the centres": ("sim.engine.lane_change", "- w.x - physics.LENGTH", "- w.x"),
-    "lane reward from the target lane": (
-        "sim.engine.lane_change",
-        "abs(p.goal_lane - w.lane)\n",
-        "abs(p.goal_lane - w.target_lane)\n",
-    ),
+    "push crashes at once": (ENGINE, "    if soon:\n", "    if soon:\n        w.crashed = 1\n"),
+    "push not halved": (ENGINE, "-push_x / 2, -push_y / 2, 1.0", "-push_x, -push_y / 2, 1.0"),
+    "speed index rounds up": (PHYSICS, "np.round(x * (count - 1))", "np.floor(x * (count - 1) + 0.6)"),
+    "lane margin forgotten": (PHYSICS, "<= LANE_WIDTH / 2 + LANE_MARGIN", "<= LANE_WIDTH / 2"),
+    "heading servo too slow": (PHYSICS, "heading_rate = kp_heading *", "heading_rate = 0.9 * kp_heading *"),
+    "slip angle not halved": (ENGINE, "math.atan(0.5 * math.tan", "math.atan(1.0 * math.tan"),
+    "swept contact ignored": (PHYSICS, "low_a += velocity", "low_a += 0.0"),
+    "gap from the centres": (ENGINE, "- w.x - physics.LENGTH", "- w.x"),
+    "reward by target lane": (ENGINE, "abs(p.goal_lane - w.lane)", "abs(p.goal_lane - w.target_lane)"),
     "one draw too many": (
-        "sim.engine.lane_change",
+        ENGINE,
         "jitter = next_double(stream)",
-        "jitter = next_double(stream) + 0.0 * next_double(stream)",
+        "jitter = next_double(stream) + 0 * next_double(stream)",
     ),
-    "mask from the target lane": ("sim.engine.lane_change", "mask[RIGHT] = w.lane <", "mask[RIGHT] = w.target_lane <"),
+    "mask by target lane": (ENGINE, "mask[RIGHT] = w.lane <", "mask[RIGHT] = w.target_lane <"),
 }
 """Slips that a port could make: (module, old text, new text)."""
 

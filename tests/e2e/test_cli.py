@@ -1,0 +1,190 @@
+"""The command line as a user meets it: real processes, real folders, one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+LGDRL = [sys.executable, "-m", "lgdrl.cli"]
+QUICK = ["evaluate_every=0", "num_envs=8", "sac.hidden=[16,16]", "log_every=200", "checkpoint_every=400"]
+
+
+def lgdrl(*arguments: str, cwd: Path | None = None, env: dict | None = None) -> subprocess.CompletedProcess:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")} | (env or {})
+    return subprocess.run(
+        [*LGDRL, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
+
+
+def assert_one_line(done: subprocess.CompletedProcess, *words: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("lgdrl: ")
+    assert done.stderr.count("\n") == 1
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    done = lgdrl("train", "--steps", "1200", "--seed", "3", "--out", folder, *QUICK)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_help_needs_nothing_heavy():
+    code = (
+        "import sys; from lgdrl.cli import _parser; _parser().format_help();"
+        "print([m for m in ('torch', 'stable_baselines3', 'highway_env', 'pandas', 'numba', 'openai') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "compare", "list", "llm"])
+def test_every_command_in_the_help_has_help(command):
+    assert command in lgdrl("--help").stdout
+    assert lgdrl(command, "--help").returncode == 0
+
+
+def test_train_then_evaluate_with_json(run, tmp_path):
+    done = lgdrl("evaluate", run, "--episodes", "20", "--seed", "5", "--json", tmp_path / "figures.json")
+    assert done.returncode == 0, done.stderr
+    assert "success" in done.stdout
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert (figures["episodes"], figures["first_seed"], figures["last_seed"]) == (20, 5, 24)
+    assert set(figures["success"]) == {"count", "total", "value", "low", "high"}
+    assert figures["guidance"]["labels"] > 0
+
+
+def test_published_seed_and_film(run, tmp_path):
+    film = tmp_path / "film.gif"
+    done = lgdrl("evaluate", run, "--seed", "published", "--video", film)
+    assert done.returncode == 0, done.stderr
+    assert film.read_bytes()[:3] == b"GIF"
+
+
+def test_an_expert_can_be_evaluated_without_a_run():
+    done = lgdrl("evaluate", "--expert", "slower", "--episodes", "5")
+    assert done.returncode == 0, done.stderr
+    assert "missed" in done.stdout
+
+
+def test_list_names_everything(tmp_path):
+    done = lgdrl("list", "--json", tmp_path / "all.json")
+    assert done.returncode == 0, done.stderr
+    lists = json.loads((tmp_path / "all.json").read_text())
+    assert {"lane-change", "highway-v0", "dense-2.5"} <= {row["name"] for row in lists["scenarios"]}
+    assert {"rule", "search", "llm"} <= {row["name"] for row in lists["experts"]}
+    assert {"lgdrl", "sac", "dagger"} <= {row["name"] for row in lists["strategies"]}
+
+
+def test_compare_is_one_table_and_continues(tmp_path):
+    command = ["compare", "--strategies", "lgdrl,sac", "--seeds", "1", "--steps", "600", "--episodes", "5"]
+    command += ["--out", tmp_path / "out", "references=[idle]", "base.evaluate_every=300", "base.evaluate_episodes=5"]
+    done = lgdrl(*command)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["lgdrl", "sac", "idle"]
+    assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
+    before = (tmp_path / "out" / "lgdrl" / "seed0" / "policy.zip").stat().st_mtime_ns
+    assert lgdrl(*command).returncode == 0
+    assert (tmp_path / "out" / "lgdrl" / "seed0" / "policy.zip").stat().st_mtime_ns == before
+    assert_one_line(lgdrl(*[a if a != "600" else "700" for a in command]), "another comparison")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--scenario", "lane-chnage"], ["did you mean 'lane-change'"]),
+        (["train", "--expert", "oracle"], ["unknown expert 'oracle'"]),
+        (["train", "--strategy", "lgdlr"], ["did you mean 'lgdrl'"]),
+        (["train", "--backend", "carla"], ["unknown backend"]),
+        (["train", "sac.gama=0.9"], ["did you mean 'gamma'"]),
+        (["train", "sac.gamma=high"], ["sac.gamma", "high"]),
+        (["train", "sac.gamma=2"], ["gamma = 2"]),
+        (["train", "gamma"], ["key.subkey=value"]),
+        (["train", "--config", "missing.yaml"], ["missing.yaml"]),
+        (["train", "--resume", "nowhere"], ["no run in 'nowhere'"]),
+        (["train", "--resume", "nowhere", "--steps", "5"], ["drop --steps"]),
+        (["train", "--scenario", "racetrack-v0"], ["continuous actions"]),
+        (["evaluate", "nowhere"], ["no run in 'nowhere'"]),
+        (["evaluate"], ["either a RUN"]),
+        (["evaluate", "--expert", "slwer"], ["did you mean 'slower'"]),
+        (["compare", "--strategies", "lgdrl,best"], ["unknown strategy 'best'"]),
+        (["train", "--expert", "llm"], ["endpoint"]),
+    ],
+)
+def test_mistakes_get_one_clear_line_and_exit_code_2(tmp_path, arguments, words):
+    done = lgdrl(*arguments, cwd=tmp_path)
+    assert_one_line(done, *words)
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "steps: [", "steps: ten", "\x00\xff"])
+def test_broken_config_files_are_named(tmp_path, text):
+    (tmp_path / "bad.yaml").write_bytes(text.encode("latin-1"))
+    assert_one_line(lgdrl("train", "--config", "bad.yaml", cwd=tmp_path), "")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unreachable_endpoint_is_one_line(tmp_path):
+    done = lgdrl(
+        "train", "--expert", "llm", "expert_options.model=any", cwd=tmp_path,
+        env={"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": "secret-key"},
+    )  # fmt: skip
+    assert_one_line(done, "127.0.0.1:9")
+    assert "secret-key" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_kill_9_loses_at_most_one_interval_and_changes_nothing(run, tmp_path):
+    folder = tmp_path / "killed"
+    command = [*LGDRL, "train", "--steps", "1200", "--seed", "3", "--out", str(folder), *QUICK]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not (folder / "checkpoint.pt").exists() and time.time() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (folder / "checkpoint.pt").exists()
+    done = lgdrl("train", "--resume", folder)
+    assert done.returncode == 0, done.stderr
+    assert same_policy(run, folder)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    folder = tmp_path / "stopped"
+    command = [*LGDRL, "train", "--steps", "100000", "--out", str(folder), *QUICK]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 120
+    while not (folder / "metrics.csv").exists() and time.time() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in out
+    assert (folder / "checkpoint.pt").exists()
+
+
+def same_policy(one: Path, other: Path) -> bool:
+    import torch
+
+    from lgdrl.runs import Run
+    from lgdrl.training import load_policy
+
+    first, second = (load_policy(Run(folder)).policy.state_dict() for folder in (one, other))
+    return all(torch.equal(first[name], second[name]) for name in first)
