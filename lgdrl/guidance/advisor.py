@@ -5,6 +5,7 @@ It turns decisions into `Advice` arrays, counts each status, and writes every qu
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
@@ -102,9 +103,10 @@ class ExpertDesk:
         advice.probs[i] = label_distribution(action, mask, self.label_spread) if probs is None else probs
 
     def metrics(self) -> dict[str, float]:
-        """Counters for the log: queries, labels, each status, tokens, cost, seconds waited."""
+        """For the log: queries, labels, each status, tokens, cost, seconds waited, and the provider's own figures."""
         named = {name: float(count) for name, count in self.counts.items()}
-        return named | {"cost": self.cost, "wait_s": self.wait_s}
+        own = getattr(self.provider, "metrics", None)
+        return (own() if own else {}) | named | {"cost": self.cost, "wait_s": self.wait_s}
 
     def state_dict(self) -> dict[str, Any]:
         """Counts, and the provider's own state where it has one."""
@@ -135,8 +137,9 @@ class GuidanceLog:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS queries (id INTEGER PRIMARY KEY, episode INTEGER, step INTEGER, action INTEGER,"
-            " status TEXT, confidence REAL, latency_s REAL, tokens INTEGER, cost REAL, reason TEXT)"
+            " status TEXT, confidence REAL, latency_s REAL, tokens INTEGER, cost REAL, reason TEXT, text TEXT)"
         )
+        self._db.execute("CREATE TABLE IF NOT EXISTS texts (hash TEXT PRIMARY KEY, prompt TEXT, answer TEXT)")
         self.last_row = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM queries").fetchone()[0]
 
     def add(self, contexts: Sequence[Context], decisions: Sequence[Decision]) -> None:
@@ -147,8 +150,17 @@ class GuidanceLog:
             action = None if decision.action is None else int(decision.action)
             row = (self.last_row, context.episode, context.step, action, decision.status.value)
             spent = (decision.confidence, decision.latency_s, decision.tokens, decision.cost, decision.reason)
-            rows.append(row + spent)
-        self._db.executemany("INSERT INTO queries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            rows.append((*row, *spent, self._keep_text(decision)))
+        self._db.executemany(f"INSERT INTO queries VALUES ({', '.join('?' * 11)})", rows)
+
+    def _keep_text(self, decision: Decision) -> str | None:
+        """Store the question and the answer of a language model, each pair once; returns its hash."""
+        prompt, answer = getattr(decision, "prompt", None), getattr(decision, "answer", None)
+        if prompt is None:
+            return None
+        key = hashlib.sha256(f"{prompt}\0{answer}".encode()).hexdigest()[:16]
+        self._db.execute("INSERT OR IGNORE INTO texts VALUES (?, ?, ?)", (key, prompt, answer))
+        return key
 
     def truncate(self, last_row: int) -> None:
         """Drop what was written after row `last_row`."""

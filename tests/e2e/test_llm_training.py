@@ -1,0 +1,73 @@
+"""Training under a language model: the real client over loopback, every fault counted, nothing lost."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from lgdrl import training
+from lgdrl.runs import Run
+from tests.faults.server import FaultServer, Reply
+
+QUICK = {
+    "steps": 160,
+    "num_envs": 4,
+    "log_every": 40,
+    "evaluate_every": 0,
+    "expert": "llm",
+    "sac": {"learning_starts": 40, "hidden": [16, 16]},
+    "strategy_options": {"episodes": {"kind": "always", "until": 1.0}},
+}
+STATUSES = ("ok", "repaired", "vetoed", "fallback", "late", "failed")
+MIX = [
+    Reply(label="E"),
+    Reply(content="I would rather not say"),
+    Reply(status=500),
+    Reply(label="E"),
+    Reply(status=429, headers={"Retry-After": "120"}),
+    Reply(drop="before"),
+    Reply(label="C"),
+    Reply(raw=b'{"choices": [{"mess'),
+    Reply(refusal="no"),
+    Reply(label="D"),
+] * 40
+
+
+@pytest.fixture
+def key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key-0123456789abcdef")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+
+def config(server, **changes):
+    client = {"base_url": server.url, "total_s": 2.0, "breaker_failures": 1000, "retries": 0}
+    options = {"model": "scripted", "client": client, "rung": "logprobs"}
+    return training.load_config(None, QUICK | {"expert_options": options} | changes)
+
+
+def test_a_run_under_faults_finishes_with_every_status_counted(key, tmp_path):
+    with FaultServer(MIX) as server:
+        trainer = training.start(config(server), tmp_path / "run")
+        assert trainer.train()
+        counts = trainer.desk.counts
+        assert counts["queries"] == 160 == sum(counts[status] for status in STATUSES)
+        assert counts["labels"] == trainer.model.replay.num_labelled == 160
+        assert counts["fallback"] > 0
+        assert counts["vetoed"] > 0
+        trainer.close()
+    with sqlite3.connect(Run(tmp_path / "run").guidance_log) as log:
+        by_status = dict(log.execute("SELECT status, COUNT(*) FROM queries GROUP BY status").fetchall())
+        assert by_status == {status: counts[status] for status in STATUSES if counts[status]}
+        assert log.execute("SELECT COUNT(*) FROM texts WHERE prompt LIKE '%TTC%'").fetchone()[0] > 0
+    for file in (tmp_path / "run").rglob("*"):
+        assert not file.is_file() or b"test-key-0123456789" not in file.read_bytes()
+
+
+def test_the_label_budget_bounds_what_a_language_model_is_asked(key, tmp_path):
+    with FaultServer([Reply(label="E")]) as server:
+        trainer = training.start(config(server, label_budget=25), tmp_path / "run")
+        trainer.train()
+        assert trainer.desk.counts["labels"] == 25
+        assert len(server.asked) <= 25
+        trainer.close()
