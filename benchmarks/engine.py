@@ -73,7 +73,9 @@ def main() -> None:
         rate = float(np.median(values))
         ratio = rate / float(np.median(rates[policy, "highway-env"]))
         cost = 1e9 / (rate * VEHICLES * SUBSTEPS)
-        results.append({"policy": policy, "simulator": name, "rate": rate, "ratio": ratio, "ns_per_vehicle_substep": cost})
+        results.append(
+            {"policy": policy, "simulator": name, "rate": rate, "ratio": ratio, "ns_per_vehicle_substep": cost}
+        )
         table.add_row(policy, name, f"{rate:,.0f}" if rate > 100 else f"{rate:.1f}", f"{ratio:,.0f}", f"{cost:,.1f}")
     Console().print(table)
     if arguments.json:
