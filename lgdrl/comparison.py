@@ -112,10 +112,12 @@ def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Re
     tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
         (train_and_evaluate, (str(path), values, name, config.episodes, config.first_seed))
         for name, (path, values) in runs.items()
+        if not Run(path).evaluation.exists()
     ]
     for name in config.references:
-        episodes = config.reference_episodes.get(name, config.episodes)
-        tasks.append((_drive_reference, (str(out), config.base, name, episodes, config.first_seed)))
+        if not _reference(out, name).exists():
+            episodes = config.reference_episodes.get(name, config.episodes)
+            tasks.append((_drive_reference, (str(out), config.base, name, episodes, config.first_seed)))
     _run_all(tasks, jobs, report)
     rows = collect(config, out)
     write_json(out / "comparison.json", {"config": to_dict(config), "rows": [row.to_dict() for row in rows]})
@@ -141,7 +143,9 @@ def _claim(out: Path, config: CompareConfig) -> None:
         raise UsageError(f"cannot write the output folder {str(out)!r}: {error.strerror}") from None
 
 
-def _run_all(tasks: Iterable[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int, report: Report | None) -> None:
+def _run_all(tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int, report: Report | None) -> None:
+    if not tasks:
+        return
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
         messages = manager.Queue()
@@ -174,8 +178,6 @@ def train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episod
     from lgdrl import training
 
     run = Run(folder)
-    if run.evaluation.exists():
-        return
     config = resolve(training.RunConfig(), values, name)
     trainer = training.resume(folder) if run.config.exists() else training.start(config, folder)
     try:
@@ -207,9 +209,7 @@ def decisions_to(success: float, rows: Sequence[Mapping[str, Any]]) -> int | Non
 
 def _drive_reference(out: str, base: Mapping[str, Any], name: str, episodes: int, first_seed: int) -> None:
     """An expert through the same episodes, untrained."""
-    path = Path(out) / "references" / f"{name}.json"
-    if path.exists():
-        return
+    path = _reference(Path(out), name)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     import experts.registry as expert_registry
     from lgdrl.evaluation import evaluate
@@ -228,6 +228,10 @@ def _drive_reference(out: str, base: Mapping[str, Any], name: str, episodes: int
     _messages.put((name, 1, 1))
 
 
+def _reference(out: Path, name: str) -> Path:
+    return out / "references" / f"{name}.json"
+
+
 def collect(config: CompareConfig, out: Path) -> list[Row]:
     """Rows from the files of a finished comparison: trained arms first, then experts, then dumb policies."""
     rows = [
@@ -236,7 +240,7 @@ def collect(config: CompareConfig, out: Path) -> list[Row]:
     ]
     for name in config.references:
         kind = "dumb" if name in DUMB or name == "faster" else "expert"
-        rows.append(Row(name, kind, [_read(out / "references" / f"{name}.json")]))
+        rows.append(Row(name, kind, [_read(_reference(out, name))]))
     return rows
 
 

@@ -90,7 +90,7 @@ def test_train_then_evaluate_with_json(run, tmp_path):
 
 def test_published_seed_and_film(run, tmp_path, here):
     film = tmp_path / "film.gif"
-    done = here("evaluate", run, "--seed", "published", "--video", film)
+    done = here("evaluate", run, "--seed", "published", "--video", film, "--set", "scenario_config.time_limit=8")
     assert done.returncode == 0, done.stderr
     assert film.read_bytes()[:3] == b"GIF"
 
