@@ -87,9 +87,9 @@ def evaluation_table(name: str, scenario: str, found: Evaluation) -> Table:
 def comparison_table(rows: Sequence[Row]) -> Table:
     """All arms, then experts, then dumb policies; fits 80 columns."""
     title = "Driving alone, expert off, on held-out seeds"
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("driver", no_wrap=True)
-    for column in ("success % [95 %]", "seeds", "crash", "missed", "m/s", "return", "labels", "n"):
+    for column in ("success % [95 %]", "seeds", "crash", "missed", "m/s", "labels", "n"):
         table.add_column(column, justify="right", no_wrap=True)
     last = rows[0].kind if rows else ""
     for row in rows:
@@ -105,7 +105,6 @@ def comparison_table(rows: Sequence[Row]) -> Table:
             f"{100 * row.rate('crash').value:.1f}",
             f"{100 * row.rate('missed').value:.1f}",
             f"{row.mean('mean_speed_m_s'):.1f}",
-            f"{row.mean('return_iqm'):.1f}",
             "" if row.labels is None else f"{row.labels:,.0f}",
             f"{row.rate('success').total:,}",
         )

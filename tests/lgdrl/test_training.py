@@ -92,6 +92,20 @@ def test_a_run_whose_last_interval_was_lost_repeats_it_identically(tmp_path):
     assert_same(straight, tmp_path / "lost")
 
 
+def test_resuming_is_exact_on_highway_env_too(tmp_path):
+    small = {"scenario": "highway-fast-v0", "num_envs": 2, "steps": 48, "log_every": 12, "checkpoint_every": 12}
+    small |= {"evaluate_every": 0, "sac": SMALL["sac"] | {"learning_starts": 12}}
+    straight = train(tmp_path / "straight", **small)
+    broken = training.start(config(**small), tmp_path / "broken")
+    broken.train(lambda progress: setattr(broken, "stop_requested", progress.decisions >= 24))
+    broken.close()
+    resumed = training.resume(tmp_path / "broken")
+    assert resumed.decisions == 24
+    assert resumed.train()
+    resumed.close()
+    assert_same(straight, tmp_path / "broken")
+
+
 def test_the_saved_config_starts_the_same_run_again(tmp_path):
     first = train(tmp_path / "first", seed=5)
     again = training.start(training.load_config(Run(first).config, {}), tmp_path / "again")

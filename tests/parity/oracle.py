@@ -71,6 +71,7 @@ def compare(seeds: list[int], config: dict[str, Any], limit: int) -> dict[str, A
     """Drive both simulators with the same actions from the same seeds; `limit` decisions per seed at most."""
     import numpy as np
 
+    import experts.registry
     import sim
     from sim.config import resolve
     from sim.engine.lane_change import LaneChangeWorld
@@ -79,6 +80,7 @@ def compare(seeds: list[int], config: dict[str, Any], limit: int) -> dict[str, A
     resolved = resolve(LaneChangeConfig(), config)
     world = LaneChangeWorld(resolved, 1)
     env = sim.make("lane-change", "highway-env", config)
+    rule = experts.registry.make("rule", "lane-change")
     decisions, outcomes, continued = 0, {name.name.lower(): 0 for name in Outcome}, 0
     for seed in range(*seeds):
         rng = np.random.default_rng([seed, 1])
@@ -92,8 +94,7 @@ def compare(seeds: list[int], config: dict[str, Any], limit: int) -> dict[str, A
         if seed % 4 == 0 and seed == seeds[0]:
             assert np.array_equal(obs, world.obs[0]), "reset"
         for _ in range(limit):
-            legal = np.flatnonzero(world.masks[0])
-            action = _choose(rng, seed, legal)
+            action = _choose(rng, seed % 4, env, rule)
             obs, reward, ended, _, info = env.step(action)
             world.step(np.array([action]))
             decisions += 1
@@ -107,13 +108,17 @@ def compare(seeds: list[int], config: dict[str, Any], limit: int) -> dict[str, A
     return {"decisions": decisions, "outcomes": outcomes, "continued": continued, "mismatch": None}
 
 
-def _choose(rng: Any, seed: int, legal: Any) -> int:
-    """Three kinds of driver: any legal action; mostly braking with lane changes; creeping with rare lane changes."""
-    if seed % 3 == 0:
-        return int(rng.choice(legal))
-    weights = [0.02, 0.30, 0.18, 0.15, 0.35] if seed % 3 == 1 else [0.01, 0.40, 0.06, 0.13, 0.40]
-    action = int(rng.choice(5, p=weights))
-    return action if action in legal else 1
+def _choose(rng: Any, kind: int, env: Any, rule: Any) -> int:
+    """Drivers: any legal action; mostly braking with lane changes; the rule, which gets to the goal."""
+    from experts.provider import Context
+
+    legal = env.action_masks()
+    if kind == 0:
+        return int(rng.choice(legal.nonzero()[0]))
+    if kind == 1:
+        action = int(rng.choice(5, p=[0.02, 0.33, 0.15, 0.15, 0.35]))
+        return action if legal[action] else 1
+    return rule.decide([Context(legal, env.action_space, env.scene(), legal)])[0].action
 
 
 def _first_difference(env: Any, obs: Any, reward: float, ended: bool, world: Any) -> str | None:

@@ -56,15 +56,17 @@ def test_a_few_episodes_are_identical():
 
 @pytest.mark.slow
 def test_twenty_thousand_decisions_over_five_hundred_seeds_are_identical():
-    jobs = [{"seeds": [start, start + 50], "config": NEAR, "limit": 60} for start in range(0, 400, 50)]
-    jobs += [{"seeds": [400, 450], "config": {}, "limit": 30}, {"seeds": [450, 500], "config": CROWDED, "limit": 60}]
+    jobs = [{"seeds": [start, start + 55], "config": NEAR, "limit": 120} for start in range(0, 440, 55)]
+    jobs += [{"seeds": [440, 464], "config": {}, "limit": 120}, {"seeds": [464, 500], "config": CROWDED, "limit": 120}]
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(lambda job: oracle.run(**job), jobs))
     assert [result["mismatch"] for result in results] == [None] * len(jobs)
     total = sum(result["decisions"] for result in results)
-    crashes = sum(result["outcomes"]["crash"] for result in results)
-    print(f"{total:,} decisions over 500 seeds identical, {crashes} crashes among them")
+    crashes, successes = (sum(result["outcomes"][end] for result in results) for end in ("crash", "success"))
+    print(f"{total:,} decisions over 500 seeds identical; {crashes} crashes, {successes} successes among them")
+    assert total >= 20_000
     assert crashes > 100
+    assert successes > 100
 
 
 @pytest.mark.slow
