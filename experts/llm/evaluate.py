@@ -351,6 +351,7 @@ def _finite(value: Any) -> Any:
 
 def print_table(evaluation: Evaluation, write: Callable[[Any], None] | None = None) -> None:
     """The table on the terminal, or through `write` (given the rich renderable)."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
@@ -360,16 +361,24 @@ def print_table(evaluation: Evaluation, write: Callable[[Any], None] | None = No
         f" dropped: {evaluation.nothing_safe} with nothing safe, {evaluation.all_safe} with everything safe."
         " 95 % intervals. AUC 0.5 = no scene understanding."
     )
-    table = Table(title=title, caption=note)
-    for column in ("expert", "strict", "recov", "AUC", "L/I/R/F/S", "overridden", "vetoed", "p50 / p95"):
+    note += " L/I/R/F/S: actions chosen; over: against the utility analysis; veto: refused; ms: p50/p95."
+    table = Table(title=title, caption=note, box=SIMPLE, padding=(0, 1, 0, 0), title_style="bold")
+    table.title_justify = table.caption_justify = "left"
+    for column in ("expert", "strict", "recov", "AUC", "L/I/R/F/S", "over", "veto", "ms"):
         table.add_column(column, no_wrap=True)
     for row in evaluation.scores:
         counts = "/".join(str(count) for count in row.histogram.values())
-        latency = f"{row.latency_p50_s * 1e3:.1f} / {row.latency_p95_s * 1e3:.1f} ms"
+        latency = f"{row.latency_p50_s * 1e3:.0f}/{row.latency_p95_s * 1e3:.0f}"
         shares = (f"{row.overridden:.0%}", f"{row.vetoed:.0%}")
-        table.add_row(row.name, _show(row.strict), _show(row.recov), _show(row.auc), counts, *shares, latency)
+        recov = f"{row.recov.value:.2f}"
+        table.add_row(row.name, _show(row.strict), recov, _show(row.auc), counts, *shares, latency)
     (write or Console().print)(table)
 
 
 def _show(interval: Interval) -> str:
-    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+    return f"{interval.value:.2f} [{_short(interval.low)},{_short(interval.high)}]"
+
+
+def _short(share: float) -> str:
+    """.53 for 0.53, 1.0 for 1."""
+    return f"{share:.2f}".removeprefix("0") if share < 0.995 else "1.0"
