@@ -351,7 +351,6 @@ def _finite(value: Any) -> Any:
 
 def print_table(evaluation: Evaluation, write: Callable[[Any], None] | None = None) -> None:
     """The table on the terminal, or through `write` (given the rich renderable)."""
-    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
@@ -362,7 +361,7 @@ def print_table(evaluation: Evaluation, write: Callable[[Any], None] | None = No
         " 95 % intervals. AUC 0.5 = no scene understanding."
     )
     note += " L/I/R/F/S: actions chosen; over: against the utility analysis; veto: refused; ms: p50/p95."
-    table = Table(title=title, caption=note, box=SIMPLE, padding=(0, 1, 0, 0), title_style="bold")
+    table = Table(title=title, caption=note, box=None, pad_edge=False, title_style="bold")
     table.title_justify = table.caption_justify = "left"
     for column in ("expert", "strict", "recov", "AUC", "L/I/R/F/S", "over", "veto", "ms"):
         table.add_column(column, no_wrap=True)
