@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command is None:
         _parser().print_help()
         return 0
+    from lgdrl.runs import RunFailed
     from sim.errors import UsageError
 
     try:
@@ -29,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"lgdrl: {error}", file=sys.stderr)
         return 2
+    except RunFailed as error:
+        print(f"lgdrl: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("lgdrl: interrupted; what was saved can be continued", file=sys.stderr)
         return 130

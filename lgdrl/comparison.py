@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lgdrl.runs import Run, write_json, write_text
+from lgdrl.runs import Run, RunFailed, write_json, write_text
 from sim.config import deep_merge, dump_yaml, load_yaml, resolve, to_dict
 from sim.errors import UsageError
 
@@ -97,7 +97,8 @@ Report = Callable[[str, int, int], None]
 def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Report | None = None) -> list[Row]:
     """Run everything that is not finished yet; returns the table's rows and writes comparison.json, .md and plots.
 
-    Raises UsageError for bad arms before anything is started, KeyboardInterrupt after running arms were saved.
+    Raises UsageError for bad arms before anything is started, RunFailed when a run broke (the others are finished),
+    KeyboardInterrupt after running arms were saved.
     """
     from lgdrl.training import RunConfig
 
@@ -117,7 +118,7 @@ def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Re
     for name in config.references:
         if not _reference(out, name).exists():
             episodes = config.reference_episodes.get(name, config.episodes)
-            tasks.append((_drive_reference, (str(out), config.base, name, episodes, config.first_seed)))
+            tasks.append((drive_reference, (str(out), config.base, name, episodes, config.first_seed)))
     _run_all(tasks, jobs, report)
     rows = collect(config, out)
     write_json(out / "comparison.json", {"config": to_dict(config), "rows": [row.to_dict() for row in rows]})
@@ -144,8 +145,10 @@ def _claim(out: Path, config: CompareConfig) -> None:
 
 
 def _run_all(tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int, report: Report | None) -> None:
+    """Run all tasks; one that fails does not stop the others. Raises RunFailed at the end if any did."""
     if not tasks:
         return
+    failures: list[str] = []
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
         messages = manager.Queue()
@@ -158,11 +161,21 @@ def _run_all(tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: 
                         message = messages.get()
                         if report is not None:
                             report(*message)
-                    for future in done:
-                        future.result()
+                    failures += [future.result() for future in done if future.result()]
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+    if failures:
+        raise RunFailed(f"{len(failures)} of {len(tasks)} runs failed, the others are saved; first: {failures[0]}")
+
+
+def _contained(name: str, work: Callable[[], None]) -> str | None:
+    """Do the work of a run; what goes wrong becomes one line, so that other runs go on."""
+    try:
+        work()
+    except Exception as error:
+        return f"{name}: {type(error).__name__}: {error}".splitlines()[0]
+    return None
 
 
 _messages: Any = None
@@ -173,8 +186,12 @@ def _prepare_worker(messages: Any) -> None:
     _messages = messages
 
 
-def train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episodes: int, first_seed: int) -> None:
-    """One run from wherever it stands to its evaluation.json. Runs in a worker process."""
+def train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episodes: int, first_seed: int) -> str | None:
+    """One run from wherever it stands to its evaluation.json, in a worker process. Returns what failed, if anything."""
+    return _contained(name, lambda: _train_and_evaluate(folder, values, name, episodes, first_seed))
+
+
+def _train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episodes: int, first_seed: int) -> None:
     from lgdrl import training
 
     run = Run(folder)
@@ -207,8 +224,12 @@ def decisions_to(success: float, rows: Sequence[Mapping[str, Any]]) -> int | Non
     return None
 
 
+def drive_reference(out: str, base: Mapping[str, Any], name: str, episodes: int, first_seed: int) -> str | None:
+    """An expert through the same episodes, untrained, in a worker process. Returns what failed, if anything."""
+    return _contained(name, lambda: _drive_reference(out, base, name, episodes, first_seed))
+
+
 def _drive_reference(out: str, base: Mapping[str, Any], name: str, episodes: int, first_seed: int) -> None:
-    """An expert through the same episodes, untrained."""
     path = _reference(Path(out), name)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     import experts.registry as expert_registry

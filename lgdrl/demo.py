@@ -17,7 +17,7 @@ from rich.panel import Panel
 from lgdrl.comparison import CompareConfig, compare
 from lgdrl.display import comparison_progress, comparison_table
 from lgdrl.recording import record_episode
-from lgdrl.runs import Run
+from lgdrl.runs import Run, RunFailed
 from lgdrl.training import RunConfig, load_config
 from sim.errors import UsageError
 
@@ -90,6 +90,9 @@ def main() -> int:
     except UsageError as error:
         print(f"lgdrl demo: {error}", file=sys.stderr)
         return 2
+    except RunFailed as error:
+        print(f"lgdrl demo: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("lgdrl demo: interrupted; `make demo` continues where it was", file=sys.stderr)
         return 130

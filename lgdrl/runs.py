@@ -26,6 +26,11 @@ from typing import Any, BinaryIO
 
 from sim.errors import UsageError
 
+
+class RunFailed(RuntimeError):
+    """A run broke for a reason that is not the user's input. One line; exit code 1."""
+
+
 FINGERPRINTED = ("numpy", "torch", "stable-baselines3", "gymnasium", "highway-env", "numba", "openai", "lgdrl")
 
 

@@ -122,6 +122,12 @@ def test_compare_is_one_table_and_continues(tmp_path):
     assert lgdrl(*command).returncode == 0
     assert (tmp_path / "out" / "lgdrl" / "seed0" / "policy.zip").stat().st_mtime_ns == before
     assert_one_line(lgdrl(*[a if a != "600" else "700" for a in command]), "another comparison")
+    (tmp_path / "out" / "sac" / "seed0" / "evaluation.json").unlink()
+    (tmp_path / "out" / "sac" / "seed0" / "checkpoint.pt").write_bytes(b"broken")
+    failed = lgdrl(*command)
+    assert failed.returncode == 1
+    assert "1 of 1 runs failed" in failed.stderr
+    assert failed.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
