@@ -22,8 +22,10 @@ from lgdrl.training import RunConfig, load_config
 from sim.errors import UsageError
 
 STEPS = 30_000
+LABELS = 2_000
+"""For every guided method: labels are what a language model costs."""
 LLM_STEPS = 4_000
-LLM_CALLS = 600
+LLM_LABELS = 600
 PUBLISHED_SEED = 0
 
 
@@ -40,7 +42,7 @@ def demo(folder: Path) -> None:
         references=("rule", "search", "thresholds", "idm", "slower", "idle", "random"),
         reference_episodes={"search": 30},
     )
-    config.arms["dagger"]["strategy_options"] = {"labels": 8_000 if guide == "rule" else LLM_CALLS}
+    config.arms["dagger"]["strategy_options"] = {"labels": base["label_budget"]}
     with comparison_progress(console) as report:
         rows = compare(config, folder, 2, report)
     console.print(comparison_table(rows))
@@ -55,8 +57,8 @@ def _guide() -> tuple[dict, str]:
     """Overrides of the run config, and the name of the guide."""
     shared = {"evaluate_every": 5000, "evaluate_episodes": 100, "log_every": 1000}
     if not (os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY")):
-        return shared | {"expert": "rule", "steps": STEPS}, "rule"
-    budget = {"label_budget": LLM_CALLS, "steps": LLM_STEPS, "num_envs": 8, "evaluate_every": 1000, "log_every": 200}
+        return shared | {"expert": "rule", "steps": STEPS, "label_budget": LABELS}, "rule"
+    budget = {"label_budget": LLM_LABELS, "steps": LLM_STEPS, "num_envs": 8, "evaluate_every": 1000, "log_every": 200}
     return shared | budget | {"expert": "llm"}, "llm"
 
 
@@ -65,9 +67,10 @@ def _story(guide: str) -> str:
         "Task: reach the rightmost of 4 dense lanes within 500 m, from the leftmost (the published LGDRL scenario).\n"
     )
     if guide == "llm":
-        return f"{task}Guide: the language model at your endpoint, at most {LLM_CALLS} labels per run."
+        return f"{task}Guide: the language model at your endpoint; each method may ask for {LLM_LABELS} labels."
     return (
         f"{task}Guide: a tuned [bold]rule[/bold] stands in for the language model, because no endpoint is set.\n"
+        f"Each method may ask it for {LABELS:,} labels; then it drives alone, on 1,000 new layouts.\n"
         "Set OPENAI_BASE_URL and OPENAI_API_KEY to be guided by that model instead."
     )
 
