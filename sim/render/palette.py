@@ -6,6 +6,7 @@ blue carries ego against traffic. Nothing is said by hue alone: a crash is also 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 Colour = tuple[int, int, int]
@@ -16,6 +17,7 @@ def rgb(code: str) -> Colour:
     return int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)
 
 
+@functools.lru_cache(4096)
 def mix(a: Colour, b: Colour, share: float) -> Colour:
     """`a` with `share` in [0, 1] of `b`."""
     return tuple(round(p + (q - p) * share) for p, q in zip(a, b, strict=True))  # type: ignore[return-value]

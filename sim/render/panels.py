@@ -23,6 +23,10 @@ def gap_text(front: Neighbour) -> str:
     return f"{words} · TTC {front.ttc:.1f} s" if front.ttc < TTC_SHOWN else words
 
 
+def remaining_text(metres: float) -> str:
+    return f"{metres:.0f} m" if metres >= 0.5 else "passed"
+
+
 def manoeuvre(scene: Scene) -> str:
     """What the ego is seen to be doing, where nobody tells which action was taken."""
     ego = scene.ego
@@ -75,7 +79,7 @@ class Panels:
         elif front is None and scene.num_lanes > 1:
             fields.append(("AHEAD", "free", theme.muted, 138))
         if scene.goal is not None and scene.goal.remaining is not None:
-            goal = f"{scene.goal.remaining:.0f} m"
+            goal = remaining_text(scene.goal.remaining)
             if scene.goal.lane is not None:
                 goal += f" · lane {scene.goal.lane + 1}"
             fields.append(("GOAL", goal, mix(theme.goal, theme.ink, 0.25), 116))

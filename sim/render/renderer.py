@@ -17,7 +17,7 @@ from sim.render import vehicles
 from sim.render.camera import Camera, aim
 from sim.render.overlay import Overlay
 from sim.render.palette import THEMES, Colour, Theme, mix
-from sim.render.panels import BOTTOM, TOP, TTC_WARNING, Panels, gap_text, speed_share, top_speed
+from sim.render.panels import BOTTOM, TOP, TTC_WARNING, Panels, gap_text, remaining_text, speed_share, top_speed
 from sim.render.road import Polyline, RoadMap
 from sim.render.text import Typist
 from sim.scene import Neighbour, Scene
@@ -56,7 +56,7 @@ class SceneRenderer:
                 raise unknown("theme", theme, THEMES)
             theme = THEMES[theme]
         self.size, self.theme = (int(width), int(height)), theme
-        self.scale = min(max(min(width / 1100, height / 320), 0.55), 2.5)
+        self.scale = min(max(min(width / 1100, height / 320), 0.72), 2.5)
         self.camera: Camera | None = None
         self._typist = Typist()
         self._panels = Panels(theme, self._typist, self.scale)
@@ -68,6 +68,9 @@ class SceneRenderer:
         self._last: Scene | None = None
         self._layer: tuple[object, pygame.Surface] | None = None
         self._visible: list[tuple[int, float, float]] = []  # lane, from, to (m)
+        self._paint: list = []  # polygons of the markings, pixels
+        self._here: tuple[int, float, np.ndarray] | None = None  # the ego on the map
+        self._finish: tuple[np.ndarray, np.ndarray, float, float] | None = None
         self._canvas, self._origin, self._zoom = self._large, np.zeros(2), 1.0
         self._window = self._open() if window else None
         self._clock = pygame.time.Clock()
@@ -178,6 +181,8 @@ class SceneRenderer:
         while self._trail and scene.time - self._trail[0][0] > TRAIL_TIME:
             self._trail.popleft()
         self._last = scene
+        self._here = self._road.lane_at(scene.ego.x, scene.ego.y, scene.ego.heading)
+        self._finish = self._find_finish(scene)
 
     # -- the world -----------------------------------------------------------------------------------------------------
 
@@ -195,9 +200,10 @@ class SceneRenderer:
         self._ground(scene)
         self._draw_goal(scene)
         self._draw_trail(scene)
-        self._markings()
+        for line in self._paint:
+            pygame.draw.polygon(self._canvas, self.theme.marking, line)
         self._draw_target(scene)
-        self._draw_finish(scene)
+        self._draw_finish()
         self._draw_gap(scene)
         self._draw_vehicles(scene, overlay)
         target = self._picture.subsurface((0, first, width, last - first))
@@ -224,7 +230,7 @@ class SceneRenderer:
             pygame.draw.polygon(self._canvas, colour, self._points(world))
 
     def _ground(self, scene: Scene) -> None:
-        """Ground, shoulders and asphalt; kept while the camera stands still."""
+        """Ground, shoulders and asphalt, and what to paint on them later; all kept while the camera stands still."""
         camera = self.camera
         key = (camera, self._canvas.get_size())
         if self._layer is not None and self._layer[0] == key:
@@ -233,10 +239,7 @@ class SceneRenderer:
         assert camera is not None
         theme, road = self.theme, self._road
         self._canvas.fill(theme.ground)
-        self._visible = []
-        for index, lane in enumerate(road.lanes):
-            if (span := lane.near(camera.x, camera.y, camera.radius + 6.0)) is not None:
-                self._visible.append((index, *span))
+        self._visible = road.visible(camera.x, camera.y, camera.radius + 6.0)
         if road.is_lot:
             self._lot(scene)
         else:
@@ -245,7 +248,8 @@ class SceneRenderer:
             for colour, extra in ((theme.shoulder, SHOULDER), (theme.asphalt, 0.06)):
                 for index, start, end in self._visible:
                     half = road.widths[index] / 2 + extra
-                    self._fill(colour, road.lanes[index].strip(-half, half, start, end))
+                    self._fill(colour, road.surface(index, half, start, end))
+        self._paint = self._markings()
         if not road.is_corridor:
             self._layer = (key, self._canvas.copy())
 
@@ -272,20 +276,22 @@ class SceneRenderer:
                 self.theme.tick, np.array([(x - 0.08, y), (x + 0.08, y), (x + 0.08, y + long), (x - 0.08, y + long)])
             )
 
-    def _markings(self) -> None:
+    def _markings(self) -> list:
+        """All painted lines in view, as polygons in pixels of the canvas."""
         half = max(LINE, 1.3 * SUPER / self._zoom) / 2
         road = self._road
         spans = {index: (start, end) for index, start, end in self._visible}
+        paint: list = []
         for border in road.borders:
             if border.lane not in spans:
                 continue
             start, end = spans[border.lane]
             if border.broken:
-                for corners in self._points(road.dashes(border, start, end, half)):
-                    pygame.draw.polygon(self._canvas, self.theme.marking, corners)
+                paint += self._points(road.dashes(border, start, end, half))
             else:
-                lane = road.lanes[border.lane]
-                self._fill(self.theme.marking, lane.strip(border.offset - half, border.offset + half, start, end))
+                low, high = border.offset - half, border.offset + half
+                paint.append(self._points(road.strip(border.lane, low, high, start, end)))
+        return paint
 
     # -- the ego's plans and past --------------------------------------------------------------------------------------
 
@@ -294,10 +300,9 @@ class SceneRenderer:
         ego = scene.ego
         if not 0 <= lane < scene.num_lanes:
             return None
-        here = self._road.lane_at(ego.x, ego.y, ego.heading)
-        if here is None:
+        if self._here is None:
             return None
-        tangent = here[2]
+        tangent = self._here[2]
         normal = np.array([-tangent[1], tangent[0]])
         start = np.array([ego.x, ego.y]) + normal * (scene.lane_centers[lane] - ego.d)
         heading = math.atan2(tangent[1], tangent[0])
@@ -317,7 +322,7 @@ class SceneRenderer:
         if goal is None or goal.lane is None or scene.num_lanes < 2:
             return
         behind = 60.0 if self._road.is_corridor else 0.0
-        ahead = 200.0 if goal.remaining is None else min(max(goal.remaining, 0.0), 200.0)
+        ahead = 200.0 if goal.remaining is None else min(max(goal.remaining, -behind), 200.0)
         path = self._lane_path(scene, goal.lane, ahead, behind)
         if path is not None and path.length > 0.1:
             half = scene.lane_width / 2
@@ -333,41 +338,41 @@ class SceneRenderer:
         fits = (np.abs(middles[:, 0] - goal.s) < 0.5) & (np.abs(distance - goal.remaining) < 0.1)
         return np.flatnonzero(fits).tolist()
 
-    def _finish(self, scene: Scene) -> tuple[np.ndarray, np.ndarray] | None:
-        """Point and right-hand normal where the ego's lane meets the goal, if the way there is certain."""
+    def _find_finish(self, scene: Scene) -> tuple[np.ndarray, np.ndarray, float, float] | None:
+        """Where the ego's lane meets the goal: point, right-hand normal, offsets of the road's edges.
+
+        None if the way there is not certain.
+        """
         goal = scene.goal
         if goal is None or goal.s is None or goal.remaining is None or self._road.is_lot:
             return None
-        path = self._lane_path(scene, scene.ego.lane, goal.remaining)
-        if path is None or path.length < goal.remaining - 1.0:
+        if goal.remaining > 0.0:
+            path = self._lane_path(scene, scene.ego.lane, goal.remaining)
+            if path is None or path.length < goal.remaining - 1.0:
+                return None
+            point, normal = path.points[-1], path.normals[-1]
+        elif self._here is not None and self._road.is_corridor:  # passed
+            along = self._here[2]
+            point = np.array([scene.ego.x, scene.ego.y]) + goal.remaining * along
+            normal = np.array([-along[1], along[0]])
+        else:
             return None
-        return path.points[-1], path.normals[-1]
+        return point, normal, *self._road.cross_section(point[0], point[1], normal)
 
-    def _draw_finish(self, scene: Scene) -> None:
+    def _draw_finish(self) -> None:
         """A chequered line across the road."""
-        finish = self._finish(scene)
-        if finish is None:
+        if self._finish is None:
             return
-        point, normal = finish
+        point, normal, low, high = self._finish
         along = np.array([normal[1], -normal[0]])
-        low, high = self._road.cross_section(point[0], point[1], normal)
         count = max(round((high - low) / 0.8), 1)
-        edges = np.linspace(low, high, count + 1)
+        edges = point + np.linspace(low, high, count + 1)[:, None] * normal
         for column in range(2):
-            for row in range(count):
+            a, b = 0.8 * (column - 1) * along, 0.8 * column * along
+            cells = np.stack([edges[:-1] + a, edges[:-1] + b, edges[1:] + b, edges[1:] + a], axis=1)
+            for row, cell in enumerate(self._points(cells)):
                 colour = self.theme.glass if (row + column) % 2 else (255, 255, 255)
-                a, b = point + normal * edges[row], point + normal * edges[row + 1]
-                self._fill(
-                    colour,
-                    np.array(
-                        [
-                            a + along * 0.8 * (column - 1),
-                            a + along * 0.8 * column,
-                            b + along * 0.8 * column,
-                            b + along * 0.8 * (column - 1),
-                        ]
-                    ),
-                )
+                pygame.draw.polygon(self._canvas, colour, cell)
 
     def _draw_trail(self, scene: Scene) -> None:
         """Where the ego came from, fading."""
@@ -427,11 +432,10 @@ class SceneRenderer:
         heading = float(cars.heading[index])
         if math.cos(heading - ego.heading) < 0.94:
             return None
-        nose = np.array([ego.x, ego.y]) + ego.length / 2 * np.array([math.cos(ego.heading), math.sin(ego.heading)])
-        tail = np.array([cars.x[index], cars.y[index]]) - float(cars.length[index]) / 2 * np.array(
-            [math.cos(heading), math.sin(heading)]
-        )
-        return np.stack([nose, tail])
+        along = np.array([math.cos(heading), math.sin(heading)])
+        tail = np.array([cars.x[index], cars.y[index]]) - cars.length[index] / 2 * along
+        to_ego = float((tail - (ego.x, ego.y)) @ along) - ego.length / 2
+        return np.stack([tail - max(to_ego, 0.0) * along, tail]) if to_ego > 0.5 else None
 
     def _draw_gap(self, scene: Scene) -> None:
         """A dimension line from bumper to bumper."""
@@ -480,16 +484,11 @@ class SceneRenderer:
         return bodies
 
     def _draw_vehicles(self, scene: Scene, overlay: Overlay | None) -> None:
-        placed = []
-        for body in self._bodies(scene, overlay):
-            world, rows = vehicles.place(body)
-            placed.append((body, self._points(world), rows))
-        shift = (vehicles.SHADOW_SHIFT[0] * self._zoom, vehicles.SHADOW_SHIFT[1] * self._zoom)
-        for body, points, rows in placed:
-            if not body.obstacle:
-                pygame.draw.polygon(self._canvas, self.theme.shadow, vehicles.shadow(self.theme, points, rows, shift))
-        for body, points, rows in placed:
-            vehicles.draw(self._canvas, self.theme, body, points, rows)
+        placed = vehicles.place(self._bodies(scene, overlay), self._origin, self._zoom)
+        for body in placed:
+            vehicles.draw_shadow(self._canvas, self.theme, body, self._zoom)
+        for body in placed:
+            vehicles.draw(self._canvas, self.theme, body)
 
     # -- words in the world --------------------------------------------------------------------------------------------
 
@@ -518,12 +517,10 @@ class SceneRenderer:
             if 0 < middle[0] < width and view_top < middle[1] < view_top + height:
                 colour = theme.brake if front.ttc < TTC_WARNING else theme.ink
                 self._pill(gap_text(front), middle[0], middle[1], colour, theme.panel, math.dist(a, b) - 6)
-        finish = self._finish(scene)
-        if finish is not None and scene.goal is not None and scene.goal.remaining is not None:
-            point, normal = finish
-            low, _ = self._road.cross_section(point[0], point[1], normal)
+        if self._finish is not None and scene.goal is not None and scene.goal.remaining is not None:
+            point, normal, low, _ = self._finish
             x, y = camera.project(point + normal * (low - SHOULDER))
-            words = f"{scene.goal.remaining:.0f} m"
+            words = remaining_text(scene.goal.remaining)
             if 0 <= x < width and view_top <= y < view_top + height:
                 y = max(y - self._panels.px(11), view_top + self._panels.px(10))
                 self._pill(f"Finish · {words}", x, y, theme.panel, theme.goal)

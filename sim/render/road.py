@@ -16,17 +16,21 @@ DASH, DASH_PERIOD = 3.0, 9.0
 """Metres of paint and of paint plus gap of a broken line."""
 JOIN = 0.6
 """Metres between the end of one lane and the start of the next that still continue each other."""
+SEAM = 0.4
+"""Metres by which the ground of lanes overlaps."""
 LOT_SPOT = 20.0
 """Metres: a map whose lanes are all shorter is a parking lot."""
 
 
 @dataclass(frozen=True)
 class Polyline:
-    """A path: points (P, 2), unit right-hand normals (P, 2) and arc length (P,)."""
+    """A path: points (P, 2), unit right-hand normals (P, 2), arc length (P,); length and tangent of its pieces."""
 
     points: np.ndarray
     normals: np.ndarray
     along: np.ndarray
+    steps: np.ndarray
+    tangents: np.ndarray
 
     @classmethod
     def through(cls, points: np.ndarray) -> Polyline:
@@ -42,7 +46,7 @@ class Polyline:
         at_vertex = np.concatenate([tangent[:1], tangent[:-1] + tangent[1:], tangent[-1:]])
         at_vertex /= np.maximum(np.hypot(at_vertex[:, 0], at_vertex[:, 1]), 1e-9)[:, None]
         normals = np.stack([-at_vertex[:, 1], at_vertex[:, 0]], axis=1)
-        return cls(points, normals, np.concatenate([[0.0], np.cumsum(length)]))
+        return cls(points, normals, np.concatenate([[0.0], np.cumsum(length)]), length, tangent)
 
     @property
     def length(self) -> float:
@@ -65,10 +69,8 @@ class Polyline:
 
     def near(self, x: float, y: float, radius: float) -> tuple[float, float] | None:
         """Arc lengths that enclose all of the path within a circle, or None."""
-        start, end = self.points[:-1], self.points[1:]
-        length = np.diff(self.along)
-        tangent = (end - start) / length[:, None]
-        to_centre = np.array([x, y]) - start
+        length, tangent = self.steps, self.tangents
+        to_centre = np.array([x, y]) - self.points[:-1]
         foot = (to_centre * tangent).sum(1)
         beside = to_centre[:, 0] * tangent[:, 1] - to_centre[:, 1] * tangent[:, 0]
         half = radius**2 - beside**2
@@ -81,9 +83,7 @@ class Polyline:
 
     def project(self, x: float, y: float) -> tuple[float, float, np.ndarray]:
         """Arc length of the nearest point, distance to it, and the tangent (2,) there."""
-        start, end = self.points[:-1], self.points[1:]
-        length = np.diff(self.along)
-        tangent = (end - start) / length[:, None]
+        start, length, tangent = self.points[:-1], self.steps, self.tangents
         foot = np.clip(((np.array([x, y]) - start) * tangent).sum(1), 0.0, length)
         nearest = start + foot[:, None] * tangent
         distance = np.hypot(nearest[:, 0] - x, nearest[:, 1] - y)
@@ -110,6 +110,8 @@ class RoadMap:
     def __init__(self, shapes: Sequence[LaneShape]) -> None:
         self.widths = [shape.width for shape in shapes]
         self.lanes = [Polyline.through(shape.center) for shape in shapes]
+        self.boxes = [(*lane.points.min(0).tolist(), *lane.points.max(0).tolist()) for lane in self.lanes]
+        self._outlines: dict[tuple, np.ndarray] = {}
         self.borders = list(self._borders(shapes))
         self.low = np.min([lane.points.min(0) - width / 2 for lane, width in self._pairs()], axis=0, initial=np.inf)
         self.high = np.max([lane.points.max(0) + width / 2 for lane, width in self._pairs()], axis=0, initial=-np.inf)
@@ -137,6 +139,44 @@ class RoadMap:
                         found[key] = Border(index, offset, kind == "broken", phase)
         return list(found.values())
 
+    def _misses(self, index: int, x: float, y: float, reach: float) -> bool:
+        """Is a lane's centre line surely farther than `reach` from a point?"""
+        x0, y0, x1, y1 = self.boxes[index]
+        return x < x0 - reach or x > x1 + reach or y < y0 - reach or y > y1 + reach
+
+    def visible(self, x: float, y: float, radius: float) -> list[tuple[int, float, float]]:
+        """Lanes that may show within a circle: index and arc lengths. Short ones are taken whole."""
+        found = []
+        for index, lane in enumerate(self.lanes):
+            if self._misses(index, x, y, radius):
+                continue
+            if lane.length < 4 * radius:
+                found.append((index, 0.0, lane.length))
+            elif (span := lane.near(x, y, radius)) is not None:
+                found.append((index, *span))
+        return found
+
+    def surface(self, index: int, half: float, start: float, end: float) -> np.ndarray:
+        """Outline of a lane's ground, a little longer than the lane, so that no seam shows where lanes meet."""
+        outline = self.strip(index, -half, half, start, end).copy()
+        first, last = self.lanes[index].tangents[[0, -1]]
+        middle = len(outline) // 2
+        outline[[0, -1]] -= SEAM * first
+        outline[[middle - 1, middle]] += SEAM * last
+        return outline
+
+    def strip(self, index: int, low: float, high: float, start: float, end: float) -> np.ndarray:
+        """`Polyline.strip` of a lane; that of a whole lane is kept."""
+        lane = self.lanes[index]
+        if start > 0.0 or end < lane.length:
+            return lane.strip(low, high, start, end)
+        key = (index, low, high)
+        if key not in self._outlines:
+            if len(self._outlines) > 2000:
+                self._outlines.clear()
+            self._outlines[key] = lane.strip(low, high, start, end)
+        return self._outlines[key]
+
     def dashes(self, border: Border, start: float, end: float, half_width: float) -> np.ndarray:
         """Corners (N, 4, 2) of the dashes of a broken line between two arc lengths."""
         first = np.floor((start + border.phase) / DASH_PERIOD)
@@ -156,6 +196,8 @@ class RoadMap:
         direction = np.array([np.cos(heading), np.sin(heading)])
         best: tuple[float, int, float, np.ndarray] | None = None
         for index, (lane, width) in enumerate(self._pairs()):
+            if self._misses(index, x, y, width / 2 + 0.5):
+                continue
             s, distance, tangent = lane.project(x, y)
             aligned = float(tangent @ direction)
             cost = distance + 2.0 * (1.0 - aligned)
@@ -191,7 +233,9 @@ class RoadMap:
         """Offsets along `normal` of the left and right edge of the parallel lanes that touch at a point."""
         spans = []
         tangent = np.array([normal[1], -normal[0]])
-        for lane, width in self._pairs():
+        for index, (lane, width) in enumerate(self._pairs()):
+            if self._misses(index, x, y, 60.0):
+                continue
             s, _, direction = lane.project(x, y)
             point, _ = lane.at(np.array([s]))
             away = point[0] - (x, y)
