@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lgdrl import __version__
 
@@ -20,21 +20,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command is None:
         _parser().print_help()
         return 0
+
+    def run() -> int | None:
+        from lgdrl import commands
+
+        return getattr(commands, arguments.run)(arguments)
+
+    return guarded("lgdrl", run)
+
+
+def guarded(program: str, run: Callable[[], int | None]) -> int:
+    """The exit code of `run`; what it raises on purpose becomes one line on stderr."""
     from lgdrl.runs import RunFailed
     from sim.errors import UsageError
 
     try:
-        from lgdrl import commands
-
-        return getattr(commands, arguments.run)(arguments) or 0
-    except UsageError as error:
-        print(f"lgdrl: {error}", file=sys.stderr)
-        return 2
-    except RunFailed as error:
-        print(f"lgdrl: {error}", file=sys.stderr)
-        return 1
+        return run() or 0
+    except (UsageError, RunFailed) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        print("lgdrl: interrupted; what was saved can be continued", file=sys.stderr)
+        print(f"{program}: interrupted; what was saved can be continued", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0

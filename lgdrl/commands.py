@@ -68,7 +68,7 @@ def _run_overrides(arguments: Namespace) -> dict[str, Any]:
 def _introduction(config: Any, folder: Path, decisions: int) -> str:
     from lgdrl.guidance.registry import get
 
-    guided = get(config.strategy).name != "sac"
+    guided = get(config.strategy).needs_expert
     guide = f", guided by [bold]{config.expert}[/bold]" if guided else ""
     where = f"from decision {decisions:,}" if decisions else "from the start"
     return (

@@ -14,12 +14,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.panel import Panel
 
+from lgdrl.cli import guarded
 from lgdrl.comparison import CompareConfig, compare
 from lgdrl.display import comparison_progress, comparison_table
 from lgdrl.recording import record_episode
-from lgdrl.runs import Run, RunFailed
+from lgdrl.runs import Run
 from lgdrl.training import RunConfig, load_config
-from sim.errors import UsageError
 
 STEPS = 30_000
 LABELS = 2_000
@@ -88,18 +88,8 @@ def _video_name() -> str:
 
 
 def main() -> int:
-    try:
-        demo(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/demo"))
-    except UsageError as error:
-        print(f"lgdrl demo: {error}", file=sys.stderr)
-        return 2
-    except RunFailed as error:
-        print(f"lgdrl demo: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("lgdrl demo: interrupted; `make demo` continues where it was", file=sys.stderr)
-        return 130
-    return 0
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/demo")
+    return guarded("lgdrl demo", lambda: demo(folder))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch.utils.tensorboard import SummaryWriter
 
 import experts.registry as expert_registry
@@ -72,6 +71,8 @@ class RunConfig:
     def resolved(self) -> RunConfig:
         """This config with scenario, backend and strategy options checked and written out in full."""
         scenario = sim.get(self.scenario)
+        if scenario.actions == "continuous":
+            raise UsageError(f"scenario {self.scenario!r} has continuous actions: this trainer needs discrete ones")
         backend, _ = scenario.backend(self.backend)
         method = method_registry.get(self.strategy)
         return dataclasses.replace(
@@ -121,7 +122,7 @@ class Trainer:
         world_seed, learner_seed, strategy_seed, expert_seed = np.random.SeedSequence(config.seed).spawn(4)
         method = method_registry.get(config.strategy)
         self.worlds = make_worlds(config, config.num_envs, _integer(world_seed))
-        setting = Setting(config.steps, _num_actions(self.worlds), config.label_budget, strategy_seed)
+        setting = Setting(config.steps, config.label_budget, strategy_seed)
         strategy = method.build(resolve(method.defaults, config.strategy_options, "strategy_options"), setting)
         self.desk: ExpertDesk | None = None
         if strategy.needs_expert:
@@ -139,6 +140,8 @@ class Trainer:
         self._test_worlds: DrivingVecEnv | None = None
         if run.checkpoint.exists():
             self._restore()
+        elif self.desk is not None and self.desk.log is not None:
+            self.desk.log.truncate(0)
         self.metrics.truncate(self.decisions)
         self._board = SummaryWriter(str(run.folder / "tensorboard"), purge_step=self.decisions)
 
@@ -260,7 +263,7 @@ class Trainer:
 def start(config: RunConfig, folder: Path | str, provider: PolicyProvider | None = None) -> Trainer:
     """Check the config, create the run folder, build the trainer."""
     config = config.resolved()
-    if provider is None and method_registry.get(config.strategy).name != "sac":
+    if provider is None and method_registry.get(config.strategy).needs_expert:
         _check_expert(config)
     return Trainer(Run.create(folder, dump_yaml(to_dict(config))), config, provider)
 
@@ -316,12 +319,6 @@ def stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def _num_actions(worlds: DrivingVecEnv) -> int:
-    if not isinstance(worlds.action_space, spaces.Discrete):
-        raise UsageError(f"scenario {worlds.scenario!r} has continuous actions: this trainer needs discrete ones")
-    return int(worlds.action_space.n)
 
 
 def _crossed(before: int, now: int, every: int) -> bool:

@@ -17,7 +17,6 @@ small costs for a commanded lane change and for a bumper time-to-collision under
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Literal
 
 import numpy as np
@@ -48,15 +47,6 @@ TTC_WARNING = 4.0
 """Seconds; the published expert keeps more than this."""
 NUM_NEIGHBOURS = 6
 OBSERVATION_SIZE = 5 + 4 * NUM_NEIGHBOURS
-
-
-class Outcome(IntEnum):
-    """How an episode ended. MISSED: past the goal line in another lane, or out of time."""
-
-    RUNNING = 0
-    SUCCESS = 1
-    CRASH = 2
-    MISSED = 3
 
 
 @dataclass(frozen=True)

@@ -17,4 +17,4 @@ def build(config: NoGuidance, setting: Setting) -> Strategy:
     return Strategy()
 
 
-METHOD = Method("sac", "plain discrete SAC, no expert", NoGuidance(), build)
+METHOD = Method("sac", "plain discrete SAC, no expert", NoGuidance(), build, needs_expert=False)

@@ -32,7 +32,7 @@ class LGDRLConfig:
     guide_batch: int = 128  # labelled states per update
     episodes: EpisodeGateConfig = field(default_factory=EpisodeGateConfig)
     gate: StepGateConfig = field(default_factory=StepGateConfig)
-    label_share: float | None = None  # of the decisions in guided episodes; a firing gate asks in any case.
+    label_share: float | None = None  # of the decisions in guided episodes; gate `unsafe` also asks where it fires.
     # None: all of them, or, under a label budget, as many as make it last: late labels are from better states
 
     def __post_init__(self) -> None:

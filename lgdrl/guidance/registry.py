@@ -20,7 +20,6 @@ class Setting:
     """What a strategy may know of the run that it takes part in."""
 
     total_decisions: int
-    num_actions: int
     label_budget: int | None
     """Most labels in the run; None: no limit."""
     seed: np.random.SeedSequence
@@ -36,6 +35,7 @@ class Method:
     defaults: Any
     build: Callable[[Any, Setting], Strategy]
     """(resolved config, setting) -> strategy"""
+    needs_expert: bool = True
 
 
 def available() -> dict[str, EntryPoint]:

@@ -22,7 +22,8 @@ from sim.engine import physics
 from sim.engine.rng import next_double
 from sim.engine.world import World
 from sim.env import EpisodeSummary
-from sim.lane_change import LaneChangeConfig, Outcome
+from sim.lane_change import LaneChangeConfig
+from sim.outcome import Outcome
 from sim.scene import Ego, Goal, LaneShape, Scene, Vehicles
 
 WORLD = np.dtype(

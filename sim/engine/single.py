@@ -12,7 +12,7 @@ from gymnasium import spaces
 from sim.engine.world import World
 from sim.env import Branches, DrivingEnv
 from sim.errors import UsageError
-from sim.lane_change import Outcome
+from sim.outcome import Outcome
 from sim.scene import Scene
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from sim.engine.rng import seeded_stream
 from sim.env import Branches, EpisodeSummary
 from sim.errors import UsageError
-from sim.lane_change import Outcome
+from sim.outcome import Outcome
 from sim.scene import Scene
 
 PARALLEL_FROM = 256

@@ -22,7 +22,8 @@ from sim.highway.env import HighwayDrivingEnv
 from sim.highway.families import Family
 from sim.highway.vec import DrivingEnvs
 from sim.highway.worlds import construct
-from sim.lane_change import LaneChangeConfig, Outcome
+from sim.lane_change import LaneChangeConfig
+from sim.outcome import Outcome
 from sim.scene import Goal
 
 if TYPE_CHECKING:

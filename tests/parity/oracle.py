@@ -75,7 +75,8 @@ def compare(seeds: list[int], config: dict[str, Any], limit: int) -> dict[str, A
     import sim
     from sim.config import resolve
     from sim.engine.lane_change import LaneChangeWorld
-    from sim.lane_change import LaneChangeConfig, Outcome
+    from sim.lane_change import LaneChangeConfig
+    from sim.outcome import Outcome
 
     resolved = resolve(LaneChangeConfig(), config)
     world = LaneChangeWorld(resolved, 1)
@@ -126,7 +127,7 @@ def _first_difference(env: Any, obs: Any, reward: float, ended: bool, world: Any
     import numpy as np
 
     from sim.engine import lane_change as engine
-    from sim.lane_change import Outcome
+    from sim.outcome import Outcome
 
     inner = env.inner
     ego, w, cars = inner.vehicle, world.state.worlds[0], world.state.cars[0]

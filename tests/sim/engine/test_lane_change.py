@@ -22,7 +22,8 @@ from sim.engine import world as world_module
 from sim.engine.lane_change import LaneChangeWorld
 from sim.engine.rng import next_double, seeded_stream
 from sim.errors import UsageError
-from sim.lane_change import LaneChangeConfig, Outcome, draw_traffic
+from sim.lane_change import LaneChangeConfig, draw_traffic
+from sim.outcome import Outcome
 
 PUBLISHED = Path(__file__).parents[2] / "data" / "published_episode.csv"
 
