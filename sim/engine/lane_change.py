@@ -14,12 +14,13 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium import spaces
 from numba import njit, prange
 
 from sim import lane_change as task
 from sim.actions import NUM_ACTIONS, MetaAction
 from sim.engine import physics
-from sim.engine.rng import next_double
+from sim.engine.rng import STREAM, next_double
 from sim.engine.world import World
 from sim.env import EpisodeSummary
 from sim.lane_change import LaneChangeConfig
@@ -50,7 +51,7 @@ WORLD = np.dtype(
         ("steps", "i8"),
         ("lane_changes", "i8"),
         ("outcome", "i8"),
-        ("stream", "u8", 4),
+        ("stream", "u8", STREAM),
     ],
     align=True,
 )
@@ -78,7 +79,7 @@ class State(NamedTuple):
 
     @property
     def stream(self) -> np.ndarray:
-        """uint64 (N, 4): PCG64 stream of each world."""
+        """uint64 (N, STREAM): PCG64 stream of each world."""
         return self.worlds["stream"]
 
 
@@ -288,7 +289,7 @@ def _ego_act(w, p, set_points, action):
         w.speed_index = min(max(index, 0), set_points.size - 1)
         w.target_speed = set_points[w.speed_index]
     lateral = w.y - w.target_lane * physics.LANE_WIDTH
-    w.steering = physics.steering_to_lane(lateral, w.heading, w.speed, task.KP_LATERAL, task.KP_HEADING)
+    w.steering = physics.steering_to(lateral, 0.0, w.heading, w.speed, task.KP_LATERAL, task.KP_HEADING)
     w.acceleration = task.KP_SPEED * (w.target_speed - w.speed)
 
 
@@ -363,9 +364,23 @@ def _collide_with(w, cars, c, reach):
     dx, dy = cars[X, c] - w.x, cars[Y, c] - w.y
     if math.sqrt(dx * dx + dy * dy) > reach:
         return False
-    vx, vy = w.speed * math.cos(w.heading), w.speed * math.sin(w.heading)
+    cosine, sine = math.cos(w.heading), math.sin(w.heading)
     now, soon, push_x, push_y = physics.rectangles_collide(
-        w.x, w.y, w.heading, vx, vy, cars[X, c], cars[Y, c], 0.0, cars[V, c], 0.0, DT
+        w.x,
+        w.y,
+        cosine,
+        sine,
+        w.speed * cosine,
+        w.speed * sine,
+        cars[X, c],
+        cars[Y, c],
+        1.0,
+        0.0,
+        cars[V, c],
+        0.0,
+        physics.LENGTH / 2,
+        physics.WIDTH / 2,
+        DT,
     )
     if soon:
         w.push_x, w.push_y, w.pushed = push_x / 2, push_y / 2, 1
@@ -562,7 +577,7 @@ class LaneChangeWorld(World):
     """N lane-change worlds in one process."""
 
     num_actions = NUM_ACTIONS
-    observation_size = task.OBSERVATION_SIZE
+    observation_space = spaces.Box(-1.0, 1.0, (task.OBSERVATION_SIZE,), np.float32)
     state: State
 
     def __init__(self, config: LaneChangeConfig, num_envs: int, threads: int = 1) -> None:
@@ -588,6 +603,7 @@ class LaneChangeWorld(World):
         kernel = _step_parallel if self.parallel else _step_serial
         buffers = (self.rewards, self.outcomes, self.obs, self.masks)
         kernel(*self.state, self.params, self.set_points, actions, *buffers)
+        np.not_equal(self.outcomes, RUNNING, out=self.terminated)  # its time limit is part of the task
 
     def _roll_out(
         self, state: State, plans: np.ndarray, rewards: np.ndarray, steps: np.ndarray, final: np.ndarray

@@ -31,8 +31,14 @@ def not_zero(x):
 
 
 @njit(cache=True, error_model="numpy")
+def modulo(x, period):
+    """`x % period`; without a division where x is in the first period."""
+    return x if 0.0 <= x < period else x % period
+
+
+@njit(cache=True, error_model="numpy")
 def wrap_to_pi(x):
-    return ((x + math.pi) % (2 * math.pi)) - math.pi
+    return modulo(x + math.pi, 2 * math.pi) - math.pi
 
 
 @njit(cache=True, error_model="numpy")
@@ -41,11 +47,11 @@ def clip(x, low, high):
 
 
 @njit(cache=True, error_model="numpy")
-def steering_to_lane(lateral, heading, speed, kp_lateral, kp_heading):
-    """Steering angle that brings a vehicle at offset `lateral` to the centre of a straight lane of heading 0."""
+def steering_to(lateral, lane_heading, heading, speed, kp_lateral, kp_heading):
+    """Steering angle that brings a vehicle at offset `lateral` to the centre of a lane that will head `lane_heading`."""
     lateral_speed = -kp_lateral * lateral
     heading_command = math.asin(clip(lateral_speed / not_zero(speed), -1.0, 1.0))
-    heading_ref = 0.0 + clip(heading_command, -math.pi / 4, math.pi / 4)
+    heading_ref = lane_heading + clip(heading_command, -math.pi / 4, math.pi / 4)
     heading_rate = kp_heading * wrap_to_pi(heading_ref - heading)
     slip = math.asin(clip(LENGTH / 2 / not_zero(speed) * heading_rate, -1.0, 1.0))
     steering = math.atan(2 * math.tan(slip))
@@ -89,22 +95,20 @@ def speed_index(speed, set_points):
 
 
 @njit(cache=True, error_model="numpy")
-def _corners(x, y, heading, out):
-    """Closed rectangle of a vehicle, (5, 2), in highway-env's order of corners."""
-    c, s = math.cos(heading), math.sin(heading)
-    for k in range(4):
-        px = -LENGTH / 2 if k < 2 else LENGTH / 2
-        py = -WIDTH / 2 if k in (0, 3) else WIDTH / 2
-        out[k, 0] = (c * px + -s * py) + x
-        out[k, 1] = (s * px + c * py) + y
-    out[4, 0], out[4, 1] = out[0, 0], out[0, 1]
+def _corners(x, y, c, s, half_length, half_width):
+    """Corners of a rectangle at heading (cosine, sine), as four x and four y, in highway-env's order."""
+    lx, ly, wx, wy = c * half_length, s * half_length, -s * half_width, c * half_width
+    return (
+        ((-lx - wx) + x, (-lx + wx) + x, (lx + wx) + x, (lx - wx) + x),
+        ((-ly - wy) + y, (-ly + wy) + y, (ly + wy) + y, (ly - wy) + y),
+    )
 
 
 @njit(cache=True, error_model="numpy")
-def _project(polygon, nx, ny):
-    low = high = polygon[0, 0] * nx + polygon[0, 1] * ny
-    for k in range(1, 5):
-        value = polygon[k, 0] * nx + polygon[k, 1] * ny
+def _project(xs, ys, nx, ny):
+    low = high = xs[0] * nx + ys[0] * ny
+    for k in range(1, 4):
+        value = xs[k] * nx + ys[k] * ny
         if value < low:
             low = value
         if value > high:
@@ -118,28 +122,30 @@ def _interval_distance(low_a, high_a, low_b, high_b):
 
 
 @njit(cache=True, error_model="numpy")
-def rectangles_collide(ax, ay, ah, avx, avy, bx, by, bh, bvx, bvy, dt):
-    """Separating axes on two vehicles, now and swept over `dt`: (intersecting, will intersect, push x, push y).
+def rectangles_collide(ax, ay, ac, as_, avx, avy, bx, by, bc, bs, bvx, bvy, half_length, half_width, dt):
+    """Separating axes on two bodies, now and swept over `dt`: (intersecting, will intersect, push x, push y).
 
-    Args: centre, heading and velocity of a and b. The push is the translation that parts them (zero without contact).
-    highway-env's inner `break` leaves only one polygon's edges; it is kept.
+    Args: centre, cosine and sine of the heading, and velocity of a vehicle a and a body b; half length and width of b.
+    The push is the translation that parts them (zero without contact). highway-env's inner `break` leaves only one
+    polygon's edges; it is kept.
     """
-    a, b = np.empty((5, 2)), np.empty((5, 2))
-    _corners(ax, ay, ah, a)
-    _corners(bx, by, bh, b)
+    a_xs, a_ys = _corners(ax, ay, ac, as_, LENGTH / 2, WIDTH / 2)
+    b_xs, b_ys = _corners(bx, by, bc, bs, half_length, half_width)
     dx, dy = avx * dt - bvx * dt, avy * dt - bvy * dt
     intersecting = will_intersect = True
     min_distance = math.inf
     axis_x = axis_y = 0.0
     for which in range(2):
-        polygon = a if which == 0 else b
+        xs = a_xs if which == 0 else b_xs
+        ys = a_ys if which == 0 else b_ys
         for k in range(4):
-            nx = -polygon[k + 1, 1] + polygon[k, 1]
-            ny = polygon[k + 1, 0] - polygon[k, 0]
+            after = (k + 1) % 4
+            nx = -ys[after] + ys[k]
+            ny = xs[after] - xs[k]
             norm = math.sqrt(nx * nx + ny * ny)
             nx, ny = nx / norm, ny / norm
-            low_a, high_a = _project(a, nx, ny)
-            low_b, high_b = _project(b, nx, ny)
+            low_a, high_a = _project(a_xs, a_ys, nx, ny)
+            low_b, high_b = _project(b_xs, b_ys, nx, ny)
             if _interval_distance(low_a, high_a, low_b, high_b) > 0:
                 intersecting = False
             velocity = nx * dx + ny * dy
@@ -154,7 +160,7 @@ def rectangles_collide(ax, ay, ah, avx, avy, bx, by, bh, bvx, bvy, dt):
                 break
             if abs(distance) < min_distance:
                 min_distance = abs(distance)
-                towards = _center_difference(a, b, 0) * nx + _center_difference(a, b, 1) * ny
+                towards = (_mean(a_xs) - _mean(b_xs)) * nx + (_mean(a_ys) - _mean(b_ys)) * ny
                 sign = 1.0 if towards > 0 else -1.0
                 axis_x, axis_y = sign * nx, sign * ny
     if will_intersect:
@@ -163,8 +169,6 @@ def rectangles_collide(ax, ay, ah, avx, avy, bx, by, bh, bvx, bvy, dt):
 
 
 @njit(cache=True, error_model="numpy")
-def _center_difference(a, b, axis):
-    """Difference of the corner means, in the order in which NumPy sums four rows."""
-    mean_a = (((a[0, axis] + a[1, axis]) + a[2, axis]) + a[3, axis]) / 4
-    mean_b = (((b[0, axis] + b[1, axis]) + b[2, axis]) + b[3, axis]) / 4
-    return mean_a - mean_b
+def _mean(values):
+    """Mean of four numbers, in the order in which NumPy sums four rows."""
+    return (((values[0] + values[1]) + values[2]) + values[3]) / 4

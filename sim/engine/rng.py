@@ -1,16 +1,23 @@
-"""NumPy's PCG64 stream inside compiled code: the same seed gives the same doubles as `np.random.Generator.random`.
+"""NumPy's PCG64 stream inside compiled code: the same seed gives the same draws as `np.random.Generator`.
 
-A stream is one row of four uint64: state high, state low, increment high, increment low.
-Algorithm: O'Neill's PCG XSL RR 128/64 as in NumPy; SeedSequence stays in NumPy.
+A stream is one row of six uint64: state high and low, increment high and low, and the half of a 64-bit draw that
+32-bit draws keep for the next time (whether there is one, and its value). Algorithms as in NumPy: O'Neill's PCG XSL RR
+128/64, Lemire's bounded integers, the ziggurat of Marsaglia and Tsang. SeedSequence stays in NumPy.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
+from numba.np.random._constants import fi_double, ki_double, wi_double, ziggurat_nor_inv_r, ziggurat_nor_r
 
+STREAM = 6
+"""Numbers per stream."""
 MULTIPLIER_HIGH = np.uint64(2549297995355413924)
 MULTIPLIER_LOW = np.uint64(4865540595714422341)
+TWO_POW_32 = np.uint64(1 << 32)
 MASK32 = np.uint64(0xFFFFFFFF)
 S32 = np.uint64(32)
 S58 = np.uint64(58)
@@ -23,13 +30,14 @@ TWO_POW_MINUS_53 = 1.0 / 9007199254740992.0
 
 
 def stream_of(generator: np.random.Generator) -> np.ndarray:
-    """The present state of a PCG64 generator as a uint64 (4,) row."""
+    """The present state of a PCG64 generator as a uint64 (STREAM,) row."""
     state = generator.bit_generator.state
     if state["bit_generator"] != "PCG64":
         raise ValueError(f"expected a PCG64 generator, found {state['bit_generator']}")
     value, increment = state["state"]["state"], state["state"]["inc"]
     low = (1 << 64) - 1
-    return np.array([value >> 64, value & low, increment >> 64, increment & low], dtype=np.uint64)
+    kept = [state["has_uint32"], state["uinteger"]]
+    return np.array([value >> 64, value & low, increment >> 64, increment & low, *kept], dtype=np.uint64)
 
 
 def seeded_stream(seed: int | np.random.SeedSequence | None) -> np.ndarray:
@@ -50,8 +58,8 @@ def _multiply_64(a, b):
 
 
 @njit(cache=True)
-def next_double(stream):
-    """Next double in [0, 1) and advance of `stream` (uint64 (4,)), as `Generator.random`."""
+def next_64(stream):
+    """Next 64 random bits and advance of `stream` (uint64 (STREAM,))."""
     high, low = stream[0], stream[1]
     product_high, product_low = _multiply_64(low, MULTIPLIER_LOW)
     product_high += high * MULTIPLIER_LOW + low * MULTIPLIER_HIGH
@@ -63,4 +71,60 @@ def next_double(stream):
     rotation = new_high >> S58
     if rotation != ZERO:
         mixed = (mixed >> rotation) | (mixed << (S64 - rotation))
-    return np.float64(mixed >> S11) * TWO_POW_MINUS_53
+    return mixed
+
+
+@njit(cache=True)
+def next_double(stream):
+    """Next double in [0, 1), as `Generator.random`."""
+    return np.float64(next_64(stream) >> S11) * TWO_POW_MINUS_53
+
+
+@njit(cache=True)
+def next_32(stream):
+    """Next 32 random bits as uint64: the low half of a draw, then its high half."""
+    if stream[4] != ZERO:
+        stream[4] = ZERO
+        return stream[5]
+    bits = next_64(stream)
+    stream[4], stream[5] = ONE, bits >> S32
+    return bits & MASK32
+
+
+@njit(cache=True)
+def next_below(stream, count):
+    """Next integer in [0, count), as `Generator.integers` and `Generator.choice`; count at most 2^32 - 1."""
+    if count == 1:
+        return 0
+    span = np.uint64(count)
+    product = next_32(stream) * span
+    if product & MASK32 < span:
+        threshold = (TWO_POW_32 - span) % span
+        while product & MASK32 < threshold:
+            product = next_32(stream) * span
+    return np.int64(product >> S32)
+
+
+@njit(cache=True)
+def next_normal(stream):
+    """Next standard normal, as `Generator.standard_normal`."""
+    while True:
+        bits = next_64(stream)
+        box = np.int64(bits & np.uint64(0xFF))
+        bits >>= np.uint64(8)
+        negative = bits & ONE
+        magnitude = (bits >> ONE) & np.uint64(0x000FFFFFFFFFFFFF)
+        x = np.float64(magnitude) * wi_double[box]
+        if negative:
+            x = -x
+        if magnitude < ki_double[box]:
+            return x
+        if box == 0:
+            while True:
+                beyond = -ziggurat_nor_inv_r * math.log1p(-next_double(stream))
+                y = -math.log1p(-next_double(stream))
+                if y + y > beyond * beyond:
+                    tail = ziggurat_nor_r + beyond
+                    return -tail if (magnitude >> np.uint64(8)) & ONE else tail
+        elif (fi_double[box - 1] - fi_double[box]) * next_double(stream) + fi_double[box] < math.exp(-0.5 * x * x):
+            return x

@@ -27,7 +27,7 @@ class EngineEnv(DrivingEnv):
         self.world = world
         self.render_mode = render_mode
         self.metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 2}
-        self.observation_space = spaces.Box(-1.0, 1.0, (world.observation_size,), np.float32)
+        self.observation_space = world.observation_space
         self.action_space = spaces.Discrete(world.num_actions)
         self._running = False
         self._renderer: Any = None
@@ -67,7 +67,8 @@ class EngineEnv(DrivingEnv):
                 "is_success": summary.success,
                 "summary": dataclasses.asdict(summary),
             }
-        return self.world.obs[0].copy(), float(self.world.rewards[0]), not self._running, False, info
+        ends = bool(self.world.terminated[0]), bool(self.world.truncated[0])
+        return self.world.obs[0].copy(), float(self.world.rewards[0]), *ends, info
 
     def _info(self) -> dict[str, Any]:
         return {**self.world.info(0), "backend": self.backend}

@@ -26,8 +26,7 @@ class EngineVecEnv(DrivingVecEnv):
         self.scenario_config = world.config
         self.world = world
         self.render_mode = None
-        observation_space = spaces.Box(-1.0, 1.0, (world.observation_size,), np.float32)
-        super().__init__(world.num_envs, observation_space, spaces.Discrete(world.num_actions))
+        super().__init__(world.num_envs, world.observation_space, spaces.Discrete(world.num_actions))
         self._running = {"backend": self.backend}
         self._actions = np.zeros(world.num_envs, np.int64)
         self._started = time.perf_counter()
@@ -54,7 +53,7 @@ class EngineVecEnv(DrivingVecEnv):
         world = self.world
         world.step(self._actions)
         rewards = world.rewards.astype(np.float32)
-        dones = world.outcomes != Outcome.RUNNING
+        dones = world.terminated | world.truncated
         infos: list[dict[str, Any]] = [self._running] * self.num_envs
         ended = np.flatnonzero(dones)
         for i in ended:
@@ -70,7 +69,7 @@ class EngineVecEnv(DrivingVecEnv):
             "backend": self.backend,
             "terminal_observation": self.world.obs[i].copy(),
             "terminal_action_mask": self.world.masks[i].copy(),
-            "TimeLimit.truncated": False,
+            "TimeLimit.truncated": bool(self.world.truncated[i] and not self.world.terminated[i]),
             "episode": {"r": summary.episode_return, "l": summary.steps, "t": elapsed},
             "outcome": summary.outcome,
             "success": summary.success,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from gymnasium import spaces
 
 from sim.engine.rng import seeded_stream
 from sim.env import Branches, EpisodeSummary
@@ -27,10 +28,10 @@ class World(ABC):
     """N worlds. After `reset` or `step` the buffers below hold the present values; callers copy what they keep."""
 
     num_actions: int
-    observation_size: int
+    observation_space: spaces.Box
     config: Any
     state: Any
-    """NamedTuple of arrays whose first axis is the world; has a field `stream`, uint64 (N, 4)."""
+    """NamedTuple of arrays whose first axis is the world; has a field `stream`, uint64 (N, STREAM)."""
 
     def __init__(self, num_envs: int, threads: int = 1) -> None:
         most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
@@ -40,12 +41,16 @@ class World(ABC):
         self.threads = threads
         self.parallel = threads > 1 and num_envs >= PARALLEL_FROM
         self.state = self.allocate(num_envs)
-        self.obs = np.zeros((num_envs, self.observation_size), np.float32)
-        """float32 (N, O)"""
+        self.obs = np.zeros((num_envs, *self.observation_space.shape), np.float32)
+        """float32 (N, ...)"""
         self.rewards = np.zeros(num_envs)
         """float64 (N,)"""
         self.outcomes = np.zeros(num_envs, np.int64)
         """int64 (N,) `Outcome` of the last step; RUNNING while the episode goes on."""
+        self.terminated = np.zeros(num_envs, bool)
+        """bool (N,): the task itself ended with the last step."""
+        self.truncated = np.zeros(num_envs, bool)
+        """bool (N,): a time limit outside the task was reached; may come together with `terminated`."""
         self.masks = np.ones((num_envs, self.num_actions), bool)
         """bool (N, A) legal actions."""
         self._scratch: Any = None

@@ -1,0 +1,139 @@
+"""An engine world as real highway-env objects, and back: for scenes, and for tests that start both from one state.
+
+A `Mirror` owns one highway-env world of the scenario. `show` writes an engine world into its vehicles; `copy_in` reads
+the vehicles of any highway-env world of the same config into an engine world.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sim.engine import roads
+from sim.engine.traffic import (
+    ACCELERATION,
+    CHANGES,
+    CHECKS,
+    CRASHED,
+    DELTA,
+    LANE,
+    ORDER,
+    PUSH_X,
+    PUSH_Y,
+    PUSHED,
+    ROUTE,
+    ROUTE_STEP,
+    STEERING,
+    TARGET,
+    TIMER,
+    V_TARGET,
+    VX,
+    VY,
+    C,
+    H,
+    S,
+    V,
+    X,
+    Y,
+    settle,
+)
+from sim.scene import Scene
+
+if TYPE_CHECKING:
+    from sim.engine.highway import HighwayWorld
+
+
+class Mirror:
+    """One highway-env world that takes the shape of engine worlds."""
+
+    def __init__(self, scenario: Any, config: Any) -> None:
+        from highway_env.vehicle.behavior import IDMVehicle
+
+        from sim.highway.scenes import lane_shapes, number_bodies
+        from sim.highway.schema import to_inner
+        from sim.highway.worlds import construct, env_class
+
+        self.scenario = scenario
+        self.inner = construct(env_class(scenario.world.env_class), to_inner(config, scenario.world))
+        self.inner.reset(seed=0)
+        self.network = self.inner.road.network
+        self.keys = roads.lane_keys(self.network)
+        self.numbers = {key: n for n, key in enumerate(self.keys)}
+        self.shapes = lane_shapes(self.inner)
+        self._number_bodies = number_bodies
+        self._car = IDMVehicle
+        self._pool = list(self.inner.road.vehicles[1:])
+
+    def scene(self, world: HighwayWorld, i: int) -> Scene:
+        """`sim.highway.scenes.build_scene` of engine world i."""
+        from sim.highway.scenes import build_scene
+
+        self.show(world, i)
+        time = float(world.state.worlds[i]["steps"]) * float(world.params["period"][0])
+        return build_scene(self.inner, self.scenario.world, self.scenario.name, time, self.shapes)
+
+    def show(self, world: HighwayWorld, i: int) -> Any:
+        """Give the highway-env world the state of engine world i and return it."""
+        w, cars, tags = world.state.worlds[i], world.state.cars[i], world.state.tags[i]
+        road, count = self.inner.road, int(w["vehicles"])
+        while len(self._pool) < count - 1:
+            self._pool.append(self._car(road, [0.0, 0.0]))
+        road.vehicles = [self.inner.vehicle, *self._pool[: count - 1]]
+        for k, body in enumerate([*road.vehicles, *road.objects]):
+            body.position = np.array([cars[X, k], cars[Y, k]])
+            body.heading, body.speed = float(cars[H, k]), float(cars[V, k])
+            body.crashed = bool(tags[CRASHED, k])
+            body.lane_index = self.keys[tags[LANE, k]]
+            body.lane = self.network.get_lane(body.lane_index)
+            body.scene_id = k
+            body.check_collisions = bool(tags[CHECKS, k])
+            body.impact = np.array([cars[PUSH_X, k], cars[PUSH_Y, k]]) if tags[PUSHED, k] else None
+            if k >= count:
+                continue
+            body.target_lane_index, body.target_speed = self.keys[tags[TARGET, k]], float(cars[V_TARGET, k])
+            body.action = {"steering": float(cars[STEERING, k]), "acceleration": float(cars[ACCELERATION, k])}
+            if k:
+                body.timer, body.DELTA = float(cars[TIMER, k]), float(cars[DELTA, k])
+                body.enable_lane_change = bool(tags[CHANGES, k])
+                body.route = self._route(world, int(tags[ROUTE, k]), int(tags[ROUTE_STEP, k]))
+        self.inner.vehicle.speed_index = int(w["speed_index"])
+        self.inner.time = float(w["time"])
+        self.inner.steps = int(w["steps"]) * int(world.params["substeps"][0])
+        return self.inner
+
+    def _route(self, world: HighwayWorld, route: int, step: int) -> list[tuple] | None:
+        if route < 0:
+            return None
+        steps = world.road.routes[route, step:]
+        return [(*self.keys[first][:2], None if lane < 0 else int(lane)) for first, lane in steps if first >= 0]
+
+    def copy_in(self, world: HighwayWorld, i: int, inner: Any) -> None:
+        """Give engine world i the state of a highway-env world; its random stream and its episode's sums stay."""
+        w, cars, tags = world.state.worlds[i], world.state.cars[i], world.state.tags[i]
+        bodies = [*inner.road.vehicles, *inner.road.objects]
+        w["vehicles"], w["bodies"] = len(inner.road.vehicles), len(bodies)
+        for k, body in enumerate(bodies):
+            cars[:, k] = 0.0
+            tags[:ORDER, k] = 0
+            cars[X, k], cars[Y, k] = body.position
+            cars[H, k], cars[V, k] = body.heading, body.speed
+            cars[C, k], cars[S, k] = body.direction
+            cars[VX, k], cars[VY, k] = body.velocity
+            tags[CRASHED, k], tags[CHECKS, k] = body.crashed, body.check_collisions
+            tags[LANE, k] = tags[TARGET, k] = self.numbers[body.lane_index]
+            tags[ROUTE, k] = -1
+            if k >= len(inner.road.vehicles):
+                continue
+            if body.impact is not None:
+                cars[PUSH_X, k], cars[PUSH_Y, k] = body.impact
+                tags[PUSHED, k] = 1
+            tags[TARGET, k] = self.numbers[body.target_lane_index]
+            cars[V_TARGET, k] = body.target_speed
+            cars[STEERING, k], cars[ACCELERATION, k] = body.action["steering"], body.action["acceleration"]
+            if k:
+                cars[TIMER, k], cars[DELTA, k] = body.timer, body.DELTA
+                tags[CHANGES, k] = body.enable_lane_change
+        w["speed_index"], w["time"] = inner.vehicle.speed_index, inner.time
+        settle(w, cars, tags)
+
