@@ -11,33 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.engine import roads
-from sim.engine.traffic import (
-    ACCELERATION,
-    CHANGES,
-    CHECKS,
-    CRASHED,
-    DELTA,
-    LANE,
-    ORDER,
-    PUSH_X,
-    PUSH_Y,
-    PUSHED,
-    ROUTE,
-    ROUTE_STEP,
-    STEERING,
-    TARGET,
-    TIMER,
-    V_TARGET,
-    VX,
-    VY,
-    C,
-    H,
-    S,
-    V,
-    X,
-    Y,
-    settle,
-)
+from sim.engine.traffic import settle
 from sim.scene import Scene
 
 if TYPE_CHECKING:
@@ -75,28 +49,28 @@ class Mirror:
 
     def show(self, world: HighwayWorld, i: int) -> Any:
         """Give the highway-env world the state of engine world i and return it."""
-        w, cars, tags = world.state.worlds[i], world.state.cars[i], world.state.tags[i]
+        w, rows = world.state.worlds[i], world.state.bodies[i]
         road, count = self.inner.road, int(w["vehicles"])
         while len(self._pool) < count - 1:
             self._pool.append(self._car(road, [0.0, 0.0]))
         road.vehicles = [self.inner.vehicle, *self._pool[: count - 1]]
         for k, body in enumerate([*road.vehicles, *road.objects]):
-            body.position = np.array([cars[X, k], cars[Y, k]])
-            body.heading, body.speed = float(cars[H, k]), float(cars[V, k])
-            body.crashed = bool(tags[CRASHED, k])
-            body.lane_index = self.keys[tags[LANE, k]]
-            body.lane = self.network.get_lane(body.lane_index)
+            row = rows[k]
             body.scene_id = k
-            body.check_collisions = bool(tags[CHECKS, k])
-            body.impact = np.array([cars[PUSH_X, k], cars[PUSH_Y, k]]) if tags[PUSHED, k] else None
+            body.position = np.array([row["x"], row["y"]])
+            body.heading, body.speed = float(row["heading"]), float(row["speed"])
+            body.crashed, body.check_collisions = bool(row["crashed"]), bool(row["checks"])
+            body.lane_index = self.keys[row["lane"]]
+            body.lane = self.network.get_lane(body.lane_index)
+            body.impact = np.array([row["push_x"], row["push_y"]]) if row["pushed"] else None
             if k >= count:
                 continue
-            body.target_lane_index, body.target_speed = self.keys[tags[TARGET, k]], float(cars[V_TARGET, k])
-            body.action = {"steering": float(cars[STEERING, k]), "acceleration": float(cars[ACCELERATION, k])}
+            body.target_lane_index, body.target_speed = self.keys[row["target"]], float(row["target_speed"])
+            body.action = {"steering": float(row["steering"]), "acceleration": float(row["acceleration"])}
             if k:
-                body.timer, body.DELTA = float(cars[TIMER, k]), float(cars[DELTA, k])
-                body.enable_lane_change = bool(tags[CHANGES, k])
-                body.route = self._route(world, int(tags[ROUTE, k]), int(tags[ROUTE_STEP, k]))
+                body.timer, body.DELTA = float(row["timer"]), float(row["delta"])
+                body.enable_lane_change = bool(row["changes"])
+                body.route = self._route(world, int(row["route"]), int(row["route_step"]))
         self.inner.vehicle.speed_index = int(w["speed_index"])
         self.inner.time = float(w["time"])
         self.inner.steps = int(w["steps"]) * int(world.params["substeps"][0])
@@ -105,35 +79,32 @@ class Mirror:
     def _route(self, world: HighwayWorld, route: int, step: int) -> list[tuple] | None:
         if route < 0:
             return None
-        steps = world.road.routes[route, step:]
+        steps = world.params["routes"][0, route, step:]
         return [(*self.keys[first][:2], None if lane < 0 else int(lane)) for first, lane in steps if first >= 0]
 
     def copy_in(self, world: HighwayWorld, i: int, inner: Any) -> None:
         """Give engine world i the state of a highway-env world; its random stream and its episode's sums stay."""
-        w, cars, tags = world.state.worlds[i], world.state.cars[i], world.state.tags[i]
+        w, rows = world.state.worlds[i], world.state.bodies[i]
         bodies = [*inner.road.vehicles, *inner.road.objects]
         w["vehicles"], w["bodies"] = len(inner.road.vehicles), len(bodies)
         for k, body in enumerate(bodies):
-            cars[:, k] = 0.0
-            tags[:ORDER, k] = 0
-            cars[X, k], cars[Y, k] = body.position
-            cars[H, k], cars[V, k] = body.heading, body.speed
-            cars[C, k], cars[S, k] = body.direction
-            cars[VX, k], cars[VY, k] = body.velocity
-            tags[CRASHED, k], tags[CHECKS, k] = body.crashed, body.check_collisions
-            tags[LANE, k] = tags[TARGET, k] = self.numbers[body.lane_index]
-            tags[ROUTE, k] = -1
+            row = rows[k]
+            row[...] = np.zeros((), rows.dtype)
+            row["x"], row["y"] = body.position
+            row["heading"], row["speed"] = body.heading, body.speed
+            row["cos"], row["sin"] = body.direction
+            row["vx"], row["vy"] = body.velocity
+            row["crashed"], row["checks"] = body.crashed, body.check_collisions
+            row["lane"] = row["target"] = self.numbers[body.lane_index]
+            row["route"] = -1
             if k >= len(inner.road.vehicles):
                 continue
             if body.impact is not None:
-                cars[PUSH_X, k], cars[PUSH_Y, k] = body.impact
-                tags[PUSHED, k] = 1
-            tags[TARGET, k] = self.numbers[body.target_lane_index]
-            cars[V_TARGET, k] = body.target_speed
-            cars[STEERING, k], cars[ACCELERATION, k] = body.action["steering"], body.action["acceleration"]
+                row["push_x"], row["push_y"] = body.impact
+                row["pushed"] = 1
+            row["target"], row["target_speed"] = self.numbers[body.target_lane_index], body.target_speed
+            row["steering"], row["acceleration"] = body.action["steering"], body.action["acceleration"]
             if k:
-                cars[TIMER, k], cars[DELTA, k] = body.timer, body.DELTA
-                tags[CHANGES, k] = body.enable_lane_change
+                row["timer"], row["delta"], row["changes"] = body.timer, body.DELTA, body.enable_lane_change
         w["speed_index"], w["time"] = inner.vehicle.speed_index, inner.time
-        settle(w, cars, tags)
-
+        settle(w, rows[0])

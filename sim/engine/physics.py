@@ -41,6 +41,35 @@ def wrap_to_pi(x):
     return modulo(x + math.pi, 2 * math.pi) - math.pi
 
 
+TINY = 1e-8
+"""Below this, sine, tangent and their inverses return their argument, and the cosine 1, to the bit."""
+
+
+@njit(cache=True, error_model="numpy")
+def sin(x):
+    return x if abs(x) < TINY else math.sin(x)
+
+
+@njit(cache=True, error_model="numpy")
+def cos(x):
+    return 1.0 if abs(x) < TINY else math.cos(x)
+
+
+@njit(cache=True, error_model="numpy")
+def tan(x):
+    return x if abs(x) < TINY else math.tan(x)
+
+
+@njit(cache=True, error_model="numpy")
+def asin(x):
+    return x if abs(x) < TINY else math.asin(x)
+
+
+@njit(cache=True, error_model="numpy")
+def atan(x):
+    return x if abs(x) < TINY else math.atan(x)
+
+
 @njit(cache=True, error_model="numpy")
 def clip(x, low, high):
     return min(max(x, low), high)
@@ -48,13 +77,13 @@ def clip(x, low, high):
 
 @njit(cache=True, error_model="numpy")
 def steering_to(lateral, lane_heading, heading, speed, kp_lateral, kp_heading):
-    """Steering angle that brings a vehicle at offset `lateral` to the centre of a lane that will head `lane_heading`."""
+    """Steering angle that brings a vehicle at offset `lateral` to the centre of a lane of heading `lane_heading`."""
     lateral_speed = -kp_lateral * lateral
-    heading_command = math.asin(clip(lateral_speed / not_zero(speed), -1.0, 1.0))
+    heading_command = asin(clip(lateral_speed / not_zero(speed), -1.0, 1.0))
     heading_ref = lane_heading + clip(heading_command, -math.pi / 4, math.pi / 4)
     heading_rate = kp_heading * wrap_to_pi(heading_ref - heading)
-    slip = math.asin(clip(LENGTH / 2 / not_zero(speed) * heading_rate, -1.0, 1.0))
-    steering = math.atan(2 * math.tan(slip))
+    slip = asin(clip(LENGTH / 2 / not_zero(speed) * heading_rate, -1.0, 1.0))
+    steering = atan(2 * tan(slip))
     return clip(steering, -MAX_STEERING, MAX_STEERING)
 
 

@@ -1,19 +1,21 @@
 """Road networks as tables: what highway-env keeps in lane objects and a dictionary, in the form that kernels read.
 
-`compile_road` turns any highway-env `RoadNetwork` of straight, sine and circular lanes into a `Road`. Lanes and roads are
-numbered in the network's own order, on which its tie rules rest. The geometry below repeats highway-env's arithmetic
-operation by operation (highway-env 1.12, `road/lane.py`, `road/road.py`). Lengths in m, angles in rad.
+`compile_road` turns a highway-env `RoadNetwork` of straight, sine and circular lanes into an array of `LANE` records.
+Lanes and roads are numbered in the network's own order, on which its tie rules rest. The geometry below repeats
+highway-env's arithmetic operation by operation (highway-env 1.12, `road/lane.py`, `road/road.py`). Lengths in m, angles
+in rad.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit
 
 from sim.engine import physics
+from sim.engine.records import nth
 from sim.errors import UsageError
 
 STRAIGHT, SINE, ARC = range(3)
@@ -21,6 +23,13 @@ VEHICLE_LENGTH = 5.0
 """Slack at both ends of a lane."""
 CONNECTION_DEPTH = 3
 """Roads that many crossings ahead count as connected (`compute_ttc_grid`)."""
+END_ZONE = 6.0
+"""m at both ends of a lane where others may join it."""
+OUT_OF_REACH = 5.5
+"""m beyond the end of a lane from which nobody counts as on it (`VEHICLE_LENGTH` and a margin)."""
+CLEARANCE_STEP = 0.25
+MOST_ROADS = 8
+"""Roads that may meet at a node."""
 
 LANE = np.dtype(
     [
@@ -43,29 +52,18 @@ LANE = np.dtype(
         ("id", "i8"),  # position within its road, 0 leftmost
         ("first", "i8"),  # lane 0 of its road
         ("count", "i8"),  # lanes of its road
-        ("next_first", "i8"),  # range in `Road.successors` of the roads that its road leads to
-        ("next_count", "i8"),
+        ("lanes", "i8"),  # lanes of the whole network
+        ("roads", "i8"),  # roads that its road leads to ...
+        ("next", "i8", MOST_ROADS),  # ... each named by its lane 0
+        ("reach", "i8"),  # lanes on which a neighbour search along it looks, itself first ...
+        ("reach_lanes", "i8", MOST_ROADS),
+        ("reach_offsets", "f8", MOST_ROADS),  # ... and what brings their coordinate into its own
+        ("clear", "f8"),  # m to the nearest other lane, away from the ends; 0 unless straight (`_clearance`)
+        ("connected", "u8"),  # bit r: road r lies ahead within `CONNECTION_DEPTH` crossings
     ],
     align=True,
 )
-"""One lane."""
-
-
-class Road(NamedTuple):
-    """A network, as compiled functions take it. L lanes, R roads (edges of the network's graph)."""
-
-    lanes: np.ndarray
-    """`LANE` (L,)"""
-    successors: np.ndarray
-    """int64: first lanes of the roads that follow, listed per road"""
-    reach_lanes: np.ndarray
-    """int64 (L, K): lanes on which a neighbour search along a lane looks, the lane itself first, -1 where fewer"""
-    reach_offsets: np.ndarray
-    """float64 (L, K): what brings their coordinate into the lane's"""
-    connected: np.ndarray
-    """bool (R, R): is the second road ahead of the first, within `CONNECTION_DEPTH` crossings?"""
-    routes: np.ndarray
-    """int64 (P, S, 2): planned routes, each step the first lane of a road and a lane id (-1: any); -1 past the end"""
+"""One lane, and all that highway-env's graph says of it."""
 
 
 def lane_keys(network: Any) -> list[tuple[str, str, int]]:
@@ -73,65 +71,65 @@ def lane_keys(network: Any) -> list[tuple[str, str, int]]:
     return [(a, b, i) for a, ends in network.graph.items() for b, lanes in ends.items() for i in range(len(lanes))]
 
 
-def compile_road(network: Any, connected_lanes: bool = False, routes: list[list[tuple]] | None = None) -> Road:
-    """Table of a highway-env `RoadNetwork`.
+def compile_road(network: Any, connected_lanes: bool = False) -> np.ndarray:
+    """`LANE` (L,) of a highway-env `RoadNetwork`.
 
-    Args: the network; whether neighbours are searched across segment borders; routes as lists of lane indexes.
-    Raises: UsageError for a kind of lane that the table does not know.
+    Args: the network; whether neighbours are searched across segment borders.
+    Raises: UsageError for a network that the table cannot hold.
     """
-    from highway_env.road.lane import CircularLane, SineLane, StraightLane
-
     keys = lane_keys(network)
     number = {key: n for n, key in enumerate(keys)}
     roads = list(dict.fromkeys(key[:2] for key in keys))
+    if len(roads) > 64:
+        raise UsageError(f"a network of {len(roads)} roads: the engine's table holds 64")
     lanes = np.zeros(len(keys), LANE)
-    successors: list[int] = []
-    following: dict[tuple, tuple[int, int]] = {}
-    for road in roads:
-        ends = network.graph.get(road[1], {})
-        following[road] = (len(successors), len(ends))
-        successors += [number[(road[1], end, 0)] for end in ends]
-    for n, key in enumerate(keys):
-        lane, record = network.get_lane(key), lanes[n]
-        road = key[:2]
-        record["length"], record["width"] = lane.length, lane.width
+    for key, record in zip(keys, lanes, strict=True):
+        road, lane = key[:2], network.get_lane(key)
+        _shape(record, lane, key)
+        record["length"], record["width"], record["forbidden"] = lane.length, lane.width, lane.forbidden
         record["speed_limit"] = math.inf if lane.speed_limit is None else lane.speed_limit
-        record["forbidden"], record["id"], record["road"] = lane.forbidden, key[2], roads.index(road)
-        record["first"], record["count"] = number[(*road, 0)], len(network.graph[road[0]][road[1]])
-        record["next_first"], record["next_count"] = following[road]
-        if type(lane) in (StraightLane, SineLane):
-            record["x"], record["y"] = lane.start
-            record["ux"], record["uy"] = lane.direction
-            record["heading"] = lane.heading
-            record["axis"] = int(record["ux"]) if abs(record["ux"]) == 1 and record["uy"] == 0 else 0
-            if type(lane) is SineLane:
-                record["kind"] = SINE
-                record["amplitude"], record["pulsation"], record["phase"] = lane.amplitude, lane.pulsation, lane.phase
-        elif type(lane) is CircularLane:
-            record["kind"], record["turn"] = ARC, lane.direction
-            record["x"], record["y"] = lane.center
-            record["amplitude"], record["pulsation"] = lane.radius, lane.start_phase
-        else:
-            raise UsageError(f"lane {key} is a {type(lane).__name__}: the engine knows straight, sine and arc lanes")
-    reach = [_reach(network, key, connected_lanes) for key in keys]
-    width = max(len(row) for row in reach)
-    reach_lanes, reach_offsets = np.full((len(keys), width), -1, np.int64), np.zeros((len(keys), width))
-    for n, row in enumerate(reach):
-        for k, (key, offset) in enumerate(row):
-            reach_lanes[n, k], reach_offsets[n, k] = number[key], offset
-    connected = [
-        [network.is_connected_road((*a, 0), (*b, 0), depth=CONNECTION_DEPTH) for b in roads] for a in roads
-    ]
-    planned = routes or []
-    steps = np.full((max(len(planned), 1), max((len(route) for route in planned), default=1), 2), -1, np.int64)
-    for r, route in enumerate(planned):
-        for k, (start, end, lane_id) in enumerate(route):
-            steps[r, k] = number[(start, end, 0)], -1 if lane_id is None else lane_id
-    return Road(lanes, np.array(successors, np.int64), reach_lanes, reach_offsets, np.array(connected), steps)
+        record["road"], record["id"], record["first"] = roads.index(road), key[2], number[(*road, 0)]
+        record["count"], record["lanes"] = len(network.graph[road[0]][road[1]]), len(keys)
+        following = [number[(road[1], end, 0)] for end in network.graph.get(road[1], {})]
+        reach = _reach(network, key, connected_lanes)
+        if max(len(following), len(reach)) > MOST_ROADS:
+            raise UsageError(f"{len(reach)} roads meet at lane {key}: the engine's table holds {MOST_ROADS}")
+        record["roads"], record["reach"] = len(following), len(reach)
+        record["next"][: len(following)] = following
+        record["reach_lanes"][: len(reach)] = [number[other] for other, _ in reach]
+        record["reach_offsets"][: len(reach)] = [offset for _, offset in reach]
+        record["connected"] = sum(
+            1 << r
+            for r, other in enumerate(roads)
+            if network.is_connected_road(key, (*other, 0), depth=CONNECTION_DEPTH)
+        )
+    for n in range(len(lanes)):
+        lanes[n]["clear"] = _clearance(lanes, n)
+    return lanes
+
+
+def _shape(record: np.ndarray, lane: Any, key: tuple[str, str, int]) -> None:
+    """Kind and geometry of one lane."""
+    from highway_env.road.lane import CircularLane, SineLane, StraightLane
+
+    if type(lane) is CircularLane:
+        record["kind"], record["turn"] = ARC, lane.direction
+        record["x"], record["y"] = lane.center
+        record["amplitude"], record["pulsation"] = lane.radius, lane.start_phase
+        return
+    if type(lane) not in (StraightLane, SineLane):
+        raise UsageError(f"lane {key} is a {type(lane).__name__}: the engine knows straight, sine and arc lanes")
+    record["x"], record["y"] = lane.start
+    record["ux"], record["uy"] = lane.direction
+    record["heading"] = lane.heading
+    record["axis"] = int(record["ux"]) if abs(record["ux"]) == 1 and record["uy"] == 0 else 0
+    if type(lane) is SineLane:
+        record["kind"] = SINE
+        record["amplitude"], record["pulsation"], record["phase"] = lane.amplitude, lane.pulsation, lane.phase
 
 
 def _reach(network: Any, key: tuple[str, str, int], connected_lanes: bool) -> list[tuple[tuple, float]]:
-    """Lanes that `Road.neighbour_vehicles` of highway-env searches along lane `key`, with their offsets, in its order."""
+    """Lanes that highway-env's `Road.neighbour_vehicles` searches along lane `key`, with offsets, in its order."""
     found: list[tuple[tuple, float]] = [(key, 0.0)]
     if not connected_lanes:
         return found
@@ -155,9 +153,7 @@ def project(lane, x, y):
     if lane.kind == ARC:
         start = lane.pulsation
         phi = start + physics.wrap_to_pi(math.atan2(dy, dx) - start)
-        return lane.turn * (phi - start) * lane.amplitude, lane.turn * (
-            lane.amplitude - math.sqrt(dx * dx + dy * dy)
-        )
+        return lane.turn * (phi - start) * lane.amplitude, lane.turn * (lane.amplitude - math.sqrt(dx * dx + dy * dy))
     s = dx * lane.ux + dy * lane.uy
     lateral = dx * -lane.uy + dy * lane.ux
     if lane.kind == SINE:
@@ -191,9 +187,7 @@ def heading_at(lane, s):
     if lane.kind == STRAIGHT:
         return lane.heading
     if lane.kind == SINE:
-        return lane.heading + math.atan(
-            lane.amplitude * lane.pulsation * math.cos(lane.pulsation * s + lane.phase)
-        )
+        return lane.heading + math.atan(lane.amplitude * lane.pulsation * math.cos(lane.pulsation * s + lane.phase))
     return lane.turn * s / lane.amplitude + lane.pulsation + math.pi / 2 * lane.turn
 
 
@@ -224,8 +218,8 @@ def closest_lane(lanes, x, y, heading):
     """Number of the lane that is closest in position and heading (1 m per rad); the first of equals."""
     best, best_distance = 0, math.inf
     straight_heading, straight_angle = math.nan, 0.0
-    for n in range(lanes.size):
-        lane = lanes[n]
+    for n in range(lanes.lanes):
+        lane = nth(lanes, n)
         s, lateral = project(lane, x, y)
         total = abs(lateral) + max(s - lane.length, 0.0) + max(0.0 - s, 0.0)
         if total >= best_distance:
@@ -244,27 +238,54 @@ def closest_lane(lanes, x, y, heading):
 
 
 @njit(cache=True, error_model="numpy")
-def next_lane(road, current, route, step, x, y):
+def _clearance(lanes, n):
+    """How far other lanes stay from the centre line of lane n, more than `END_ZONE` from its ends: a lower bound.
+
+    A lane that ends more than `OUT_OF_REACH` before a point counts as that far from it.
+    """
+    own = lanes[n]
+    if own.kind != STRAIGHT:
+        return 0.0
+    steps = max(int((own.length - 2 * END_ZONE) / CLEARANCE_STEP) + 1, 2)
+    nearest = OUT_OF_REACH
+    for m in range(lanes.size):
+        other = lanes[m]
+        slack = 0.0 if other.kind == STRAIGHT and other.ux * own.uy == other.uy * own.ux else CLEARANCE_STEP
+        for k in range(steps if m != n else 0):
+            x, y = position(own, END_ZONE + (own.length - 2 * END_ZONE) * k / (steps - 1), 0.0)
+            s, lateral = project(other, x, y)
+            if -OUT_OF_REACH <= s <= other.length + OUT_OF_REACH:
+                nearest = min(nearest, abs(lateral) - slack)
+    return max(nearest, 0.0)
+
+
+@njit(cache=True, error_model="numpy")
+def well_inside(lane, x, y, heading):
+    """A cheap test that implies that a straight lane is the closest one to a vehicle."""
+    s, lateral = project(lane, x, y)
+    off = 2.5 * abs(lateral) + abs(heading - lane.heading) + 1e-6  # other lanes come nearer by 1.5 |lateral| at most
+    return off < lane.clear and END_ZONE < s < lane.length - END_ZONE
+
+
+@njit(cache=True, error_model="numpy")
+def next_lane(lanes, p, current, route, step, x, y):
     """The lane to follow after the end of lane `current`, and the route step reached (`RoadNetwork.next_lane`).
 
-    Args: route number (-1: none) and its present step; position. The lane itself where no road follows.
+    Args: first lane; parameters with `routes`; route number (-1: none) and its present step; position. The lane itself
+    where no road follows.
     """
-    lanes = road.lanes
-    lane = lanes[current]
-    s, _ = project(lane, x, y)
-    px, py = position(lane, s, 0.0)
+    lane = nth(lanes, current)
+    px, py = position(lane, along(lane, x, y), 0.0)
     if route >= 0:
-        if step < road.routes.shape[1] and road.routes[route, step, 0] == lane.first:
+        if p.routes[route, step, 0] == lane.first:
             step += 1  # the first step of the route is done
-        if step < road.routes.shape[1]:
-            first, wanted = road.routes[route, step, 0], road.routes[route, step, 1]
-            if first >= 0:
-                for k in range(lane.next_count):
-                    if road.successors[lane.next_first + k] == first:
-                        return _lane_of(lanes, lane, first, wanted, px, py)[0], step
+        first, wanted = p.routes[route, step, 0], p.routes[route, step, 1]
+        for k in range(lane.roads):
+            if lane.next[k] == first:
+                return _lane_of(lanes, lane, first, wanted, px, py)[0], step
     best, best_distance = current, math.inf
-    for k in range(lane.next_count):
-        candidate, far = _lane_of(lanes, lane, road.successors[lane.next_first + k], -1, px, py)
+    for k in range(lane.roads):
+        candidate, far = _lane_of(lanes, lane, lane.next[k], -1, px, py)
         if far < best_distance:
             best, best_distance = candidate, far
     return best, step
@@ -273,12 +294,13 @@ def next_lane(road, current, route, step, x, y):
 @njit(cache=True, error_model="numpy")
 def _lane_of(lanes, lane, first, wanted, x, y):
     """Which lane of the road starting at `first` continues `lane`: the same one if it has as many, else the closest."""
-    if lanes[first].count == lane.count:
+    count = nth(lanes, first).count
+    if count == lane.count:
         chosen = first + (lane.id if wanted < 0 else wanted)
-        return chosen, distance(lanes[chosen], x, y)
+        return chosen, distance(nth(lanes, chosen), x, y)
     best, best_distance = first, math.inf
-    for n in range(first, first + lanes[first].count):
-        far = distance(lanes[n], x, y)
+    for n in range(first, first + count):
+        far = distance(nth(lanes, n), x, y)
         if far < best_distance:
             best, best_distance = n, far
     return best, best_distance

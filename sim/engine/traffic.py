@@ -1,13 +1,13 @@
-"""One simulation step of highway-env's traffic on any `Road`: decisions, motion, contacts (highway-env 1.12).
+"""One simulation step of highway-env's traffic on any road: decisions, motion, contacts (highway-env 1.12).
 
-Bodies stand in highway-env's list order: the ego, the other vehicles, then obstacles. The order of work is highway-env's
-too, because results depend on it: vehicles decide one after the other, each seeing the targets that earlier ones have
-just chosen; then all move; then contacts are taken pair by pair. What the step does differently is to find things: it
-keeps the bodies sorted by x, so that neighbours and contacts are looked for nearby, and skips trigonometry whose result
-is known. Both give the same bits.
+Bodies stand in highway-env's list order: the ego, the other vehicles, then obstacles. The order of work is its too,
+because results depend on it: vehicles decide one after the other, each seeing the targets that earlier ones have just
+chosen; then all move; then contacts are taken pair by pair. What the step does differently is to find things: it keeps
+the bodies sorted by x, so that neighbours and contacts are looked for nearby, and skips trigonometry whose result is
+known. Both give the same bits.
 
-Kernel arguments: `w` the world's record, `cars` float64 (ROWS, B), `tags` int32 (TAGS, B), `road` a `Road`, `p` the
-parameters of the family.
+Kernel arguments: `w` the world's record, `ego` its first `BODY`, `lanes` the first `roads.LANE`, `p` the parameters of
+the family; all are rows, the others are reached by `nth`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from numba import njit
 
 from sim.actions import MetaAction
 from sim.engine import physics, roads
+from sim.engine.records import nth
 from sim.engine.rng import STREAM
+
+MOST_LANES = 64
+"""Lanes of a network beyond which everybody's leader is searched."""
+MOST_PAIRS = 64
+"""Near pairs of bodies beyond which all pairs are gone through."""
 
 WORLD = np.dtype(
     [
@@ -31,7 +37,7 @@ WORLD = np.dtype(
         ("range_y", "f8"),  # lateral range of the observation, fixed at reset
         ("fastest", "f8"),  # largest |speed| of the last step
         ("vehicles", "i8"),
-        ("bodies", "i8"),
+        ("bodies", "i8"),  # vehicles and obstacles
         ("speed_index", "i8"),
         ("steps", "i8"),
         ("lane_changes", "i8"),
@@ -39,22 +45,51 @@ WORLD = np.dtype(
         ("terminated", "i8"),
         ("truncated", "i8"),
         ("stream", "u8", STREAM),
+        ("ahead", "i4", MOST_LANES),  # scratch of `_find_fronts`
+        ("pairs", "i8", MOST_PAIRS),  # scratch of `_collide`
     ],
     align=True,
 )
 """One world but for its bodies."""
 
-# Rows of `cars`
-X, Y, H, V, V_TARGET, TIMER, DELTA, STEERING, ACCELERATION, PUSH_X, PUSH_Y, C, S, VX, VY = range(15)
-ROWS = 15
-# Rows of `tags`; ORDER lists bodies by ascending x, RANK is its inverse, PAIRS is scratch
-LANE, TARGET, CRASHED, PUSHED, CHECKS, CHANGES, ROUTE, ROUTE_STEP, ORDER, RANK, PAIRS = range(11)
-TAGS = 11
+BODY = np.dtype(
+    [
+        ("x", "f8"),
+        ("y", "f8"),
+        ("heading", "f8"),
+        ("speed", "f8"),
+        ("cos", "f8"),  # of the heading
+        ("sin", "f8"),
+        ("vx", "f8"),
+        ("vy", "f8"),
+        ("target_speed", "f8"),
+        ("delta", "f8"),  # IDM exponent
+        ("steering", "f8"),
+        ("acceleration", "f8"),
+        ("timer", "f8"),  # seconds since it last thought of changing lane
+        ("push_x", "f8"),  # displacement that the next step adds after a contact
+        ("push_y", "f8"),
+        ("lane", "i4"),
+        ("target", "i4"),
+        ("order", "i4"),  # row k holds the body that is k-th in x ...
+        ("rank", "i4"),  # ... and this is its inverse
+        ("front", "i4"),  # the body ahead of it in its lane, -1: nobody, UNKNOWN: to be searched
+        ("crashed", "i4"),
+        ("pushed", "i4"),
+        ("checks", "i4"),  # looks for contacts of its own
+        ("changes", "i4"),  # thinks of changing lane
+        ("route", "i4"),
+        ("route_step", "i4"),
+    ],
+    align=True,
+)
+"""One body. Obstacles have speed 0 and use neither targets nor timer."""
 
 LEFT, RIGHT, FASTER, SLOWER = (
     int(action) for action in (MetaAction.LANE_LEFT, MetaAction.LANE_RIGHT, MetaAction.FASTER, MetaAction.SLOWER)
 )
 IDLE = int(MetaAction.IDLE)
+UNKNOWN = -2
 NONE = -1
 """No action: the simulation steps after the first of a decision."""
 
@@ -71,6 +106,8 @@ LANE_CHANGE_DELAY = 1.0
 KP_A = 1 / 0.6
 KP_HEADING = 1 / 0.2
 KP_LATERAL = 1 / 0.6
+LEVEL = 1e-9
+"""m of difference in x up to which rounding along a lane may make two bodies level."""
 OBSTACLE_SIZE = 2.0
 OBSTACLE_DIAGONAL = math.sqrt(OBSTACLE_SIZE**2 + OBSTACLE_SIZE**2)
 
@@ -79,77 +116,112 @@ OBSTACLE_DIAGONAL = math.sqrt(OBSTACLE_SIZE**2 + OBSTACLE_SIZE**2)
 
 
 @njit(cache=True, error_model="numpy")
-def place(cars, tags, road, i, x, y, heading, speed):
-    """Body i as highway-env constructs a ControlledVehicle there."""
-    cars[:, i] = 0.0
-    tags[:ORDER, i] = 0
-    cars[X, i], cars[Y, i], cars[H, i], cars[V, i] = x, y, heading, speed
-    cars[DELTA, i] = 4.0
-    cars[C, i], cars[S, i] = math.cos(heading), math.sin(heading)
-    cars[VX, i], cars[VY, i] = speed * cars[C, i], speed * cars[S, i]
-    cars[V_TARGET, i] = speed
-    cars[TIMER, i] = physics.modulo((x + y) * math.pi, LANE_CHANGE_DELAY)
-    tags[LANE, i] = tags[TARGET, i] = roads.closest_lane(road.lanes, x, y, heading)
-    tags[CHECKS, i] = tags[CHANGES, i] = 1
-    tags[ROUTE, i] = -1
+def place(body, lanes, x, y, heading, speed):
+    """A body as highway-env constructs an IDMVehicle there."""
+    body.x, body.y, body.heading, body.speed = x, y, heading, speed
+    body.cos, body.sin = math.cos(heading), math.sin(heading)
+    body.vx, body.vy = speed * body.cos, speed * body.sin
+    body.target_speed = speed
+    body.delta = 4.0
+    body.steering = body.acceleration = body.push_x = body.push_y = 0.0
+    body.timer = physics.modulo((x + y) * math.pi, LANE_CHANGE_DELAY)
+    body.lane = body.target = roads.closest_lane(lanes, x, y, heading)
+    body.crashed = body.pushed = 0
+    body.checks = body.changes = 1
+    body.route, body.route_step = -1, 0
 
 
 @njit(cache=True, error_model="numpy")
-def settle(w, cars, tags):
+def settle(w, ego):
     """Sort the bodies after all have been placed."""
     for i in range(w.bodies):
-        tags[ORDER, i] = i
-    _sort(w, cars, tags)
+        nth(ego, i).order = i
+    _sort(w, ego)
     for k in range(w.bodies):
-        tags[RANK, tags[ORDER, k]] = k
+        nth(ego, nth(ego, k).order).rank = k
     w.fastest = 0.0
 
 
 @njit(cache=True, error_model="numpy")
-def _sort(w, cars, tags):
-    """Insertion sort of ORDER by x: nearly linear, because overtaking is rare."""
-    x, order, rank = cars[X], tags[ORDER], tags[RANK]
+def _sort(w, ego):
+    """Insertion sort by x: nearly linear, because overtaking is rare."""
     moved = False
-    last_x = x[order[0]]
+    last_x = nth(ego, ego.order).x
     for k in range(1, w.bodies):
-        i = order[k]
-        here = x[i]
-        if here >= last_x:
-            last_x = here
+        i = nth(ego, k).order
+        x = nth(ego, i).x
+        if x >= last_x:
+            last_x = x
             continue
         moved = True
         q = k - 1
-        while q >= 0 and x[order[q]] > here:
-            order[q + 1] = order[q]
+        while q >= 0 and nth(ego, nth(ego, q).order).x > x:
+            nth(ego, q + 1).order = nth(ego, q).order
             q -= 1
-        order[q + 1] = i
+        nth(ego, q + 1).order = i
     if moved:
         for k in range(w.bodies):
-            rank[order[k]] = k
+            nth(ego, nth(ego, k).order).rank = k
 
 
 # --- neighbours ------------------------------------------------------------------------------------------------------
 
 
 @njit(cache=True, error_model="numpy")
-def front_of(w, cars, tags, road, i, n):
+def _find_fronts(w, ego, lanes):
+    """The front of every body in its own lane, by one sweep from the foremost to the last.
+
+    Works on lanes that run along x; what it cannot tell (level bodies, other lanes) is left UNKNOWN.
+    """
+    if lanes.lanes > MOST_LANES:
+        for i in range(w.bodies):
+            nth(ego, i).front = UNKNOWN
+        return
+    for n in range(lanes.lanes):
+        w.ahead[n] = -1
+    last = ego
+    for k in range(w.bodies - 1, -1, -1):
+        i = nth(ego, k).order
+        body = nth(ego, i)
+        lane = nth(lanes, body.lane)
+        body.front = w.ahead[body.lane] if lane.axis == 1 and lane.reach == 1 else UNKNOWN
+        if last.x - body.x <= LEVEL and k < w.bodies - 1:
+            body.front = last.front = UNKNOWN
+        last = body
+        s, lateral = roads.project(lane, body.x, body.y)
+        alone = lane.clear - 1.5 * abs(lateral) > lane.width / 2 + physics.LANE_MARGIN
+        if alone and roads.END_ZONE < s < lane.length - roads.END_ZONE:
+            w.ahead[body.lane] = i
+            continue
+        for n in range(lanes.lanes):
+            other = nth(lanes, n)
+            s, lateral = roads.project(other, body.x, body.y)
+            if roads.holds(other, s, lateral, physics.LANE_MARGIN):
+                w.ahead[n] = i
+
+
+@njit(cache=True, error_model="numpy")
+def front_of(w, ego, lanes, i, n):
     """The nearest body at or ahead of body i along lane n, of equals the last in the list; -1 without one."""
-    lane = road.lanes[n]
-    if lane.axis == 0 or road.reach_lanes.shape[1] > 1:
-        return _search(w, cars, road, i, n)[0]
-    x, y, order = cars[X], cars[Y], tags[ORDER]
-    s = roads.along(lane, x[i], y[i])
-    step, q, count = lane.axis, np.int64(tags[RANK, i]), w.bodies
-    while 0 <= q - step < count and roads.along(lane, x[order[q - step]], y[order[q - step]]) >= s:
+    lane, body = nth(lanes, n), nth(ego, i)
+    if lane.axis == 0 or lane.reach > 1:
+        return _search(w, ego, lanes, i, n)[0]
+    s = roads.along(lane, body.x, body.y)
+    step, q, count = lane.axis, np.int64(body.rank), w.bodies
+    while 0 <= q - step < count:  # others that are level with it
+        other = nth(ego, nth(ego, q - step).order)
+        if roads.along(lane, other.x, other.y) < s:
+            break
         q -= step
     best, best_s = -1, math.inf
     half, end = lane.width / 2 + physics.LANE_MARGIN, lane.length + roads.VEHICLE_LENGTH
     while 0 <= q < count:
-        j = order[q]
+        j = nth(ego, q).order
         q += step
         if j == i:
             continue
-        s_j, lateral = roads.project(lane, x[j], y[j])
+        other = nth(ego, j)
+        s_j, lateral = roads.project(lane, other.x, other.y)
         if s_j > best_s or s_j >= end:
             break
         if abs(lateral) <= half and s_j >= -roads.VEHICLE_LENGTH and (s_j < best_s or j > best):
@@ -158,20 +230,20 @@ def front_of(w, cars, tags, road, i, n):
 
 
 @njit(cache=True, error_model="numpy")
-def rear_of(w, cars, tags, road, i, n):
+def rear_of(w, ego, lanes, i, n):
     """The nearest body strictly behind body i along lane n, of equals the first in the list; -1 without one."""
-    lane = road.lanes[n]
-    if lane.axis == 0 or road.reach_lanes.shape[1] > 1:
-        return _search(w, cars, road, i, n)[1]
-    x, y, order = cars[X], cars[Y], tags[ORDER]
-    s = roads.along(lane, x[i], y[i])
-    step, q, count = -lane.axis, np.int64(tags[RANK, i]), w.bodies
+    lane, body = nth(lanes, n), nth(ego, i)
+    if lane.axis == 0 or lane.reach > 1:
+        return _search(w, ego, lanes, i, n)[1]
+    s = roads.along(lane, body.x, body.y)
+    step, q, count = -lane.axis, np.int64(body.rank), w.bodies
     best, best_s = -1, -math.inf
     half, end = lane.width / 2 + physics.LANE_MARGIN, lane.length + roads.VEHICLE_LENGTH
     while 0 <= q < count:
-        j = order[q]
+        j = nth(ego, q).order
         q += step
-        s_j, lateral = roads.project(lane, x[j], y[j])
+        other = nth(ego, j)
+        s_j, lateral = roads.project(lane, other.x, other.y)
         if s_j >= s:
             continue
         if s_j < best_s or s_j < -roads.VEHICLE_LENGTH:
@@ -182,22 +254,21 @@ def rear_of(w, cars, tags, road, i, n):
 
 
 @njit(cache=True, error_model="numpy")
-def _search(w, cars, road, i, n):
+def _search(w, ego, lanes, i, n):
     """(front, rear) of body i along lane n and the lanes joined to it: highway-env's own loop over all bodies."""
-    s = roads.along(road.lanes[n], cars[X, i], cars[Y, i])
+    own, body = nth(lanes, n), nth(ego, i)
+    s = roads.along(own, body.x, body.y)
     front, rear, front_s, rear_s = -1, -1, math.inf, -math.inf
     for j in range(w.bodies):
         if j == i:
             continue
-        for k in range(road.reach_lanes.shape[1]):
-            m = road.reach_lanes[n, k]
-            if m < 0:
-                break
-            lane = road.lanes[m]
-            s_j, lateral = roads.project(lane, cars[X, j], cars[Y, j])
+        other = nth(ego, j)
+        for k in range(own.reach):
+            lane = nth(lanes, own.reach_lanes[k])
+            s_j, lateral = roads.project(lane, other.x, other.y)
             if not roads.holds(lane, s_j, lateral, physics.LANE_MARGIN):
                 continue
-            s_j += road.reach_offsets[n, k]
+            s_j += own.reach_offsets[k]
             if s <= s_j and s_j <= front_s:
                 front, front_s = j, s_j
             if s_j < s and s_j > rear_s:
@@ -210,320 +281,310 @@ def _search(w, cars, road, i, n):
 
 
 @njit(cache=True, error_model="numpy")
-def _desired_gap(cars, e, f):
-    """Distance (m) that body e wants to body f ahead of it."""
-    dv = (cars[VX, e] - cars[VX, f]) * cars[C, e] + (cars[VY, e] - cars[VY, f]) * cars[S, e]
-    v = cars[V, e]
-    return DISTANCE_WANTED + v * TIME_WANTED + v * dv / TWO_ROOT_AB
+def _desired_gap(body, other):
+    """Distance (m) that a body wants to another one ahead of it."""
+    dv = (body.vx - other.vx) * body.cos + (body.vy - other.vy) * body.sin
+    return DISTANCE_WANTED + body.speed * TIME_WANTED + body.speed * dv / TWO_ROOT_AB
 
 
 @njit(cache=True, error_model="numpy")
-def _free_road(cars, tags, road, e, delta):
-    """IDM acceleration of vehicle e with nobody ahead."""
-    limit = road.lanes[tags[LANE, e]].speed_limit
-    target = min(max(cars[V_TARGET, e], 0.0), limit)
-    return COMFORT_ACC_MAX * (1 - math.pow(max(cars[V, e], 0.0) / abs(physics.not_zero(target)), delta))
+def _free_road(body, lanes, delta):
+    """IDM acceleration of a vehicle with nobody ahead."""
+    target = min(max(body.target_speed, 0.0), nth(lanes, body.lane).speed_limit)
+    return COMFORT_ACC_MAX * (1 - math.pow(max(body.speed, 0.0) / abs(physics.not_zero(target)), delta))
 
 
 @njit(cache=True, error_model="numpy")
-def _interaction(cars, tags, road, e, f):
-    """What body f ahead takes from vehicle e's IDM acceleration."""
-    lane = road.lanes[tags[LANE, e]]
-    d = roads.along(lane, cars[X, f], cars[Y, f]) - roads.along(lane, cars[X, e], cars[Y, e])
-    ratio = _desired_gap(cars, e, f) / physics.not_zero(d)
-    return COMFORT_ACC_MAX * (ratio * ratio)
+def _behind(a, body, lanes, ego, ahead):
+    """IDM acceleration of a vehicle whose free one is `a`, behind body number `ahead` (-1: none)."""
+    if ahead < 0:
+        return a
+    lane, other = nth(lanes, body.lane), nth(ego, ahead)
+    d = roads.along(lane, other.x, other.y) - roads.along(lane, body.x, body.y)
+    ratio = _desired_gap(body, other) / physics.not_zero(d)
+    return a - COMFORT_ACC_MAX * (ratio * ratio)
 
 
 @njit(cache=True, error_model="numpy")
-def _acceleration(w, cars, tags, road, e, f, delta):
-    """IDM acceleration of body e behind body f (-1: none) with exponent `delta`; 0 for nobody and for obstacles."""
-    if e < 0 or e >= w.vehicles:
-        return 0.0
-    a = _free_road(cars, tags, road, e, delta)
-    if f >= 0:
-        a -= _interaction(cars, tags, road, e, f)
-    return a
+def _mobil(w, ego, lanes, p, i, n, free, here):
+    """Should vehicle i change to lane n? `free` and `here` are its accelerations with nobody and with its leader ahead.
 
-
-@njit(cache=True, error_model="numpy")
-def _mobil(w, cars, tags, road, i, n):
-    """Should vehicle i change to lane n? Politeness is 0 in highway-env, so its followers' gains are left out."""
-    delta = cars[DELTA, i]
-    ahead, behind = front_of(w, cars, tags, road, i, n), rear_of(w, cars, tags, road, i, n)
-    if _acceleration(w, cars, tags, road, behind, i, delta) < -LANE_CHANGE_MAX_BRAKING_IMPOSED:
+    Politeness is 0 in highway-env, so its followers' gains are left out. The tests have no side effects: the cheap one
+    comes first.
+    """
+    body = nth(ego, i)
+    there = _behind(free, body, lanes, ego, front_of(w, ego, lanes, i, n))
+    wanted = p.routes[body.route, body.route_step, 1] if body.route >= 0 else -1
+    if wanted >= 0:
+        own = nth(lanes, body.target).id
+        if np.sign(nth(lanes, n).id - own) != np.sign(wanted - own) or there < -LANE_CHANGE_MAX_BRAKING_IMPOSED:
+            return False
+    elif there - here < LANE_CHANGE_MIN_ACC_GAIN:
         return False
-    free = _free_road(cars, tags, road, i, delta)
-    there = free - _interaction(cars, tags, road, i, ahead) if ahead >= 0 else free
-    route = tags[ROUTE, i]
-    if route >= 0:
-        wanted = _route_lane(road, route, tags[ROUTE_STEP, i])
-        if wanted >= 0:
-            own = road.lanes[tags[TARGET, i]].id
-            if np.sign(road.lanes[n].id - own) != np.sign(wanted - own):
-                return False
-            return there >= -LANE_CHANGE_MAX_BRAKING_IMPOSED
-    here = free
-    old = front_of(w, cars, tags, road, i, tags[LANE, i])
-    if old >= 0:
-        here = free - _interaction(cars, tags, road, i, old)
-    return not there - here < LANE_CHANGE_MIN_ACC_GAIN
+    behind = rear_of(w, ego, lanes, i, n)
+    if not 0 <= behind < w.vehicles:
+        return True
+    follower = nth(ego, behind)
+    imposed = _behind(_free_road(follower, lanes, body.delta), follower, lanes, ego, i)
+    return not imposed < -LANE_CHANGE_MAX_BRAKING_IMPOSED
 
 
 @njit(cache=True, error_model="numpy")
-def _route_lane(road, route, step):
-    return road.routes[route, step, 1] if step < road.routes.shape[1] else -1
+def _give_up(w, ego, lanes, i):
+    """A change under way is given up for another vehicle, close ahead, that is changing into the same lane."""
+    body = nth(ego, i)
+    lane = nth(lanes, body.lane)
+    if lane.road != nth(lanes, body.target).road:
+        return
+    s = roads.along(lane, body.x, body.y)
+    for j in range(w.vehicles):
+        other = nth(ego, j)
+        if other.target == body.target and other.lane != body.target and j != i:
+            d = roads.along(lane, other.x, other.y) - s
+            if 0 < d < _desired_gap(body, other):
+                body.target = body.lane
+                return
 
 
 @njit(cache=True, error_model="numpy")
-def _change_lane(w, cars, tags, road, i):
-    """MOBIL once a second; a change under way is given up for another one into the same lane close ahead."""
-    lanes, lane, target = road.lanes, tags[LANE, i], tags[TARGET, i]
-    if lane != target:
-        if lanes[lane].road == lanes[target].road:
-            s = roads.along(lanes[lane], cars[X, i], cars[Y, i])
-            for j in range(w.vehicles):
-                if tags[TARGET, j] == target and tags[LANE, j] != target and j != i:
-                    d = roads.along(lanes[lane], cars[X, j], cars[Y, j]) - s
-                    if 0 < d < _desired_gap(cars, i, j):
-                        tags[TARGET, i] = lane
-                        break
+def _consider_changing(w, ego, lanes, p, i, free, here):
+    """MOBIL on both sides; where both are good the right one wins."""
+    body = nth(ego, i)
+    if abs(body.speed) < 1:
         return
-    if not cars[TIMER, i] > LANE_CHANGE_DELAY:
-        return
-    cars[TIMER, i] = 0.0
-    if abs(cars[V, i]) < 1:
-        return
-    x, y = cars[X, i], cars[Y, i]
-    own = lanes[lane]
-    if own.id > 0 and roads.reachable(lanes[lane - 1], x, y) and _mobil(w, cars, tags, road, i, lane - 1):
-        tags[TARGET, i] = lane - 1
-    if own.id < own.count - 1 and roads.reachable(lanes[lane + 1], x, y) and _mobil(w, cars, tags, road, i, lane + 1):
-        tags[TARGET, i] = lane + 1
+    n = body.lane
+    own = nth(lanes, n)
+    for side in (-1, 1):
+        if 0 <= own.id + side < own.count and roads.reachable(nth(lanes, n + side), body.x, body.y):
+            if _mobil(w, ego, lanes, p, i, n + side, free, here):
+                body.target = n + side
 
 
 @njit(cache=True, error_model="numpy")
-def _follow_road(cars, tags, road, i):
+def _follow_road(body, lanes, p):
     """At the end of its target lane a vehicle aims at the next one."""
-    target = tags[TARGET, i]
-    lane = road.lanes[target]
-    if roads.along(lane, cars[X, i], cars[Y, i]) > lane.length - roads.VEHICLE_LENGTH / 2:
-        tags[TARGET, i], tags[ROUTE_STEP, i] = roads.next_lane(
-            road, target, tags[ROUTE, i], tags[ROUTE_STEP, i], cars[X, i], cars[Y, i]
+    lane = nth(lanes, body.target)
+    if roads.along(lane, body.x, body.y) > lane.length - roads.VEHICLE_LENGTH / 2:
+        body.target, body.route_step = roads.next_lane(
+            lanes, p, body.target, body.route, body.route_step, body.x, body.y
         )
 
 
 @njit(cache=True, error_model="numpy")
-def _steer(cars, tags, road, i):
+def _steer(body, lanes):
     """Steering angle towards the centre of the target lane."""
-    lane = road.lanes[tags[TARGET, i]]
-    s, lateral = roads.project(lane, cars[X, i], cars[Y, i])
-    speed, heading = cars[V, i], cars[H, i]
+    lane = nth(lanes, body.target)
+    s, lateral = roads.project(lane, body.x, body.y)
     lane_heading = lane.heading
     if lane.kind != roads.STRAIGHT:
-        lane_heading = roads.heading_at(lane, s + speed * physics.TAU_PURSUIT)
-    elif lateral == 0.0 and heading == 0.0 and lane_heading == 0.0:
-        return 0.0  # every term below is a zero
-    return physics.steering_to(lateral, lane_heading, heading, speed, KP_LATERAL, KP_HEADING)
+        lane_heading = roads.heading_at(lane, s + body.speed * physics.TAU_PURSUIT)
+    elif lateral == 0.0 and body.heading == 0.0 and lane_heading == 0.0:
+        return 0.0  # every term of the general case is a zero
+    return physics.steering_to(lateral, lane_heading, body.heading, body.speed, KP_LATERAL, KP_HEADING)
 
 
 @njit(cache=True, error_model="numpy")
-def _idm_act(w, cars, tags, road, i):
+def _idm_act(w, ego, lanes, p, i):
     """IDMVehicle.act."""
-    if tags[CRASHED, i]:
+    body = nth(ego, i)
+    if body.crashed:
         return
-    _follow_road(cars, tags, road, i)
-    if tags[CHANGES, i]:
-        _change_lane(w, cars, tags, road, i)
-    cars[STEERING, i] = _steer(cars, tags, road, i)
-    lane, target = tags[LANE, i], tags[TARGET, i]
-    free = _free_road(cars, tags, road, i, cars[DELTA, i])
-    ahead = front_of(w, cars, tags, road, i, lane)
-    a = free - _interaction(cars, tags, road, i, ahead) if ahead >= 0 else free
-    if lane != target:
-        ahead = front_of(w, cars, tags, road, i, target)
-        a = min(a, free - _interaction(cars, tags, road, i, ahead) if ahead >= 0 else free)
-    cars[ACCELERATION, i] = physics.clip(a, -ACC_MAX, ACC_MAX)
+    _follow_road(body, lanes, p)
+    free = _free_road(body, lanes, body.delta)
+    front = body.front if body.front != UNKNOWN else front_of(w, ego, lanes, i, body.lane)
+    a = _behind(free, body, lanes, ego, front)
+    if body.changes:
+        if body.lane != body.target:
+            _give_up(w, ego, lanes, i)
+        elif body.timer > LANE_CHANGE_DELAY:
+            body.timer = 0.0
+            _consider_changing(w, ego, lanes, p, i, free, a)
+    body.steering = _steer(body, lanes)
+    if body.lane != body.target:
+        a = min(a, _behind(free, body, lanes, ego, front_of(w, ego, lanes, i, body.target)))
+    body.acceleration = physics.clip(a, -ACC_MAX, ACC_MAX)
 
 
 @njit(cache=True, error_model="numpy")
-def _ego_act(w, cars, tags, road, set_points, action):
+def _ego_act(w, ego, lanes, p, action):
     """MDPVehicle.act: a meta-action or NONE, then the two servos."""
-    _follow_road(cars, tags, road, 0)
+    _follow_road(ego, lanes, p)
     if action in (LEFT, RIGHT):
-        lane = road.lanes[tags[TARGET, 0]]
+        lane = nth(lanes, ego.target)
         n = lane.first + min(max(lane.id + (1 if action == RIGHT else -1), 0), lane.count - 1)
-        if roads.reachable(road.lanes[n], cars[X, 0], cars[Y, 0]):
-            tags[TARGET, 0] = n
+        if roads.reachable(nth(lanes, n), ego.x, ego.y):
+            ego.target = n
     elif action in (FASTER, SLOWER):
-        index = physics.speed_index(cars[V, 0], set_points) + (1 if action == FASTER else -1)
-        w.speed_index = min(max(index, 0), set_points.size - 1)
-        cars[V_TARGET, 0] = set_points[w.speed_index]
+        index = physics.speed_index(ego.speed, p.speeds[: p.set_points]) + (1 if action == FASTER else -1)
+        w.speed_index = min(max(index, 0), p.set_points - 1)
+        ego.target_speed = p.speeds[w.speed_index]
     if action != NONE:
-        _follow_road(cars, tags, road, 0)  # highway-env acts once for the action and once more with all vehicles
-    cars[STEERING, 0] = _steer(cars, tags, road, 0)
-    cars[ACCELERATION, 0] = KP_A * (cars[V_TARGET, 0] - cars[V, 0])
+        _follow_road(ego, lanes, p)  # highway-env acts once for the action and once more with all vehicles
+    ego.steering = _steer(ego, lanes)
+    ego.acceleration = KP_A * (ego.target_speed - ego.speed)
 
 
 # --- motion ----------------------------------------------------------------------------------------------------------
 
 
 @njit(cache=True, error_model="numpy")
-def _move(cars, tags, road, i, dt):
+def _move(body, lanes, dt):
     """Kinematic bicycle, explicit Euler with the old speed and heading; a pending push makes it crashed."""
-    speed, acceleration, steering = cars[V, i], cars[ACCELERATION, i], cars[STEERING, i]
-    if tags[CRASHED, i]:
-        steering, acceleration = 0.0, -1.0 * speed
-        cars[STEERING, i] = 0.0
-    acceleration = physics.limit_acceleration(acceleration, speed)
-    cars[ACCELERATION, i] = acceleration
-    cars[TIMER, i] += dt
-    n = tags[LANE, i]
-    lane = road.lanes[n]
-    if steering == 0.0 and cars[H, i] == 0.0 and not tags[PUSHED, i]:
-        x = cars[X, i] + speed * dt
-        cars[X, i] = x
-        speed += acceleration * dt
-        cars[V, i], cars[VX, i] = speed, speed
-        cars[VY, i] = speed * 0.0
-        s = (x - lane.x) * lane.ux
-        centred = lane.kind == roads.STRAIGHT and lane.uy == 0.0 and cars[Y, i] == lane.y and lane.heading == 0.0
-        if not (centred and 0.0 < s < lane.length):
-            tags[LANE, i] = roads.closest_lane(road.lanes, x, cars[Y, i], 0.0)
+    speed = body.speed
+    if body.crashed:
+        body.steering, body.acceleration = 0.0, -1.0 * speed
+    body.acceleration = physics.limit_acceleration(body.acceleration, speed)
+    body.timer += dt
+    if body.steering == 0.0 and body.heading == 0.0 and not body.pushed:
+        _roll(body, lanes, dt)
         return
-    if steering == 0.0:
-        cars[X, i] += speed * cars[C, i] * dt
-        cars[Y, i] += speed * cars[S, i] * dt
-        turn = speed * 0.0 / (physics.LENGTH / 2) * dt
+    if body.steering == 0.0:
+        body.x += speed * body.cos * dt
+        body.y += speed * body.sin * dt
     else:
-        beta = math.atan(0.5 * math.tan(steering))
-        cars[X, i] += speed * math.cos(cars[H, i] + beta) * dt
-        cars[Y, i] += speed * math.sin(cars[H, i] + beta) * dt
-        turn = speed * math.sin(beta) / (physics.LENGTH / 2) * dt
-    if tags[PUSHED, i]:
-        cars[X, i] += cars[PUSH_X, i]
-        cars[Y, i] += cars[PUSH_Y, i]
-        tags[CRASHED, i], tags[PUSHED, i] = 1, 0
-    if turn != 0.0:
-        heading = cars[H, i] + turn
-        cars[H, i] = heading
-        cars[C, i], cars[S, i] = math.cos(heading), math.sin(heading)
-    speed += acceleration * dt
-    cars[V, i] = speed
-    cars[VX, i], cars[VY, i] = speed * cars[C, i], speed * cars[S, i]
-    tags[LANE, i] = roads.closest_lane(road.lanes, cars[X, i], cars[Y, i], cars[H, i])
+        beta = physics.atan(0.5 * physics.tan(body.steering))
+        body.x += speed * physics.cos(body.heading + beta) * dt
+        body.y += speed * physics.sin(body.heading + beta) * dt
+    if body.pushed:
+        body.x += body.push_x
+        body.y += body.push_y
+        body.crashed, body.pushed = 1, 0
+    if body.steering != 0.0:
+        body.heading += speed * physics.sin(beta) / (physics.LENGTH / 2) * dt
+        body.cos, body.sin = physics.cos(body.heading), physics.sin(body.heading)
+    speed += body.acceleration * dt
+    body.speed = speed
+    body.vx, body.vy = speed * body.cos, speed * body.sin
+    _find_lane(body, lanes)
+
+
+@njit(cache=True, error_model="numpy")
+def _roll(body, lanes, dt):
+    """`_move` straight along x: every cosine is 1 and every sine 0."""
+    body.x += body.speed * dt
+    body.speed += body.acceleration * dt
+    body.vx, body.vy = body.speed, body.speed * 0.0
+    _find_lane(body, lanes)
+
+
+@njit(cache=True, error_model="numpy")
+def _find_lane(body, lanes):
+    """The closest lane; most of the time plainly the one that the body was in."""
+    if not roads.well_inside(nth(lanes, body.lane), body.x, body.y, body.heading):
+        body.lane = roads.closest_lane(lanes, body.x, body.y, body.heading)
 
 
 # --- contacts --------------------------------------------------------------------------------------------------------
 
 
 @njit(cache=True, error_model="numpy")
-def _apart(cars, i, j):
-    """A cheap test that implies that bodies i and j do not touch, now or within the step: both along x, side by side."""
-    return cars[H, i] == 0.0 and cars[H, j] == 0.0 and abs(cars[Y, i] - cars[Y, j]) > physics.WIDTH + 1e-6
+def _apart(body, other):
+    """A cheap test that implies that two bodies do not touch, now or within the step: both along x, side by side."""
+    return body.heading == 0.0 and other.heading == 0.0 and abs(body.y - other.y) > physics.WIDTH + 1e-6
 
 
 @njit(cache=True, error_model="numpy")
-def _contact(w, cars, tags, i, j, dt):
+def _contact(w, ego, i, j, dt):
     """handle_collisions of vehicle i with a later body j; a later contact overwrites a push."""
-    if not (tags[CHECKS, i] or tags[CHECKS, j]):
-        return
+    body, other = nth(ego, i), nth(ego, j)
     obstacle = j >= w.vehicles
     diagonal = OBSTACLE_DIAGONAL if obstacle else physics.DIAGONAL
-    dx, dy = cars[X, j] - cars[X, i], cars[Y, j] - cars[Y, i]
-    if math.sqrt(dx * dx + dy * dy) > (physics.DIAGONAL + diagonal) / 2 + cars[V, i] * dt:
+    dx, dy = other.x - body.x, other.y - body.y
+    if math.sqrt(dx * dx + dy * dy) > (physics.DIAGONAL + diagonal) / 2 + body.speed * dt:
         return
-    half_length = OBSTACLE_SIZE / 2 if obstacle else physics.LENGTH / 2
-    half_width = OBSTACLE_SIZE / 2 if obstacle else physics.WIDTH / 2
     now, soon, push_x, push_y = physics.rectangles_collide(
-        cars[X, i],
-        cars[Y, i],
-        cars[C, i],
-        cars[S, i],
-        cars[VX, i],
-        cars[VY, i],
-        cars[X, j],
-        cars[Y, j],
-        cars[C, j],
-        cars[S, j],
-        cars[VX, j],
-        cars[VY, j],
-        half_length,
-        half_width,
+        body.x,
+        body.y,
+        body.cos,
+        body.sin,
+        body.vx,
+        body.vy,
+        other.x,
+        other.y,
+        other.cos,
+        other.sin,
+        other.vx,
+        other.vy,
+        OBSTACLE_SIZE / 2 if obstacle else physics.LENGTH / 2,
+        OBSTACLE_SIZE / 2 if obstacle else physics.WIDTH / 2,
         dt,
     )
     if soon:
-        if obstacle:
-            cars[PUSH_X, i], cars[PUSH_Y, i], tags[PUSHED, i] = push_x, push_y, 1
-        else:
-            cars[PUSH_X, i], cars[PUSH_Y, i], tags[PUSHED, i] = push_x / 2, push_y / 2, 1
-            cars[PUSH_X, j], cars[PUSH_Y, j], tags[PUSHED, j] = -push_x / 2, -push_y / 2, 1
+        share = 1.0 if obstacle else 2.0
+        body.push_x, body.push_y, body.pushed = push_x / share, push_y / share, 1
+        if not obstacle:
+            other.push_x, other.push_y, other.pushed = -push_x / 2, -push_y / 2, 1
     if now:
-        tags[CRASHED, i] = tags[CRASHED, j] = 1
+        body.crashed = other.crashed = 1
 
 
 @njit(cache=True, error_model="numpy")
-def _collide(w, cars, tags, dt):
+def _collide(w, ego, dt):
     """All contacts, in lexicographic order of the list; only bodies near each other in x are looked at."""
-    x, order, pairs = cars[X], tags[ORDER], tags[PAIRS]
     reach = physics.DIAGONAL + w.fastest * dt + 1e-6
-    count, bodies = 0, w.bodies
-    for k in range(bodies - 1):
-        i = order[k]
-        for q in range(k + 1, bodies):
-            j = order[q]
-            if x[j] - x[i] > reach:
+    count = 0
+    for k in range(w.bodies - 1):
+        i = np.int64(nth(ego, k).order)
+        body = nth(ego, i)
+        for q in range(k + 1, w.bodies):
+            j = np.int64(nth(ego, q).order)
+            other = nth(ego, j)
+            if other.x - body.x > reach:
                 break
-            if _apart(cars, i, j) or not (tags[CHECKS, i] or tags[CHECKS, j]):
+            if _apart(body, other) or not (body.checks or other.checks):
                 continue
-            if count == pairs.size:
-                _collide_all(w, cars, tags, dt)
+            if count == MOST_PAIRS:
+                _collide_all(w, ego, dt)
                 return
-            pair = min(i, j) * bodies + max(i, j)
-            at = count
-            while at > 0 and pairs[at - 1] > pair:
-                pairs[at] = pairs[at - 1]
+            pair, at = min(i, j) * w.bodies + max(i, j), count
+            while at > 0 and w.pairs[at - 1] > pair:
+                w.pairs[at] = w.pairs[at - 1]
                 at -= 1
-            pairs[at] = pair
+            w.pairs[at] = pair
             count += 1
     for k in range(count):
-        i, j = pairs[k] // bodies, pairs[k] % bodies
+        i, j = w.pairs[k] // w.bodies, w.pairs[k] % w.bodies
         if i < w.vehicles:
-            _contact(w, cars, tags, i, j, dt)
+            _contact(w, ego, i, j, dt)
 
 
 @njit(cache=True, error_model="numpy")
-def _collide_all(w, cars, tags, dt):
+def _collide_all(w, ego, dt):
     """`_collide` over every pair, for pile-ups."""
     for i in range(w.vehicles):
         for j in range(i + 1, w.bodies):
-            _contact(w, cars, tags, i, j, dt)
+            if nth(ego, i).checks or nth(ego, j).checks:
+                _contact(w, ego, i, j, dt)
 
 
 @njit(cache=True, error_model="numpy")
-def _collide_ego(w, cars, tags, dt):
-    """`_collide` where only the ego checks: its neighbours in x, in the order of the list."""
-    reach = physics.DIAGONAL + abs(cars[V, 0]) * dt + 1e-6
+def _collide_ego(w, ego, dt):
+    """`_collide` where only the ego checks."""
+    reach = physics.DIAGONAL + abs(ego.speed) * dt + 1e-6
     for j in range(1, w.bodies):
-        if abs(cars[X, j] - cars[X, 0]) <= reach and not _apart(cars, 0, j):
-            _contact(w, cars, tags, 0, j, dt)
+        other = nth(ego, j)
+        if abs(other.x - ego.x) <= reach and not _apart(ego, other):
+            _contact(w, ego, 0, j, dt)
 
 
 # --- one simulation step ---------------------------------------------------------------------------------------------
 
 
 @njit(cache=True, error_model="numpy")
-def substep(w, cars, tags, road, set_points, action, only_ego_checks, dt):
+def substep(w, ego, lanes, p, action):
     """Road.act and Road.step; `action` is the ego's meta-action, NONE after the first step of a decision."""
-    _ego_act(w, cars, tags, road, set_points, action)
+    _find_fronts(w, ego, lanes)
+    _ego_act(w, ego, lanes, p, action)
     for i in range(1, w.vehicles):
-        _idm_act(w, cars, tags, road, i)
+        _idm_act(w, ego, lanes, p, i)
     fastest = 0.0
     for i in range(w.vehicles):
-        _move(cars, tags, road, i, dt)
-        fastest = max(fastest, abs(cars[V, i]))
+        body = nth(ego, i)
+        _move(body, lanes, p.dt)
+        fastest = max(fastest, abs(body.speed))
     w.fastest = fastest
-    _sort(w, cars, tags)
-    if only_ego_checks:
-        _collide_ego(w, cars, tags, dt)
+    _sort(w, ego)
+    if p.only_ego_checks:
+        _collide_ego(w, ego, p.dt)
     else:
-        _collide(w, cars, tags, dt)
+        _collide(w, ego, p.dt)

@@ -12,7 +12,6 @@ from gymnasium import spaces
 
 from sim.engine.world import World
 from sim.env import Branches, DrivingVecEnv
-from sim.outcome import Outcome
 from sim.scene import Scene
 
 
