@@ -73,12 +73,13 @@ class RunConfig:
         scenario = sim.get(self.scenario)
         if scenario.actions == "continuous":
             raise UsageError(f"scenario {self.scenario!r} has continuous actions: this trainer needs discrete ones")
-        backend, _ = scenario.backend(self.backend)
+        scenario_config = resolve(scenario.defaults, self.scenario_config, "scenario_config")
+        backend, _ = scenario.backend(self.backend, scenario_config)
         method = method_registry.get(self.strategy)
         return dataclasses.replace(
             self,
             backend=backend,
-            scenario_config=to_dict(resolve(scenario.defaults, self.scenario_config, "scenario_config")),
+            scenario_config=to_dict(scenario_config),
             strategy_options=to_dict(resolve(method.defaults, self.strategy_options, "strategy_options")),
         )
 

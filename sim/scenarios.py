@@ -22,14 +22,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Backend:
-    """How one simulator builds a scenario: two factories as "module:function", imported only when used.
+    """How one simulator builds a scenario: functions as "module:function", imported only when used.
 
     `env(scenario, config, render_mode) -> DrivingEnv`;
-    `vec(scenario, config, num_envs, seed, workers) -> DrivingVecEnv`.
+    `vec(scenario, config, num_envs, seed, workers) -> DrivingVecEnv`;
+    `why_not(scenario, config) -> str | None`: what in a resolved config the simulator does not cover. None: it covers
+    every config.
     """
 
     env: str
     vec: str
+    why_not: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +47,21 @@ class Scenario:
     actions: str = "meta"
     """meta | longitudinal | continuous"""
 
-    def backend(self, name: str | None) -> tuple[str, Backend]:
-        """The named backend, or the default one."""
-        if name is None:
-            name = next(iter(self.backends))
-        if name not in self.backends:
+    def backend(self, name: str | None, config: Any) -> tuple[str, Backend]:
+        """The named backend, or the first one that covers the resolved config.
+
+        Raises: UsageError for an unknown backend and for one that does not cover the config.
+        """
+        if name is not None and name not in self.backends:
             raise unknown(f"backend for scenario {self.name!r}", name, self.backends)
-        return name, self.backends[name]
+        missing = ""
+        for candidate, backend in self.backends.items() if name is None else [(name, self.backends[name])]:
+            reason = _load(backend.why_not)(self, config) if backend.why_not else None
+            if reason is None:
+                return candidate, backend
+            missing = f"backend {candidate!r} does not cover {reason}"
+        others = [other for other in self.backends if other != name]
+        raise UsageError(f"scenario {self.name!r}: {missing}: choose backend {' or '.join(map(repr, others))}")
 
 
 @functools.cache
@@ -92,8 +103,8 @@ def make(
     if render_mode not in (None, "rgb_array", "human"):
         raise unknown("render_mode", render_mode, ("rgb_array", "human"))
     chosen = get(scenario)
-    _, factories = chosen.backend(backend)
     resolved = resolve(chosen.defaults, config, chosen.name)
+    _, factories = chosen.backend(backend, resolved)
     return _load(factories.env)(chosen, resolved, render_mode)
 
 
@@ -112,8 +123,8 @@ def make_vec(
     if num_envs < 1:
         raise UsageError(f"num_envs = {num_envs}: at least one world is needed")
     chosen = get(scenario)
-    _, factories = chosen.backend(backend)
     resolved = resolve(chosen.defaults, config, chosen.name)
+    _, factories = chosen.backend(backend, resolved)
     return _load(factories.vec)(chosen, resolved, num_envs, seed, workers)
 
 

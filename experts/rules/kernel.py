@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
+from sim.compiled import kernel
 
 CAR_LENGTH = 5.0
 
@@ -18,7 +18,7 @@ CLEAR, FRONT_GAP, REAR_GAP, FRONT_TTC, REAR_TTC, NOT_STEADY = range(6)
 """Answers of `change_test`: free to change, or the first test that failed."""
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def safe_speed(distance, front_speed, braking, p):
     """The speed from which the ego, braking at `braking` (m/s2), stays behind the car ahead; inf without one."""
     if distance == math.inf:
@@ -28,21 +28,21 @@ def safe_speed(distance, front_speed, braking, p):
     return math.sqrt(max(room, 0.0)) - lag
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def front_needed(closing, braking, p):
     """Distance that a lane change needs ahead when the gap shrinks at `closing`."""
     closing = max(closing, 0.0)
     return p.front_distance + closing * closing / (2.0 * braking) + p.front_time * closing
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def rear_needed(closing, p):
     """Distance that a lane change needs behind when the gap shrinks at `closing`."""
     closing = max(closing, 0.0)
     return p.rear_distance + closing * closing / (2.0 * p.rear_braking) + p.rear_time * closing
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def change_test(speed, offset, front, front_speed, rear, rear_speed, braking, scale, p):
     """May the ego start a change into a lane with these two cars? `scale` < 1 relaxes all distances and times."""
     if abs(offset) >= p.steady_offset:
@@ -59,7 +59,7 @@ def change_test(speed, offset, front, front_speed, rear, rear_speed, braking, sc
     return CLEAR
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def slot_speed(front, front_speed, rear, rear_speed, p):
     """The speed that brings the ego beside the wanted point between two cars of the side lane; inf without cars."""
     if front == math.inf and rear == math.inf:
@@ -77,7 +77,7 @@ def slot_speed(front, front_speed, rear, rear_speed, p):
     return max(speed, p.slowest)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def speed_step(speed, next_speed, wanted, p):
     """+1, 0 or -1 set-points: accelerate only if the next set-point (inf: none) is not above the wanted speed."""
     if speed > wanted + p.brake_margin:
@@ -87,7 +87,7 @@ def speed_step(speed, next_speed, wanted, p):
     return 0
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def decide(
     speed,
     next_speed,
@@ -122,7 +122,7 @@ def decide(
     return False, speed_step(speed, next_speed, wanted, p), verdict, wanted
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def cruise(speed, next_speed, offset, ahead, ahead_speed, old, old_speed, left, right, sides, top, braking, p):
     """The rule for a world without a goal lane: keep the safe speed, overtake where another lane allows clearly more.
 

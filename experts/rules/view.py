@@ -6,10 +6,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from experts.rules.kernel import CAR_LENGTH
 from sim.actions import NUM_ACTIONS, MetaAction
+from sim.compiled import kernel
 from sim.scene import LANE_MARGIN, Scene
 
 LONGITUDINAL = (MetaAction.SLOWER, MetaAction.IDLE, MetaAction.FASTER)
@@ -116,7 +116,7 @@ def _column(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values, np.float64)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _nearest(s, d, speed, heading, length, ego_s, ego_heading, ego_length, centers, reach):
     """Per lane centre the nearest car at or ahead of the ego and the nearest behind, by highway-env's tie rules.
 

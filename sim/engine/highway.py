@@ -12,9 +12,10 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from sim.actions import MetaAction
+from sim.compiled import kernel
 from sim.engine import physics, roads
 from sim.engine.mirror import Mirror
 from sim.engine.observe import observe, observer_fields, space_of, uncovered
@@ -185,19 +186,19 @@ def _routes(network: Any, lanes: int, keys: list[tuple[str, str, int]]) -> np.nd
 # --- one decision ----------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _linear(value, low, high):
     """highway-env's `lmap` onto [0, 1]."""
     return 0 + (value - low) * (1 - 0) / (high - low)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _exits(ego, p):
     """Is the ego on the way out of an `exit` world?"""
     return ego.target in (p.exit_lane, p.exit_ramp)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _reward(w, ego, lanes, p, action):
     """highway-env's reward, terms added in its order."""
     lane, crashed = nth(lanes, ego.lane), float(ego.crashed)
@@ -250,7 +251,7 @@ def _reward(w, ego, lanes, p, action):
     return _linear(reward, p.collision + p.merging_speed, p.high_speed + p.right_lane)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _end(w, ego, lanes, p):
     """Set outcome and truncation: the ends of highway-env's worlds, and time limits where it has none."""
     crashed = ego.crashed != 0
@@ -278,7 +279,7 @@ def _end(w, ego, lanes, p):
         w.outcome = MISSED if missed else SUCCESS
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def front_gap_ttc(w, ego, lanes, n):
     """Bumper gap (m) and time-to-collision (s) to the body ahead of the ego in lane n of its road, as `Scene` has them.
 
@@ -304,7 +305,7 @@ def front_gap_ttc(w, ego, lanes, n):
     return gap, (max(gap, 0.0) / closing if closing > 0 else math.inf)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def decide(w, ego, lanes, p, action):
     """One decision: simulation steps, end, reward, statistics. Returns the reward."""
     old_lane, old_x, old_y = ego.lane, ego.x, ego.y
@@ -326,7 +327,7 @@ def decide(w, ego, lanes, p, action):
     return reward
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _mask(w, ego, lanes, p, out):
     """Legal actions: reachable lanes beside the present one, speeds beside the present set-point."""
     n = ego.lane
@@ -348,7 +349,7 @@ def _mask(w, ego, lanes, p, out):
 # --- batches ---------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _step_one(w, ego, lanes, p, action, obs, mask):
     reward = decide(w, ego, lanes, p, action)
     observe(w, ego, lanes, p, obs)
@@ -356,7 +357,7 @@ def _step_one(w, ego, lanes, p, action, obs, mask):
     return reward
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@kernel
 def _step_serial(worlds, bodies, lanes, params, actions, rewards, outcomes, terminated, truncated, obs, masks):
     for i in range(actions.size):
         w = worlds[i]
@@ -364,7 +365,7 @@ def _step_serial(worlds, bodies, lanes, params, actions, rewards, outcomes, term
         outcomes[i], terminated[i], truncated[i] = w.outcome, w.terminated, w.truncated
 
 
-@njit(cache=True, error_model="numpy", parallel=True)
+@kernel(parallel=True)
 def _step_parallel(worlds, bodies, lanes, params, actions, rewards, outcomes, terminated, truncated, obs, masks):
     for i in prange(actions.size):
         w = worlds[i]
@@ -372,7 +373,7 @@ def _step_parallel(worlds, bodies, lanes, params, actions, rewards, outcomes, te
         outcomes[i], terminated[i], truncated[i] = w.outcome, w.terminated, w.truncated
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@kernel
 def _reset_rows(worlds, bodies, lanes, params, rows, obs, masks):
     for i in rows:
         w, ego = worlds[i], bodies[i, 0]
@@ -381,7 +382,7 @@ def _reset_rows(worlds, bodies, lanes, params, rows, obs, masks):
     _look(worlds, bodies, lanes, params, rows, obs, masks)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@kernel
 def _look(worlds, bodies, lanes, params, rows, obs, masks):
     """Observations and masks of `rows` as they are."""
     for i in rows:
@@ -389,7 +390,7 @@ def _look(worlds, bodies, lanes, params, rows, obs, masks):
         _mask(worlds[i], bodies[i, 0], lanes[0], params[0], masks[i])
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@kernel
 def _roll_out(worlds, bodies, lanes, params, plans, rewards, steps, final):
     """Play plans[b] in world b until it ends; worlds that ended stay as they are."""
     for b in range(plans.shape[0]):
@@ -405,7 +406,7 @@ def _roll_out(worlds, bodies, lanes, params, plans, rewards, steps, final):
         final[b, 5] = front_gap_ttc(w, ego, lanes[0], target)[0]
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _beside(ego, lanes):
     """The lane of the ego's road that leads to its target lane (the target itself if it is one of them)."""
     own = nth(lanes, ego.lane)

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
-from numba import njit, prange
+from numba import prange
 
 from sim import lane_change as task
 from sim.actions import NUM_ACTIONS, MetaAction
+from sim.compiled import kernel
 from sim.engine import physics
 from sim.engine.rng import STREAM, next_double
 from sim.engine.world import World
@@ -119,7 +120,7 @@ def params_of(config: LaneChangeConfig) -> np.ndarray:
 # --- reset -----------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _reset_world(w, cars, p, set_points, published):
     """Start a world: same order of draws as `sim.lane_change.draw_traffic`."""
     w.x, w.y, w.heading, w.speed = p.start_x, p.start_lane * physics.LANE_WIDTH, 0.0, p.start_speed
@@ -144,7 +145,7 @@ def _reset_world(w, cars, p, set_points, published):
     _, w.min_ttc = _front_gap_ttc(w, cars, p, w.lane)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _draw_traffic(cars, p, stream):
     density = p.density_low
     if p.density_high > p.density_low:
@@ -167,12 +168,12 @@ def _draw_traffic(cars, p, stream):
             cars[HEADWAY, c] = _within(p.traffic_headway_low, p.traffic_headway_high, stream)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _within(low, high, stream):
     return low + (high - low) * next_double(stream)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _in_order(x, per_lane):
     """Whether every lane's cars are in strictly ascending x."""
     ordered = True
@@ -185,7 +186,7 @@ def _in_order(x, per_lane):
 # --- one simulation step ---------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _idm(cars, c, distance, dv):
     """IDM acceleration of car c, clipped; `distance` = inf on a free road, `dv` its speed less the leader's."""
     v, a_max = cars[V, c], cars[A_MAX, c]
@@ -198,7 +199,7 @@ def _idm(cars, c, distance, dv):
     return physics.clip(a, -task.TRAFFIC_ACCELERATION_LIMIT, task.TRAFFIC_ACCELERATION_LIMIT)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _follow_right_neighbour(x, v, v_desired, a_max, headway, two_root_ab, a):
     """`_idm` of every car but the last behind its right neighbour in the row, as one vector loop."""
     limit = task.TRAFFIC_ACCELERATION_LIMIT
@@ -214,7 +215,7 @@ def _follow_right_neighbour(x, v, v_desired, a_max, headway, two_root_ab, a):
         a[c] = value if value < limit else limit
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _traffic_rows(w, cars, p):
     """Accelerations where all lanes are in order and nobody was hit.
 
@@ -231,7 +232,7 @@ def _traffic_rows(w, cars, p):
                 cars[A, c] = _idm(cars, c, w.x - cars[X, c], cars[V, c] - ego_vx)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _last_at_or_behind(x, start, end, position):
     """The foremost car with x <= position among the ascending x[start:end]; start - 1 if there is none."""
     low, high = start, end
@@ -244,7 +245,7 @@ def _last_at_or_behind(x, start, end, position):
     return low - 1
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _traffic_scan(w, cars, p):
     """Accelerations by highway-env's search: nearest at or ahead of a car, equal ones to the last in the list.
 
@@ -275,7 +276,7 @@ def _traffic_scan(w, cars, p):
             cars[A, c] = _idm(cars, c, front_x - x[c], v[c] - front_vx)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _ego_act(w, p, set_points, action):
     """The meta-action (IDLE after the first simulation step) and the two servos."""
     if action in (LEFT, RIGHT):
@@ -293,7 +294,7 @@ def _ego_act(w, p, set_points, action):
     w.acceleration = task.KP_SPEED * (w.target_speed - w.speed)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _ego_move(w, p):
     """Kinematic bicycle, explicit Euler with the old speed and heading; a pending push makes it crashed."""
     if w.crashed:
@@ -314,14 +315,14 @@ def _ego_move(w, p):
     w.speed += w.acceleration * DT
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _advance(x, v, a):
     for c in range(x.size):
         x[c] += v[c] * DT
         v[c] += a[c] * DT
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _advance_hit(cars):
     """As `_advance`, with crashed cars braking and pending pushes applied."""
     for c in range(cars.shape[1]):
@@ -335,7 +336,7 @@ def _advance_hit(cars):
         cars[V, c] += cars[A, c] * DT
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _collide(w, cars, p):
     """Contacts of the ego with all cars, in list order. Returns whether there was one."""
     reach = CONTACT_RANGE + w.speed * DT
@@ -358,7 +359,7 @@ def _collide(w, cars, p):
     return contact
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _collide_with(w, cars, c, reach):
     """Contact of the ego with car c; a later contact overwrites the ego's push, as in highway-env."""
     dx, dy = cars[X, c] - w.x, cars[Y, c] - w.y
@@ -391,7 +392,7 @@ def _collide_with(w, cars, c, reach):
     return now or soon
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _substep(w, cars, p, set_points, action):
     _ego_act(w, p, set_points, action)
     if w.disorder:
@@ -411,7 +412,7 @@ def _substep(w, cars, p, set_points, action):
 # --- one decision ----------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _neighbour(w, cars, p, lane, ahead):
     """Nearest car ahead of or behind the ego on `lane` by highway-env's tie rules, or -1."""
     x = cars[X]
@@ -427,7 +428,7 @@ def _neighbour(w, cars, p, lane, ahead):
     return rear if rear >= start else -1
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _search_neighbour(ego_x, x, y, lane, ahead):
     """`_neighbour` over every car, wherever it has been pushed."""
     best, best_distance = -1, math.inf
@@ -441,7 +442,7 @@ def _search_neighbour(ego_x, x, y, lane, ahead):
     return best
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _front_gap_ttc(w, cars, p, lane):
     """Bumper gap (m) and time-to-collision (s) to the car ahead on `lane`; both inf when there is none."""
     c = _neighbour(w, cars, p, lane, True)
@@ -452,7 +453,7 @@ def _front_gap_ttc(w, cars, p, lane):
     return gap, (max(gap, 0.0) / closing if closing > 0 else math.inf)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _decide(w, cars, p, set_points, action):
     """One decision: ten simulation steps, outcome, reward, statistics. Returns the reward."""
     old_lane, old_target, old_x, old_y = w.lane, w.target_lane, w.x, w.y
@@ -485,12 +486,12 @@ def _decide(w, cars, p, set_points, action):
     return reward
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _unit(x):
     return np.float32(min(max(x, -1.0), 1.0))
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _observe(w, cars, p, set_points, obs):
     """float32 (29,), see `sim.lane_change`."""
     obs[0] = _unit(w.lane / (p.lanes - 1))
@@ -514,7 +515,7 @@ def _observe(w, cars, p, set_points, obs):
             at += 4
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _masks(w, p, set_points, mask):
     """Legal actions by highway-env's rule: lanes from the present lane, speeds from the present set-point."""
     mask[LEFT] = w.lane > 0
@@ -527,7 +528,7 @@ def _masks(w, p, set_points, mask):
 # --- batches ---------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _step_one(w, cars, p, set_points, action, obs, mask):
     reward = _decide(w, cars, p, set_points, action)
     _observe(w, cars, p, set_points, obs)
@@ -535,21 +536,21 @@ def _step_one(w, cars, p, set_points, action, obs, mask):
     return reward
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@kernel
 def _step_serial(worlds, cars, params, set_points, actions, rewards, outcomes, obs, masks):
     for i in range(actions.size):
         rewards[i] = _step_one(worlds[i], cars[i], params[0], set_points, actions[i], obs[i], masks[i])
         outcomes[i] = worlds[i].outcome
 
 
-@njit(cache=True, error_model="numpy", parallel=True)
+@kernel(parallel=True)
 def _step_parallel(worlds, cars, params, set_points, actions, rewards, outcomes, obs, masks):
     for i in prange(actions.size):
         rewards[i] = _step_one(worlds[i], cars[i], params[0], set_points, actions[i], obs[i], masks[i])
         outcomes[i] = worlds[i].outcome
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@kernel
 def _reset_rows(worlds, cars, params, set_points, published, rows, obs, masks):
     p = params[0]
     for i in rows:
@@ -558,7 +559,7 @@ def _reset_rows(worlds, cars, params, set_points, published, rows, obs, masks):
         _masks(worlds[i], p, set_points, masks[i])
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@kernel
 def _roll_out(worlds, cars, params, set_points, plans, rewards, steps, final):
     """Play plans[b] in world b until it ends; worlds that ended stay as they are."""
     p = params[0]

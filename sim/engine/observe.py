@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from numba import njit
 
+from sim.compiled import kernel
 from sim.engine import physics, roads
 from sim.engine.records import nth
 
@@ -89,7 +89,7 @@ def space_of(p: np.ndarray) -> spaces.Box:
     return spaces.Box(-np.inf, np.inf, (int(p["obs_rows"]), int(p["obs_count"])), np.float32)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def observe(w, ego, lanes, p, out):
     """Fill `out`, float32 of the observation's shape flattened to (rows, columns)."""
     if p.obs_kind == TTC:
@@ -98,7 +98,7 @@ def observe(w, ego, lanes, p, out):
         _kinematics(w, ego, lanes, p, out)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _kinematics(w, ego, lanes, p, out):
     out[:] = 0.0
     x = ego.x
@@ -134,7 +134,7 @@ def _kinematics(w, ego, lanes, p, out):
         _row(w, body, x, y, vx, vy, p, out[k + 1])
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _row(w, body, x, y, vx, vy, p, out):
     """Features of one body; a range is mapped to [-1, 1]."""
     for k in range(p.obs_count):
@@ -167,7 +167,7 @@ def _row(w, body, x, y, vx, vy, p, out):
         out[k] = value
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _time_to_collision(w, ego, lanes, p, out):
     """`out` is (9, T): speeds and lanes around the ego's own, speed by speed; beside the road it is 1."""
     lane = nth(lanes, ego.lane)

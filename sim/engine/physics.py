@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from sim.compiled import kernel
 
 LENGTH = 5.0
 WIDTH = 2.0
@@ -23,20 +24,20 @@ REACHABLE = 2 * LANE_WIDTH
 """A lane whose centre is farther than this cannot be targeted."""
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def not_zero(x):
     if abs(x) > 1e-2:
         return x
     return 1e-2 if x >= 0 else -1e-2
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def modulo(x, period):
     """`x % period`; without a division where x is in the first period."""
     return x if 0.0 <= x < period else x % period
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def wrap_to_pi(x):
     return modulo(x + math.pi, 2 * math.pi) - math.pi
 
@@ -45,37 +46,37 @@ TINY = 1e-8
 """Below this, sine, tangent and their inverses return their argument, and the cosine 1, to the bit."""
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def sin(x):
     return x if abs(x) < TINY else math.sin(x)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def cos(x):
     return 1.0 if abs(x) < TINY else math.cos(x)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def tan(x):
     return x if abs(x) < TINY else math.tan(x)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def asin(x):
     return x if abs(x) < TINY else math.asin(x)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def atan(x):
     return x if abs(x) < TINY else math.atan(x)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def clip(x, low, high):
     return min(max(x, low), high)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def steering_to(lateral, lane_heading, heading, speed, kp_lateral, kp_heading):
     """Steering angle that brings a vehicle at offset `lateral` to the centre of a lane of heading `lane_heading`."""
     lateral_speed = -kp_lateral * lateral
@@ -87,7 +88,7 @@ def steering_to(lateral, lane_heading, heading, speed, kp_lateral, kp_heading):
     return clip(steering, -MAX_STEERING, MAX_STEERING)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def limit_acceleration(acceleration, speed):
     """Soft speed limit of +-40 m/s."""
     if speed > MAX_SPEED:
@@ -97,7 +98,7 @@ def limit_acceleration(acceleration, speed):
     return acceleration
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def closest_lane(y, heading, lanes):
     """Index of the closest parallel straight lane; ties go to the leftmost."""
     angle = abs(wrap_to_pi(heading - 0.0))
@@ -109,13 +110,13 @@ def closest_lane(y, heading, lanes):
     return best
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def on_lane(y, lane):
     """Whether a vehicle at `y` counts as on `lane` in the neighbour search (1 m margin)."""
     return abs(y - lane * LANE_WIDTH) <= LANE_WIDTH / 2 + LANE_MARGIN
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def speed_index(speed, set_points):
     """Index of the set-point nearest to `speed`, halves to even, as MDPVehicle.speed_to_index."""
     count = set_points.size
@@ -123,7 +124,7 @@ def speed_index(speed, set_points):
     return int(clip(np.round(x * (count - 1)), 0.0, count - 1.0))
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _corners(x, y, c, s, half_length, half_width):
     """Corners of a rectangle at heading (cosine, sine), as four x and four y, in highway-env's order."""
     lx, ly, wx, wy = c * half_length, s * half_length, -s * half_width, c * half_width
@@ -133,7 +134,7 @@ def _corners(x, y, c, s, half_length, half_width):
     )
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _project(xs, ys, nx, ny):
     low = high = xs[0] * nx + ys[0] * ny
     for k in range(1, 4):
@@ -145,12 +146,12 @@ def _project(xs, ys, nx, ny):
     return low, high
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _interval_distance(low_a, high_a, low_b, high_b):
     return low_b - high_a if low_a < low_b else low_a - high_b
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def rectangles_collide(ax, ay, ac, as_, avx, avy, bx, by, bc, bs, bvx, bvy, half_length, half_width, dt):
     """Separating axes on two bodies, now and swept over `dt`: (intersecting, will intersect, push x, push y).
 
@@ -197,7 +198,7 @@ def rectangles_collide(ax, ay, ac, as_, avx, avy, bx, by, bc, bs, bvx, bvy, half
     return intersecting, False, 0.0, 0.0
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _mean(values):
     """Mean of four numbers, in the order in which NumPy sums four rows."""
     return (((values[0] + values[1]) + values[2]) + values[3]) / 4

@@ -14,13 +14,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 
-@intrinsic
-def nth(typingctx: Any, record: Any, k: Any) -> Any:
-    """The k-th row after `record` in the array that it belongs to. Unchecked, like everything in a kernel."""
-
+def _nth(typingctx: Any, record: Any, k: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer, index = args
         offset = builder.mul(index, context.get_constant(types.intp, record.size))
         return cgutils.pointer_add(builder, pointer, offset, return_type=pointer.type)
 
     return record(record, types.intp), codegen
+
+
+nth: Any = intrinsic(_nth)
+"""nth(record, k): the k-th row after `record` in the array that it belongs to. Unchecked, like all in a kernel."""

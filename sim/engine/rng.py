@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numba.np.random._constants import fi_double, ki_double, wi_double, ziggurat_nor_inv_r, ziggurat_nor_r
+
+from sim.compiled import kernel
 
 STREAM = 6
 """Numbers per stream."""
@@ -45,7 +46,7 @@ def seeded_stream(seed: int | np.random.SeedSequence | None) -> np.ndarray:
     return stream_of(np.random.Generator(np.random.PCG64(seed)))
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def _multiply_64(a, b):
     """Full 128-bit product of two uint64, as (high, low)."""
     a_high, a_low = a >> S32, a & MASK32
@@ -57,7 +58,7 @@ def _multiply_64(a, b):
     return high, (middle_2 << S32) | (low & MASK32)
 
 
-@njit(cache=True)
+@kernel
 def next_64(stream):
     """Next 64 random bits and advance of `stream` (uint64 (STREAM,))."""
     high, low = stream[0], stream[1]
@@ -74,13 +75,13 @@ def next_64(stream):
     return mixed
 
 
-@njit(cache=True)
+@kernel
 def next_double(stream):
     """Next double in [0, 1), as `Generator.random`."""
     return np.float64(next_64(stream) >> S11) * TWO_POW_MINUS_53
 
 
-@njit(cache=True)
+@kernel
 def next_32(stream):
     """Next 32 random bits as uint64: the low half of a draw, then its high half."""
     if stream[4] != ZERO:
@@ -91,7 +92,7 @@ def next_32(stream):
     return bits & MASK32
 
 
-@njit(cache=True)
+@kernel
 def next_below(stream, count):
     """Next integer in [0, count), as `Generator.integers` and `Generator.choice`; count at most 2^32 - 1."""
     if count == 1:
@@ -105,7 +106,7 @@ def next_below(stream, count):
     return np.int64(product >> S32)
 
 
-@njit(cache=True)
+@kernel
 def next_normal(stream):
     """Next standard normal, as `Generator.standard_normal`."""
     while True:

@@ -12,8 +12,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from sim.compiled import kernel
 from sim.engine import physics
 from sim.engine.records import nth
 from sim.errors import UsageError
@@ -108,7 +108,7 @@ def compile_road(network: Any, connected_lanes: bool = False) -> np.ndarray:
     return lanes
 
 
-def _shape(record: np.ndarray, lane: Any, key: tuple[str, str, int]) -> None:
+def _shape(record: Any, lane: Any, key: tuple[str, str, int]) -> None:
     """Kind and geometry of one lane."""
     from highway_env.road.lane import CircularLane, SineLane, StraightLane
 
@@ -146,7 +146,7 @@ def _reach(network: Any, key: tuple[str, str, int], connected_lanes: bool) -> li
 # --- geometry --------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def project(lane, x, y):
     """(s along the lane, lateral offset to its right) of a point."""
     dx, dy = x - lane.x, y - lane.y
@@ -161,7 +161,7 @@ def project(lane, x, y):
     return s, lateral
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def along(lane, x, y):
     """The first of `project`."""
     if lane.kind == ARC:
@@ -169,7 +169,7 @@ def along(lane, x, y):
     return (x - lane.x) * lane.ux + (y - lane.y) * lane.uy
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def position(lane, s, lateral):
     """(x, y) of a point given along the lane."""
     if lane.kind == ARC:
@@ -181,7 +181,7 @@ def position(lane, s, lateral):
     return lane.x + s * lane.ux + lateral * -lane.uy, lane.y + s * lane.uy + lateral * lane.ux
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def heading_at(lane, s):
     """Heading of the lane's centre line."""
     if lane.kind == STRAIGHT:
@@ -191,13 +191,13 @@ def heading_at(lane, s):
     return lane.turn * s / lane.amplitude + lane.pulsation + math.pi / 2 * lane.turn
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def holds(lane, s, lateral, margin):
     """highway-env's `on_lane`."""
     return abs(lateral) <= lane.width / 2 + margin and -VEHICLE_LENGTH <= s < lane.length + VEHICLE_LENGTH
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def reachable(lane, x, y):
     """Whether a vehicle at a point may change to the lane (`is_reachable_from`)."""
     if lane.forbidden:
@@ -206,14 +206,14 @@ def reachable(lane, x, y):
     return abs(lateral) <= 2 * lane.width and 0 <= s < lane.length + VEHICLE_LENGTH
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def distance(lane, x, y):
     """L1 distance of a point to the lane."""
     s, lateral = project(lane, x, y)
     return abs(lateral) + max(s - lane.length, 0.0) + max(0.0 - s, 0.0)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def closest_lane(lanes, x, y, heading):
     """Number of the lane that is closest in position and heading (1 m per rad); the first of equals."""
     best, best_distance = 0, math.inf
@@ -237,7 +237,7 @@ def closest_lane(lanes, x, y, heading):
     return best
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _clearance(lanes, n):
     """How far other lanes stay from the centre line of lane n, more than `END_ZONE` from its ends: a lower bound.
 
@@ -259,7 +259,7 @@ def _clearance(lanes, n):
     return max(nearest, 0.0)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def well_inside(lane, x, y, heading):
     """A cheap test that implies that a straight lane is the closest one to a vehicle."""
     s, lateral = project(lane, x, y)
@@ -267,7 +267,7 @@ def well_inside(lane, x, y, heading):
     return off < lane.clear and END_ZONE < s < lane.length - END_ZONE
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def next_lane(lanes, p, current, route, step, x, y):
     """The lane to follow after the end of lane `current`, and the route step reached (`RoadNetwork.next_lane`).
 
@@ -291,7 +291,7 @@ def next_lane(lanes, p, current, route, step, x, y):
     return best, step
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _lane_of(lanes, lane, first, wanted, x, y):
     """Which lane of the road starting at `first` continues `lane`: the same one if it has as many, else the closest."""
     count = nth(lanes, first).count

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
+from sim.compiled import kernel
 from sim.engine import physics, roads
 from sim.engine.records import nth
 from sim.engine.rng import next_below, next_double, next_normal
@@ -21,7 +20,7 @@ SPAWN_TRIES = 10
 SPAWN_DISTANCE = 15.0
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def reset_world(w, ego, lanes, p):
     """Draw a world from its stream."""
     w.vehicles = 0
@@ -47,7 +46,7 @@ def reset_world(w, ego, lanes, p):
     w.steps = w.lane_changes = w.outcome = w.terminated = w.truncated = 0
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _add(w, ego, lanes, n, s, speed):
     """One more vehicle, `s` metres along lane n."""
     body, lane = nth(ego, w.vehicles), nth(lanes, n)
@@ -57,7 +56,7 @@ def _add(w, ego, lanes, n, s, speed):
     return body
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _behind_the_last(w, ego, lane, offset):
     """Where `Vehicle.create_random` puts the next vehicle: `offset` metres, more or less, beyond the foremost one."""
     s = -math.inf
@@ -69,18 +68,18 @@ def _behind_the_last(w, ego, lane, offset):
     return s + offset * uniform(0.9, 1.1, w.stream)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def uniform(low, high, stream):
     """`Generator.uniform`."""
     return low + (high - low) * next_double(stream)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _spacing(spacing, speed, crowding):
     return spacing * (12 + 1.0 * speed) * crowding
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _spawn_highway(w, ego, lanes, p):
     n = p.initial_lane if p.initial_lane >= 0 else next_below(w.stream, p.lanes)
     offset = _spacing(p.ego_spacing, EGO_SPEED, p.crowding)
@@ -94,7 +93,7 @@ def _spawn_highway(w, ego, lanes, p):
         body.checks = 0 if p.only_ego_checks else 1
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _spawn_two_way(w, ego, lanes):
     """Lanes 0 and 1 lead one way, lane 2 the other."""
     _add(w, ego, lanes, 1, 30.0, 30.0)
@@ -109,7 +108,7 @@ def _spawn_two_way(w, ego, lanes):
             body.target = 2
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _spawn_merge(w, ego, lanes, p):
     _add(w, ego, lanes, p.main + 1, 30.0, 30.0)
     for start, speed in MERGE_TRAFFIC:
@@ -119,13 +118,13 @@ def _spawn_merge(w, ego, lanes, p):
     _spawn_merging(w, ego, lanes, p.ramp, 110.0)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _spawn_merging(w, ego, lanes, n, s):
     body = _add(w, ego, lanes, n, s, 20.0)
     body.target_speed = 30.0
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _spawn_merge_generic(w, ego, lanes, p):
     _add(w, ego, lanes, p.main + p.lanes - 1, 30.0, 30.0)
     for _ in range(p.others):
@@ -142,7 +141,7 @@ def _spawn_merge_generic(w, ego, lanes, p):
     _spawn_merging(w, ego, lanes, p.ramp, 60.0)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _spawn_exit(w, ego, lanes, p):
     offset = _spacing(p.ego_spacing, EGO_SPEED, p.crowding)
     _add(w, ego, lanes, 0, _behind_the_last(w, ego, nth(lanes, 0), offset), EGO_SPEED)

@@ -15,9 +15,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from sim.actions import MetaAction
+from sim.compiled import kernel
 from sim.engine import physics, roads
 from sim.engine.records import nth
 from sim.engine.rng import STREAM
@@ -115,7 +115,7 @@ OBSTACLE_DIAGONAL = math.sqrt(OBSTACLE_SIZE**2 + OBSTACLE_SIZE**2)
 # --- placing ---------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def place(body, lanes, x, y, heading, speed):
     """A body as highway-env constructs an IDMVehicle there."""
     body.x, body.y, body.heading, body.speed = x, y, heading, speed
@@ -131,7 +131,7 @@ def place(body, lanes, x, y, heading, speed):
     body.route, body.route_step = -1, 0
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def settle(w, ego):
     """Sort the bodies after all have been placed."""
     for i in range(w.bodies):
@@ -142,7 +142,7 @@ def settle(w, ego):
     w.fastest = 0.0
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _sort(w, ego):
     """Insertion sort by x: nearly linear, because overtaking is rare."""
     moved = False
@@ -167,7 +167,7 @@ def _sort(w, ego):
 # --- neighbours ------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _find_fronts(w, ego, lanes):
     """The front of every body in its own lane, by one sweep from the foremost to the last.
 
@@ -200,7 +200,7 @@ def _find_fronts(w, ego, lanes):
                 w.ahead[n] = i
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def front_of(w, ego, lanes, i, n):
     """The nearest body at or ahead of body i along lane n, of equals the last in the list; -1 without one."""
     lane, body = nth(lanes, n), nth(ego, i)
@@ -229,7 +229,7 @@ def front_of(w, ego, lanes, i, n):
     return best
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def rear_of(w, ego, lanes, i, n):
     """The nearest body strictly behind body i along lane n, of equals the first in the list; -1 without one."""
     lane, body = nth(lanes, n), nth(ego, i)
@@ -253,7 +253,7 @@ def rear_of(w, ego, lanes, i, n):
     return best
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _search(w, ego, lanes, i, n):
     """(front, rear) of body i along lane n and the lanes joined to it: highway-env's own loop over all bodies."""
     own, body = nth(lanes, n), nth(ego, i)
@@ -280,21 +280,21 @@ def _search(w, ego, lanes, i, n):
 # --- decisions -------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _desired_gap(body, other):
     """Distance (m) that a body wants to another one ahead of it."""
     dv = (body.vx - other.vx) * body.cos + (body.vy - other.vy) * body.sin
     return DISTANCE_WANTED + body.speed * TIME_WANTED + body.speed * dv / TWO_ROOT_AB
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _free_road(body, lanes, delta):
     """IDM acceleration of a vehicle with nobody ahead."""
     target = min(max(body.target_speed, 0.0), nth(lanes, body.lane).speed_limit)
     return COMFORT_ACC_MAX * (1 - math.pow(max(body.speed, 0.0) / abs(physics.not_zero(target)), delta))
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _behind(a, body, lanes, ego, ahead):
     """IDM acceleration of a vehicle whose free one is `a`, behind body number `ahead` (-1: none)."""
     if ahead < 0:
@@ -305,7 +305,7 @@ def _behind(a, body, lanes, ego, ahead):
     return a - COMFORT_ACC_MAX * (ratio * ratio)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _mobil(w, ego, lanes, p, i, n, free, here):
     """Should vehicle i change to lane n? `free` and `here` are its accelerations with nobody and with its leader ahead.
 
@@ -329,7 +329,7 @@ def _mobil(w, ego, lanes, p, i, n, free, here):
     return not imposed < -LANE_CHANGE_MAX_BRAKING_IMPOSED
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _give_up(w, ego, lanes, i):
     """A change under way is given up for another vehicle, close ahead, that is changing into the same lane."""
     body = nth(ego, i)
@@ -346,7 +346,7 @@ def _give_up(w, ego, lanes, i):
                 return
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _consider_changing(w, ego, lanes, p, i, free, here):
     """MOBIL on both sides; where both are good the right one wins."""
     body = nth(ego, i)
@@ -355,12 +355,12 @@ def _consider_changing(w, ego, lanes, p, i, free, here):
     n = body.lane
     own = nth(lanes, n)
     for side in (-1, 1):
-        if 0 <= own.id + side < own.count and roads.reachable(nth(lanes, n + side), body.x, body.y):
-            if _mobil(w, ego, lanes, p, i, n + side, free, here):
-                body.target = n + side
+        exists = 0 <= own.id + side < own.count and roads.reachable(nth(lanes, n + side), body.x, body.y)
+        if exists and _mobil(w, ego, lanes, p, i, n + side, free, here):
+            body.target = n + side
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _follow_road(body, lanes, p):
     """At the end of its target lane a vehicle aims at the next one."""
     lane = nth(lanes, body.target)
@@ -370,7 +370,7 @@ def _follow_road(body, lanes, p):
         )
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _steer(body, lanes):
     """Steering angle towards the centre of the target lane."""
     lane = nth(lanes, body.target)
@@ -383,7 +383,7 @@ def _steer(body, lanes):
     return physics.steering_to(lateral, lane_heading, body.heading, body.speed, KP_LATERAL, KP_HEADING)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _idm_act(w, ego, lanes, p, i):
     """IDMVehicle.act."""
     body = nth(ego, i)
@@ -405,7 +405,7 @@ def _idm_act(w, ego, lanes, p, i):
     body.acceleration = physics.clip(a, -ACC_MAX, ACC_MAX)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _ego_act(w, ego, lanes, p, action):
     """MDPVehicle.act: a meta-action or NONE, then the two servos."""
     _follow_road(ego, lanes, p)
@@ -427,7 +427,7 @@ def _ego_act(w, ego, lanes, p, action):
 # --- motion ----------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _move(body, lanes, dt):
     """Kinematic bicycle, explicit Euler with the old speed and heading; a pending push makes it crashed."""
     speed = body.speed
@@ -458,7 +458,7 @@ def _move(body, lanes, dt):
     _find_lane(body, lanes)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _roll(body, lanes, dt):
     """`_move` straight along x: every cosine is 1 and every sine 0."""
     body.x += body.speed * dt
@@ -467,7 +467,7 @@ def _roll(body, lanes, dt):
     _find_lane(body, lanes)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _find_lane(body, lanes):
     """The closest lane; most of the time plainly the one that the body was in."""
     if not roads.well_inside(nth(lanes, body.lane), body.x, body.y, body.heading):
@@ -477,13 +477,13 @@ def _find_lane(body, lanes):
 # --- contacts --------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _apart(body, other):
     """A cheap test that implies that two bodies do not touch, now or within the step: both along x, side by side."""
     return body.heading == 0.0 and other.heading == 0.0 and abs(body.y - other.y) > physics.WIDTH + 1e-6
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _contact(w, ego, i, j, dt):
     """handle_collisions of vehicle i with a later body j; a later contact overwrites a push."""
     body, other = nth(ego, i), nth(ego, j)
@@ -518,7 +518,7 @@ def _contact(w, ego, i, j, dt):
         body.crashed = other.crashed = 1
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _collide(w, ego, dt):
     """All contacts, in lexicographic order of the list; only bodies near each other in x are looked at."""
     reach = physics.DIAGONAL + w.fastest * dt + 1e-6
@@ -548,7 +548,7 @@ def _collide(w, ego, dt):
             _contact(w, ego, i, j, dt)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _collide_all(w, ego, dt):
     """`_collide` over every pair, for pile-ups."""
     for i in range(w.vehicles):
@@ -557,7 +557,7 @@ def _collide_all(w, ego, dt):
                 _contact(w, ego, i, j, dt)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def _collide_ego(w, ego, dt):
     """`_collide` where only the ego checks."""
     reach = physics.DIAGONAL + abs(ego.speed) * dt + 1e-6
@@ -570,7 +570,7 @@ def _collide_ego(w, ego, dt):
 # --- one simulation step ---------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@kernel
 def substep(w, ego, lanes, p, action):
     """Road.act and Road.step; `action` is the ego's meta-action, NONE after the first step of a decision."""
     _find_fronts(w, ego, lanes)

@@ -14,6 +14,7 @@ import numba
 import numpy as np
 from gymnasium import spaces
 
+from sim.compiled import compile_once
 from sim.engine.rng import seeded_stream
 from sim.env import Branches, EpisodeSummary
 from sim.errors import UsageError
@@ -54,6 +55,15 @@ class World(ABC):
         self.masks = np.ones((num_envs, self.num_actions), bool)
         """bool (N, A) legal actions."""
         self._scratch: Any = None
+        compile_once(f"the {type(self).__name__} kernels{' for threads' * self.parallel}", self._try_out)
+
+    def _try_out(self) -> None:
+        """Use every kernel once, on worlds that nobody has seeded yet, and forget it."""
+        self._reset(np.arange(self.num_envs))
+        self._step(np.zeros(self.num_envs, np.int64))
+        self.branch(0, np.zeros((1, 1), np.int64))
+        for array in (*self.state, self.obs, self.rewards, self.outcomes, self.terminated, self.truncated):
+            array[...] = np.zeros((), array.dtype)
 
     @abstractmethod
     def allocate(self, num_envs: int) -> Any:

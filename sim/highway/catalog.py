@@ -59,8 +59,8 @@ def versions(
         yield HighwayScenario(full_name, summary + note, family, actions=actions)
 
 
-HIGHWAY = Family("highway-v0", ENVS + "highway_env:HighwayEnv", inert=HIGHWAY_INERT)
-HIGHWAY_FAST = Family("highway-fast-v0", ENVS + "highway_env:HighwayEnvFast", inert=HIGHWAY_INERT)
+HIGHWAY = Family("highway-v0", ENVS + "highway_env:HighwayEnv", inert=HIGHWAY_INERT, on_engine=True)
+HIGHWAY_FAST = Family("highway-fast-v0", ENVS + "highway_env:HighwayEnvFast", inert=HIGHWAY_INERT, on_engine=True)
 INTERSECTION_V1 = Family(
     "intersection-v1",
     ENVS + "intersection_env:ContinuousIntersectionEnv",
@@ -68,7 +68,7 @@ INTERSECTION_V1 = Family(
     inert=RENDER_AGENT | {"destination": "a continuous ego has no route, it may leave by any exit"},
     private_traffic=True,
 )
-TWO_WAY = Family("two-way-v0", ENVS + "two_way_env:TwoWayEnv", inert=TWO_WAY_INERT, time_limit=15.0)
+TWO_WAY = Family("two-way-v0", ENVS + "two_way_env:TwoWayEnv", inert=TWO_WAY_INERT, time_limit=15.0, on_engine=True)
 LANE_KEEPING = Family(
     "lane-keeping-v0",
     "sim.highway.worlds:LaneKeeping",
@@ -119,6 +119,7 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         goal=merge_goal,
         inert=RENDER_AGENT,
         time_limit=30.0,
+        on_engine=True,
     ),
     *versions(
         "merge-generic",
@@ -128,6 +129,7 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         goal=merge_goal,
         inert=RENDER_AGENT,
         time_limit=30.0,
+        on_engine=True,
     ),
     *versions(
         "exit",
@@ -136,6 +138,7 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         outcome=take_exit,
         goal=exit_goal,
         inert=EXIT_INERT,
+        on_engine=True,
     ),
     *versions(
         "roundabout",

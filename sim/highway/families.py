@@ -118,5 +118,7 @@ class Family:
     """Config keys ("action.target_speeds") that highway-env lists but ignores, with the reason."""
     private_traffic: bool = False
     """The world overwrites class attributes of its traffic, so it gets private classes (`sim.highway.traffic`)."""
+    on_engine: bool = False
+    """The batched engine has this world too (`sim.engine.highway`)."""
     area_width: float | None = None
     """Metres; set for an open area without lanes (parking): width of the free strip along x."""

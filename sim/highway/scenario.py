@@ -11,6 +11,11 @@ from sim.highway.families import Family
 from sim.scenarios import Backend, Scenario
 
 HIGHWAY_ENV = Backend(env="sim.highway.factory:make_env", vec="sim.highway.factory:make_vec")
+ENGINE = {
+    "engine": Backend(
+        env="sim.engine.factory:make_env", vec="sim.engine.factory:make_vec", why_not="sim.engine.highway:why_not"
+    )
+}
 
 
 class HighwayScenario(Scenario):
@@ -29,13 +34,12 @@ class HighwayScenario(Scenario):
         world: Family,
         preset: Mapping[str, Any] | None = None,
         actions: str = "meta",
-        backends: Mapping[str, Backend] | None = None,
     ) -> None:
-        """`preset` overrides the world's defaults; `backends` are simulators beside highway-env."""
+        """`preset` overrides the world's defaults."""
         for attribute, value in {
             "name": name,
             "summary": summary,
-            "backends": {"highway-env": HIGHWAY_ENV, **(backends or {})},
+            "backends": {**(ENGINE if world.on_engine else {}), "highway-env": HIGHWAY_ENV},
             "family": world.name,
             "actions": actions,
             "world": world,
