@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.engine import roads
-from sim.engine.traffic import settle
+from sim.engine.traffic import settle_world
 from sim.scene import Scene
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ class Mirror:
         bodies = [*inner.road.vehicles, *inner.road.objects]
         w["vehicles"], w["bodies"] = len(inner.road.vehicles), len(bodies)
         for k, body in enumerate(bodies):
+            rows[k] = np.zeros((), rows.dtype)
             row = rows[k]
-            row[...] = np.zeros((), rows.dtype)
             row["x"], row["y"] = body.position
             row["heading"], row["speed"] = body.heading, body.speed
             row["cos"], row["sin"] = body.direction
@@ -107,4 +107,4 @@ class Mirror:
             if k:
                 row["timer"], row["delta"], row["changes"] = body.timer, body.DELTA, body.enable_lane_change
         w["speed_index"], w["time"] = inner.vehicle.speed_index, inner.time
-        settle(w, rows[0])
+        settle_world(*world.state, i)

@@ -143,6 +143,12 @@ def settle(w, ego):
 
 
 @kernel
+def settle_world(worlds, bodies, i):
+    """`settle` of world i, for callers outside of kernels."""
+    settle(worlds[i], bodies[i, 0])
+
+
+@kernel
 def _sort(w, ego):
     """Insertion sort by x: nearly linear, because overtaking is rare."""
     moved = False
@@ -185,19 +191,20 @@ def _find_fronts(w, ego, lanes):
         body = nth(ego, i)
         lane = nth(lanes, body.lane)
         body.front = w.ahead[body.lane] if lane.axis == 1 and lane.reach == 1 else UNKNOWN
+        seen = i
         if last.x - body.x <= LEVEL and k < w.bodies - 1:
-            body.front = last.front = UNKNOWN
+            body.front = last.front = seen = UNKNOWN  # which of the two counts depends on the list
         last = body
         s, lateral = roads.project(lane, body.x, body.y)
         alone = lane.clear - 1.5 * abs(lateral) > lane.width / 2 + physics.LANE_MARGIN
         if alone and roads.END_ZONE < s < lane.length - roads.END_ZONE:
-            w.ahead[body.lane] = i
+            w.ahead[body.lane] = seen
             continue
         for n in range(lanes.lanes):
             other = nth(lanes, n)
             s, lateral = roads.project(other, body.x, body.y)
             if roads.holds(other, s, lateral, physics.LANE_MARGIN):
-                w.ahead[n] = i
+                w.ahead[n] = seen
 
 
 @kernel

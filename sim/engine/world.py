@@ -102,7 +102,10 @@ class World(ABC):
 
     def reset(self, rows: np.ndarray | None = None) -> None:
         """Start `rows` (default: all) afresh; each continues its own random stream."""
-        self._reset(np.arange(self.num_envs) if rows is None else np.asarray(rows, np.int64))
+        rows = np.arange(self.num_envs) if rows is None else np.asarray(rows, np.int64)
+        self.outcomes[rows] = Outcome.RUNNING
+        self.terminated[rows] = self.truncated[rows] = False
+        self._reset(rows)
 
     def step(self, actions: np.ndarray) -> None:
         """One decision of every world. Args: int (N,). Ended worlds must be reset before the next step."""

@@ -13,7 +13,7 @@ NEAR = {"behind": 80.0, "ahead": 120.0}
 CROWDED = {"density": [60.0, 60.0], "behind": 80.0, "ahead": 120.0, "phase": "random"}
 """Cars that run into each other: the kernel's search path."""
 
-ENGINE, PHYSICS = "sim.engine.lane_change", "sim.engine.physics"
+ENGINE, PHYSICS = "sim/engine/lane_change.py", "sim/engine/physics.py"
 FAULTS = {
     "leader of equal position ignored": (ENGINE, "ahead and 0 <= dx", "ahead and 0 < dx - 40"),
     "free-road exponent 3": (ENGINE, "(1 - (ratio * ratio) * (ratio * ratio))", "(1 - ratio**3)"),
@@ -41,13 +41,13 @@ FAULTS = {
     ),
     "mask by target lane": (ENGINE, "mask[RIGHT] = w.lane <", "mask[RIGHT] = w.target_lane <"),
 }
-"""Slips that a port could make: (module, old text, new text)."""
+"""Slips that a port could make: (file, old text, new text)."""
 
 
 def test_a_few_episodes_are_identical():
     with ThreadPoolExecutor(2) as pool:
-        near = pool.submit(oracle.run, seeds=[0, 24], config=NEAR, limit=20)
-        crowded = pool.submit(oracle.run, seeds=[0, 8], config=CROWDED, limit=12)
+        near = pool.submit(oracle.run, scenario="lane-change", seeds=[0, 24], config=NEAR, limit=20)
+        crowded = pool.submit(oracle.run, scenario="lane-change", seeds=[0, 8], config=CROWDED, limit=12)
     for result in (near.result(), crowded.result()):
         assert result["mismatch"] is None
         assert result["outcomes"]["crash"] > 0
@@ -55,15 +55,16 @@ def test_a_few_episodes_are_identical():
 
 
 @pytest.mark.slow
-def test_twenty_thousand_decisions_over_five_hundred_seeds_are_identical():
+def test_twenty_thousand_decisions_over_580_seeds_are_identical():
     jobs = [{"seeds": [start, start + 55], "config": NEAR, "limit": 120} for start in range(0, 440, 55)]
     jobs += [{"seeds": [440, 464], "config": {}, "limit": 120}, {"seeds": [464, 500], "config": CROWDED, "limit": 120}]
+    jobs += [{"seeds": [start, start + 40], "config": NEAR, "limit": 120} for start in (500, 540)]
     with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda job: oracle.run(**job), jobs))
+        results = list(pool.map(lambda job: oracle.run(scenario="lane-change", **job), jobs))
     assert [result["mismatch"] for result in results] == [None] * len(jobs)
     total = sum(result["decisions"] for result in results)
     crashes, successes = (sum(result["outcomes"][end] for result in results) for end in ("crash", "success"))
-    print(f"{total:,} decisions over 500 seeds identical; {crashes} crashes, {successes} successes among them")
+    print(f"{total:,} decisions over 580 seeds identical; {crashes} crashes, {successes} successes among them")
     assert total >= 20_000
     assert crashes > 100
     assert successes > 100
@@ -73,6 +74,6 @@ def test_twenty_thousand_decisions_over_five_hundred_seeds_are_identical():
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_noticed(name):
     for config in (NEAR, CROWDED):
-        if oracle.run(seeds=[0, 60], config=config, limit=40, fault=FAULTS[name])["mismatch"]:
+        if oracle.run(scenario="lane-change", seeds=[0, 60], config=config, limit=40, fault=FAULTS[name])["mismatch"]:
             return
     pytest.fail(f"not noticed: {name}")

@@ -36,7 +36,7 @@ def few_cars(name: str) -> dict[str, int]:
 
 def make_small(name: str, **keywords: Any) -> Any:
     config = few_cars(name) | keywords.pop("config", {})
-    return sim.make(name, config=config, **keywords)
+    return sim.make(name, "highway-env", config=config, **keywords)
 
 
 def action_sequence(space: Any, count: int, seed: int = 0) -> list[Any]:

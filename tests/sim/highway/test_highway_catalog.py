@@ -110,7 +110,7 @@ def test_dense_worlds_differ_in_density_and_set_points_only() -> None:
     assert (slow.vehicles_count, slow.lanes_count, slow.duration, slow.simulation_frequency) == (50, 4, 30.0, 15)
     assert slow.vehicles_density == paper.vehicles_density == 2.5
     assert slow.action["target_speeds"] == [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]
-    env = sim.make("dense-2.5-paper", config={"vehicles_count": 2})
+    env = sim.make("dense-2.5-paper", "highway-env", config={"vehicles_count": 2})
     env.reset(seed=0)
     assert env.scene().set_points == (20.0, 25.0, 30.0)
 

@@ -17,7 +17,7 @@ from sim.highway import schema
 
 
 def make(name: str, **config):
-    return sim.make(name, config=config)
+    return sim.make(name, "highway-env", config=config)
 
 
 def test_overriding_set_points_keeps_the_other_action_settings() -> None:
@@ -80,14 +80,14 @@ NO_EFFECT = [
 @pytest.mark.parametrize(("name", "config", "message"), MISTAKES)
 def test_mistakes_are_named_in_one_line(name: str, config: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        sim.make(name, config=config)
+        sim.make(name, "highway-env", config=config)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("name", "config"), NO_EFFECT)
 def test_keys_that_highway_env_ignores_are_refused_with_the_reason(name: str, config: dict) -> None:
     with pytest.raises(UsageError, match="no effect") as caught:
-        sim.make(name, config=config)
+        sim.make(name, "highway-env", config=config)
     assert "\n" not in str(caught.value)
 
 

@@ -10,12 +10,12 @@ from sim.errors import UsageError
 
 WINDOWS = """
 import numpy as np, pygame, sim
-quiet = sim.make("highway-fast-v0", render_mode="rgb_array", config={"vehicles_count": 2})
+quiet = sim.make("highway-fast-v0", "highway-env", render_mode="rgb_array", config={"vehicles_count": 2})
 quiet.reset(seed=0)
 assert quiet.render().std() > 1, "arrays are drawn with no display, under SDL's dummy driver too"
 assert not pygame.display.get_init(), "and take none"
 host = pygame.display.set_mode((50, 40))
-a, b = (sim.make("highway-fast-v0", render_mode="human", config={"vehicles_count": 2}) for _ in range(2))
+a, b = (sim.make("highway-fast-v0", "highway-env", render_mode="human", config={"vehicles_count": 2}) for _ in range(2))
 for world in (a, b):
     world.reset(seed=0)
 window = b.inner.viewer.window

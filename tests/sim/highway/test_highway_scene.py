@@ -13,7 +13,9 @@ IDLE = 1
 
 @pytest.mark.parametrize("seed", range(6))
 def test_neighbours_equal_those_that_highway_env_finds(seed: int) -> None:
-    world = sim.make("highway-fast-v0", config={"lanes_count": 4, "vehicles_count": 30, "vehicles_density": 2})
+    world = sim.make(
+        "highway-fast-v0", "highway-env", config={"lanes_count": 4, "vehicles_count": 30, "vehicles_density": 2}
+    )
     world.reset(seed=seed)
     rng = np.random.default_rng(seed)
     found = 0
@@ -36,7 +38,7 @@ def test_neighbours_equal_those_that_highway_env_finds(seed: int) -> None:
 
 
 def test_coordinates_of_a_straight_highway_are_those_of_the_world() -> None:
-    world = sim.make("highway-fast-v0")
+    world = sim.make("highway-fast-v0", "highway-env")
     world.reset(seed=0)
     for _ in range(3):
         world.step(0)
@@ -87,7 +89,7 @@ def test_car_across_a_segment_border_is_seen() -> None:
 
 
 def test_crossing_traffic_is_not_on_the_egos_road() -> None:
-    world = sim.make("intersection-v2")
+    world = sim.make("intersection-v2", "highway-env")
     world.reset(seed=0)
     scene, inner = world.scene(), world.inner
     for car in inner.road.vehicles:
@@ -97,7 +99,7 @@ def test_crossing_traffic_is_not_on_the_egos_road() -> None:
 
 
 def test_oncoming_traffic_is_seen_in_its_lane() -> None:
-    world = sim.make("two-way-v0")
+    world = sim.make("two-way-v0", "highway-env")
     world.reset(seed=0)
     scene = world.scene()
     oncoming = np.flatnonzero(np.abs(scene.vehicles.heading) > 3)
@@ -107,7 +109,7 @@ def test_oncoming_traffic_is_seen_in_its_lane() -> None:
 
 
 def test_ids_last_for_the_episode_while_cars_come_and_go() -> None:
-    world = sim.make("intersection-v2", config={"spawn_probability": 1})
+    world = sim.make("intersection-v2", "highway-env", config={"spawn_probability": 1})
     world.reset(seed=1)
     at_first = len(world.inner.road.vehicles)
     names: dict[int, int] = {}
@@ -124,7 +126,7 @@ def test_ids_last_for_the_episode_while_cars_come_and_go() -> None:
 
 
 def test_walls_and_obstacles_appear_as_standing_vehicles() -> None:
-    parking = sim.make("parking-v0")
+    parking = sim.make("parking-v0", "highway-env")
     parking.reset(seed=0)
     walls = parking.scene().vehicles
     assert sorted(walls.length.tolist()) == [42.0, 42.0, 70.0, 70.0]

@@ -17,7 +17,7 @@ CONFIG = {"vehicles_count": 3, "duration": 3}
 
 
 def make(num_envs: int = 3, workers: int = 0, seed: int | None = 10, name: str = "highway-fast-v0", **config):
-    return sim.make_vec(name, num_envs, seed=seed, config=CONFIG | config, workers=workers)
+    return sim.make_vec(name, num_envs, seed=seed, backend="highway-env", config=CONFIG | config, workers=workers)
 
 
 def without_clock(infos: list[dict]) -> list[dict]:
@@ -75,7 +75,7 @@ def test_finished_episodes_are_reported_as_sb3_and_this_platform_expect() -> Non
 
 
 def test_a_crash_is_no_time_limit() -> None:
-    worlds = sim.make_vec("highway-fast-v0", 1, seed=0)
+    worlds = sim.make_vec("highway-fast-v0", 1, seed=0, backend="highway-env")
     worlds.reset()
     done = False
     while not done:
@@ -172,7 +172,7 @@ def test_dead_worker_is_named() -> None:
 
 
 def test_dictionary_observations_are_stacked_by_key() -> None:
-    worlds = sim.make_vec("parking-v0", 2, seed=0)
+    worlds = sim.make_vec("parking-v0", 2, seed=0, backend="highway-env")
     obs = worlds.reset()
     assert {key: value.shape for key, value in obs.items()} == dict.fromkeys(worlds.observation_space.spaces, (2, 6))
     obs, _, _, _ = worlds.step(np.array(action_sequence(worlds.action_space, 2)))

@@ -62,7 +62,7 @@ def test_stopped_ego_in_merge_is_truncated_and_has_missed() -> None:
 
 
 def test_lane_keeping_observes_after_moving() -> None:
-    world = sim.make("lane-keeping-v0", config={"state_noise": 0, "derivative_noise": 0})
+    world = sim.make("lane-keeping-v0", "highway-env", config={"state_noise": 0, "derivative_noise": 0})
     world.reset(seed=0)
     obs, _, _, _, info = world.step(np.array([0.3], np.float32))
     assert (obs["state"] == world.inner.vehicle.state[[1, 2, 4, 5]]).all()
@@ -71,7 +71,9 @@ def test_lane_keeping_observes_after_moving() -> None:
 
 
 def test_faster_counts_from_the_present_speed() -> None:
-    world = sim.make("highway-fast-v0", config={"vehicles_count": 0, "action": {"target_speeds": [0, 10, 20, 30]}})
+    world = sim.make(
+        "highway-fast-v0", "highway-env", config={"vehicles_count": 0, "action": {"target_speeds": [0, 10, 20, 30]}}
+    )
     world.reset(seed=0)
     world.inner.vehicle.speed, world.inner.vehicle.target_speed, world.inner.vehicle.speed_index = 10.0, 10.0, 1
     world.inner.vehicle.KP_A = 0.1  # too weak to reach the next set-point within a decision
@@ -111,7 +113,7 @@ def test_stepping_needs_a_running_episode() -> None:
 
 
 def test_summary_adds_the_episode_up() -> None:
-    world = sim.make("highway-fast-v0", config={"vehicles_count": 0, "duration": 6})
+    world = sim.make("highway-fast-v0", "highway-env", config={"vehicles_count": 0, "duration": 6})
     _, info = world.reset(seed=0)
     start = world.scene().ego
     rewards, speeds, lanes = [], [], [start.lane]
@@ -132,7 +134,7 @@ def test_summary_adds_the_episode_up() -> None:
 
 
 def test_min_ttc_is_the_smallest_over_all_decisions() -> None:
-    world = sim.make("highway-fast-v0", config={"duration": 8})
+    world = sim.make("highway-fast-v0", "highway-env", config={"duration": 8})
     world.reset(seed=2)
     seen = [world.scene()]
     for _ in range(8):
@@ -145,7 +147,7 @@ def test_min_ttc_is_the_smallest_over_all_decisions() -> None:
 
 
 def test_crash_is_reported() -> None:
-    world = sim.make("highway-fast-v0")
+    world = sim.make("highway-fast-v0", "highway-env")
     world.reset(seed=0)
     terminated = truncated = False
     while not (terminated or truncated):
@@ -188,7 +190,7 @@ def test_branches_foretell_what_happens_and_leave_the_world_alone(name: str) -> 
 
 
 def test_branching_ends_where_the_episode_ends() -> None:
-    world = sim.make("highway-fast-v0", config={"vehicles_count": 0, "duration": 2})
+    world = sim.make("highway-fast-v0", "highway-env", config={"vehicles_count": 0, "duration": 2})
     world.reset(seed=0)
     branches = world.branch(np.full((1, 5), IDLE))
     assert branches.steps.tolist() == [2]

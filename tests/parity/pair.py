@@ -1,0 +1,303 @@
+"""The same world on highway-env and on the engine, driven side by side and compared field by field."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from numba import njit
+
+import experts.registry
+import sim
+from experts.provider import Context
+from sim.config import resolve
+from sim.engine import traffic
+from sim.engine.factory import make_world
+from sim.outcome import Outcome
+
+Fields = dict[str, tuple[Any, Any]]
+"""Name -> (highway-env's, the engine's) values."""
+
+
+class Pair:
+    """One highway-env world and one engine world of a scenario."""
+
+    def __init__(self, scenario: str, config: dict[str, Any], tolerance: float = 0.0) -> None:
+        """`tolerance` (m, m/s, rad) > 0 compares real numbers loosely, and stops at the first contact."""
+        chosen = sim.get(scenario)
+        self.tolerance = tolerance
+        self.env: Any = sim.make(scenario, "highway-env", config)
+        self.world: Any = make_world(chosen, resolve(chosen.defaults, config), 1)
+        self.fields = lane_change_fields if scenario == "lane-change" else highway_fields
+        self.rule = experts.registry.make("rule", scenario)
+
+    def reset(self, seed: int | None) -> str | None:
+        """Start both from a seed (None: go on with the random streams as they are); the first difference."""
+        obs, _ = self.env.reset(seed=seed)
+        if seed is not None:
+            self.world.seed([0], [seed])
+        self.world.reset()
+        self.obs = obs
+        return self.difference({"observation": (obs, self.world.obs[0])})
+
+    def step(self, action: int) -> tuple[bool, str | None]:
+        """One decision of both; (ended, first difference)."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self.world.step(np.array([action]))
+        extra: Fields = self._results(obs, reward, terminated, truncated)
+        ended = terminated or truncated
+        if ended:
+            ours = dataclasses.asdict(self.world.summary(0))
+            for name, value in info["summary"].items():
+                if name != "backend":
+                    extra[f"summary {name}"] = (
+                        (np.round(value, 9), np.round(ours[name], 9))
+                        if isinstance(value, float)
+                        else (hash(value), hash(ours[name]))
+                    )
+        return ended, self.difference(extra)
+
+    def step_inner(self, action: int) -> str | None:
+        """One decision of both, whether the episode has ended or not."""
+        obs, reward, terminated, truncated, _ = self.env.inner.step(action)
+        self.world.step(np.array([action]))
+        limit = self.world.truncated[0] if self.env.family.time_limit else truncated
+        return self.difference(self._results(obs, reward, terminated, limit))
+
+    def _results(self, obs: Any, reward: float, terminated: bool, truncated: bool) -> Fields:
+        world = self.world
+        return {
+            "observation": (np.asarray(obs, np.float32), world.obs[0]),
+            "reward": (reward, world.rewards[0]),
+            "terminated": (terminated, world.terminated[0]),
+            "truncated": (truncated, world.truncated[0]),
+            "legal actions": (self.env.action_masks(), world.masks[0]),
+        }
+
+    def difference(self, extra: Fields) -> str | None:
+        """The first field that differs: its name, the body, both values and how many ulp lie between them."""
+        for name, (theirs, ours) in {**self.fields(self.env, self.world), **extra}.items():
+            a, b = np.asarray(theirs, np.float64).ravel(), np.asarray(ours, np.float64).ravel()
+            if a.shape != b.shape:
+                return f"{name}: {a.size} values against {b.size}"
+            real = name in REAL
+            same = np.isclose(a, b, rtol=0, atol=self.tolerance) if real and self.tolerance else (a == b)
+            if self.tolerance and name in ("observation", "reward"):
+                same = np.isclose(a, b, atol=1e-6)
+            if not same.all():
+                i = int(np.argmin(same))
+                return f"{name}[{i}]: {a[i]!r} on highway-env, {b[i]!r} on the engine, {_ulps(a[i], b[i])} ulp apart"
+        return None
+
+    def touched(self) -> bool:
+        """Has anybody been in contact?"""
+        return any(body.crashed or body.impact is not None for body in self.env.inner.road.vehicles)
+
+
+REAL = ("x", "y", "heading", "speed", "target speed", "timer", "acceleration", "steering", "push")
+
+
+def _ulps(a: float, b: float) -> int:
+    x, y = (int(np.float64(value).view(np.int64)) for value in (a, b))
+    return abs(x - y)
+
+
+def highway_fields(env: Any, world: Any) -> Fields:
+    inner, w, rows = env.inner, world.state.worlds[0], world.state.bodies[0]
+    vehicles, bodies = inner.road.vehicles, [*inner.road.vehicles, *inner.road.objects]
+    number, count, cars = world.mirror.numbers, len(bodies), len(vehicles)
+    pushed = [body.impact is not None for body in vehicles]
+    return {
+        "vehicles": (cars, w["vehicles"]),
+        "x": ([body.position[0] for body in bodies], rows["x"][:count]),
+        "y": ([body.position[1] for body in bodies], rows["y"][:count]),
+        "heading": ([body.heading for body in bodies], rows["heading"][:count]),
+        "speed": ([body.speed for body in bodies], rows["speed"][:count]),
+        "lane": ([number[body.lane_index] for body in bodies], rows["lane"][:count]),
+        "target lane": ([number[body.target_lane_index] for body in vehicles], rows["target"][:cars]),
+        "target speed": ([body.target_speed for body in vehicles], rows["target_speed"][:cars]),
+        "timer": ([body.timer for body in vehicles[1:]], rows["timer"][1:cars]),
+        "exponent": ([body.DELTA for body in vehicles[1:]], rows["delta"][1:cars]),
+        "acceleration": ([body.action["acceleration"] for body in vehicles], rows["acceleration"][:cars]),
+        "steering": ([body.action["steering"] for body in vehicles], rows["steering"][:cars]),
+        "crashed": ([body.crashed for body in bodies], rows["crashed"][:count]),
+        "pushed": (pushed, rows["pushed"][:cars]),
+        "push": (
+            [body.impact for body in vehicles if body.impact is not None],
+            np.stack([rows["push_x"], rows["push_y"]], 1)[:cars][pushed],
+        ),
+        "speed index": (inner.vehicle.speed_index, w["speed_index"]),
+    }
+
+
+def lane_change_fields(env: Any, world: Any) -> Fields:
+    from sim.engine import lane_change as engine
+
+    inner = env.inner
+    ego, w, cars = inner.vehicle, world.state.worlds[0], world.state.cars[0]
+    others = inner.road.vehicles[1:]
+    return {
+        "x": ([ego.position[0], *(car.position[0] for car in others)], [w["x"], *cars[engine.X]]),
+        "y": ([ego.position[1], *(car.position[1] for car in others)], [w["y"], *cars[engine.Y]]),
+        "heading": (ego.heading, w["heading"]),
+        "speed": ([ego.speed, *(car.speed for car in others)], [w["speed"], *cars[engine.V]]),
+        "lane": (ego.lane_index[2], w["lane"]),
+        "target lane": (ego.target_lane_index[2], w["target_lane"]),
+        "speed index": (ego.speed_index, w["speed_index"]),
+        "acceleration": ([car.action["acceleration"] for car in others], cars[engine.A]),
+        "crashed": ([ego.crashed, *(car.crashed for car in others)], [w["crashed"], *(cars[engine.CRASHED] > 0)]),
+        "pushed": ([car.impact is not None for car in others], cars[engine.PUSHED] > 0),
+    }
+
+
+# --- from seeds ------------------------------------------------------------------------------------------------------
+
+
+def compare_seeds(pair: Pair, seeds: list[int], limit: int = 40, past_end: int = 0) -> dict[str, Any]:
+    """Drive one episode per seed, `limit` decisions at most. Every fourth one goes on with the streams as they are."""
+    decisions, continued, outcomes = 0, 0, {name.name.lower(): 0 for name in Outcome}
+
+    def result(mismatch: dict[str, Any] | None) -> dict[str, Any]:
+        return {"decisions": decisions, "continued": continued, "outcomes": outcomes, "mismatch": mismatch}
+
+    for seed in range(*seeds):
+        rng, goes_on = np.random.default_rng([seed, 1]), seed % 4 == 3 and seed > seeds[0]
+        continued += goes_on
+        wrong = pair.reset(None if goes_on else seed)
+        if wrong:
+            return result({"seed": seed, "decision": 0, "field": wrong})
+        actions: list[int] = []
+        for _ in range(limit):
+            actions.append(choose(pair, rng, seed % 4))
+            ended, wrong = pair.step(actions[-1])
+            decisions += 1
+            if pair.tolerance and pair.touched():
+                break
+            if wrong:
+                found = {"seed": seed, "decision": len(actions), "field": wrong}
+                return result(found if goes_on else found | {"substep": locate(pair, seed, actions)})
+            if ended:
+                break
+        outcomes[Outcome(pair.world.outcomes[0]).name.lower()] += 1
+        for _ in range(past_end if not pair.tolerance else 0):
+            wrong = pair.step_inner(int(rng.integers(pair.world.num_actions)))
+            decisions += 1
+            if wrong:
+                return result({"seed": seed, "decision": "after the end", "field": wrong})
+    return result(None)
+
+
+@njit
+def _substep(worlds: Any, bodies: Any, lanes: Any, params: Any, meaning: int) -> None:
+    traffic.substep(worlds[0], bodies[0, 0], lanes[0], params[0], meaning)
+
+
+def locate(pair: Pair, seed: int, actions: list[int]) -> str | None:
+    """The simulation step of the last of `actions` in which the two worlds of a highway-env scenario part."""
+    if pair.fields is not highway_fields:
+        return None
+    pair.reset(seed)
+    for action in actions[:-1]:
+        pair.step(action)
+    inner, world = pair.env.inner, pair.world
+    meaning = int(world.params["meanings"][0, actions[-1]])
+    inner.action_type.act(actions[-1])
+    for step in range(int(world.params["substeps"][0])):
+        inner.road.act()
+        inner.road.step(1 / inner.config["simulation_frequency"])
+        _substep(*world.state, world.lanes, world.params, traffic.NONE if step else meaning)
+        wrong = pair.difference({})
+        if wrong:
+            return f"{step}: {wrong}"
+    return "none: what is computed after the last one"
+
+
+def choose(pair: Pair, rng: np.random.Generator, kind: int) -> int:
+    """Drivers: any action; mostly keeping on; mostly braking with lane changes; the rule, which gets far."""
+    legal = pair.env.action_masks()
+    if kind == 0:
+        return int(rng.integers(len(legal)))
+    if kind in (1, 2) and len(legal) == 5:
+        weights = [0.02, 0.83, 0.05, 0.05, 0.05] if kind == 1 else [0.1, 0.3, 0.15, 0.1, 0.35]
+        action = int(rng.choice(5, p=weights))
+        return action if legal[action] else 1
+    env = pair.env
+    return pair.rule.decide([Context(pair.obs, env.action_space, env.scene(), legal)])[0].action
+
+
+# --- from adversarial scenes -----------------------------------------------------------------------------------------
+
+ONE_ULP = [float(np.nextafter(1.0, 0.0)), 1.0, float(np.nextafter(1.0, 2.0))]
+SPEEDS = st.sampled_from([0.0, 0.5, -3.0, 20.0, 22.5, 25.0, 27.5, 30.0, 40.0, 45.0, -45.0]) | st.floats(-10, 45)
+BODIES = st.fixed_dictionaries(
+    {
+        "x": st.sampled_from([200.0, 200.0, 203.0, 205.0, 205.3852, 210.0, 190.0]) | st.floats(150, 260),
+        "lane": st.integers(0, 3),
+        "off": st.sampled_from([0.0, 0.0, 2.0, -2.0, 1.0, -1.0, 3.0]) | st.floats(-3, 3),
+        "heading": st.sampled_from([0.0, 0.0, 1e-9, -1e-9, 0.1, -0.1]) | st.floats(-0.5, 0.5),
+        "speed": SPEEDS,
+        "target": st.integers(0, 3),
+        "target_speed": st.sampled_from([0.0, 20.0, 30.0]) | st.floats(-5, 45),
+        "timer": st.sampled_from([0.5, *ONE_ULP, 3.0]),
+        "exponent": st.sampled_from([3.5, 4.0, 4.5]),
+        "crashed": st.sampled_from([False, False, False, True]),
+    }
+)
+SCENES = st.tuples(st.lists(BODIES, min_size=6, max_size=6), st.lists(st.integers(0, 4), min_size=1, max_size=3))
+
+
+def compare_scenes(pair: Pair, examples: int) -> dict[str, Any]:
+    """Start both from scenes that no roll-out reaches: ties, borders, timers at one ulp, odd speeds, stacked cars."""
+    found: dict[str, Any] = {"decisions": 0, "mismatch": None}
+    pair.reset(0)
+
+    @settings(
+        max_examples=examples,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
+    )
+    @given(SCENES)
+    def check(scene: tuple[list[dict[str, Any]], list[int]]) -> None:
+        bodies, actions = scene
+        inject(pair, bodies)
+        wrong = pair.difference({})
+        for action in actions:
+            wrong = wrong or pair.step_inner(action)
+            found["decisions"] += 1
+        if wrong:
+            found["mismatch"] = {"field": wrong, "scene": scene}
+        assert not wrong
+
+    try:
+        check()
+    except AssertionError:
+        pass
+    return found
+
+
+def inject(pair: Pair, bodies: list[dict[str, Any]]) -> None:
+    """Put the bodies onto the main road of both worlds, the first one as the ego."""
+    inner, mirror = pair.env.inner, pair.world.mirror
+    vehicles = inner.road.vehicles
+    for vehicle, body in zip(vehicles, bodies, strict=False):
+        main = [key for key in mirror.keys if key[:2] == mirror.keys[0][:2]]
+        lane = inner.road.network.get_lane(main[body["lane"] % len(main)])
+        vehicle.position = lane.position(body["x"] % (lane.length - 10.0), body["off"])
+        vehicle.heading, vehicle.speed = body["heading"], body["speed"]
+        vehicle.on_state_update()
+        vehicle.target_lane_index = main[body["target"] % len(main)]
+        vehicle.crashed, vehicle.impact = body["crashed"] and vehicle is not inner.vehicle, None
+        vehicle.action = {"steering": 0.0, "acceleration": 0.0}
+        if vehicle is inner.vehicle:
+            vehicle.speed_index = vehicle.speed_to_index(body["speed"])
+            vehicle.target_speed = vehicle.index_to_speed(vehicle.speed_index)
+        else:
+            vehicle.target_speed = body["target_speed"]
+            vehicle.timer, vehicle.DELTA = body["timer"], body["exponent"]
+    mirror.copy_in(pair.world, 0, inner)
