@@ -3,11 +3,12 @@
 NumPy's AVX-512 tangent and arc functions differ from libm in the last bit, so the process has to be started with them
 switched off (`PINNED`); a self-check at the start fails loudly where that did not work. Run as a script:
 
-    python -m tests.parity.oracle '{"scenario": "highway-v0", "seeds": [0, 10], "limit": 40}'
+    NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL" \
+        python -m tests.parity.oracle '[{"scenario": "highway-v0", "seeds": [0, 10], "limit": 40}]'
 
 A job may hold `config` (overrides), `past_end` (decisions after an episode's end), `scenes` (that many adversarial
-starts instead of seeds), `fault` ([file, old text, new text]: a slip planted into a copy of the sources, which the
-comparison must notice) and `pinned` (false: compare with a tolerance, until the first contact). Prints one JSON line.
+starts instead of seeds) and `tolerance` (m; > 0: compare loosely, until the first contact, and unpinned). Prints one
+JSON line of results.
 """
 
 from __future__ import annotations
@@ -19,26 +20,42 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = {"NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL"}
-CLOSE = 1e-9
-"""m: how far an unpinned highway-env may be off before the first contact."""
 
 
-def run(**job: Any) -> dict[str, Any]:
-    """One comparison in a process of its own. Raises with the process's words if it failed."""
-    environment = os.environ | (PINNED if job.get("pinned", True) else {})
+Job = dict[str, Any]
+
+
+def run_all(jobs: list[Job], processes: int = 2) -> list[Job]:
+    """Results of all jobs, shared out over processes; AssertionError with the first difference."""
+    with ThreadPoolExecutor(processes) as pool:
+        shares = list(pool.map(run, [jobs[k::processes] for k in range(processes)]))
+    results = [shares[i % processes][i // processes] for i in range(len(jobs))]
+    for job, result in zip(jobs, results, strict=True):
+        assert result["mismatch"] is None, (job, result["mismatch"])
+    return results
+
+
+def run(jobs: list[Job], fault: tuple[str, str, str] | None = None) -> list[Job]:
+    """Comparisons in a process of their own. Raises with the process's words if it failed.
+
+    `fault` is (file, old text, new text): a slip planted into a copy of the sources. Stops at the first difference.
+    """
+    loose = any(job.get("tolerance") for job in jobs)
+    environment = os.environ | ({} if loose else PINNED)
     with tempfile.TemporaryDirectory() as folder:
         sources = ROOT
-        if job.get("fault"):
+        if fault:
             sources = Path(folder)
-            plant(sources, *job.pop("fault"))
+            plant(sources, *fault)
             environment["NUMBA_CACHE_DIR"] = folder
         environment["PYTHONPATH"] = str(sources)
-        command = [sys.executable, "-m", "tests.parity.oracle", json.dumps(job)]
+        command = [sys.executable, "-m", "tests.parity.oracle", json.dumps(jobs)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=sources, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
@@ -69,15 +86,19 @@ def check_pin() -> None:
             raise SystemExit(f"the oracle is not pinned: {ours.__name__} differs from libm in {different} of 100,000")
 
 
-def main(job: dict[str, Any]) -> None:
+def main(jobs: list[Job]) -> None:
     from tests.parity import pair
 
-    pinned = job.pop("pinned", True)
-    if pinned:
-        check_pin()
-    scenes, arguments = job.pop("scenes", 0), {"scenario": job.pop("scenario"), "config": job.pop("config", {})}
-    both = pair.Pair(**arguments, tolerance=0.0 if pinned else CLOSE)
-    print(json.dumps(pair.compare_scenes(both, scenes) if scenes else pair.compare_seeds(both, **job)))
+    results: list[Job] = []
+    for job in jobs:
+        tolerance, scenes = job.pop("tolerance", 0.0), job.pop("scenes", 0)
+        if not tolerance:
+            check_pin()
+        both = pair.Pair(job.pop("scenario"), job.pop("config", {}), tolerance)
+        results.append(pair.compare_scenes(both, scenes) if scenes else pair.compare_seeds(both, **job))
+        if results[-1]["mismatch"]:
+            break
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -50,30 +49,21 @@ SCENES: list[dict[str, Any]] = [
 ]
 
 
-def run_all(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All jobs, two processes at a time; fails with the first difference."""
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda job: oracle.run(**job), jobs))
-    for job, result in zip(jobs, results, strict=True):
-        assert result["mismatch"] is None, (job, result["mismatch"])
-    return results
-
-
 def test_episodes_are_identical_from_their_seeds():
-    results = run_all(QUICK)
+    results = oracle.run_all(QUICK)
     assert sum(result["decisions"] for result in results) > 1500
     assert all(result["outcomes"]["crash"] for result in results[:1])
     assert sum(result["continued"] for result in results) > 10
 
 
 def test_scenes_that_no_rollout_reaches_are_identical():
-    results = run_all(SCENES)
+    results = oracle.run_all(SCENES)
     assert sum(result["decisions"] for result in results) > 400
 
 
 def test_an_unpinned_highway_env_agrees_until_the_first_contact():
-    job = {"scenario": "highway-fast-v0", "config": FEW, "seeds": [0, 12], "pinned": False}
-    assert run_all([job])[0]["decisions"] > 60
+    job = {"scenario": "highway-fast-v0", "config": FEW, "seeds": [0, 12], "tolerance": 1e-9}
+    assert oracle.run_all([job], processes=1)[0]["decisions"] > 60
 
 
 @pytest.mark.slow
@@ -87,7 +77,7 @@ def test_a_hundred_thousand_decisions_over_a_thousand_seeds_are_identical():
         {"scenario": "highway-v0", "config": CROWD, "seeds": [start, start + 20], "limit": 40, "past_end": 40}
         for start in range(960, 1000, 20)
     ]
-    results = run_all(jobs)
+    results = oracle.run_all(jobs)
     total = sum(result["decisions"] for result in results)
     print(f"{total:,} decisions over 1,000 seeds of highway-fast-v0 and highway-v0 identical")
     assert total >= 100_000
@@ -97,12 +87,12 @@ def test_a_hundred_thousand_decisions_over_a_thousand_seeds_are_identical():
 @pytest.mark.parametrize("name", OTHERS)
 def test_two_thousand_decisions_of_the_other_worlds_are_identical(name):
     jobs = [{"scenario": name, "seeds": [start, start + 60], "past_end": 10} for start in (0, 60)]
-    assert sum(result["decisions"] for result in run_all(jobs)) > 2000
+    assert sum(result["decisions"] for result in oracle.run_all(jobs)) > 2000
 
 
 @pytest.mark.slow
 def test_thousands_of_adversarial_scenes_are_identical():
-    run_all([job | {"scenes": 10 * job["scenes"]} for job in SCENES])
+    oracle.run_all([job | {"scenes": 10 * job["scenes"]} for job in SCENES])
 
 
 TRAFFIC, ROADS, PHYSICS = "sim/engine/traffic.py", "sim/engine/roads.py", "sim/engine/physics.py"
@@ -162,7 +152,7 @@ FAULTS = {
         "speed = uniform(0.7",
         "n = next_below(w.stream, p.lanes)\n        speed = uniform(0.7",
     ),
-    "seen too little behind": (OBSERVE, "-2 * physics.LENGTH < ahead", "-1 * physics.LENGTH < ahead"),
+    "seen too little behind": (OBSERVE, "or -2 * physics.LENGTH < ahead", "or -1 * physics.LENGTH < ahead"),
     "observation not clipped": (OBSERVE, "if p.obs_clip:", "if False:"),
     "reward by the present lane": (HIGHWAY, "float(nth(lanes, ego.target).id)", "float(nth(lanes, ego.lane).id)"),
     "time to collision rounded once": (OBSERVE, "math.ceil(ttc / p.period)", "math.floor(ttc / p.period)"),
@@ -185,7 +175,4 @@ JOBS: list[dict[str, Any]] = [
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_noticed(name):
-    for job in JOBS:
-        if oracle.run(**job, fault=FAULTS[name])["mismatch"]:
-            return
-    pytest.fail(f"not noticed: {name}")
+    assert oracle.run(JOBS, FAULTS[name])[-1]["mismatch"]

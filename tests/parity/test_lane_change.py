@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
 from tests.parity import oracle
@@ -44,24 +42,27 @@ FAULTS = {
 """Slips that a port could make: (file, old text, new text)."""
 
 
+def jobs_of(*parts: dict) -> list[dict]:
+    return [{"scenario": "lane-change", **part} for part in parts]
+
+
 def test_a_few_episodes_are_identical():
-    with ThreadPoolExecutor(2) as pool:
-        near = pool.submit(oracle.run, scenario="lane-change", seeds=[0, 24], config=NEAR, limit=20)
-        crowded = pool.submit(oracle.run, scenario="lane-change", seeds=[0, 8], config=CROWDED, limit=12)
-    for result in (near.result(), crowded.result()):
-        assert result["mismatch"] is None
+    near = {"seeds": [0, 24], "config": NEAR, "limit": 20}
+    crowded = {"seeds": [0, 8], "config": CROWDED, "limit": 12}
+    for result in oracle.run_all(jobs_of(near, crowded)):
         assert result["outcomes"]["crash"] > 0
         assert result["decisions"] > 40
 
 
 @pytest.mark.slow
 def test_twenty_thousand_decisions_over_580_seeds_are_identical():
-    jobs = [{"seeds": [start, start + 55], "config": NEAR, "limit": 120} for start in range(0, 440, 55)]
-    jobs += [{"seeds": [440, 464], "config": {}, "limit": 120}, {"seeds": [464, 500], "config": CROWDED, "limit": 120}]
-    jobs += [{"seeds": [start, start + 40], "config": NEAR, "limit": 120} for start in (500, 540)]
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda job: oracle.run(scenario="lane-change", **job), jobs))
-    assert [result["mismatch"] for result in results] == [None] * len(jobs)
+    jobs = jobs_of(
+        *({"seeds": [start, start + 55], "config": NEAR, "limit": 120} for start in range(0, 440, 55)),
+        {"seeds": [440, 464], "limit": 120},
+        {"seeds": [464, 500], "config": CROWDED, "limit": 120},
+        *({"seeds": [start, start + 40], "config": NEAR, "limit": 120} for start in (500, 540)),
+    )
+    results = oracle.run_all(jobs)
     total = sum(result["decisions"] for result in results)
     crashes, successes = (sum(result["outcomes"][end] for result in results) for end in ("crash", "success"))
     print(f"{total:,} decisions over 580 seeds identical; {crashes} crashes, {successes} successes among them")
@@ -73,7 +74,5 @@ def test_twenty_thousand_decisions_over_580_seeds_are_identical():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_noticed(name):
-    for config in (NEAR, CROWDED):
-        if oracle.run(scenario="lane-change", seeds=[0, 60], config=config, limit=40, fault=FAULTS[name])["mismatch"]:
-            return
-    pytest.fail(f"not noticed: {name}")
+    jobs = jobs_of(*({"seeds": [0, 60], "config": config, "limit": 40} for config in (NEAR, CROWDED)))
+    assert oracle.run(jobs, FAULTS[name])[-1]["mismatch"]
