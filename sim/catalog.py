@@ -11,7 +11,11 @@ LANE_CHANGE = Scenario(
     summary="be in the rightmost of 4 dense lanes within 500 m (the published LGDRL task)",
     defaults=LaneChangeConfig(),
     backends={
-        "engine": Backend("sim.engine.factory:make_env", "sim.engine.factory:make_vec"),
+        "engine": Backend(
+            env="sim.engine.factory:make_env",
+            vec="sim.engine.factory:make_vec",
+            vector="sim.engine.factory:make_vector",
+        ),
         "highway-env": Backend("sim.highway.lane_change:make_env", "sim.highway.lane_change:make_vec"),
     },
     family="lane-change",

@@ -17,6 +17,8 @@ from sim.config import resolve
 from sim.errors import UsageError, unknown
 
 if TYPE_CHECKING:
+    from gymnasium.vector import VectorEnv
+
     from sim.env import DrivingEnv, DrivingVecEnv
 
 
@@ -33,6 +35,8 @@ class Backend:
     env: str
     vec: str
     why_not: str | None = None
+    vector: str | None = None
+    """`vector(scenario, config, num_envs, autoreset) -> gymnasium.vector.VectorEnv`; None: single worlds in a row."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +130,32 @@ def make_vec(
     resolved = resolve(chosen.defaults, config, chosen.name)
     _, factories = chosen.backend(backend, resolved)
     return _load(factories.vec)(chosen, resolved, num_envs, seed, workers)
+
+
+def make_vector(
+    scenario: str,
+    num_envs: int = 1,
+    backend: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    autoreset: str = "NextStep",
+) -> VectorEnv:
+    """`num_envs` worlds of a scenario as a gymnasium.vector.VectorEnv.
+
+    `autoreset` is one of gymnasium's modes: NextStep, SameStep (what SB3's worlds do) or Disabled.
+    """
+    from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+    if autoreset not in [mode.value for mode in AutoresetMode]:
+        raise unknown("autoreset mode", autoreset, [mode.value for mode in AutoresetMode])
+    if num_envs < 1:
+        raise UsageError(f"num_envs = {num_envs}: at least one world is needed")
+    chosen = get(scenario)
+    resolved = resolve(chosen.defaults, config, chosen.name)
+    _, factories = chosen.backend(backend, resolved)
+    if factories.vector:
+        return _load(factories.vector)(chosen, resolved, num_envs, autoreset)
+    one = functools.partial(_load(factories.env), chosen, resolved)
+    return SyncVectorEnv([one] * num_envs, autoreset_mode=AutoresetMode(autoreset))
 
 
 def _load(path: str) -> Any:

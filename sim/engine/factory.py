@@ -1,4 +1,4 @@
-"""Builds engine scenarios: the two factories that `sim.scenarios.Backend` names."""
+"""Builds engine scenarios: the factories that `sim.scenarios.Backend` names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from sim.engine.highway import HighwayWorld
 from sim.engine.lane_change import LaneChangeWorld
 from sim.engine.single import EngineEnv
 from sim.engine.vec import EngineVecEnv
+from sim.engine.vector import EngineVectorEnv
 from sim.lane_change import LaneChangeConfig
 
 if TYPE_CHECKING:
@@ -30,3 +31,8 @@ def make_env(scenario: Scenario, config: Any, render_mode: str | None = None) ->
 def make_vec(scenario: Scenario, config: Any, num_envs: int, seed: int | None, workers: int) -> EngineVecEnv:
     """`num_envs` worlds of the scenario, world i starting from seed + i. `workers` counts threads here (0: one)."""
     return EngineVecEnv(scenario.name, make_world(scenario, config, num_envs, max(workers, 1)), seed)
+
+
+def make_vector(scenario: Scenario, config: Any, num_envs: int, autoreset: str) -> EngineVectorEnv:
+    """`num_envs` worlds of the scenario for gymnasium's vector interface."""
+    return EngineVectorEnv(scenario.name, make_world(scenario, config, num_envs), autoreset)

@@ -465,9 +465,13 @@ class HighwayWorld(World):
         _roll_out(*state, self.lanes, self.params, plans, rewards, steps, final)
         return state.worlds["outcome"][: len(plans)]
 
-    def info(self, i: int) -> dict[str, Any]:
-        ego = self.state.bodies[i, 0]
-        return {"speed": float(ego["speed"]), "crashed": bool(ego["crashed"])}
+    @property
+    def speeds(self) -> np.ndarray:
+        return self.state.bodies["speed"][:, 0]
+
+    @property
+    def crashed(self) -> np.ndarray:
+        return self.state.bodies["crashed"][:, 0] > 0
 
     def summary(self, i: int) -> EpisodeSummary:
         w = self.state.worlds[i]

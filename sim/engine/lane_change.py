@@ -11,7 +11,7 @@ Kernel arguments: `w` the record, `cars` float64 (ROWS, C) with car c in lane c 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -612,9 +612,13 @@ class LaneChangeWorld(World):
         _roll_out(*state, self.params, self.set_points, plans, rewards, steps, final)
         return state.worlds["outcome"][: len(plans)]
 
-    def info(self, i: int) -> dict[str, Any]:
-        w = self.state.worlds[i]
-        return {"speed": float(w["speed"]), "crashed": bool(w["crashed"])}
+    @property
+    def speeds(self) -> np.ndarray:
+        return self.state.worlds["speed"]
+
+    @property
+    def crashed(self) -> np.ndarray:
+        return self.state.worlds["crashed"] > 0
 
     def summary(self, i: int) -> EpisodeSummary:
         w = self.state.worlds[i]

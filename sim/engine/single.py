@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 
 from sim.engine.world import World
 from sim.env import Branches, DrivingEnv
 from sim.errors import UsageError
-from sim.outcome import Outcome
 from sim.scene import Scene
 
 
@@ -28,7 +25,7 @@ class EngineEnv(DrivingEnv):
         self.render_mode = render_mode
         self.metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 2}
         self.observation_space = world.observation_space
-        self.action_space = spaces.Discrete(world.num_actions)
+        self.action_space = world.action_space
         self._running = False
         self._renderer: Any = None
 
@@ -56,17 +53,10 @@ class EngineEnv(DrivingEnv):
         if number.size != 1 or number.dtype.kind not in "iu" or not 0 <= number.item() < self.world.num_actions:
             raise UsageError(f"action {action!r}: {self.scenario} takes the integers 0 to {self.world.num_actions - 1}")
         self.world.step(number.reshape(1))
-        outcome = Outcome(self.world.outcomes[0])
-        self._running = outcome == Outcome.RUNNING
+        self._running = not (self.world.terminated[0] or self.world.truncated[0])
         info = self._info()
         if not self._running:
-            summary = self.world.summary(0)
-            info |= {
-                "outcome": summary.outcome,
-                "success": summary.success,
-                "is_success": summary.success,
-                "summary": dataclasses.asdict(summary),
-            }
+            info |= self.world.final_info(0)
         ends = bool(self.world.terminated[0]), bool(self.world.truncated[0])
         return self.world.obs[0].copy(), float(self.world.rewards[0]), *ends, info
 

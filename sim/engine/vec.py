@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 
 from sim.engine.world import World
 from sim.env import Branches, DrivingVecEnv
@@ -25,7 +23,7 @@ class EngineVecEnv(DrivingVecEnv):
         self.scenario_config = world.config
         self.world = world
         self.render_mode = None
-        super().__init__(world.num_envs, world.observation_space, spaces.Discrete(world.num_actions))
+        super().__init__(world.num_envs, world.observation_space, world.action_space)
         self._running = {"backend": self.backend}
         self._actions = np.zeros(world.num_envs, np.int64)
         self._started = time.perf_counter()
@@ -70,11 +68,8 @@ class EngineVecEnv(DrivingVecEnv):
             "terminal_action_mask": self.world.masks[i].copy(),
             "TimeLimit.truncated": bool(self.world.truncated[i] and not self.world.terminated[i]),
             "episode": {"r": summary.episode_return, "l": summary.steps, "t": elapsed},
-            "outcome": summary.outcome,
-            "success": summary.success,
-            "is_success": summary.success,
             "crashed": summary.crashed,
-            "summary": dataclasses.asdict(summary),
+            **self.world.final_info(i),
         }
 
     def scenes(self, indices: Sequence[int]) -> list[Scene]:

@@ -6,6 +6,7 @@ search, branched roll-outs and resumed runs are made of.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -58,7 +59,8 @@ class World(ABC):
         compile_once(f"the {type(self).__name__} kernels{' for threads' * self.parallel}", self._try_out)
 
     def _try_out(self) -> None:
-        """Use every kernel once, on worlds that nobody has seeded yet, and forget it."""
+        """Use every kernel once, and forget it."""
+        self.seed(range(self.num_envs), [0] * self.num_envs)
         self._reset(np.arange(self.num_envs))
         self._step(np.zeros(self.num_envs, np.int64))
         self.branch(0, np.zeros((1, 1), np.int64))
@@ -87,13 +89,38 @@ class World(ABC):
     def summary(self, i: int) -> EpisodeSummary:
         """Figures of world i's episode so far."""
 
+    @property
     @abstractmethod
-    def info(self, i: int) -> dict[str, Any]:
-        """Cheap facts of world i: `speed` (m/s) and `crashed`."""
+    def speeds(self) -> np.ndarray:
+        """float64 (N,) m/s of every ego."""
+
+    @property
+    @abstractmethod
+    def crashed(self) -> np.ndarray:
+        """bool (N,): has the ego crashed?"""
 
     @abstractmethod
     def scene(self, i: int) -> Scene:
         """Snapshot of world i."""
+
+    @property
+    def action_space(self) -> spaces.Discrete:
+        """Action space of one world."""
+        return spaces.Discrete(self.num_actions)
+
+    def info(self, i: int) -> dict[str, Any]:
+        """Facts of world i that every step reports."""
+        return {"speed": float(self.speeds[i]), "crashed": bool(self.crashed[i])}
+
+    def final_info(self, i: int) -> dict[str, Any]:
+        """What the last step of an episode reports beside them."""
+        summary = self.summary(i)
+        return {
+            "outcome": summary.outcome,
+            "success": summary.success,
+            "is_success": summary.success,
+            "summary": dataclasses.asdict(summary),
+        }
 
     def seed(self, rows: Sequence[int] | np.ndarray, seeds: Sequence[int | None]) -> None:
         """Give each of `rows` the stream that gymnasium's `np_random` has for its seed, from its next reset on."""

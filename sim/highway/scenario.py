@@ -13,7 +13,10 @@ from sim.scenarios import Backend, Scenario
 HIGHWAY_ENV = Backend(env="sim.highway.factory:make_env", vec="sim.highway.factory:make_vec")
 ENGINE = {
     "engine": Backend(
-        env="sim.engine.factory:make_env", vec="sim.engine.factory:make_vec", why_not="sim.engine.highway:why_not"
+        env="sim.engine.factory:make_env",
+        vec="sim.engine.factory:make_vec",
+        why_not="sim.engine.highway:why_not",
+        vector="sim.engine.factory:make_vector",
     )
 }
 

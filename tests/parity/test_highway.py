@@ -152,7 +152,7 @@ FAULTS = {
         "speed = uniform(0.7",
         "n = next_below(w.stream, p.lanes)\n        speed = uniform(0.7",
     ),
-    "seen too little behind": (OBSERVE, "or -2 * physics.LENGTH < ahead", "or -1 * physics.LENGTH < ahead"),
+    "seen too little behind": (OBSERVE, "ahead > -2 * physics.LENGTH", "ahead > -1 * physics.LENGTH"),
     "observation not clipped": (OBSERVE, "if p.obs_clip:", "if False:"),
     "reward by the present lane": (HIGHWAY, "float(nth(lanes, ego.target).id)", "float(nth(lanes, ego.lane).id)"),
     "time to collision rounded once": (OBSERVE, "math.ceil(ttc / p.period)", "math.floor(ttc / p.period)"),
