@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_compare(commands)
     _add_list(commands)
+    _add_bench(commands)
     _add_llm(commands)
     return parser
 
@@ -138,6 +139,21 @@ def _add_list(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "list", "show scenarios, experts and strategies", "show_list")
     parser.add_argument("what", nargs="?", choices=["scenarios", "experts", "strategies"], help="default: all")
     parser.add_argument("--json", metavar="FILE", help="write the lists here")
+
+
+def _add_bench(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("bench", help="measure speed on this machine")
+    parser.set_defaults(run="bench_help")
+    actions = parser.add_subparsers(dest="action", metavar="WHAT", required=True)
+    worlds = _command(actions, "sim", "simulators side by side, interleaved in one run", "bench_sim")
+    worlds.add_argument("--scenario", default="highway-v0,highway-fast-v0", help="comma-separated")
+    worlds.add_argument("--policy", default="random", help="random (default) or slower")
+    worlds.add_argument("--rounds", type=_count, default=3, help="default: 3")
+    worlds.add_argument("--seconds", type=float, default=2.0, help="per simulator and round (default: 2)")
+    worlds.add_argument("--threads", type=_count, default=2, help="of the parallel engine (default: 2)")
+    worlds.add_argument("--seed", type=_seed, default=0)
+    worlds.add_argument("--json", metavar="FILE", help="write the figures here")
+    worlds.add_argument("--plot", metavar="FILE", help="draw them here (.png or .svg)")
 
 
 def _add_llm(commands: argparse._SubParsersAction) -> None:

@@ -200,6 +200,42 @@ def show_list(arguments: Namespace) -> int:
     return 0
 
 
+# --- bench -----------------------------------------------------------------------------------------------------------
+
+
+def bench_sim(arguments: Namespace) -> int:
+    """`lgdrl bench sim`."""
+    from lgdrl.bench import benchmark
+    from lgdrl.display import speed_table
+    from lgdrl.runs import fingerprint_environment, write_json
+
+    if arguments.seed == PUBLISHED:
+        raise UsageError("--seed published: worlds are drawn from many seeds; give a number")
+    if not 0 < arguments.seconds <= 600:
+        raise UsageError(f"--seconds {arguments.seconds}: choose up to 600")
+    rows: list[Any] = []
+    for name in arguments.scenario.split(","):
+        found: list[Any] = []
+        settings = (arguments.policy, arguments.rounds, arguments.seconds, arguments.seed, arguments.threads)
+        with console.status(f"{name} ...") as status:
+            for text, latest in benchmark(name, *settings):
+                status.update(text)
+                found = latest
+        console.print(speed_table(name, arguments.policy, found))
+        rows += found
+    if arguments.json:
+        results = {"policy": arguments.policy, "environment": fingerprint_environment()}
+        _write(arguments.json, results | {"rows": [row.to_dict() for row in rows]}, write_json)
+    if arguments.plot:
+        from lgdrl.plots import speed_plot
+
+        try:
+            speed_plot(rows, Path(arguments.plot))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot write --plot {arguments.plot!r}: {error}") from None
+    return 0
+
+
 # --- llm -------------------------------------------------------------------------------------------------------------
 
 

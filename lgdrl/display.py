@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from lgdrl.bench import Speed
     from lgdrl.comparison import Row
     from lgdrl.evaluation import Evaluation
     from lgdrl.training import Progress as TrainingProgress
@@ -82,6 +83,31 @@ def evaluation_table(name: str, scenario: str, found: Evaluation) -> Table:
     table.add_row("smallest TTC", f"{values['median_min_ttc_s']:.1f} s (median over episodes)")
     table.add_row("lane changes", f"{values['lane_changes_mean']:.1f} in {values['steps_mean']:.0f} decisions")
     return table
+
+
+def speed_table(scenario: str, policy: str, rows: Sequence[Speed]) -> Table:
+    """Simulators on one scenario, highway-env first."""
+    title = f"{scenario}, {policy} actions: decisions per second of CPU time, resets included"
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("simulator", no_wrap=True)
+    for column in ("N", "threads", "/ CPU-s", "/ s", "ratio", "ns / vehicle-substep"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        rates = (_rate(value) for value in (row.decisions_per_cpu_s, row.decisions_per_s))
+        ours = row.simulator.startswith("engine")
+        table.add_row(
+            f"[bold]{row.simulator}[/bold]" if ours else row.simulator,
+            str(row.worlds),
+            str(row.threads),
+            *rates,
+            f"{row.ratio:,.1f}" if row.ratio < 10 else f"{row.ratio:,.0f}",
+            f"{row.ns_per_vehicle_substep:,.0f}",
+        )
+    return table
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:

@@ -12,6 +12,7 @@ import numpy as np
 from lgdrl.runs import MetricsTable, Run, write_atomically
 
 if TYPE_CHECKING:
+    from lgdrl.bench import Speed
     from lgdrl.comparison import Row
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#7F7F7F")
@@ -30,6 +31,37 @@ def plot_comparison(rows: Sequence[Row], out: Path, runs: Mapping[str, Sequence[
     if runs:
         _save(_curves(rows, runs), out / "curves.png")
     _save(_success(rows), out / "success.png")
+
+
+def speed_plot(rows: Sequence[Speed], path: Path) -> None:
+    """Bars of simulators by scenario on a logarithmic axis, each with its ratio to highway-env."""
+    names = list(dict.fromkeys(row.scenario for row in rows))
+    figure, axes = _figure(8.4, 0.9 + 0.32 * (len(rows) + len(names)))
+    place, ticks, labels = 0.0, [], []
+    for name in names:
+        for row in (row for row in rows if row.scenario == name):
+            colour = COLOURS[0] if row.simulator.startswith("engine") else GREY
+            axes.barh(place, row.decisions_per_cpu_s, color=colour, height=0.7)
+            axes.annotate(
+                f"{row.ratio:,.1f}x" if row.ratio < 10 else f"{row.ratio:,.0f}x",
+                (row.decisions_per_cpu_s, place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
+            threads = f", {row.threads} threads" if row.threads > 1 and row.simulator == "engine" else ""
+            ticks.append(place)
+            labels.append(f"{name}: {row.simulator}, N = {row.worlds}{threads}")
+            place += 1
+        place += 0.6
+    axes.set_yticks(ticks, labels, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.margins(x=0.12)
+    axes.grid(axis="y", visible=False)
+    axes.set(xlabel="decisions per second of CPU time (resets included), ratio to highway-env")
+    _save(figure, path)
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
@@ -89,5 +121,5 @@ def _success(rows: Sequence[Row]) -> Any:
 
 def _save(figure: Any, path: Path) -> None:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format=path.suffix.lstrip(".") or "png")
     write_atomically(path, lambda file: file.write(buffer.getvalue()))

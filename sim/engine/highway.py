@@ -435,7 +435,7 @@ class HighwayWorld(World):
         self.mirror = Mirror(scenario, config)
         self.lanes = compile_road(self.mirror.network, bool(config.neighbour_vehicles_connected_lanes))
         self.params = params_of(scenario.world.name, config, self.mirror.network)
-        self.num_actions = int(self.params["actions"][0])
+        self.num_actions, self.substeps = int(self.params["actions"][0]), int(self.params["substeps"][0])
         self.observation_space = space_of(self.params[0])
         self.most_bodies = 8 if self.params["family"][0] in (TWO_WAY, MERGE) else int(self.params["others"][0]) + 3
         super().__init__(num_envs, threads)
@@ -464,6 +464,10 @@ class HighwayWorld(World):
     ) -> np.ndarray:
         _roll_out(*state, self.lanes, self.params, plans, rewards, steps, final)
         return state.worlds["outcome"][: len(plans)]
+
+    @property
+    def vehicles(self) -> float:
+        return float(self.state.worlds["vehicles"].mean())
 
     @property
     def speeds(self) -> np.ndarray:

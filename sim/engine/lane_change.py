@@ -578,6 +578,7 @@ class LaneChangeWorld(World):
     """N lane-change worlds in one process."""
 
     num_actions = NUM_ACTIONS
+    substeps = task.SUBSTEPS
     observation_space = spaces.Box(-1.0, 1.0, (task.OBSERVATION_SIZE,), np.float32)
     state: State
 
@@ -611,6 +612,10 @@ class LaneChangeWorld(World):
     ) -> np.ndarray:
         _roll_out(*state, self.params, self.set_points, plans, rewards, steps, final)
         return state.worlds["outcome"][: len(plans)]
+
+    @property
+    def vehicles(self) -> float:
+        return 1.0 + self.state.cars.shape[2]
 
     @property
     def speeds(self) -> np.ndarray:

@@ -31,6 +31,8 @@ class World(ABC):
 
     num_actions: int
     observation_space: spaces.Box
+    substeps: int
+    """Simulation steps per decision."""
     config: Any
     state: Any
     """NamedTuple of arrays whose first axis is the world; has a field `stream`, uint64 (N, STREAM)."""
@@ -88,6 +90,11 @@ class World(ABC):
     @abstractmethod
     def summary(self, i: int) -> EpisodeSummary:
         """Figures of world i's episode so far."""
+
+    @property
+    @abstractmethod
+    def vehicles(self) -> float:
+        """Vehicles per world, on average, egos included."""
 
     @property
     @abstractmethod
