@@ -1,12 +1,13 @@
 """`lgdrl bench sim`: simulators side by side on one scenario, interleaved in one run.
 
-Every contender steps the same scenario under the same policy, resets included, for a slice of time per round; the rate is
-the median over rounds. Rates count decisions per second of CPU time, of this process and its children; what other
+Every contender steps the same scenario under the same policy, resets included, for a slice of time per round; the rate
+is the median over rounds. Rates count decisions per second of CPU time, of this process and its children; what other
 processes do to the machine then cancels out in the ratios.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -69,9 +70,7 @@ def benchmark(
     """
     scenario = sim.get(name)
     if "engine" not in scenario.backends:
-        raise UsageError(
-            f"scenario {name!r} is not on the engine: choose one that `lgdrl list scenarios` shows with it"
-        )
+        raise UsageError(f"scenario {name!r} is not on the engine: `lgdrl list scenarios` shows those that are")
     if policy not in POLICIES:
         raise UsageError(f"policy {policy!r}: choose {' or '.join(POLICIES)}")
     load = _load(scenario)
@@ -120,16 +119,22 @@ def _measure(contender: Contender, seconds: float) -> tuple[float, float]:
 
 
 def _cpu() -> float:
-    """CPU seconds of this process and of its living children."""
-    total = time.process_time()
-    ticks = os.sysconf("SC_CLK_TCK")
+    """CPU seconds of this process and of its living descendants."""
+    spent: dict[int, float] = {}
+    children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(") ")[2].split()
         except OSError:
-            continue
-        if int(fields[1]) == os.getpid():
-            total += (int(fields[11]) + int(fields[12])) / ticks
+            continue  # it has just ended
+        pid, parent = int(path.parent.name), int(fields[1])
+        spent[pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        children.setdefault(parent, []).append(pid)
+    total, queue = time.process_time(), list(children.get(os.getpid(), ()))
+    while queue:
+        pid = queue.pop()
+        total += spent[pid]
+        queue += children.get(pid, ())
     return total
 
 
@@ -145,7 +150,7 @@ def _contenders(scenario: Scenario, policy: str, seed: int, threads: int) -> Ite
     if _envpool() and scenario.name in ENVPOOL_TASKS:
         yield Contender("EnvPool", 64, 1, lambda: _on_envpool(scenario, 64, policy, seed))
     for count in SIZES:
-        yield Contender("engine", count, 1, lambda count=count: _native(scenario, count, 1, policy, seed))
+        yield Contender("engine", count, 1, functools.partial(_native, scenario, count, 1, policy, seed))
     if threads > 1:
         yield Contender("engine", SIZES[-1], threads, lambda: _native(scenario, SIZES[-1], threads, policy, seed))
     yield Contender("engine behind SB3", 64, 1, lambda: _sb3(scenario, "engine", 64, 0, policy, seed))

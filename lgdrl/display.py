@@ -87,10 +87,10 @@ def evaluation_table(name: str, scenario: str, found: Evaluation) -> Table:
 
 def speed_table(scenario: str, policy: str, rows: Sequence[Speed]) -> Table:
     """Simulators on one scenario, highway-env first."""
-    title = f"{scenario}, {policy} actions: decisions per second of CPU time, resets included"
+    title = f"{scenario}, {policy} actions: decisions per second, resets included"
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("simulator", no_wrap=True)
-    for column in ("N", "threads", "/ CPU-s", "/ s", "ratio", "ns / vehicle-substep"):
+    for column in ("N", "threads", "/ CPU-s", "/ s", "ratio", "ns"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         rates = (_rate(value) for value in (row.decisions_per_cpu_s, row.decisions_per_s))
@@ -103,6 +103,7 @@ def speed_table(scenario: str, policy: str, rows: Sequence[Speed]) -> Table:
             f"{row.ratio:,.1f}" if row.ratio < 10 else f"{row.ratio:,.0f}",
             f"{row.ns_per_vehicle_substep:,.0f}",
         )
+    table.caption = "ratio: to highway-env, in CPU time; ns: CPU time per vehicle and simulation step"
     return table
 
 

@@ -58,6 +58,7 @@ LANE = np.dtype(
         ("reach", "i8"),  # lanes on which a neighbour search along it looks, itself first ...
         ("reach_lanes", "i8", MOST_ROADS),
         ("reach_offsets", "f8", MOST_ROADS),  # ... and what brings their coordinate into its own
+        ("swept", "i8"),  # it and the lanes beside it run along x, and searches along them stay on them
         ("clear", "f8"),  # m to the nearest other lane, away from the ends; 0 unless straight (`_clearance`)
         ("connected", "u8"),  # bit r: road r lies ahead within `CONNECTION_DEPTH` crossings
     ],
@@ -104,6 +105,8 @@ def compile_road(network: Any, connected_lanes: bool = False) -> np.ndarray:
             if network.is_connected_road(key, (*other, 0), depth=CONNECTION_DEPTH)
         )
     for n in range(len(lanes)):
+        beside = lanes[max(n - 1, lanes[n]["first"]) : min(n + 2, lanes[n]["first"] + lanes[n]["count"])]
+        lanes[n]["swept"] = ((beside["axis"] == 1) & (beside["reach"] == 1)).all()
         lanes[n]["clear"] = _clearance(lanes, n)
     return lanes
 

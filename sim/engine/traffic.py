@@ -39,6 +39,7 @@ WORLD = np.dtype(
         ("vehicles", "i8"),
         ("bodies", "i8"),  # vehicles and obstacles
         ("speed_index", "i8"),
+        ("changers", "i8"),  # length of the list in `BODY.changer`; more than `bodies`: it did not fit
         ("steps", "i8"),
         ("lane_changes", "i8"),
         ("outcome", "i8"),
@@ -73,7 +74,10 @@ BODY = np.dtype(
         ("target", "i4"),
         ("order", "i4"),  # row k holds the body that is k-th in x ...
         ("rank", "i4"),  # ... and this is its inverse
-        ("front", "i4"),  # the body ahead of it in its lane, -1: nobody, UNKNOWN: to be searched
+        ("front", "i4"),  # the body ahead of it in its lane, -1: nobody, UNKNOWN: to be searched ...
+        ("front_left", "i4"),  # ... and in the lanes beside
+        ("front_right", "i4"),
+        ("changer", "i4"),  # row k holds the k-th of the vehicles that aim at another lane
         ("crashed", "i4"),
         ("pushed", "i4"),
         ("checks", "i4"),  # looks for contacts of its own
@@ -175,13 +179,17 @@ def _sort(w, ego):
 
 @kernel
 def _find_fronts(w, ego, lanes):
-    """The front of every body in its own lane, by one sweep from the foremost to the last.
+    """Who is ahead of every body in its own lane and in those beside, by one sweep from the foremost to the last.
 
-    Works on lanes that run along x; what it cannot tell (level bodies, other lanes) is left UNKNOWN.
+    Works on lanes that run along x; what it cannot tell (level bodies, other lanes) is left UNKNOWN. Lists the vehicles
+    that are changing lane on the way.
     """
+    w.changers = 0
     if lanes.lanes > MOST_LANES:
         for i in range(w.bodies):
-            nth(ego, i).front = UNKNOWN
+            body = nth(ego, i)
+            body.front = body.front_left = body.front_right = UNKNOWN
+            _note_change(w, ego, i)
         return
     for n in range(lanes.lanes):
         w.ahead[n] = -1
@@ -190,10 +198,17 @@ def _find_fronts(w, ego, lanes):
         i = nth(ego, k).order
         body = nth(ego, i)
         lane = nth(lanes, body.lane)
-        body.front = w.ahead[body.lane] if lane.axis == 1 and lane.reach == 1 else UNKNOWN
+        _note_change(w, ego, i)
+        body.front = body.front_left = body.front_right = UNKNOWN
+        if lane.swept:
+            n = body.lane
+            body.front = w.ahead[n]
+            body.front_left = w.ahead[max(n - 1, lane.first)]
+            body.front_right = w.ahead[min(n + 1, lane.first + lane.count - 1)]
         seen = i
-        if last.x - body.x <= LEVEL and k < w.bodies - 1:
-            body.front = last.front = seen = UNKNOWN  # which of the two counts depends on the list
+        if last.x - body.x <= LEVEL and k < w.bodies - 1:  # which of the two counts depends on the list
+            body.front = body.front_left = body.front_right = UNKNOWN
+            last.front = last.front_left = last.front_right = seen = UNKNOWN
         last = body
         s, lateral = roads.project(lane, body.x, body.y)
         alone = lane.clear - 1.5 * abs(lateral) > lane.width / 2 + physics.LANE_MARGIN
@@ -205,6 +220,30 @@ def _find_fronts(w, ego, lanes):
             s, lateral = roads.project(other, body.x, body.y)
             if roads.holds(other, s, lateral, physics.LANE_MARGIN):
                 w.ahead[n] = seen
+
+
+@kernel
+def _note_change(w, ego, i):
+    """List vehicle i if it aims at another lane than its own; listing it twice does no harm."""
+    body = nth(ego, i)
+    if body.lane != body.target and i < w.vehicles:
+        if w.changers < w.bodies:
+            nth(ego, w.changers).changer = i
+        w.changers += 1
+
+
+@kernel
+def _front_in(w, ego, lanes, i, n):
+    """`front_of`, from what the sweep has found where it can be."""
+    body = nth(ego, i)
+    front = UNKNOWN
+    if n == body.lane:
+        front = body.front
+    elif n == body.lane - 1 and nth(lanes, body.lane).id > 0:
+        front = body.front_left
+    elif n == body.lane + 1 and nth(lanes, body.lane).id < nth(lanes, body.lane).count - 1:
+        front = body.front_right
+    return np.int64(front) if front != UNKNOWN else front_of(w, ego, lanes, i, n)
 
 
 @kernel
@@ -320,7 +359,7 @@ def _mobil(w, ego, lanes, p, i, n, free, here):
     comes first.
     """
     body = nth(ego, i)
-    there = _behind(free, body, lanes, ego, front_of(w, ego, lanes, i, n))
+    there = _behind(free, body, lanes, ego, _front_in(w, ego, lanes, i, n))
     wanted = p.routes[body.route, body.route_step, 1] if body.route >= 0 else -1
     if wanted >= 0:
         own = nth(lanes, body.target).id
@@ -344,7 +383,9 @@ def _give_up(w, ego, lanes, i):
     if lane.road != nth(lanes, body.target).road:
         return
     s = roads.along(lane, body.x, body.y)
-    for j in range(w.vehicles):
+    listed = w.changers <= w.bodies
+    for k in range(w.changers if listed else w.vehicles):
+        j = np.int64(nth(ego, k).changer) if listed else k
         other = nth(ego, j)
         if other.target == body.target and other.lane != body.target and j != i:
             d = roads.along(lane, other.x, other.y) - s
@@ -365,16 +406,19 @@ def _consider_changing(w, ego, lanes, p, i, free, here):
         exists = 0 <= own.id + side < own.count and roads.reachable(nth(lanes, n + side), body.x, body.y)
         if exists and _mobil(w, ego, lanes, p, i, n + side, free, here):
             body.target = n + side
+            _note_change(w, ego, i)
 
 
 @kernel
 def _follow_road(body, lanes, p):
-    """At the end of its target lane a vehicle aims at the next one."""
+    """At the end of its target lane a vehicle aims at the next one. Returns whether it is there."""
     lane = nth(lanes, body.target)
     if roads.along(lane, body.x, body.y) > lane.length - roads.VEHICLE_LENGTH / 2:
         body.target, body.route_step = roads.next_lane(
             lanes, p, body.target, body.route, body.route_step, body.x, body.y
         )
+        return True
+    return False
 
 
 @kernel
@@ -396,10 +440,10 @@ def _idm_act(w, ego, lanes, p, i):
     body = nth(ego, i)
     if body.crashed:
         return
-    _follow_road(body, lanes, p)
+    if _follow_road(body, lanes, p):
+        _note_change(w, ego, i)
     free = _free_road(body, lanes, body.delta)
-    front = body.front if body.front != UNKNOWN else front_of(w, ego, lanes, i, body.lane)
-    a = _behind(free, body, lanes, ego, front)
+    a = _behind(free, body, lanes, ego, _front_in(w, ego, lanes, i, body.lane))
     if body.changes:
         if body.lane != body.target:
             _give_up(w, ego, lanes, i)
@@ -408,7 +452,7 @@ def _idm_act(w, ego, lanes, p, i):
             _consider_changing(w, ego, lanes, p, i, free, a)
     body.steering = _steer(body, lanes)
     if body.lane != body.target:
-        a = min(a, _behind(free, body, lanes, ego, front_of(w, ego, lanes, i, body.target)))
+        a = min(a, _behind(free, body, lanes, ego, _front_in(w, ego, lanes, i, body.target)))
     body.acceleration = physics.clip(a, -ACC_MAX, ACC_MAX)
 
 
@@ -427,6 +471,7 @@ def _ego_act(w, ego, lanes, p, action):
         ego.target_speed = p.speeds[w.speed_index]
     if action != NONE:
         _follow_road(ego, lanes, p)  # highway-env acts once for the action and once more with all vehicles
+    _note_change(w, ego, 0)
     ego.steering = _steer(ego, lanes)
     ego.acceleration = KP_A * (ego.target_speed - ego.speed)
 
