@@ -24,7 +24,7 @@ test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/engine.py
+	$(BIN)/lgdrl bench sim --scenario lane-change,highway-v0,highway-fast-v0
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ of the training.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from pathlib import Path
@@ -85,7 +86,7 @@ def train(algorithm: str, backend: str, steps: int, seed: int) -> dict[str, Any]
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     edges = np.linspace(0, model.num_timesteps, 11)
     at, value = np.array(returns.episodes).T
-    curve = [float(value[(at > low) & (at <= high)].mean()) for low, high in zip(edges, edges[1:], strict=False)]
+    curve = [float(value[(at > low) & (at <= high)].mean()) for low, high in itertools.pairwise(edges)]
     done = model.num_timesteps
     return {"seed": seed, "steps": done, "steps_per_cpu_s": done / cpu, "steps_per_s": done / wall, "curve": curve}
 

@@ -210,3 +210,17 @@ def same_policy(one: Path, other: Path) -> bool:
 
     first, second = (load_policy(Run(folder)).policy.state_dict() for folder in (one, other))
     return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_bench_compares_simulators(tmp_path):
+    figures, picture = tmp_path / "speed.json", tmp_path / "speed.png"
+    options = ("--rounds", 1, "--seconds", 0.05, "--json", figures, "--plot", picture)
+    done = lgdrl("bench", "sim", "--scenario", "merge-v1", *options)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(figures.read_text())["rows"]
+    assert rows[0]["simulator"] == "highway-env"
+    assert rows[0]["ratio"] == 1
+    assert max(row["ratio"] for row in rows if row["simulator"] == "engine") > 20
+    assert picture.stat().st_size > 5000
+    assert_one_line(lgdrl("bench", "sim", "--scenario", "parking-v0"), "parking-v0", "not on the engine")
+    assert_one_line(lgdrl("bench", "sim", "--policy", "brave"), "brave", "random or slower")
