@@ -432,7 +432,10 @@ class SceneRenderer:
         heading = float(cars.heading[index])
         if math.cos(heading - ego.heading) < 0.94:
             return None
-        along = np.array([math.cos(heading), math.sin(heading)])
+        # The road's own direction there: what turns (s, d) of the other car into its place in the world.
+        seen = math.atan2(cars.y[index] - ego.y, cars.x[index] - ego.x)
+        road = seen - math.atan2(cars.d[index] - ego.d, cars.s[index] - ego.s)
+        along = np.array([math.cos(road), math.sin(road)])
         tail = np.array([cars.x[index], cars.y[index]]) - cars.length[index] / 2 * along
         to_ego = float((tail - (ego.x, ego.y)) @ along) - ego.length / 2
         return np.stack([tail - max(to_ego, 0.0) * along, tail]) if to_ego > 0.5 else None

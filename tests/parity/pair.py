@@ -274,7 +274,7 @@ def compare_scenes(pair: Pair, examples: int) -> dict[str, Any]:
     def check(scene: tuple[list[dict[str, Any]], float, float, list[int]]) -> None:
         bodies, speed, shift, actions = scene
         inject(pair, [bodies[0] | {"speed": speed}, *bodies[1:]], shift)
-        wrong = pair.difference({})
+        wrong = pair.difference(neighbours(pair))
         for action in actions:
             wrong = wrong or pair.step_inner(action)
             found["decisions"] += 1
@@ -285,6 +285,26 @@ def compare_scenes(pair: Pair, examples: int) -> dict[str, Any]:
     with contextlib.suppress(AssertionError):
         check()
     return found
+
+
+@njit
+def _neighbours(worlds: Any, bodies: Any, lanes: Any, out: Any) -> None:
+    for i in range(worlds[0].vehicles):
+        for n in range(lanes.size):
+            out[i, n, 0] = traffic.front_of(worlds[0], bodies[0, 0], lanes[0], i, n)
+            out[i, n, 1] = traffic.rear_of(worlds[0], bodies[0, 0], lanes[0], i, n)
+
+
+def neighbours(pair: Pair) -> Fields:
+    """Who is ahead of and behind every vehicle on every lane."""
+    world, road = pair.world, pair.env.inner.road
+    bodies = [*road.vehicles, *road.objects]
+    number = {id(body): i for i, body in enumerate(bodies)}
+    found = np.zeros((len(road.vehicles), len(world.lanes), 2), np.int64)
+    _neighbours(*world.state, world.lanes, found)
+    asked = [[road.neighbour_vehicles(vehicle, key) for key in world.mirror.keys] for vehicle in road.vehicles]
+    theirs = [[[-1 if body is None else number[id(body)] for body in pairs] for pairs in row] for row in asked]
+    return {"neighbours": (theirs, found)}
 
 
 def inject(pair: Pair, bodies: list[dict[str, Any]], shift: float) -> None:

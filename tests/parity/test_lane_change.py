@@ -25,7 +25,7 @@ FAULTS = {
     ),
     "push crashes at once": (ENGINE, "    if soon:\n", "    if soon:\n        w.crashed = 1\n"),
     "push not halved": (ENGINE, "-push_x / 2, -push_y / 2, 1.0", "-push_x, -push_y / 2, 1.0"),
-    "speed index rounds up": (PHYSICS, "np.round(x * (count - 1))", "np.floor(x * (count - 1) + 0.6)"),
+    "speed index rounds up": (PHYSICS, "np.round(x * (count - 1))", "np.ceil(x * (count - 1))"),
     "lane margin forgotten": (PHYSICS, "<= LANE_WIDTH / 2 + LANE_MARGIN", "<= LANE_WIDTH / 2"),
     "heading servo too slow": (PHYSICS, "heading_rate = kp_heading *", "heading_rate = 0.9 * kp_heading *"),
     "slip angle not halved": (ENGINE, "math.atan(0.5 * math.tan", "math.atan(1.0 * math.tan"),
