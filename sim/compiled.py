@@ -7,11 +7,13 @@ set, else `XDG_CACHE_HOME` or `~/.cache`). Compiled code keeps IEEE semantics (n
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,17 +38,18 @@ def _version() -> str:
 
 
 def _cache_folder() -> Path:
-    """This version's folder; older ones beyond `KEPT` are removed."""
-    home = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    parent = Path(home) / "lgdrl-kernels"
-    folder = parent / _version()
+    """This version's folder; older ones beyond `KEPT` are removed. A temporary one where none can be kept."""
     try:
+        home = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        parent = Path(home) / "lgdrl-kernels"
+        folder = parent / _version()
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)
         for old in sorted(parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
-    except OSError:
-        pass  # no place to write: Numba compiles anew in each process
+    except (OSError, RuntimeError):  # no home, or no right to write there
+        folder = Path(tempfile.mkdtemp(prefix="lgdrl-kernels-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
