@@ -168,6 +168,7 @@ JOBS: list[dict[str, Any]] = [
     *(job | {"scenes": 150} for job in SCENES[:3]),
     {"scenario": "highway-fast-v0", "seeds": [0, 40], "past_end": 3},
     {"scenario": "merge-v1", "seeds": [0, 30]},
+    {"scenario": "two-way-v0", "seeds": [0, 20]},
     {"scenario": "highway-v0", "config": TTC, "seeds": [0, 8]},
 ]
 
