@@ -146,7 +146,7 @@ FAULTS = {
     "reversing cars do not change": (TRAFFIC, "if abs(body.speed) < 1:", "if body.speed < 1:"),
     "no top speed": (PHYSICS, "    if speed > MAX_SPEED:\n", "    if speed > 2 * MAX_SPEED:\n"),
     "velocity not projected": (TRAFFIC, "(body.vy - other.vy) * body.sin", "0.0"),
-    "target lane's leader ignored": (TRAFFIC, "ego, front_of(w, ego, lanes, i, body.target)", "ego, -1"),
+    "target lane's leader ignored": (TRAFFIC, "ego, _front_in(w, ego, lanes, i, body.target)", "ego, -1"),
     "speed drawn before the lane": (
         SPAWN,
         "speed = uniform(0.7",
@@ -169,6 +169,11 @@ JOBS: list[dict[str, Any]] = [
     {"scenario": "highway-fast-v0", "seeds": [0, 40], "past_end": 3},
     {"scenario": "merge-v1", "seeds": [0, 30]},
     {"scenario": "two-way-v0", "seeds": [0, 20]},
+    {
+        "scenario": "highway-v0",
+        "config": {"vehicles_count": 2, "action": {"target_speeds": [20, 40, 60]}},
+        "seeds": [0, 8],
+    },
     {"scenario": "highway-v0", "config": TTC, "seeds": [0, 8]},
 ]
 
