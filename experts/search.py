@@ -21,8 +21,8 @@ import numpy as np
 
 from experts.answers import answer_each, legal_manoeuvres, require_discrete
 from experts.provider import Context, Decision
-from experts.rules.view import FULL, goal_lane, manoeuvres
-from sim.actions import MetaAction
+from experts.rules.view import goal_lane, manoeuvres
+from sim.actions import FULL, MetaAction
 from sim.config import resolve
 from sim.env import Branches
 from sim.errors import UsageError

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,18 +61,25 @@ class Speed:
         return asdict(self)
 
 
+def check(names: Sequence[str], policy: str, threads: int) -> None:
+    """UsageError for anything that cannot be measured, before anything is."""
+    if policy not in POLICIES:
+        raise UsageError(f"policy {policy!r}: choose {' or '.join(POLICIES)}")
+    for name in names:
+        scenario = sim.get(name)
+        if "engine" not in scenario.backends:
+            raise UsageError(f"scenario {name!r} is not on the engine: `lgdrl list scenarios` shows those that are")
+        make_world(scenario, scenario.defaults, 1, threads)
+
+
 def benchmark(
     name: str, policy: str = "random", rounds: int = 3, seconds: float = 2.0, seed: int = 0, threads: int = 2
 ) -> Iterator[tuple[str, list[Speed]]]:
     """Yields (what has just been measured, rows so far) after each slice; the last rows are the result.
 
-    Args: scenario on the engine; random | slower (brakes always, so that episodes last); rounds and seconds per slice.
+    Args: scenario that passes `check`; random | slower (always brakes, so that episodes last); rounds; seconds each.
     """
     scenario = sim.get(name)
-    if "engine" not in scenario.backends:
-        raise UsageError(f"scenario {name!r} is not on the engine: `lgdrl list scenarios` shows those that are")
-    if policy not in POLICIES:
-        raise UsageError(f"policy {policy!r}: choose {' or '.join(POLICIES)}")
     load = _load(scenario)
     contenders = list(_contenders(scenario, policy, seed, threads))
     samples: dict[Contender, list[tuple[float, float]]] = {contender: [] for contender in contenders}

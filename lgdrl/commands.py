@@ -205,7 +205,7 @@ def show_list(arguments: Namespace) -> int:
 
 def bench_sim(arguments: Namespace) -> int:
     """`lgdrl bench sim`."""
-    from lgdrl.bench import benchmark
+    from lgdrl.bench import benchmark, check
     from lgdrl.display import speed_table
     from lgdrl.runs import fingerprint_environment, write_json
 
@@ -213,8 +213,10 @@ def bench_sim(arguments: Namespace) -> int:
         raise UsageError("--seed published: worlds are drawn from many seeds; give a number")
     if not 0 < arguments.seconds <= 600:
         raise UsageError(f"--seconds {arguments.seconds}: choose up to 600")
+    names = arguments.scenario.split(",")
+    check(names, arguments.policy, arguments.threads)
     rows: list[Any] = []
-    for name in arguments.scenario.split(","):
+    for name in names:
         found: list[Any] = []
         settings = (arguments.policy, arguments.rounds, arguments.seconds, arguments.seed, arguments.threads)
         with console.status(f"{name} ...") as status:

@@ -18,6 +18,10 @@ class MetaAction(IntEnum):
 
 
 NUM_ACTIONS = len(MetaAction)
+FULL = tuple(MetaAction)
+LONGITUDINAL = (MetaAction.SLOWER, MetaAction.IDLE, MetaAction.FASTER)
+LATERAL = (MetaAction.LANE_LEFT, MetaAction.IDLE, MetaAction.LANE_RIGHT)
+"""What action ids mean, by the kinds of manoeuvre that a world offers (highway-env's `ACTIONS_*`)."""
 
 
 def legal_mask(lane: int, num_lanes: int, speed_index: int, num_speeds: int) -> np.ndarray:

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sim.actions import MetaAction
+from sim.actions import LONGITUDINAL, MetaAction
 
-LONGITUDINAL = (MetaAction.SLOWER, MetaAction.IDLE, MetaAction.FASTER)
 LETTERS = "ABCDE"
 
 

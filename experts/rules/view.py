@@ -8,13 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from experts.rules.kernel import CAR_LENGTH
-from sim.actions import NUM_ACTIONS, MetaAction
+from sim.actions import FULL, LATERAL, LONGITUDINAL, NUM_ACTIONS, MetaAction
 from sim.compiled import kernel
 from sim.scene import LANE_MARGIN, Scene
 
-LONGITUDINAL = (MetaAction.SLOWER, MetaAction.IDLE, MetaAction.FASTER)
-LATERAL = (MetaAction.LANE_LEFT, MetaAction.IDLE, MetaAction.LANE_RIGHT)
-FULL = tuple(MetaAction)
 SIDES = {-1: MetaAction.LANE_LEFT, 1: MetaAction.LANE_RIGHT}
 SIDE_NAMES = {-1: "left", 1: "right"}
 STRONGEST_BRAKING = 5.0

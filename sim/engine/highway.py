@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import prange
 
-from sim.actions import MetaAction
+from sim.actions import FULL, LATERAL, LONGITUDINAL, MetaAction
 from sim.compiled import kernel
 from sim.engine import physics, roads
 from sim.engine.mirror import Mirror
@@ -24,7 +24,6 @@ from sim.engine.roads import compile_road, lane_keys
 from sim.engine.spawn import EXIT, HIGHWAY, MERGE, MERGE_GENERIC, TWO_WAY, reset_world
 from sim.engine.traffic import BODY, FASTER, LEFT, NONE, RIGHT, SLOWER, WORLD, substep
 from sim.engine.world import World
-from sim.env import EpisodeSummary
 from sim.outcome import Outcome
 from sim.scene import LANE_MARGIN, Scene
 
@@ -43,9 +42,6 @@ FAMILIES = {
 """Engine family by the name of the highway-env world."""
 TRAFFIC = "highway_env.vehicle.behavior.IDMVehicle"
 MERGE_END = 370.0
-FULL = (MetaAction.LANE_LEFT, MetaAction.IDLE, MetaAction.LANE_RIGHT, MetaAction.FASTER, MetaAction.SLOWER)
-LONGITUDINAL = (MetaAction.SLOWER, MetaAction.IDLE, MetaAction.FASTER)
-LATERAL = (MetaAction.LANE_LEFT, MetaAction.IDLE, MetaAction.LANE_RIGHT)
 DEFAULT_SPEEDS = (20.0, 25.0, 30.0)
 MOST_SPEEDS = 32
 MOST_LANES = 16
@@ -379,15 +375,8 @@ def _reset_rows(worlds, bodies, lanes, params, rows, obs, masks):
         w, ego = worlds[i], bodies[i, 0]
         reset_world(w, ego, lanes[0], params[0])
         w.min_ttc = front_gap_ttc(w, ego, lanes[0], ego.lane)[1]
-    _look(worlds, bodies, lanes, params, rows, obs, masks)
-
-
-@kernel
-def _look(worlds, bodies, lanes, params, rows, obs, masks):
-    """Observations and masks of `rows` as they are."""
-    for i in rows:
-        observe(worlds[i], bodies[i, 0], lanes[0], params[0], obs[i])
-        _mask(worlds[i], bodies[i, 0], lanes[0], params[0], masks[i])
+        observe(w, ego, lanes[0], params[0], obs[i])
+        _mask(w, ego, lanes[0], params[0], masks[i])
 
 
 @kernel
@@ -427,6 +416,7 @@ def _beside(ego, lanes):
 class HighwayWorld(World):
     """N worlds of one highway-env scenario in one process."""
 
+    family = "highway"
     state: State
 
     def __init__(self, scenario: Any, config: Any, num_envs: int, threads: int = 1) -> None:
@@ -436,6 +426,7 @@ class HighwayWorld(World):
         self.lanes = compile_road(self.mirror.network, bool(config.neighbour_vehicles_connected_lanes))
         self.params = params_of(scenario.world.name, config, self.mirror.network)
         self.num_actions, self.substeps = int(self.params["actions"][0]), int(self.params["substeps"][0])
+        self.decision_frequency = config.policy_frequency
         self.observation_space = space_of(self.params[0])
         self.most_bodies = 8 if self.params["family"][0] in (TWO_WAY, MERGE) else int(self.params["others"][0]) + 3
         super().__init__(num_envs, threads)
@@ -451,13 +442,9 @@ class HighwayWorld(World):
         _reset_rows(*self.state, self.lanes, self.params, rows, self._matrix(), self.masks)
 
     def _step(self, actions: np.ndarray) -> None:
-        kernel = _step_parallel if self.parallel else _step_serial
+        step = _step_parallel if self.parallel else _step_serial
         buffers = (self.rewards, self.outcomes, self.terminated, self.truncated, self._matrix(), self.masks)
-        kernel(*self.state, self.lanes, self.params, actions, *buffers)
-
-    def look(self) -> None:
-        """Refill observations and masks from the state, after it has been changed from outside."""
-        _look(*self.state, self.lanes, self.params, np.arange(self.num_envs), self._matrix(), self.masks)
+        step(*self.state, self.lanes, self.params, actions, *buffers)
 
     def _roll_out(
         self, state: State, plans: np.ndarray, rewards: np.ndarray, steps: np.ndarray, final: np.ndarray
@@ -476,22 +463,6 @@ class HighwayWorld(World):
     @property
     def crashed(self) -> np.ndarray:
         return self.state.bodies["crashed"][:, 0] > 0
-
-    def summary(self, i: int) -> EpisodeSummary:
-        w = self.state.worlds[i]
-        outcome, steps = Outcome(w["outcome"]), int(w["steps"])
-        return EpisodeSummary(
-            outcome=outcome.name.lower(),
-            success=outcome == Outcome.SUCCESS,
-            crashed=outcome == Outcome.CRASH,
-            steps=steps,
-            episode_return=float(w["episode_return"]),
-            mean_speed=float(w["speed_sum"] / max(steps, 1)),
-            distance=float(w["distance"]),
-            lane_changes=int(w["lane_changes"]),
-            min_ttc=float(w["min_ttc"]),
-            backend="engine",
-        )
 
     def scene(self, i: int) -> Scene:
         return self.mirror.scene(self, i)

@@ -23,7 +23,6 @@ from sim.compiled import kernel
 from sim.engine import physics
 from sim.engine.rng import STREAM, next_double
 from sim.engine.world import World
-from sim.env import EpisodeSummary
 from sim.lane_change import LaneChangeConfig
 from sim.outcome import Outcome
 from sim.scene import Ego, Goal, LaneShape, Scene, Vehicles
@@ -577,7 +576,9 @@ def _roll_out(worlds, cars, params, set_points, plans, rewards, steps, final):
 class LaneChangeWorld(World):
     """N lane-change worlds in one process."""
 
+    family = "lane-change"
     num_actions = NUM_ACTIONS
+    decision_frequency = 1 / task.DECISION_PERIOD
     substeps = task.SUBSTEPS
     observation_space = spaces.Box(-1.0, 1.0, (task.OBSERVATION_SIZE,), np.float32)
     state: State
@@ -602,9 +603,9 @@ class LaneChangeWorld(World):
         _reset_rows(*self.state, self.params, self.set_points, self._published, rows, self.obs, self.masks)
 
     def _step(self, actions: np.ndarray) -> None:
-        kernel = _step_parallel if self.parallel else _step_serial
+        step = _step_parallel if self.parallel else _step_serial
         buffers = (self.rewards, self.outcomes, self.obs, self.masks)
-        kernel(*self.state, self.params, self.set_points, actions, *buffers)
+        step(*self.state, self.params, self.set_points, actions, *buffers)
         np.not_equal(self.outcomes, RUNNING, out=self.terminated)  # its time limit is part of the task
 
     def _roll_out(
@@ -624,23 +625,6 @@ class LaneChangeWorld(World):
     @property
     def crashed(self) -> np.ndarray:
         return self.state.worlds["crashed"] > 0
-
-    def summary(self, i: int) -> EpisodeSummary:
-        w = self.state.worlds[i]
-        outcome = Outcome(w["outcome"])
-        steps = int(w["steps"])
-        return EpisodeSummary(
-            outcome=outcome.name.lower(),
-            success=outcome == Outcome.SUCCESS,
-            crashed=outcome == Outcome.CRASH,
-            steps=steps,
-            episode_return=float(w["episode_return"]),
-            mean_speed=float(w["speed_sum"] / max(steps, 1)),
-            distance=float(w["distance"]),
-            lane_changes=int(w["lane_changes"]),
-            min_ttc=float(w["min_ttc"]),
-            backend="engine",
-        )
 
     def scene(self, i: int) -> Scene:
         config, w, cars = self.config, self.state.worlds[i], self.state.cars[i].copy()

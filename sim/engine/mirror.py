@@ -1,8 +1,4 @@
-"""An engine world as real highway-env objects, and back: for scenes, and for tests that start both from one state.
-
-A `Mirror` owns one highway-env world of the scenario. `show` writes an engine world into its vehicles; `copy_in` reads
-the vehicles of any highway-env world of the same config into an engine world.
-"""
+"""Engine worlds as real highway-env objects, which is how their scenes are made: one code reads both simulators."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.engine import roads
-from sim.engine.traffic import settle_world
 from sim.scene import Scene
 
 if TYPE_CHECKING:
@@ -81,30 +76,3 @@ class Mirror:
             return None
         steps = world.params["routes"][0, route, step:]
         return [(*self.keys[first][:2], None if lane < 0 else int(lane)) for first, lane in steps if first >= 0]
-
-    def copy_in(self, world: HighwayWorld, i: int, inner: Any) -> None:
-        """Give engine world i the state of a highway-env world; its random stream and its episode's sums stay."""
-        w, rows = world.state.worlds[i], world.state.bodies[i]
-        bodies = [*inner.road.vehicles, *inner.road.objects]
-        w["vehicles"], w["bodies"] = len(inner.road.vehicles), len(bodies)
-        for k, body in enumerate(bodies):
-            rows[k] = np.zeros((), rows.dtype)
-            row = rows[k]
-            row["x"], row["y"] = body.position
-            row["heading"], row["speed"] = body.heading, body.speed
-            row["cos"], row["sin"] = body.direction
-            row["vx"], row["vy"] = body.velocity
-            row["crashed"], row["checks"] = body.crashed, body.check_collisions
-            row["lane"] = row["target"] = self.numbers[body.lane_index]
-            row["route"] = -1
-            if k >= len(inner.road.vehicles):
-                continue
-            if body.impact is not None:
-                row["push_x"], row["push_y"] = body.impact
-                row["pushed"] = 1
-            row["target"], row["target_speed"] = self.numbers[body.target_lane_index], body.target_speed
-            row["steering"], row["acceleration"] = body.action["steering"], body.action["acceleration"]
-            if k:
-                row["timer"], row["delta"], row["changes"] = body.timer, body.DELTA, body.enable_lane_change
-        w["speed_index"], w["time"] = inner.vehicle.speed_index, inner.time
-        settle_world(*world.state, i)

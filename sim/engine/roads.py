@@ -68,7 +68,7 @@ LANE = np.dtype(
 
 
 def lane_keys(network: Any) -> list[tuple[str, str, int]]:
-    """highway-env's lane indexes in the order of `Road.lanes`."""
+    """highway-env's lane indexes in the order in which `compile_road` lists them."""
     return [(a, b, i) for a, ends in network.graph.items() for b, lanes in ends.items() for i in range(len(lanes))]
 
 

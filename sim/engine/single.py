@@ -23,10 +23,10 @@ class EngineEnv(DrivingEnv):
         self.scenario_config = world.config
         self.world = world
         self.render_mode = render_mode
-        self.metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 2}
+        self.metadata = {"render_modes": ["human", "rgb_array"], "render_fps": max(round(world.decision_frequency), 1)}
         self.observation_space = world.observation_space
         self.action_space = world.action_space
-        self._running = False
+        self._running = self._seeded = False
         self._renderer: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
@@ -37,13 +37,10 @@ class EngineEnv(DrivingEnv):
             super().reset(seed=seed)
             self.world.seed([0], [self.np_random_seed])
             self.action_space.seed(seed)
+            self._seeded = True
         self.world.reset()
         self._running = True
         return self.world.obs[0].copy(), self._info()
-
-    @property
-    def _seeded(self) -> bool:
-        return bool(self.world.state.stream.any())
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One decision. UsageError for an action that does not exist, ResetNeeded without a running episode."""
@@ -81,6 +78,7 @@ class EngineEnv(DrivingEnv):
     def set_state(self, state: Any) -> None:
         """Continue exactly from a `get_state` value."""
         arrays, obs, masks, self._running = state
+        self._seeded = True
         self.world.set_state(arrays)
         self.world.obs[...], self.world.masks[...] = obs, masks
 

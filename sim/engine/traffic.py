@@ -1,6 +1,6 @@
 """One simulation step of highway-env's traffic on any road: decisions, motion, contacts (highway-env 1.12).
 
-Bodies stand in highway-env's list order: the ego, the other vehicles, then obstacles. The order of work is its too,
+Bodies stand in highway-env's list order: the ego, the other vehicles, then obstacles. The order of work is too,
 because results depend on it: vehicles decide one after the other, each seeing the targets that earlier ones have just
 chosen; then all move; then contacts are taken pair by pair. What the step does differently is to find things: it keeps
 the bodies sorted by x, so that neighbours and contacts are looked for nearby, and skips trigonometry whose result is
@@ -92,7 +92,6 @@ BODY = np.dtype(
 LEFT, RIGHT, FASTER, SLOWER = (
     int(action) for action in (MetaAction.LANE_LEFT, MetaAction.LANE_RIGHT, MetaAction.FASTER, MetaAction.SLOWER)
 )
-IDLE = int(MetaAction.IDLE)
 UNKNOWN = -2
 NONE = -1
 """No action: the simulation steps after the first of a decision."""
@@ -144,12 +143,6 @@ def settle(w, ego):
     for k in range(w.bodies):
         nth(ego, nth(ego, k).order).rank = k
     w.fastest = 0.0
-
-
-@kernel
-def settle_world(worlds, bodies, i):
-    """`settle` of world i, for callers outside of kernels."""
-    settle(worlds[i], bodies[i, 0])
 
 
 @kernel

@@ -41,7 +41,6 @@ class EngineVectorEnv(VectorEnv):
         self._ended = np.zeros(self.num_envs, bool)
         self._everybody = np.ones(self.num_envs, bool)
         self._backend = np.full(self.num_envs, self.backend, dtype=object)
-        self._seeded = False
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -56,15 +55,12 @@ class EngineVectorEnv(VectorEnv):
         seeds: list[int | None] | None = None if isinstance(seed, int) else seed
         if isinstance(seed, int):
             seeds = [seed + i for i in range(self.num_envs)]
-        elif seeds is None and not self._seeded:
-            seeds = [None] * self.num_envs
         if seeds is not None and len(seeds) != self.num_envs:
             raise UsageError(f"{len(seeds)} seeds for {self.num_envs} worlds")
         rows = np.flatnonzero(mask)
         if seeds is not None:
-            chosen = [int(row) for row in rows if seed is None or seeds[row] is not None]
+            chosen = [int(row) for row in rows if seeds[row] is not None]
             self.world.seed(chosen, [seeds[row] for row in chosen])
-            self._seeded = True
         self.world.reset(rows)
         self._ended[rows] = False
         return self.world.obs.copy(), self._infos(mask)

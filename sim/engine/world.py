@@ -27,15 +27,22 @@ PARALLEL_FROM = 256
 
 
 class World(ABC):
-    """N worlds. After `reset` or `step` the buffers below hold the present values; callers copy what they keep."""
+    """N worlds, drawn at random until they are seeded.
 
+    After `reset` or `step` the buffers below hold the present values; callers copy what they keep.
+    """
+
+    family: str
     num_actions: int
     observation_space: spaces.Box
     substeps: int
     """Simulation steps per decision."""
+    decision_frequency: float
+    """Hz"""
     config: Any
     state: Any
-    """NamedTuple of arrays whose first axis is the world; has a field `stream`, uint64 (N, STREAM)."""
+    """NamedTuple of arrays whose first axis is the world: among them `worlds`, records with `steps`, `outcome`,
+    `episode_return`, `speed_sum`, `distance`, `lane_changes`, `min_ttc`, and `stream`, uint64 (N, STREAM)."""
 
     def __init__(self, num_envs: int, threads: int = 1) -> None:
         most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
@@ -58,7 +65,8 @@ class World(ABC):
         self.masks = np.ones((num_envs, self.num_actions), bool)
         """bool (N, A) legal actions."""
         self._scratch: Any = None
-        compile_once(f"the {type(self).__name__} kernels{' for threads' * self.parallel}", self._try_out)
+        compile_once(f"the {self.family} engine{' for threads' * self.parallel}", self._try_out)
+        self.seed(range(num_envs), [None] * num_envs)
 
     def _try_out(self) -> None:
         """Use every kernel once, and forget it."""
@@ -87,10 +95,6 @@ class World(ABC):
     ) -> np.ndarray:
         """Play plan b in row b of `state`; fills the arrays of `Branches` and returns outcomes (P,)."""
 
-    @abstractmethod
-    def summary(self, i: int) -> EpisodeSummary:
-        """Figures of world i's episode so far."""
-
     @property
     @abstractmethod
     def vehicles(self) -> float:
@@ -118,6 +122,23 @@ class World(ABC):
     def info(self, i: int) -> dict[str, Any]:
         """Facts of world i that every step reports."""
         return {"speed": float(self.speeds[i]), "crashed": bool(self.crashed[i])}
+
+    def summary(self, i: int) -> EpisodeSummary:
+        """Figures of world i's episode so far."""
+        w = self.state.worlds[i]
+        outcome, steps = Outcome(w["outcome"]), int(w["steps"])
+        return EpisodeSummary(
+            outcome=outcome.name.lower(),
+            success=outcome == Outcome.SUCCESS,
+            crashed=outcome == Outcome.CRASH,
+            steps=steps,
+            episode_return=float(w["episode_return"]),
+            mean_speed=float(w["speed_sum"] / max(steps, 1)),
+            distance=float(w["distance"]),
+            lane_changes=int(w["lane_changes"]),
+            min_ttc=float(w["min_ttc"]),
+            backend="engine",
+        )
 
     def final_info(self, i: int) -> dict[str, Any]:
         """What the last step of an episode reports beside them."""

@@ -224,3 +224,7 @@ def test_bench_compares_simulators(tmp_path):
     assert picture.stat().st_size > 5000
     assert_one_line(lgdrl("bench", "sim", "--scenario", "parking-v0"), "parking-v0", "not on the engine")
     assert_one_line(lgdrl("bench", "sim", "--policy", "brave"), "brave", "random or slower")
+    done = lgdrl("bench", "sim", "--scenario", "merge-v1,merge-v9")
+    assert_one_line(done, "merge-v9")
+    assert not done.stdout  # said before anything is measured
+    assert_one_line(lgdrl("bench", "sim", "--threads", 99), "threads = 99")

@@ -326,4 +326,37 @@ def inject(pair: Pair, bodies: list[dict[str, Any]], shift: float) -> None:
         else:
             vehicle.target_speed = body["target_speed"] or 1e-3  # highway-env divides by it in merge
             vehicle.timer, vehicle.DELTA = body["timer"], body["exponent"]
-    mirror.copy_in(pair.world, 0, inner)
+    copy_in(pair.world, inner)
+
+
+@njit
+def _settle(worlds: Any, bodies: Any) -> None:
+    traffic.settle(worlds[0], bodies[0, 0])
+
+
+def copy_in(world: Any, inner: Any) -> None:
+    """Give engine world 0 the state of a highway-env world; its random stream and its episode's sums stay."""
+    w, rows, number = world.state.worlds[0], world.state.bodies[0], world.mirror.numbers
+    bodies = [*inner.road.vehicles, *inner.road.objects]
+    w["vehicles"], w["bodies"] = len(inner.road.vehicles), len(bodies)
+    for k, body in enumerate(bodies):
+        rows[k] = np.zeros((), rows.dtype)
+        row = rows[k]
+        row["x"], row["y"] = body.position
+        row["heading"], row["speed"] = body.heading, body.speed
+        row["cos"], row["sin"] = body.direction
+        row["vx"], row["vy"] = body.velocity
+        row["crashed"], row["checks"] = body.crashed, body.check_collisions
+        row["lane"] = row["target"] = number[body.lane_index]
+        row["route"] = -1
+        if k >= len(inner.road.vehicles):
+            continue
+        if body.impact is not None:
+            row["push_x"], row["push_y"] = body.impact
+            row["pushed"] = 1
+        row["target"], row["target_speed"] = number[body.target_lane_index], body.target_speed
+        row["steering"], row["acceleration"] = body.action["steering"], body.action["acceleration"]
+        if k:
+            row["timer"], row["delta"], row["changes"] = body.timer, body.DELTA, body.enable_lane_change
+    w["speed_index"], w["time"] = inner.vehicle.speed_index, inner.time
+    _settle(*world.state)

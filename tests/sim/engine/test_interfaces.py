@@ -67,6 +67,17 @@ def assert_same(ours: Any, theirs: Any) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_worlds_without_a_seed_are_drawn_at_random():
+    env = sim.make_vector("highway-fast-v0", 3)
+    obs, _ = env.reset(seed=[4, None, None])
+    again, _ = sim.make_vector("highway-fast-v0", 3).reset(seed=[4, None, None])
+    np.testing.assert_array_equal(obs[0], again[0])
+    assert not np.array_equal(obs[1], again[1])
+    world = native("exit-v1", 2)
+    world.reset()
+    assert not np.array_equal(world.obs[0], world.obs[1])
+
+
 def test_vector_env_says_what_is_wrong():
     with pytest.raises(UsageError, match="SameStep"):
         sim.make_vector("highway-fast-v0", autoreset="same-step")
