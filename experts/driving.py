@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from experts.provider import Context, PolicyProvider
+from experts.views import Choice, ViewExpert
 from sim.actions import NUM_ACTIONS, MetaAction
 from sim.env import DrivingVecEnv
 
@@ -25,7 +26,11 @@ def run_episodes(vec_env: DrivingVecEnv, driver: PolicyProvider | Actor, seeds: 
     action was executed. Scenes are built only for running worlds, and only when a driver asks for contexts. The worlds
     are left in the middle of some episode: reset them before other use.
     """
-    actor = _Provided(driver) if isinstance(driver, PolicyProvider) else driver
+    actor: Actor = driver  # type: ignore[assignment]
+    if isinstance(driver, ViewExpert):
+        actor = _Viewing(driver, vec_env)
+    elif isinstance(driver, PolicyProvider):
+        actor = _Provided(driver)
     results: list[dict[str, Any]] = []
     for start in range(0, len(seeds), vec_env.num_envs):
         results += _run_chunk(vec_env, actor, [int(seed) for seed in seeds[start : start + vec_env.num_envs]])
@@ -56,6 +61,15 @@ def _run_chunk(vec_env: DrivingVecEnv, actor: Actor, seeds: list[int]) -> list[d
         running = running[~dones[running]]
         step += 1
     return results
+
+
+def batch_advice(
+    expert: ViewExpert, vec_env: DrivingVecEnv, masks: np.ndarray, indices: np.ndarray
+) -> tuple[np.ndarray, Choice]:
+    """`expert.act` in the worlds named by int (R,) `indices`. Args: masks bool (N, A) of all worlds."""
+    return expert.act(
+        vec_env.views(indices.tolist()), masks[indices], lambda k, plans: vec_env.branch(int(indices[k]), plans)
+    )
 
 
 def contexts_of(
@@ -89,6 +103,18 @@ def idle_actions(space: spaces.Space, masks: np.ndarray) -> np.ndarray:
         return np.zeros((len(masks), *(space.shape or ())), np.float32)
     idle = int(MetaAction.IDLE) if space.n in (3, NUM_ACTIONS) else 0
     return np.where(masks[:, idle], idle, masks.argmax(axis=1))
+
+
+class _Viewing:
+    """An expert that decides on views, as an actor."""
+
+    def __init__(self, expert: ViewExpert, vec_env: DrivingVecEnv) -> None:
+        self.expert = expert
+        self.vec_env = vec_env
+
+    def __call__(self, obs: Any, masks: np.ndarray, contexts: ContextsFn, running: np.ndarray) -> list[int | None]:
+        actions, _ = batch_advice(self.expert, self.vec_env, masks, running)
+        return [int(action) if action >= 0 else None for action in actions]
 
 
 class _Provided:

@@ -11,16 +11,18 @@ misses the goal.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from experts.answers import answer_each, require_discrete, scene_decision
-from experts.provider import Context, Decision
-from experts.rules.view import SIDE_NAMES, SIDES, Lane, View, speed_after, view_of
-from sim.actions import MetaAction
+import numpy as np
+
+from experts.answers import require_discrete
+from experts.rules.config import as_record
+from experts.rules.kernel import FASTER, IDLE, LEFT, RIGHT, SLOWER
+from experts.views import SIDE_NAMES, Choice, Requests, ViewExpert
+from sim.compiled import kernel
 from sim.config import resolve
-from sim.scene import Scene
 
 STANDSTILL = 0.01
 """m and m/s that stand for zero in a denominator, as in highway-env."""
@@ -51,68 +53,86 @@ class IDMConfig:
                 raise ValueError(f"{field.name} = {value}: must be positive and finite")
 
 
-class IDMExpert:
-    """Deterministic, without state: unlike highway-env's vehicle it may reconsider its lane at every decision."""
+@kernel
+def acceleration(speed, desired, distance, front_speed, p):
+    """IDM acceleration (m/s2, unlimited) behind a car `distance` m ahead (inf: none) at `front_speed`."""
+    free = 1 - (max(speed, 0.0) / max(desired, STANDSTILL)) ** p.exponent
+    if distance == math.inf:
+        return p.acceleration * free
+    slowing = speed * (speed - front_speed) / (2 * math.sqrt(p.acceleration * p.braking))
+    wanted = p.jam_distance + speed * p.headway + slowing
+    return p.acceleration * (free - (wanted / max(distance, STANDSTILL)) ** 2)
+
+
+@kernel
+def _recommends(v, lane, towards_goal, desired, here, p):
+    """MOBIL without politeness."""
+    if lane.rear < math.inf:
+        # The follower's own desired speed is hidden: its present speed stands for it.
+        imposed = acceleration(lane.rear_speed, max(lane.rear_speed, 1.0), lane.rear, v.speed, p)
+        if imposed < -p.imposed_braking:
+            return False
+    there = acceleration(v.speed, desired, lane.front, lane.front_speed, p)
+    if v.lanes_to_go:
+        return towards_goal and there >= -p.imposed_braking
+    return there - here >= p.least_gain
+
+
+@kernel
+def decide(v, legal, p):
+    """One decision: view, bool (5,), record of an `IDMConfig` -> (manoeuvre, acceleration, wanted speed)."""
+    desired = p.desired_speed if p.desired_speed == p.desired_speed else v.highest
+    if desired == math.inf:
+        desired = v.speed
+    here = acceleration(v.speed, desired, v.target.front, v.target.front_speed, p)
+    a = here
+    if v.old_distance < p.reach:
+        a = min(a, acceleration(v.speed, desired, v.old.front, v.old.front_speed, p))
+    a = min(max(a, -p.limit), p.limit)
+    wanted = v.speed + a * max(p.foresight, v.period)
+    chosen = -1
+    if not v.changing and v.speed >= 1:
+        if v.has_left and legal[LEFT] and _recommends(v, v.left, v.lanes_to_go < 0, desired, here, p):
+            chosen = LEFT
+        if v.has_right and legal[RIGHT] and _recommends(v, v.right, v.lanes_to_go > 0, desired, here, p):
+            chosen = RIGHT
+    if chosen < 0:  # the legal speed manoeuvre nearest to the wanted speed; the slower one of two equals
+        chosen, nearest = IDLE, math.inf
+        for manoeuvre, speed in ((SLOWER, v.slower), (IDLE, v.idle), (FASTER, v.faster)):
+            if legal[manoeuvre] and abs(speed - wanted) < nearest:
+                chosen, nearest = manoeuvre, abs(speed - wanted)
+    return chosen, a, wanted
+
+
+@kernel
+def drive(views, legal, params, out):
+    """`decide` for many egos: `VIEW` (R,), bool (R, 5), the record in an array of one -> int64 (R,) manoeuvres."""
+    for i in range(views.size):
+        out[i], _, _ = decide(views[i], legal[i], params[0])
+
+
+class IDMExpert(ViewExpert):
+    """Deterministic, without state: unlike highway-env's vehicle it may reconsider its lane at every decision.
+
+    It does not change lane during a change, nor below 1 m/s; of two good sides it takes the right one.
+    """
 
     name = "idm"
 
     def __init__(self, config: IDMConfig | None = None) -> None:
         self.config = config or IDMConfig()
+        self._p = as_record(self.config)
 
-    def decide(self, contexts: Sequence[Context]) -> list[Decision]:
-        return answer_each(contexts, lambda context: scene_decision(context, self._choose))
+    def choose(self, requests: Requests) -> Choice:
+        wanted = np.zeros(len(requests.views), np.int64)
+        drive(requests.views, requests.legal, self._p, wanted)
+        return Choice(wanted, lambda k: self._reason(requests.views[k], requests.legal[k]))
 
-    def _choose(self, scene: Scene, legal: Mapping[MetaAction, int]) -> tuple[MetaAction, str]:
-        view = view_of(scene, self.config.reach)
-        desired = self.config.desired_speed or (scene.set_points[-1] if scene.set_points else scene.ego.speed)
-        side = self._mobil(scene, view, desired, legal)
-        if side:
-            return SIDES[side], f"MOBIL: the {SIDE_NAMES[side]} lane is better"
-        acceleration = min(
-            self.acceleration(view.speed, desired, view.target.front, view.target.front_speed),
-            self.acceleration(view.speed, desired, view.old.front, view.old.front_speed),
-        )
-        acceleration = min(max(acceleration, -self.config.limit), self.config.limit)
-        wanted = view.speed + acceleration * max(self.config.foresight, scene.decision_period)
-        return self._nearest(scene, legal, wanted), f"IDM: {acceleration:+.1f} m/s2 towards {max(wanted, 0.0):.1f} m/s"
-
-    def acceleration(self, speed: float, desired: float, distance: float, front_speed: float) -> float:
-        """IDM acceleration (m/s2, unlimited) behind a car `distance` m ahead (inf: none) at `front_speed`."""
-        config = self.config
-        free = 1 - (max(speed, 0.0) / max(desired, STANDSTILL)) ** config.exponent
-        if distance == math.inf:
-            return config.acceleration * free
-        slowing = speed * (speed - front_speed) / (2 * math.sqrt(config.acceleration * config.braking))
-        wanted = config.jam_distance + speed * config.headway + slowing
-        return config.acceleration * (free - (wanted / max(distance, STANDSTILL)) ** 2)
-
-    def _mobil(self, scene: Scene, view: View, desired: float, legal: Mapping[MetaAction, int]) -> int:
-        """The side to change to, 0 for none. Not during a change, as highway-env; of two good sides the right one."""
-        if scene.ego.lane != scene.ego.target_lane or view.speed < 1:
-            return 0
-        here = self.acceleration(view.speed, desired, view.target.front, view.target.front_speed)
-        chosen = 0
-        for side, lane, exists in ((-1, view.left, view.has_left), (1, view.right, view.has_right)):
-            if exists and SIDES[side] in legal and self._recommends(view, side, lane, desired, here):
-                chosen = side
-        return chosen
-
-    def _recommends(self, view: View, side: int, lane: Lane, desired: float, here: float) -> bool:
-        config = self.config
-        if lane.rear < math.inf:
-            # The follower's own desired speed is hidden: its present speed stands for it.
-            imposed = self.acceleration(lane.rear_speed, max(lane.rear_speed, 1.0), lane.rear, view.speed)
-            if imposed < -config.imposed_braking:
-                return False
-        there = self.acceleration(view.speed, desired, lane.front, lane.front_speed)
-        if view.lanes_to_go:
-            return (side > 0) == (view.lanes_to_go > 0) and there >= -config.imposed_braking
-        return there - here >= config.least_gain
-
-    def _nearest(self, scene: Scene, legal: Mapping[MetaAction, int], wanted: float) -> MetaAction:
-        """The legal speed manoeuvre whose set-point is nearest to the wanted speed; the slower one of two equals."""
-        options = [m for m in (MetaAction.SLOWER, MetaAction.IDLE, MetaAction.FASTER) if m in legal]
-        return min(options or [MetaAction.IDLE], key=lambda m: abs(speed_after(scene, m) - wanted))
+    def _reason(self, view: np.record, legal: np.ndarray) -> str:
+        chosen, a, wanted = decide(view, legal, self._p[0])
+        if chosen in SIDE_NAMES:
+            return f"MOBIL: the {SIDE_NAMES[chosen]} lane is better"
+        return f"IDM: {a:+.1f} m/s2 towards {max(wanted, 0.0):.1f} m/s"
 
 
 def make_idm(options: Mapping[str, Any], scenario: str, seed: int) -> IDMExpert:

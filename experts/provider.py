@@ -79,12 +79,17 @@ class PolicyProvider(Protocol):
         ...
 
 
-def label_distribution(action: int, legal: np.ndarray, spread: float = 0.05) -> np.ndarray:
-    """A bare label as a distribution: 1 - spread on `action`, `spread` shared evenly over all legal actions.
+def label_distributions(actions: np.ndarray, legal: np.ndarray, spread: float = 0.05) -> np.ndarray:
+    """Bare labels as distributions: 1 - spread on the action, `spread` shared evenly over all legal actions.
 
-    Args: action id; bool (A,); share in [0, 1).
-    Returns: float64 (A,). Source: our p_E for a single label, (1 - eps) 1[a = u] + eps / |A_legal|.
+    Args: int (R,) action ids; bool (R, A); share in [0, 1).
+    Returns: float64 (R, A). Source: our p_E for a single label, (1 - eps) 1[a = u] + eps / |A_legal|.
     """
-    probs = np.where(legal, spread / max(int(legal.sum()), 1), 0.0)
-    probs[action] += 1.0 - probs.sum()
+    probs = np.where(legal, spread / np.maximum(legal.sum(axis=1, keepdims=True), 1), 0.0)
+    probs[np.arange(len(probs)), actions] += 1.0 - probs.sum(axis=1)
     return probs
+
+
+def label_distribution(action: int, legal: np.ndarray, spread: float = 0.05) -> np.ndarray:
+    """`label_distributions` of one label: action id, bool (A,) -> float64 (A,)."""
+    return label_distributions(np.array([action]), np.asarray(legal)[None], spread)[0]

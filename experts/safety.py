@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from experts.rules import kernel
 from experts.rules.config import RuleConfig
-from experts.rules.view import Lane, View, manoeuvres, speed_after, view_of
 from sim.actions import MetaAction
 from sim.scene import Scene
+from sim.view import Views, manoeuvres, view_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,14 @@ SHORT_OF = {
 }
 
 
+def unsafe_actions(views: Views, config: SafetyConfig = DEFAULT) -> np.ndarray:
+    """bool (R, A): whether each action may lead to a collision."""
+    found = np.zeros((len(views.rows), len(views.manoeuvres)), bool)
+    meanings = np.array(views.manoeuvres, np.int64)
+    kernel.judge_all(views.rows, meanings, config.gap_scale, config.speed_margin, config.rule.record(), found)
+    return found
+
+
 def is_unsafe(scene: Scene, action: int, config: SafetyConfig = DEFAULT) -> bool:
     """Whether `action` may lead to a collision. ValueError where the scene's actions are not meta-actions."""
     return unsafe_reason(scene, action, config) is not None
@@ -43,33 +53,9 @@ def is_unsafe(scene: Scene, action: int, config: SafetyConfig = DEFAULT) -> bool
 
 def unsafe_reason(scene: Scene, action: int, config: SafetyConfig = DEFAULT) -> str | None:
     """Why `action` is unsafe, as a short sentence; None when it is safe."""
-    manoeuvre = manoeuvres(scene)[action]
-    if manoeuvre is MetaAction.SLOWER:
-        return None
-    view = view_of(scene, config.rule.old_lane_reach)
-    if manoeuvre in (MetaAction.LANE_LEFT, MetaAction.LANE_RIGHT):
-        side = 1 if manoeuvre is MetaAction.LANE_RIGHT else -1
-        verdict = _change(view, view.right if side > 0 else view.left, config)
-        exists = 0 <= scene.ego.target_lane + side < scene.num_lanes
-        if verdict == kernel.NOT_STEADY or (exists and verdict != kernel.CLEAR):
-            return SHORT_OF[verdict]
-        if exists:
-            return None
-        manoeuvre = MetaAction.IDLE
-    speed, limit = speed_after(scene, manoeuvre), safe_speed(view, config.rule)
-    if speed > limit + config.speed_margin:
-        return f"{speed:.1f} m/s is above the safe speed {max(limit, 0.0):.1f} m/s"
-    return None
-
-
-def safe_speed(view: View, rule: RuleConfig) -> float:
-    """m/s: the lower of the safe speeds behind the cars ahead in the target lane and in the lane being left."""
-    p = rule.record()
-    return min(
-        kernel.safe_speed(view.target.front, view.target.front_speed, view.braking, p),
-        kernel.safe_speed(view.old.front, view.old.front_speed, view.braking, p),
-    )
-
-
-def _change(view: View, lane: Lane, config: SafetyConfig) -> int:
-    return kernel.change_test(view.speed, view.offset, *lane, view.braking, config.gap_scale, config.rule.record())
+    p, view, manoeuvre = config.rule.record()[0], view_of(scene), manoeuvres(scene)[action]
+    verdict = kernel.judge(view, int(manoeuvre), config.gap_scale, config.speed_margin, p)
+    if verdict == kernel.TOO_FAST:
+        speed = view.faster if manoeuvre is MetaAction.FASTER else view.idle
+        return f"{speed:.1f} m/s is above the safe speed {max(kernel.allowed_speed(view, p), 0.0):.1f} m/s"
+    return SHORT_OF.get(verdict)

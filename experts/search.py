@@ -13,20 +13,20 @@ the change is put off, a penalty for ending too close to the car ahead, and a sm
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experts.answers import answer_each, legal_manoeuvres, require_discrete
-from experts.provider import Context, Decision
-from experts.rules.view import goal_lane, manoeuvres
+from experts.answers import require_discrete
+from experts.views import Choice, Requests, ViewExpert
 from sim.actions import FULL, MetaAction
 from sim.config import resolve
 from sim.env import Branches
 from sim.errors import UsageError
-from sim.scene import Scene
+from sim.view import NO_GOAL
 
 CRASH, MISSED, REACHED = -100.0, -30.0, 30.0
 """Values of how a plan may end, in lanes."""
@@ -52,7 +52,7 @@ class SearchConfig:
             raise ValueError(f"free_horizon = {self.free_horizon}: choose up to 60 s")
 
 
-class SearchExpert:
+class SearchExpert(ViewExpert):
     """Deterministic, without state. Its confidence is 1 when the best plan neither crashes nor misses, else 0."""
 
     name = "search"
@@ -60,65 +60,86 @@ class SearchExpert:
     def __init__(self, config: SearchConfig | None = None) -> None:
         self.config = config or SearchConfig()
 
-    def decide(self, contexts: Sequence[Context]) -> list[Decision]:
+    def choose(self, requests: Requests) -> Choice:
         """UsageError where the world cannot be branched."""
-        return answer_each(contexts, self._answer)
-
-    def _answer(self, context: Context) -> Decision:
-        scene = context.scene
-        if scene is None or context.branch is None:
+        if requests.branch is None:
             raise UsageError(
                 "expert 'search' plays plans on copies of the world, and this world offers none: "
                 "use a simulator that can branch (engine or highway-env) or another expert"
             )
-        legal = legal_manoeuvres(context)
-        goal = goal_lane(scene) if manoeuvres(scene) == FULL and len(scene.set_points) > 1 else None
-        if goal is None:
-            plans = _free_plans(manoeuvres(scene), self._free_decisions(scene))
-        else:
-            plans = _goal_plans(int(np.sign(goal - scene.ego.target_lane)), self.config.horizon, self.config.waits)
-        plans = plans[np.isin(plans[:, 0], list(legal.values()))]
-        branches = context.branch(plans)
-        values = self._free_values(branches) if goal is None else self._goal_values(scene, goal, plans, branches)
-        best = int(np.argmax(values))
-        return Decision(
-            action=int(plans[best, 0]),
-            confidence=float(not _bad_end(branches)[best]),
-            reason=_words(plans[best], manoeuvres(scene), branches, best),
+        best = [self._best(requests, k, requests.branch) for k in range(len(requests.views))]
+        return Choice(
+            wanted=np.array([int(requests.manoeuvres[found.plan[0]]) for found in best], np.int64),
+            reason=lambda k: best[k].words(requests.manoeuvres),
+            confidence=np.array([float(best[k].ends_well) for k in range(len(best))]),
         )
 
-    def _free_decisions(self, scene: Scene) -> int:
-        return max(round(self.config.free_horizon / scene.decision_period), 2)
+    def _best(self, requests: Requests, k: int, branch: Callable[[int, np.ndarray], Branches]) -> Best:
+        view = requests.views[k]
+        aims = view.goal_lane != NO_GOAL and requests.manoeuvres == FULL and view.lowest < view.highest < math.inf
+        if aims:
+            plans = _goal_plans(int(np.sign(view.lanes_to_go)), self.config.horizon, self.config.waits)
+        else:
+            plans = _free_plans(requests.manoeuvres, max(round(self.config.free_horizon / view.period), 2))
+        legal = [a for a, manoeuvre in enumerate(requests.manoeuvres) if requests.legal[k, manoeuvre]]
+        plans = plans[np.isin(plans[:, 0], legal)]
+        branches = branch(k, plans)
+        values = self._goal_values(view, plans, branches) if aims else self._free_values(branches)
+        return Best(plans, branches, int(np.argmax(values)))
 
     def _free_values(self, branches: Branches) -> np.ndarray:
         """(P,) mean reward per decision of the horizon; any crash is worse than any survival, a later one better."""
         values = branches.rewards.mean(axis=1)
         return values + np.where(branches.crashed, CRASH + branches.steps / branches.rewards.shape[1], 0.0)
 
-    def _goal_values(self, scene: Scene, goal: int, plans: np.ndarray, branches: Branches) -> np.ndarray:
+    def _goal_values(self, view: np.record, plans: np.ndarray, branches: Branches) -> np.ndarray:
         """(P,) as described at the top of this module."""
         assert branches.final is not None
         config = self.config
         _, _, _, target, speed, gap = branches.final.T
-        low, high = scene.set_points[0], scene.set_points[-1]
+        to_go = np.abs(view.goal_lane - target)
         wanted = config.headway * np.maximum(speed, 1.0)
         closeness = np.clip(1.0 - gap / wanted, 0.0, 1.0)
         later = branches.steps / branches.rewards.shape[1]
         waited = np.where(np.isin(plans, LANE_CHANGES).any(axis=1), np.isin(plans, LANE_CHANGES).argmax(axis=1), 0)
         running = (
-            config.speed * (speed - low) / (high - low)
-            - np.abs(goal - target)
+            config.speed * (speed - view.lowest) / (view.highest - view.lowest)
+            - to_go
             - config.delay * waited
             - config.close * closeness**2
         )
         values = np.where(branches.success, REACHED - later, running)
-        values = np.where(branches.ended & ~branches.success, MISSED + later - np.abs(goal - target), values)
+        values = np.where(branches.ended & ~branches.success, MISSED + later - to_go, values)
         return np.where(branches.crashed, CRASH + later, values)
 
 
-def _bad_end(branches: Branches) -> np.ndarray:
-    """(P,) bool: crashed, or ended without success."""
-    return branches.crashed | (branches.ended & ~branches.success)
+class Best(NamedTuple):
+    """The best of some plans."""
+
+    plans: np.ndarray
+    branches: Branches
+    k: int
+
+    @property
+    def plan(self) -> np.ndarray:
+        return self.plans[self.k]
+
+    @property
+    def ends_well(self) -> bool:
+        """Neither crashed nor ended without success."""
+        b, k = self.branches, self.k
+        return not (b.crashed[k] or (b.ended[k] and not b.success[k]))
+
+    def words(self, actions: Sequence[MetaAction]) -> str:
+        """What it does and how it ends."""
+        b, k = self.branches, self.k
+        changes = [MetaAction.LANE_LEFT, MetaAction.LANE_RIGHT]
+        change = next((step for step, action in enumerate(self.plan) if actions[action] in changes), None)
+        what = "stay in the lane" if change is None else f"change lane {f'in {change} decisions' if change else 'now'}"
+        end = "crash" if b.crashed[k] else "reach the goal" if b.success[k] else None
+        if end is None:
+            end = "miss the goal" if b.ended[k] else "all clear"
+        return f"best of {len(self.plans)} plans: {what}, then {end} (look-ahead {len(self.plan)} decisions)"
 
 
 @functools.cache
@@ -153,18 +174,6 @@ def _free_plans(actions: tuple[MetaAction, ...], horizon: int) -> np.ndarray:
     speeds = [m for m in (MetaAction.IDLE, MetaAction.SLOWER, MetaAction.FASTER) if m in actions]
     plans = [[actions.index(first)] + [actions.index(then)] * (horizon - 1) for first in actions for then in speeds]
     return np.array(plans, np.int64)
-
-
-def _words(plan: np.ndarray, actions: Sequence[MetaAction], branches: Branches, best: int) -> str:
-    """What the best plan does and how it ends."""
-    changes = [MetaAction.LANE_LEFT, MetaAction.LANE_RIGHT]
-    names = [actions[a] for a in plan]
-    change = next((k for k, name in enumerate(names) if name in changes), None)
-    what = "stay in the lane" if change is None else f"change lane {'now' if not change else f'in {change} decisions'}"
-    end = "crash" if branches.crashed[best] else "reach the goal" if branches.success[best] else None
-    if end is None:
-        end = "miss the goal" if branches.ended[best] else "all clear"
-    return f"best of {len(branches.steps)} plans: {what}, then {end} (look-ahead {len(plan)} decisions)"
 
 
 def make_search(options: Mapping[str, Any], scenario: str, seed: int) -> SearchExpert:

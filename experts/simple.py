@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from experts.answers import answer_each, failed, legal_manoeuvres, legal_mask, require_discrete
+from experts.answers import failed, legal_mask, require_discrete
 from experts.provider import Context, Decision
+from experts.views import Choice, Requests, ViewExpert
 from sim.actions import MetaAction
 from sim.config import resolve
 
@@ -20,23 +22,15 @@ class NoOptions:
     """These experts have nothing to set."""
 
 
-class ConstantExpert:
+class ConstantExpert(ViewExpert):
     """Always the same manoeuvre; IDLE where that is not legal or does not exist."""
 
     def __init__(self, name: str, manoeuvre: MetaAction) -> None:
         self.name = name
         self.manoeuvre = manoeuvre
 
-    def decide(self, contexts: Sequence[Context]) -> list[Decision]:
-        return answer_each(contexts, self._answer)
-
-    def _answer(self, context: Context) -> Decision:
-        try:
-            legal = legal_manoeuvres(context)
-        except ValueError as error:
-            return failed(str(error))
-        action = legal.get(self.manoeuvre, legal.get(MetaAction.IDLE))
-        return failed("neither it nor IDLE is legal") if action is None else Decision(action=action)
+    def choose(self, requests: Requests) -> Choice:
+        return Choice(np.full(len(requests.views), int(self.manoeuvre)), lambda k: None)
 
 
 class RandomExpert:
@@ -48,16 +42,18 @@ class RandomExpert:
         self._rng = np.random.default_rng(seed)
 
     def decide(self, contexts: Sequence[Context]) -> list[Decision]:
-        return answer_each(contexts, self._answer)
+        return [self._answer(context) for context in contexts]
 
     def _answer(self, context: Context) -> Decision:
         if not isinstance(context.action_space, spaces.Discrete):
             return failed("random actions are drawn from discrete actions only")
+        started = time.perf_counter()
         mask = legal_mask(context)
         legal = np.flatnonzero(mask)
         if not legal.size:
             return failed("no action is legal")
-        return Decision(action=int(self._rng.choice(legal)), probs=mask / legal.size)
+        action = int(self._rng.choice(legal))
+        return Decision(action=action, probs=mask / legal.size, latency_s=time.perf_counter() - started)
 
 
 def make_idle(options: Mapping[str, Any], scenario: str, seed: int) -> ConstantExpert:

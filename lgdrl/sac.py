@@ -36,6 +36,7 @@ from torch import nn
 
 from lgdrl.buffer import GuidedReplayBuffer, GuidedSamples
 from lgdrl.guidance.strategy import Advice, Execution, GuidanceLoss, Moment, Strategy, Transitions
+from sim.view import Views
 
 ILLEGAL = -1e8
 """Log-probability of an illegal action: finite, so that 0 x ln 0 is 0, and far below where exp() reaches 0."""
@@ -433,6 +434,7 @@ class DiscreteSAC(OffPolicyAlgorithm):
             steps=steps,
             ask=lambda rows: self._ask(rows, obs, masks, episodes, steps),
             scenes=lambda indices: current_scenes(self.worlds, indices),
+            views=lambda indices: current_views(self.worlds, indices),
             q_values=lambda: self._min_q(obs),
         )
 
@@ -713,3 +715,9 @@ def current_scenes(env: VecEnv, indices: np.ndarray) -> list[Any]:
     """Scenes of the worlds named by an int array; None for each where the worlds have no scenes."""
     scenes = getattr(env, "scenes", None)
     return [None] * len(indices) if scenes is None else scenes(indices)
+
+
+def current_views(env: VecEnv, indices: np.ndarray) -> Views | None:
+    """What the egos of the worlds named by an int array see; None where the worlds have no scenes."""
+    views = getattr(env, "views", None)
+    return None if views is None else views(indices)

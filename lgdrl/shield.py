@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from experts.safety import is_unsafe
+from experts.safety import unsafe_actions
 from sim.actions import MetaAction
 from sim.env import Branches, DrivingVecEnv
 from sim.scene import Scene
+from sim.view import Views
 
 
 class ShieldedVecEnv(DrivingVecEnv):
@@ -31,18 +32,17 @@ class ShieldedVecEnv(DrivingVecEnv):
     def action_masks(self) -> np.ndarray:
         if self._masks is None:
             legal = self.worlds.action_masks()
-            scenes = self.worlds.scenes(range(self.num_envs))
-            self._masks = np.stack([self._safe(scene, mask) for scene, mask in zip(scenes, legal, strict=True)])
+            views = self.worlds.views(range(self.num_envs))
+            masks = legal & ~unsafe_actions(views)
+            stuck = ~masks.any(axis=1)
+            masks[stuck] = legal[stuck]
+            braking = views.manoeuvres.index(MetaAction.SLOWER) if MetaAction.SLOWER in views.manoeuvres else None
+            if braking is not None:
+                brakes = stuck & legal[:, braking]
+                masks[brakes] = False
+                masks[brakes, braking] = True
+            self._masks = masks
         return self._masks.copy()
-
-    def _safe(self, scene: Scene, legal: np.ndarray) -> np.ndarray:
-        safe = np.array([allowed and not is_unsafe(scene, action) for action, allowed in enumerate(legal)])
-        if safe.any():
-            return safe
-        if legal[MetaAction.SLOWER]:
-            safe[MetaAction.SLOWER] = True
-            return safe
-        return legal
 
     def reset(self) -> Any:
         self._masks = None
@@ -61,6 +61,9 @@ class ShieldedVecEnv(DrivingVecEnv):
 
     def scenes(self, indices: Sequence[int]) -> list[Scene]:
         return self.worlds.scenes(indices)
+
+    def views(self, indices: Sequence[int]) -> Views:
+        return self.worlds.views(indices)
 
     def branch(self, index: int, plans: np.ndarray) -> Branches:
         return self.worlds.branch(index, plans)

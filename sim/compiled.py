@@ -23,7 +23,7 @@ import numba
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("sim/*.py", "sim/engine/*.py", "experts/rules/*.py")
+SOURCES = ("sim/*.py", "sim/engine/*.py", "experts/*.py", "experts/rules/*.py")
 """Everything that kernels are compiled from, constants included."""
 KEPT = 4
 """Versions whose compiled code stays on disk."""

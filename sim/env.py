@@ -16,6 +16,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from sim.scene import Scene
+from sim.view import Views, views_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,6 +91,10 @@ class DrivingVecEnv(VecEnv, ABC):
     @abstractmethod
     def scenes(self, indices: Sequence[int]) -> list[Scene]:
         """Present scenes of the worlds named by `indices`."""
+
+    def views(self, indices: Sequence[int]) -> Views:
+        """What the egos of the worlds `indices` see, for rules. ValueError where actions are not meta-actions."""
+        return views_of(self.scenes(indices))
 
     @abstractmethod
     def action_masks(self) -> np.ndarray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import astuple, dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -43,12 +45,14 @@ class RuleConfig:
             if not (np.isfinite(value) and value > 0):
                 raise ValueError(f"{field.name} = {value}: must be positive and finite")
 
-    def record(self) -> np.void:
-        """The numbers as one record for the compiled functions."""
-        return _record(self)
+    def record(self) -> np.ndarray:
+        """The numbers as one record for the compiled functions, in an array of one."""
+        return as_record(self)
 
 
 @functools.cache
-def _record(config: RuleConfig) -> np.void:
+def as_record(config: Any) -> np.ndarray:
+    """A frozen dataclass of numbers as one record of float64 fields, in an array of one; None becomes NaN."""
     dtype = np.dtype([(field.name, "f8") for field in fields(config)])
-    return np.array([astuple(config)], dtype)[0]
+    values = [math.nan if value is None else float(value) for value in astuple(config)]
+    return np.array([tuple(values)], dtype)

@@ -1,21 +1,21 @@
-"""The slot-aligning rule as pure functions on scalars, compiled by numba, so that batched kernels can call them too.
+"""The slot-aligning rule as compiled functions on numbers and on views (`sim.view`), SI units throughout.
 
-Speeds in m/s. Distances in m between the centres of 5 m cars (a longer car counts as nearer by its extra length),
-always positive; an absent car is at infinity, an oncoming one has a negative speed. `p` is the record made by
-`RuleConfig.record`. `decide` knows no left and right: "side" is the lane beside the one that the ego is steering to,
-towards the goal.
+`p` is the record made by `RuleConfig.record`.
 """
 
 from __future__ import annotations
 
 import math
 
+from sim.actions import MetaAction
 from sim.compiled import kernel
 
 CAR_LENGTH = 5.0
+LEFT, IDLE, RIGHT, FASTER, SLOWER = (int(manoeuvre) for manoeuvre in MetaAction)
 
-CLEAR, FRONT_GAP, REAR_GAP, FRONT_TTC, REAR_TTC, NOT_STEADY = range(6)
-"""Answers of `change_test`: free to change, or the first test that failed."""
+CLEAR, FRONT_GAP, REAR_GAP, FRONT_TTC, REAR_TTC, NOT_STEADY, TOO_FAST = range(7)
+"""Answers of `change_test`: free to change, or the first test that failed; and of `judge`, which adds the last."""
+SAFE = CLEAR
 
 
 @kernel
@@ -88,57 +88,95 @@ def speed_step(speed, next_speed, wanted, p):
 
 
 @kernel
-def decide(
-    speed,
-    next_speed,
-    offset,
-    lanes_to_go,
-    ahead,
-    ahead_speed,
-    old,
-    old_speed,
-    front,
-    front_speed,
-    rear,
-    rear_speed,
-    braking,
-    p,
-):
-    """The whole rule for a world with a goal lane.
-
-    Args: ego speed; the set-point above it; metres from the centre of the lane it steers to; lanes from there to the
-        goal lane; the car ahead there; the car ahead in the lane being left (inf unless the ego is still on it); the
-        cars ahead and behind in the side lane; the ego's braking (m/s2).
-    Returns: (change lane?, set-point steps -1 | 0 | 1, result of `change_test`, wanted speed).
-    """
-    wanted = min(safe_speed(ahead, ahead_speed, braking, p), safe_speed(old, old_speed, braking, p))
-    verdict = NOT_STEADY
-    if lanes_to_go > 0:
-        verdict = change_test(speed, offset, front, front_speed, rear, rear_speed, braking, 1.0, p)
-        if verdict == CLEAR:
-            return True, 0, verdict, wanted
-        wanted = min(wanted, slot_speed(front, front_speed, rear, rear_speed, p))
-    wanted = min(wanted, p.fastest)
-    return False, speed_step(speed, next_speed, wanted, p), verdict, wanted
+def allowed_speed(v, p):
+    """The lower of the safe speeds behind the cars ahead in the target lane and in the lane being left."""
+    speed = safe_speed(v.target.front, v.target.front_speed, v.braking, p)
+    if v.old_distance < p.old_lane_reach:
+        speed = min(speed, safe_speed(v.old.front, v.old.front_speed, v.braking, p))
+    return speed
 
 
 @kernel
-def cruise(speed, next_speed, offset, ahead, ahead_speed, old, old_speed, left, right, sides, top, braking, p):
+def enter(v, lane, scale, p):
+    """`change_test` of a lane beside the target lane."""
+    return change_test(v.speed, v.offset, lane.front, lane.front_speed, lane.rear, lane.rear_speed, v.braking, scale, p)
+
+
+@kernel
+def reach_goal(v, legal, p):
+    """The rule for a world with a goal lane.
+
+    Args: view; bool (5,) legal manoeuvres. Returns: (manoeuvre, result of `change_test`, wanted speed).
+    """
+    wanted = allowed_speed(v, p)
+    verdict = NOT_STEADY
+    rightwards = v.lanes_to_go > 0
+    if v.lanes_to_go != 0 and legal[RIGHT if rightwards else LEFT]:
+        side = v.right if rightwards else v.left
+        verdict = enter(v, side, 1.0, p)
+        if verdict == CLEAR:
+            return RIGHT if rightwards else LEFT, verdict, wanted
+        wanted = min(wanted, slot_speed(side.front, side.front_speed, side.rear, side.rear_speed, p))
+    wanted = min(wanted, p.fastest)
+    return _speed_manoeuvre(v, legal, wanted, p), verdict, wanted
+
+
+@kernel
+def cruise(v, legal, p):
     """The rule for a world without a goal lane: keep the safe speed, overtake where another lane allows clearly more.
 
-    Args: as `decide`; `left` and `right` are (front, speed, rear, speed); `sides` says which of the two may be entered;
-        `top` is the highest set-point. At equal gain the right lane is taken.
-    Returns: (side -1 | 0 | 1, set-point steps, safe speed, speed that the best side lane allows).
+    At equal gain the right lane is taken.
+    Args: as `reach_goal`. Returns: (manoeuvre, safe speed, speed that the best side lane allows).
     """
-    allowed = min(safe_speed(ahead, ahead_speed, braking, p), safe_speed(old, old_speed, braking, p))
-    own = min(allowed, top)
-    best, best_speed = 0, own + p.overtake_gain
-    for side in (-1, 1):
-        lane = left if side < 0 else right
-        if not (sides[0] if side < 0 else sides[1]):
+    allowed = allowed_speed(v, p)
+    own = min(allowed, v.highest)
+    best, best_speed = IDLE, own + p.overtake_gain
+    for side in (LEFT, RIGHT):
+        lane = v.left if side == LEFT else v.right
+        if not (legal[side] and (v.has_left if side == LEFT else v.has_right)):
             continue
-        if change_test(speed, offset, lane[0], lane[1], lane[2], lane[3], braking, 1.0, p) == CLEAR:
-            there = min(safe_speed(lane[0], lane[1], braking, p), top)
+        if enter(v, lane, 1.0, p) == CLEAR:
+            there = min(safe_speed(lane.front, lane.front_speed, v.braking, p), v.highest)
             if there >= best_speed:
                 best, best_speed = side, there
-    return best, 0 if best else speed_step(speed, next_speed, own, p), allowed, best_speed
+    if best == IDLE:
+        best = _speed_manoeuvre(v, legal, own, p)
+    return best, allowed, best_speed
+
+
+@kernel
+def _speed_manoeuvre(v, legal, wanted, p):
+    step = speed_step(v.speed, v.faster if legal[FASTER] else math.inf, wanted, p)
+    return SLOWER if step < 0 else FASTER if step > 0 else IDLE
+
+
+@kernel
+def drive(views, legal, params, out):
+    """The rule for many egos: `VIEW` (R,), bool (R, 5), the record in an array of one -> int64 (R,) manoeuvres."""
+    for i in range(views.size):
+        if views[i].goal_lane >= 0:
+            out[i], _, _ = reach_goal(views[i], legal[i], params[0])
+        else:
+            out[i], _, _ = cruise(views[i], legal[i], params[0])
+
+
+@kernel
+def judge(v, manoeuvre, gap_scale, speed_margin, p):
+    """Why a manoeuvre is unsafe (see `experts.safety`): SAFE, a result of `change_test`, or TOO_FAST."""
+    if manoeuvre == SLOWER:
+        return SAFE
+    speed = v.faster if manoeuvre == FASTER else v.idle
+    if manoeuvre in (LEFT, RIGHT):
+        exists = v.has_left if manoeuvre == LEFT else v.has_right
+        verdict = enter(v, v.left if manoeuvre == LEFT else v.right, gap_scale, p)
+        if exists or verdict == NOT_STEADY:
+            return verdict
+    return TOO_FAST if speed > allowed_speed(v, p) + speed_margin else SAFE
+
+
+@kernel
+def judge_all(views, manoeuvres, gap_scale, speed_margin, params, out):
+    """Which manoeuvres are unsafe, for many egos: `VIEW` (R,), int64 (A,) -> bool (R, A)."""
+    for i in range(views.size):
+        for a in range(manoeuvres.size):
+            out[i, a] = judge(views[i], manoeuvres[a], gap_scale, speed_margin, params[0]) != SAFE

@@ -9,17 +9,29 @@ with the front car only, so none is asked of the car behind. A weak driver: fixe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from experts.answers import answer_each, require_discrete, scene_decision
-from experts.provider import Context, Decision
-from experts.rules.kernel import CAR_LENGTH
-from experts.rules.view import SIDE_NAMES, SIDES, Lane, View, view_of
-from sim.actions import MetaAction
+import numpy as np
+
+from experts.answers import require_discrete
+from experts.rules.config import as_record
+from experts.rules.kernel import (
+    CAR_LENGTH,
+    CLEAR,
+    FASTER,
+    FRONT_GAP,
+    FRONT_TTC,
+    IDLE,
+    LEFT,
+    REAR_GAP,
+    RIGHT,
+    SLOWER,
+)
+from experts.views import SIDE_NAMES, Choice, Requests, ViewExpert
+from sim.compiled import kernel
 from sim.config import resolve
-from sim.scene import Scene
 
 GAP_AHEAD = 12.5
 """m; published: 13.1 accepted, 11.9 refused."""
@@ -29,8 +41,6 @@ FOLLOWING_DISTANCE = 30.0
 """m; published: 29.8 is too close, 31.0 is far enough to accelerate."""
 MIN_TTC = 4.0
 """s, bumper to bumper; stated by the published rules."""
-OLD_LANE_REACH = 3.0
-"""m from its centre within which the lane being left is looked at."""
 
 
 @dataclass(frozen=True)
@@ -47,52 +57,90 @@ class ThresholdConfig:
             if not getattr(self, field.name) >= 0:
                 raise ValueError(f"{field.name} = {getattr(self, field.name)}: must not be negative")
 
+    def record(self) -> np.ndarray:
+        """The numbers as one record for the compiled functions, in an array of one."""
+        return as_record(self)
 
-class ThresholdExpert:
+
+CHANGE, TOO_CLOSE, SHORT_TTC, CATCH_UP, KEEP = range(5)
+"""Rules, in the order in which they are asked."""
+
+
+@kernel
+def ttc_ahead(v, lane):
+    """Seconds until the bumpers of the ego and the car ahead in `lane` meet; inf when the gap does not shrink."""
+    closing = v.speed - lane.front_speed
+    return max(lane.front - CAR_LENGTH, 0.0) / closing if closing > 0 else math.inf
+
+
+@kernel
+def shortage(v, lane, p):
+    """What forbids a change into `lane`: CLEAR, FRONT_GAP, REAR_GAP or FRONT_TTC."""
+    if lane.front < p.gap_ahead:
+        return FRONT_GAP
+    if lane.rear < p.gap_behind:
+        return REAR_GAP
+    return FRONT_TTC if ttc_ahead(v, lane) <= p.min_ttc else CLEAR
+
+
+@kernel
+def decide(v, legal, p):
+    """(manoeuvre, rule that decided, result of `shortage`; CLEAR also where no change was wanted)."""
+    verdict = CLEAR
+    if v.lanes_to_go != 0:
+        side = RIGHT if v.lanes_to_go > 0 else LEFT
+        if legal[side]:
+            verdict = shortage(v, v.right if side == RIGHT else v.left, p)
+            if verdict == CLEAR:
+                return side, CHANGE, verdict
+    if v.target.front < p.following_distance:
+        return SLOWER, TOO_CLOSE, verdict
+    if ttc_ahead(v, v.target) <= p.min_ttc:
+        return SLOWER, SHORT_TTC, verdict
+    if v.target.front > p.following_distance:
+        return FASTER, CATCH_UP, verdict
+    return IDLE, KEEP, verdict
+
+
+@kernel
+def drive(views, legal, params, out):
+    """`decide` for many egos: `VIEW` (R,), bool (R, 5), the record in an array of one -> int64 (R,) manoeuvres."""
+    for i in range(views.size):
+        out[i], _, _ = decide(views[i], legal[i], params[0])
+
+
+class ThresholdExpert(ViewExpert):
     """Deterministic, without state. Without a goal lane it stays in its lane."""
 
     name = "thresholds"
 
     def __init__(self, config: ThresholdConfig | None = None) -> None:
         self.config = config or ThresholdConfig()
+        self._p = self.config.record()
 
-    def decide(self, contexts: Sequence[Context]) -> list[Decision]:
-        return answer_each(contexts, lambda context: scene_decision(context, self._choose))
+    def choose(self, requests: Requests) -> Choice:
+        wanted = np.zeros(len(requests.views), np.int64)
+        drive(requests.views, requests.legal, self._p, wanted)
+        return Choice(wanted, lambda k: self._reason(requests.views[k], requests.legal[k]))
 
-    def _choose(self, scene: Scene, legal: Mapping[MetaAction, int]) -> tuple[MetaAction, str]:
-        config = self.config
-        view = view_of(scene, OLD_LANE_REACH)
-        side = (view.lanes_to_go > 0) - (view.lanes_to_go < 0)
-        waiting = ""
-        if side and SIDES[side] in legal:
-            shortage = self.shortage(view, view.right if side > 0 else view.left)
-            if shortage is None:
-                return SIDES[side], f"the {SIDE_NAMES[side]} lane is clear"
-            waiting = f"{shortage}: wait, "
-        distance, ttc = view.target.front, ttc_ahead(view, view.target)
-        if distance < config.following_distance:
-            return MetaAction.SLOWER, f"{waiting}the car ahead at {distance:.1f} m is too close: slow down"
-        if ttc <= config.min_ttc:
-            return MetaAction.SLOWER, f"{waiting}TTC {ttc:.1f} s <= {config.min_ttc:g} s: slow down"
-        if distance > config.following_distance:
-            return MetaAction.FASTER, f"{waiting}the car ahead is far: catch up"
-        return MetaAction.IDLE, f"{waiting}keep the gap"
+    def _reason(self, view: np.record, legal: np.ndarray) -> str:
+        chosen, rule, verdict = decide(view, legal, self._p[0])
+        if rule == CHANGE:
+            return f"the {SIDE_NAMES[chosen]} lane is clear"
+        waiting = f"{self._shortage(view, verdict)}: wait, " if verdict != CLEAR else ""
+        if rule == TOO_CLOSE:
+            return f"{waiting}the car ahead at {view.target.front:.1f} m is too close: slow down"
+        if rule == SHORT_TTC:
+            return f"{waiting}TTC {ttc_ahead(view, view.target):.1f} s <= {self.config.min_ttc:g} s: slow down"
+        return f"{waiting}{'the car ahead is far: catch up' if rule == CATCH_UP else 'keep the gap'}"
 
-    def shortage(self, view: View, lane: Lane) -> str | None:
-        """What forbids a change into `lane`; None when nothing does."""
-        config = self.config
-        if lane.front < config.gap_ahead:
+    def _shortage(self, view: np.record, verdict: int) -> str:
+        lane, config = view.right if view.lanes_to_go > 0 else view.left, self.config
+        if verdict == FRONT_GAP:
             return f"front gap {lane.front:.1f} m < {config.gap_ahead:.1f} m"
-        if lane.rear < config.gap_behind:
+        if verdict == REAR_GAP:
             return f"rear gap {lane.rear:.1f} m < {config.gap_behind:.1f} m"
-        ttc = ttc_ahead(view, lane)
-        return f"front TTC {ttc:.1f} s <= {config.min_ttc:g} s" if ttc <= config.min_ttc else None
-
-
-def ttc_ahead(view: View, lane: Lane) -> float:
-    """Seconds until the bumpers of the ego and the car ahead in `lane` meet; inf when the gap does not shrink."""
-    closing = view.speed - lane.front_speed
-    return max(lane.front - CAR_LENGTH, 0.0) / closing if closing > 0 else math.inf
+        return f"front TTC {ttc_ahead(view, lane):.1f} s <= {config.min_ttc:g} s"
 
 
 def make_thresholds(options: Mapping[str, Any], scenario: str, seed: int) -> ThresholdExpert:

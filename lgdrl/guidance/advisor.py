@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,13 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from experts.provider import Context, Decision, PolicyProvider, Status, label_distribution
+from experts.driving import batch_advice
+from experts.provider import Context, Decision, PolicyProvider, Status, label_distribution, label_distributions
+from experts.views import ViewExpert
 from lgdrl.guidance.strategy import STATUSES, Advice
 from sim.env import DrivingVecEnv
+
+OK, FAILED = STATUSES.index(Status.OK), STATUSES.index(Status.FAILED)
 
 
 class ExpertDesk:
@@ -65,6 +70,56 @@ class ExpertDesk:
             asked = asked[: int(self.labels_left)]
         if asked.size == 0:
             return advice
+        if isinstance(self.provider, ViewExpert) and isinstance(env, DrivingVecEnv):
+            decisions = self._ask_together(self.provider, env, asked, masks, advice)
+        else:
+            decisions = self._ask_each(env, asked, obs, masks, episodes, steps, advice)
+        if self.log is not None:
+            self.log.add(episodes[asked], steps[asked], decisions())
+        return advice
+
+    def _ask_together(
+        self, expert: ViewExpert, env: DrivingVecEnv, asked: np.ndarray, masks: np.ndarray, advice: Advice
+    ) -> Callable[[], list[Decision]]:
+        """Fill the advice by one call for all worlds. Returns: what makes the decisions one by one, for the log."""
+        started = time.perf_counter()
+        actions, choice = batch_advice(expert, env, masks, asked)
+        wait = time.perf_counter() - started
+        given = actions >= 0
+        statuses = np.where(given, OK, FAILED)
+        advice.action[asked], advice.status[asked] = actions, statuses
+        rows = asked[given]
+        advice.probs[rows] = label_distributions(actions[given], masks[rows], self.label_spread)
+        self.counts.update(queries=asked.size, labels=rows.size)
+        for status in np.unique(statuses):
+            self.counts[STATUSES[status].value] += int((statuses == status).sum())
+        self.wait_s += wait
+
+        def decisions() -> list[Decision]:
+            return [
+                Decision(
+                    action=int(action) if action >= 0 else None,
+                    confidence=None if choice.confidence is None else float(choice.confidence[k]),
+                    reason=choice.reason(k),
+                    status=STATUSES[statuses[k]],
+                    latency_s=wait / asked.size,
+                )
+                for k, action in enumerate(actions)
+            ]
+
+        return decisions
+
+    def _ask_each(
+        self,
+        env: VecEnv,
+        asked: np.ndarray,
+        obs: np.ndarray,
+        masks: np.ndarray,
+        episodes: np.ndarray,
+        steps: np.ndarray,
+        advice: Advice,
+    ) -> Callable[[], list[Decision]]:
+        """Fill the advice from one decision per world. Returns: what gives these, for the log."""
         scenes = env.scenes(asked.tolist()) if isinstance(env, DrivingVecEnv) else [None] * asked.size
         contexts = [
             Context(
@@ -78,12 +133,10 @@ class ExpertDesk:
             )
             for i, scene in zip(asked, scenes, strict=True)
         ]
-        decisions = self.provider.decide(contexts)
+        decisions = list(self.provider.decide(contexts))
         for i, decision in zip(asked, decisions, strict=True):
             self._enter(advice, int(i), masks[i], decision)
-        if self.log is not None:
-            self.log.add(contexts, decisions)
-        return advice
+        return lambda: decisions
 
     def _enter(self, advice: Advice, i: int, mask: np.ndarray, decision: Decision) -> None:
         self.counts["queries"] += 1
@@ -142,13 +195,13 @@ class GuidanceLog:
         self._db.execute("CREATE TABLE IF NOT EXISTS texts (hash TEXT PRIMARY KEY, prompt TEXT, answer TEXT)")
         self.last_row = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM queries").fetchone()[0]
 
-    def add(self, contexts: Sequence[Context], decisions: Sequence[Decision]) -> None:
-        """Append one row per decision; durable after `commit`."""
+    def add(self, episodes: np.ndarray, steps: np.ndarray, decisions: Sequence[Decision]) -> None:
+        """Append one row per decision, made in step steps[k] of episode episodes[k]; durable after `commit`."""
         rows = []
-        for context, decision in zip(contexts, decisions, strict=True):
+        for episode, step, decision in zip(episodes.tolist(), steps.tolist(), decisions, strict=True):
             self.last_row += 1
             action = None if decision.action is None else int(decision.action)
-            row = (self.last_row, context.episode, context.step, action, decision.status.value)
+            row = (self.last_row, episode, step, action, decision.status.value)
             spent = (decision.confidence, decision.latency_s, decision.tokens, decision.cost, decision.reason)
             rows.append((*row, *spent, self._keep_text(decision)))
         self._db.executemany(f"INSERT INTO queries VALUES ({', '.join('?' * 11)})", rows)

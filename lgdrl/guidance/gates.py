@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from experts.safety import is_unsafe
+from experts.safety import unsafe_actions
 from lgdrl.constraint import js
 from lgdrl.guidance.strategy import Advice, Moment
 from sim.errors import UsageError
@@ -122,10 +122,11 @@ class StepGate:
         """The learner's proposal fails the safety check of the scene."""
         found = np.zeros(len(rows), bool)
         indices = np.flatnonzero(rows)
-        for i, scene in zip(indices, moment.scenes(indices), strict=True):
-            if scene is None:
+        if indices.size:
+            views = moment.views(indices)
+            if views is None:
                 raise UsageError("step gate 'unsafe' needs traffic scenes: choose 'disagree', 'value' or 'js' here")
-            found[i] = is_unsafe(scene, int(moment.proposals[i]))
+            found[indices] = unsafe_actions(views)[np.arange(indices.size), moment.proposals[indices]]
         return found
 
     def _value(self, moment: Moment, advice: Advice, rows: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from lgdrl.buffer import GuidedReplayBuffer, GuidedSamples
+    from sim.view import Views
 
 
 STATUSES: tuple[Status, ...] = tuple(Status)
@@ -76,6 +77,8 @@ class Moment:
     """Asks the expert about the worlds where the bool (N,) argument is True. Budgets and counting happen behind it."""
     scenes: Callable[[np.ndarray], list[Any]]
     """Scenes of the worlds named by an int array."""
+    views: Callable[[np.ndarray], Views | None]
+    """What the egos of the worlds named by an int array see; None where the worlds have no scenes."""
     q_values: Callable[[], np.ndarray]
     """float32 (N, A): smaller of the twin critics, computed when asked for."""
 

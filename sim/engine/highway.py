@@ -17,6 +17,7 @@ from numba import prange
 from sim.actions import FULL, LATERAL, LONGITUDINAL, MetaAction
 from sim.compiled import kernel
 from sim.engine import physics, roads
+from sim.engine.look import compile_frames, see
 from sim.engine.mirror import Mirror
 from sim.engine.observe import observe, observer_fields, space_of, uncovered
 from sim.engine.records import nth
@@ -26,6 +27,7 @@ from sim.engine.traffic import BODY, FASTER, LEFT, NONE, RIGHT, SLOWER, WORLD, s
 from sim.engine.world import World
 from sim.outcome import Outcome
 from sim.scene import LANE_MARGIN, Scene
+from sim.view import VIEW, Views
 
 RUNNING, SUCCESS, CRASH, MISSED = (int(outcome) for outcome in Outcome)
 FAMILIES = {
@@ -413,6 +415,13 @@ def _beside(ego, lanes):
     return best
 
 
+@kernel
+def _views(worlds, bodies, lanes, frames, params, set_points, rows, columns, views):
+    for k in range(rows.size):
+        w, ego = worlds[rows[k]], bodies[rows[k], 0]
+        see(views[k], w, ego, lanes[0], frames[0], params[0], set_points, _beside(ego, lanes[0]), columns)
+
+
 class HighwayWorld(World):
     """N worlds of one highway-env scenario in one process."""
 
@@ -424,7 +433,11 @@ class HighwayWorld(World):
         self.scenario, self.config = scenario, config
         self.mirror = Mirror(scenario, config)
         self.lanes = compile_road(self.mirror.network, bool(config.neighbour_vehicles_connected_lanes))
+        self.frames = compile_frames(self.mirror.network)
         self.params = params_of(scenario.world.name, config, self.mirror.network)
+        self.manoeuvres = actions_of(config.action)
+        count = int(self.params["set_points"][0]) if MetaAction.FASTER in self.manoeuvres else 0
+        self._set_points = self.params["speeds"][0, :count].copy()
         self.num_actions, self.substeps = int(self.params["actions"][0]), int(self.params["substeps"][0])
         self.decision_frequency = config.policy_frequency
         self.observation_space = space_of(self.params[0])
@@ -451,6 +464,11 @@ class HighwayWorld(World):
     ) -> np.ndarray:
         _roll_out(*state, self.lanes, self.params, plans, rewards, steps, final)
         return state.worlds["outcome"][: len(plans)]
+
+    def views(self, rows: np.ndarray) -> Views:
+        found, columns = np.zeros(len(rows), VIEW), np.zeros((5, self.most_bodies))
+        _views(*self.state, self.lanes, self.frames, self.params, self._set_points, rows, columns, found)
+        return Views(found, self.manoeuvres)
 
     @property
     def vehicles(self) -> float:

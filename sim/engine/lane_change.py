@@ -18,7 +18,7 @@ from gymnasium import spaces
 from numba import prange
 
 from sim import lane_change as task
-from sim.actions import NUM_ACTIONS, MetaAction
+from sim.actions import FULL, NUM_ACTIONS, MetaAction
 from sim.compiled import kernel
 from sim.engine import physics
 from sim.engine.rng import STREAM, next_double
@@ -26,6 +26,7 @@ from sim.engine.world import World
 from sim.lane_change import LaneChangeConfig
 from sim.outcome import Outcome
 from sim.scene import Ego, Goal, LaneShape, Scene, Vehicles
+from sim.view import VIEW, Views, look, set_speeds
 
 WORLD = np.dtype(
     [
@@ -573,6 +574,17 @@ def _roll_out(worlds, cars, params, set_points, plans, rewards, steps, final):
         final[b, 5], _ = _front_gap_ttc(w, cars[b], p, w.target_lane)
 
 
+@kernel
+def _views(worlds, cars, params, set_points, rows, centers, headings, lengths, views):
+    p = params[0]
+    for k in range(rows.size):
+        w, traffic = worlds[rows[k]], cars[rows[k]]
+        ego = (w.x, w.y, w.speed, w.heading, physics.LENGTH)
+        lanes = (w.lane, w.target_lane, p.goal_lane)
+        look(views[k], ego, lanes, centers, task.LANE_WIDTH, traffic[X], traffic[Y], traffic[V], headings, lengths)
+        set_speeds(views[k], w.speed_index, set_points, task.DECISION_PERIOD)
+
+
 class LaneChangeWorld(World):
     """N lane-change worlds in one process."""
 
@@ -589,6 +601,9 @@ class LaneChangeWorld(World):
         self.set_points = config.speeds
         self._set_points = tuple(self.set_points.tolist())
         self._shapes = _lane_shapes(config.lanes)
+        count = config.lanes * config.cars_per_lane
+        self._centers = np.arange(config.lanes) * task.LANE_WIDTH
+        self._headings, self._lengths = np.zeros(count), np.full(count, physics.LENGTH)
         traffic = task.draw_traffic(config, np.random.default_rng(0))
         self._published = np.stack(
             [values.ravel() for values in (traffic.x, traffic.speed, traffic.acceleration, traffic.headway)]
@@ -613,6 +628,11 @@ class LaneChangeWorld(World):
     ) -> np.ndarray:
         _roll_out(*state, self.params, self.set_points, plans, rewards, steps, final)
         return state.worlds["outcome"][: len(plans)]
+
+    def views(self, rows: np.ndarray) -> Views:
+        found = np.zeros(len(rows), VIEW)
+        _views(*self.state, self.params, self.set_points, rows, self._centers, self._headings, self._lengths, found)
+        return Views(found, FULL)
 
     @property
     def vehicles(self) -> float:

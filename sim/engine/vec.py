@@ -11,6 +11,7 @@ import numpy as np
 from sim.engine.world import World
 from sim.env import Branches, DrivingVecEnv
 from sim.scene import Scene
+from sim.view import Views
 
 
 class EngineVecEnv(DrivingVecEnv):
@@ -74,6 +75,9 @@ class EngineVecEnv(DrivingVecEnv):
 
     def scenes(self, indices: Sequence[int]) -> list[Scene]:
         return [self.world.scene(int(i)) for i in indices]
+
+    def views(self, indices: Sequence[int]) -> Views:
+        return self.world.views(np.asarray(indices, np.int64))
 
     def action_masks(self) -> np.ndarray:
         return self.world.masks.copy()

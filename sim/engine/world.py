@@ -21,6 +21,7 @@ from sim.env import Branches, EpisodeSummary
 from sim.errors import UsageError
 from sim.outcome import Outcome
 from sim.scene import Scene
+from sim.view import Views
 
 PARALLEL_FROM = 256
 """Batch size from which the parallel kernel pays; below it the serial one is used whatever `threads` says."""
@@ -74,6 +75,7 @@ class World(ABC):
         self._reset(np.arange(self.num_envs))
         self._step(np.zeros(self.num_envs, np.int64))
         self.branch(0, np.zeros((1, 1), np.int64))
+        self.views(np.arange(1))
         for array in (*self.state, self.obs, self.rewards, self.outcomes, self.terminated, self.truncated):
             array[...] = np.zeros((), array.dtype)
 
@@ -113,6 +115,10 @@ class World(ABC):
     @abstractmethod
     def scene(self, i: int) -> Scene:
         """Snapshot of world i."""
+
+    @abstractmethod
+    def views(self, rows: np.ndarray) -> Views:
+        """What the egos of the worlds `rows` see: `views_of` their scenes, by a kernel."""
 
     @property
     def action_space(self) -> spaces.Discrete:

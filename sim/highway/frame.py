@@ -73,27 +73,27 @@ class RoadFrame:
     """Frame of a vehicle on a road network; see the module's text."""
 
     def __init__(self, network: Any, vehicle: Any) -> None:
-        self._own = _own_segment(network, vehicle.lane_index[:2])
-        self._segments = [self._own, *_ahead(network, self._own, vehicle), *_behind(network, self._own)]
+        self.own = _own_segment(network, vehicle.lane_index[:2])
+        self.segments = [self.own, *_ahead(network, self.own, vehicle), *_behind(network, self.own)]
         position = vehicle.position
-        points = [lane.position(lane.local_coordinates(position)[0], 0) for lane in self._own.lanes]
-        self.centers = tuple(self._own.project(point)[1] for point in points)
-        lane = self._own.lanes[vehicle.lane_index[2]]
+        points = [lane.position(lane.local_coordinates(position)[0], 0) for lane in self.own.lanes]
+        self.centers = tuple(self.own.project(point)[1] for point in points)
+        lane = self.own.lanes[vehicle.lane_index[2]]
         self.width = float(lane.width_at(lane.local_coordinates(position)[0]))
 
     @property
     def key(self) -> SegmentKey:
-        return self._own.key
+        return self.own.key
 
     def project(self, position: np.ndarray) -> tuple[float, float]:
-        return self._own.project(position)
+        return self.own.project(position)
 
     def locate(self, bodies: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         s, d = np.full(len(bodies), np.nan), np.full(len(bodies), np.nan)
         lane = np.full(len(bodies), -1)
         for i, body in enumerate(bodies):
-            if body.lane_index[:2] == self._own.key:
-                s[i], d[i] = self._own.project(body.position)
+            if body.lane_index[:2] == self.own.key:
+                s[i], d[i] = self.own.project(body.position)
                 lane[i] = body.lane_index[2]
             else:
                 s[i], d[i], lane[i] = self._elsewhere(body.position)
@@ -107,7 +107,7 @@ class RoadFrame:
 
     def _elsewhere(self, position: np.ndarray) -> tuple[float, float, int]:
         """A body of another segment: it counts where it stands on a lane of the ego's road or of its continuation."""
-        for segment in self._segments:
+        for segment in self.segments:
             s, d = segment.project(position)
             if segment.covers(s) and (lane := self.lane_at(d)) >= 0:
                 return s, d, lane

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import sim
 from experts import registry
 from experts.driving import run_episodes
-from experts.idm import IDMConfig, IDMExpert
+from experts.idm import IDMConfig, IDMExpert, acceleration
 from experts.provider import Context, Status
+from experts.rules.config import as_record
 from experts.rules.provider import RuleExpert
 from experts.rules.thresholds import ThresholdExpert
 from experts.safety import is_unsafe
@@ -152,8 +153,9 @@ def test_idm_acceleration_equals_highway_env(gap):
     ego = IDMVehicle(road, [0.0, 0.0], speed=21.0, target_speed=28.0)
     front = IDMVehicle(road, [gap, 0.0], speed=17.0)
     road.vehicles = [ego, front]
-    assert IDMExpert().acceleration(21.0, 28.0, gap, 17.0) == pytest.approx(ego.acceleration(ego, front))
-    assert IDMExpert().acceleration(21.0, 28.0, math.inf, 0.0) == pytest.approx(ego.acceleration(ego))
+    p = as_record(IDMConfig())[0]
+    assert acceleration(21.0, 28.0, gap, 17.0, p) == pytest.approx(ego.acceleration(ego, front))
+    assert acceleration(21.0, 28.0, math.inf, 0.0, p) == pytest.approx(ego.acceleration(ego))
 
 
 def test_idm_follows_and_overtakes():

@@ -13,11 +13,11 @@ from experts.rules import kernel
 from experts.rules.config import RuleConfig
 from experts.rules.provider import RuleExpert
 from experts.rules.thresholds import ThresholdExpert
-from experts.rules.view import braking_of, view_of
 from sim.actions import MetaAction
 from sim.errors import UsageError
+from sim.view import view_of
 
-P = RuleConfig().record()
+P = RuleConfig().record()[0]
 FAR_AHEAD = (0, 31.0, 20.0)
 
 
@@ -125,16 +125,20 @@ def test_slot_speed():
 
 def test_the_lane_being_left_counts_until_three_metres_off_it():
     blocked = [(0, 9.0, 5.0)]
-    assert view_of(make_scene(blocked, lane=0, target=1, offset=-1.1), 3.0).old.front == pytest.approx(9.0)
-    assert view_of(make_scene(blocked, lane=1, target=1, offset=-0.9), 3.0).old.front == math.inf
+    near = view_of(make_scene(blocked, lane=0, target=1, offset=-1.1))
+    far = view_of(make_scene(blocked, lane=1, target=1, offset=-0.9))
+    assert near.old.front == far.old.front == pytest.approx(9.0)
+    assert near.old_distance < RuleConfig().old_lane_reach < far.old_distance
+    assert kernel.allowed_speed(near, P) == kernel.safe_speed(9.0, 5.0, near.braking, P)
+    assert kernel.allowed_speed(far, P) == math.inf
 
 
 def test_view_agrees_with_the_scene(worlds):
     worlds.reset_to(range(60))
     for scene in worlds.scenes(range(60)):
-        view = view_of(scene, 3.0)
+        view = view_of(scene)
         front, rear = scene.front(1), scene.rear(1)
-        assert view.right[:3] == (front.dx, front.speed, -rear.dx)
+        assert (view.right.front, view.right.front_speed, view.right.rear) == (front.dx, front.speed, -rear.dx)
         assert view.target.front == scene.front(0).dx
         assert not view.has_left
 
@@ -142,12 +146,12 @@ def test_view_agrees_with_the_scene(worlds):
 def test_a_longer_car_counts_as_nearer():
     scene = make_scene([(0, 20.0, 10.0)])
     scene.vehicles.length[0] = 15.0
-    assert view_of(scene, 3.0).target.front == pytest.approx(20.0 - 5.0)
+    assert view_of(scene).target.front == pytest.approx(20.0 - 5.0)
 
 
 def test_braking_is_one_set_point_per_decision():
-    assert braking_of(make_scene()) == pytest.approx(22 / 19 / 0.5)
-    assert braking_of(make_scene(set_points=(20.0, 25.0, 30.0), period=1.0)) == 5.0
+    assert view_of(make_scene()).braking == pytest.approx(22 / 19 / 0.5)
+    assert view_of(make_scene(set_points=(20.0, 25.0, 30.0), period=1.0)).braking == 5.0
 
 
 # --- the rule drives -------------------------------------------------------------------------------------------------

@@ -6,10 +6,11 @@ from expert_scenes import make_scene
 import sim
 from experts.driving import run_episodes
 from experts.rules.config import RuleConfig
+from experts.rules.kernel import allowed_speed
 from experts.rules.provider import RuleExpert
-from experts.rules.view import view_of
-from experts.safety import SafetyConfig, is_unsafe, safe_speed, unsafe_reason
+from experts.safety import SafetyConfig, is_unsafe, unsafe_reason
 from sim.actions import MetaAction
+from sim.view import view_of
 
 LEFT, IDLE, RIGHT, FASTER, SLOWER = MetaAction
 
@@ -44,7 +45,7 @@ def test_change_before_the_last_one_is_finished(offset, unsafe):
 def test_speed_above_the_safe_speed_is_unsafe():
     for distance in range(8, 80, 3):
         scene = make_scene([(0, float(distance), 12.0)], speed=SPEED)
-        limit = safe_speed(view_of(scene, 3.0), RuleConfig())
+        limit = allowed_speed(view_of(scene), RuleConfig().record()[0])
         assert is_unsafe(scene, IDLE) == (limit + 0.6 < SPEED)
         assert is_unsafe(scene, FASTER) == (limit + 0.6 < NEXT)
 

@@ -1,0 +1,95 @@
+"""Experts that decide on views (`sim.view`): many worlds at once, or one scene at a time, by the same compiled code."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from experts.answers import failed, legal_mask
+from experts.provider import Context, Decision
+from sim.actions import NUM_ACTIONS, MetaAction
+from sim.env import Branches
+from sim.view import Views, manoeuvres, views_of
+
+SIDE_NAMES = {MetaAction.LANE_LEFT: "left", MetaAction.LANE_RIGHT: "right"}
+
+
+@dataclass(frozen=True)
+class Requests:
+    """R requests for advice in worlds of one scenario."""
+
+    views: np.ndarray
+    """`VIEW` (R,)"""
+    legal: np.ndarray
+    """bool (R, 5) by manoeuvre"""
+    manoeuvres: tuple[MetaAction, ...]
+    """What the action ids mean."""
+    branch: Callable[[int, np.ndarray], Branches] | None = None
+    """Exact roll-out of (P, H) plans of action ids from request k; None where worlds cannot copy themselves."""
+
+
+class Choice(NamedTuple):
+    """What an expert wants in R worlds."""
+
+    wanted: np.ndarray
+    """int64 (R,) manoeuvres; one that is not legal means IDLE."""
+    reason: Callable[[int], str | None]
+    """Why, in words, for request k; only called where somebody reads it."""
+    confidence: np.ndarray | None = None
+    """float (R,)"""
+
+
+class ViewExpert(ABC):
+    """A `PolicyProvider` that also answers whole batches (`act`). It only fails where nothing is legal."""
+
+    name: str
+
+    @abstractmethod
+    def choose(self, requests: Requests) -> Choice:
+        """The manoeuvres that it wants."""
+
+    def act(
+        self, views: Views, masks: np.ndarray, branch: Callable[[int, np.ndarray], Branches] | None = None
+    ) -> tuple[np.ndarray, Choice]:
+        """Decide for R worlds. Args: their views; bool (R, A) legal actions; roll-outs, see `Requests`.
+
+        Returns: int64 (R,) action ids, -1 where nothing is legal; and the choice behind them.
+        """
+        meanings = np.array(views.manoeuvres, np.int64)
+        legal = np.zeros((len(masks), NUM_ACTIONS), bool)
+        legal[:, meanings] = masks
+        choice = self.choose(Requests(views.rows, legal, views.manoeuvres, branch))
+        ids = np.full(NUM_ACTIONS, -1)
+        ids[meanings] = np.arange(len(meanings))
+        idle = np.where(legal[:, MetaAction.IDLE], ids[MetaAction.IDLE], masks.argmax(axis=1))
+        wanted_is_legal = legal[np.arange(len(legal)), choice.wanted]
+        return np.where(masks.any(axis=1), np.where(wanted_is_legal, ids[choice.wanted], idle), -1), choice
+
+    def decide(self, contexts: Sequence[Context]) -> list[Decision]:
+        """`act` on contexts, scene by scene; FAILED without a scene or without meta-actions."""
+        return [self._answer(context) for context in contexts]
+
+    def _answer(self, context: Context) -> Decision:
+        started = time.perf_counter()
+        if context.scene is None:
+            return failed("there is no scene to decide on")
+        try:
+            manoeuvres(context.scene)
+        except ValueError as error:
+            return failed(str(error))
+        branch = context.branch
+        roll_out = None if branch is None else lambda k, plans: branch(plans)
+        actions, choice = self.act(views_of([context.scene]), legal_mask(context)[None], roll_out)
+        if actions[0] < 0:
+            return failed("no action is legal")
+        return Decision(
+            action=int(actions[0]),
+            confidence=None if choice.confidence is None else float(choice.confidence[0]),
+            reason=choice.reason(0),
+            latency_s=time.perf_counter() - started,
+        )

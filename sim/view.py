@@ -1,0 +1,173 @@
+"""View: a scene reduced to the numbers that rules decide on, and a kernel that makes it, for many worlds at a time.
+
+A view names the cars around the ego lane by lane and the speeds that its actions lead to. Distances lie between the
+centres of 5 m cars (a longer car counts as nearer by its extra length) and are always positive; an absent car is at
+infinity with speed 0; an oncoming one has a negative speed. SI units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sim.actions import FULL, LATERAL, LONGITUDINAL, NUM_ACTIONS, MetaAction
+from sim.compiled import kernel
+from sim.engine import physics
+from sim.scene import LANE_MARGIN, Scene
+
+STRONGEST_BRAKING = 5.0
+"""m/s2 that an ego is trusted with where its set-points lie far apart."""
+WEAKEST_BRAKING = 1.0
+"""m/s2, where set-points do not tell."""
+NO_GOAL = -1
+
+LANE = np.dtype((np.record, [("front", "f8"), ("front_speed", "f8"), ("rear", "f8"), ("rear_speed", "f8")]))
+"""The nearest cars of one lane, at or ahead of the ego and behind it, by highway-env's tie rules."""
+VIEW = np.dtype(
+    (
+        np.record,
+        [
+            ("speed", "f8"),
+            ("offset", "f8"),  # m to the right of the centre of the lane that the ego steers to
+            ("old_distance", "f8"),  # m from the centre of the lane that it is leaving; inf where it leaves none
+            ("target", LANE),  # the lane that it steers to
+            ("old", LANE),  # the lane that it is leaving
+            ("left", LANE),  # the lanes beside the target lane; empty where there is none
+            ("right", LANE),
+            ("has_left", "?"),
+            ("has_right", "?"),
+            ("changing", "?"),  # its present lane is not yet the target lane
+            ("goal_lane", "i8"),  # the lane to reach; NO_GOAL without one
+            ("lanes_to_go", "i8"),  # from the target lane to the goal lane, positive to the right; 0 without a goal
+            ("slower", "f8"),  # m/s that it steers to after SLOWER ...
+            ("idle", "f8"),  # ... after IDLE ...
+            ("faster", "f8"),  # ... and after FASTER
+            ("lowest", "f8"),  # set-points; the present speed, and inf, where there are none
+            ("highest", "f8"),
+            ("braking", "f8"),  # m/s2, what stepping down one set-point per decision amounts to
+            ("period", "f8"),  # s per decision
+        ],
+    ),
+)
+"""What one ego sees."""
+
+
+class Views(NamedTuple):
+    """What the egos of several worlds of one scenario see."""
+
+    rows: np.ndarray
+    """`VIEW` (R,)"""
+    manoeuvres: tuple[MetaAction, ...]
+    """What the action ids mean."""
+
+
+def manoeuvres(scene: Scene) -> tuple[MetaAction, ...]:
+    """What the action ids of this scene mean. ValueError where they are not meta-actions (continuous control)."""
+    count = len(scene.legal)
+    if count == NUM_ACTIONS:
+        return FULL
+    if count == len(LONGITUDINAL):
+        return LONGITUDINAL if scene.set_points else LATERAL
+    raise ValueError(f"scenario {scene.scenario!r} has {count} actions, not meta-actions: rules cannot drive it")
+
+
+def views_of(scenes: Sequence[Scene]) -> Views:
+    """The views of scenes of one scenario. ValueError where its actions are not meta-actions."""
+    rows = np.zeros(len(scenes), VIEW)
+    for scene, view in zip(scenes, rows, strict=True):
+        ego, cars, lane = scene.ego, scene.vehicles, scene.goal.lane if scene.goal else None
+        look(
+            view,
+            (ego.s, ego.d, ego.speed, ego.heading, ego.length),
+            (ego.lane, ego.target_lane, NO_GOAL if lane is None else lane),
+            np.array(scene.lane_centers, np.float64),
+            scene.lane_width,
+            *(_column(values) for values in (cars.s, cars.d, cars.speed, cars.heading, cars.length)),
+        )
+        set_speeds(view, ego.speed_index, np.array(scene.set_points, np.float64), scene.decision_period)
+    return Views(rows, manoeuvres(scenes[0]) if scenes else ())
+
+
+def view_of(scene: Scene) -> np.record:
+    """The view of one scene."""
+    return views_of([scene]).rows[0]
+
+
+def _column(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, np.float64)
+
+
+@kernel
+def look(view, ego, lanes, centers, width, s, d, speed, heading, length):
+    """Fill all of a view that cars and lanes decide.
+
+    Args: ego (s, d, speed, heading, length); lanes (its own, the one that it steers to, the goal's or NO_GOAL), by
+        index into `centers`, where a goal beyond the outermost lane means that lane; float64 (L,) d of their centres;
+        their width; five float64 (V,) columns of the other cars. Cars that are not on the ego's road have s and d NaN.
+    """
+    ego_s, ego_d, ego_speed, ego_heading, ego_length = ego
+    lane, target, goal = lanes
+    last = centers.size - 1
+    here = centers[target] if 0 <= target <= last else ego_d
+    view.speed, view.offset, view.changing = ego_speed, ego_d - here, lane != target
+    view.has_left, view.has_right = 0 < target <= last, 0 <= target < last
+    view.goal_lane = min(goal, last)
+    view.lanes_to_go = view.goal_lane - target if view.goal_lane >= 0 else 0
+    if lane == target and view.offset != 0.0:
+        lane = target + (1 if view.offset > 0 else -1)
+    old = centers[lane] if lane != target and 0 <= lane <= last else math.nan
+    view.old_distance = abs(ego_d - old) if old == old else math.inf
+    left = centers[target - 1] if view.has_left else math.nan
+    right = centers[target + 1] if view.has_right else math.nan
+    reach = width / 2 + LANE_MARGIN
+    _nearest(view.target, here, reach, ego_s, ego_heading, ego_length, s, d, speed, heading, length)
+    _nearest(view.old, old, reach, ego_s, ego_heading, ego_length, s, d, speed, heading, length)
+    _nearest(view.left, left, reach, ego_s, ego_heading, ego_length, s, d, speed, heading, length)
+    _nearest(view.right, right, reach, ego_s, ego_heading, ego_length, s, d, speed, heading, length)
+
+
+@kernel
+def _nearest(found, center, reach, ego_s, ego_heading, ego_length, s, d, speed, heading, length):
+    """Of equal cars the last one ahead and the first one behind, as highway-env has it. Nobody for a centre of NaN."""
+    front = rear = -1
+    front_dx, rear_dx = math.inf, -math.inf
+    for c in range(s.size):
+        if abs(d[c] - center) <= reach:
+            dx = s[c] - ego_s
+            if 0.0 <= dx <= front_dx:
+                front, front_dx = c, dx
+            elif rear_dx < dx < 0.0:
+                rear, rear_dx = c, dx
+    found.front_speed = found.rear_speed = 0.0
+    if front >= 0:
+        found.front_speed = speed[front] if math.cos(heading[front] - ego_heading) >= 0.0 else -speed[front]
+        front_dx -= (length[front] + ego_length) / 2 - physics.LENGTH
+    if rear >= 0:
+        found.rear_speed = speed[rear] if math.cos(heading[rear] - ego_heading) >= 0.0 else -speed[rear]
+        rear_dx += (length[rear] + ego_length) / 2 - physics.LENGTH
+    found.front, found.rear = front_dx, -rear_dx
+
+
+@kernel
+def set_speeds(view, index, set_points, period):
+    """Fill what the set-points decide; `view.speed` must be there. As in highway-env, FASTER and SLOWER step from the
+    set-point nearest to the present speed.
+
+    Args: index of the set-point in force; float64 (K,) ascending set-points, K >= 0; s per decision.
+    """
+    last = set_points.size - 1
+    view.period, view.braking = period, WEAKEST_BRAKING
+    view.slower = view.idle = view.faster = view.lowest = view.speed
+    view.highest = math.inf
+    if last < 0:
+        return
+    nearest = physics.speed_index(view.speed, set_points) if last > 0 else 0
+    view.slower, view.faster = set_points[max(nearest - 1, 0)], set_points[min(nearest + 1, last)]
+    view.idle = set_points[min(max(index, 0), last)]
+    view.lowest, view.highest = set_points[0], set_points[last]
+    if last > 0:
+        step = (set_points[last] - set_points[0]) / last
+        view.braking = min(max(step / period, WEAKEST_BRAKING), STRONGEST_BRAKING)
