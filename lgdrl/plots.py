@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lgdrl.runs import MetricsTable, Run, write_atomically
+from lgdrl.runs import MetricsTable, Run
+from sim.files import write_atomically
 
 if TYPE_CHECKING:
     from lgdrl.bench import Speed

@@ -19,12 +19,13 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from sim.errors import UsageError
+from sim.files import write_atomically
 
 
 class RunFailed(RuntimeError):
@@ -32,16 +33,6 @@ class RunFailed(RuntimeError):
 
 
 FINGERPRINTED = ("numpy", "torch", "stable-baselines3", "gymnasium", "highway-env", "numba", "openai", "lgdrl")
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Call `write` with a temporary file beside `path`, sync it to disk, then rename it to `path`."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def write_text(path: Path, text: str) -> None:
