@@ -19,11 +19,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 import experts.registry as expert_registry
 import sim
+from experts.demonstrations import Demonstrations, load_demonstrations
 from experts.provider import PolicyProvider
+from lgdrl.demonstrations import transitions_of
 from lgdrl.evaluation import CURVE_SEEDS, Evaluation, PolicyActor, evaluate
 from lgdrl.guidance import registry as method_registry
 from lgdrl.guidance.advisor import ExpertDesk, GuidanceLog
 from lgdrl.guidance.registry import Setting
+from lgdrl.guidance.strategy import Strategy
 from lgdrl.runs import MetricsTable, Run, write_atomically
 from lgdrl.sac import DiscreteSAC, SACConfig
 from lgdrl.shield import ShieldedVecEnv
@@ -44,6 +47,7 @@ class RunConfig:
     expert_options: dict[str, Any] = field(default_factory=dict)
     strategy: str = "lgdrl"
     strategy_options: dict[str, Any] = field(default_factory=dict)
+    demonstrations: str | None = None  # a recording, a folder of them, or minari:DATASET: in the replay from the start
     sac: SACConfig = field(default_factory=SACConfig)
     steps: int = 60_000  # decisions, over all worlds
     num_envs: int = 32  # parallel worlds
@@ -115,16 +119,21 @@ def make_worlds(config: RunConfig, num_envs: int, seed: int | None = None) -> Dr
 class Trainer:
     """A run in memory: worlds, learner, expert desk, and where it stands."""
 
-    def __init__(self, run: Run, config: RunConfig, provider: PolicyProvider | None = None) -> None:
-        """`provider` overrides the expert that the config names (an already built one, a person)."""
+    def __init__(
+        self,
+        run: Run,
+        config: RunConfig,
+        provider: PolicyProvider | None = None,
+        demonstrations: Demonstrations | None = None,
+    ) -> None:
+        """`provider` overrides the expert that the config names (an already built one, a person); `demonstrations` are
+        those that the config names, where they have been loaded already."""
         torch.set_num_threads(1)
         self.run = run
         self.config = config
         world_seed, learner_seed, strategy_seed, expert_seed = np.random.SeedSequence(config.seed).spawn(4)
-        method = method_registry.get(config.strategy)
         self.worlds = make_worlds(config, config.num_envs, _integer(world_seed))
-        setting = Setting(config.steps, config.label_budget, strategy_seed)
-        strategy = method.build(resolve(method.defaults, config.strategy_options, "strategy_options"), setting)
+        strategy = _make_strategy(config, strategy_seed)
         self.desk: ExpertDesk | None = None
         if strategy.needs_expert:
             if provider is None:
@@ -141,10 +150,19 @@ class Trainer:
         self._test_worlds: DrivingVecEnv | None = None
         if run.checkpoint.exists():
             self._restore()
-        elif self.desk is not None and self.desk.log is not None:
-            self.desk.log.truncate(0)
+        else:
+            self._begin(demonstrations)
         self.metrics.truncate(self.decisions)
         self._board = SummaryWriter(str(run.folder / "tensorboard"), purge_step=self.decisions)
+
+    def _begin(self, demonstrations: Demonstrations | None) -> None:
+        """Before the first decision: an empty log, and the demonstrations in the replay."""
+        if self.desk is not None and self.desk.log is not None:
+            self.desk.log.truncate(0)
+        if self.config.demonstrations is not None:
+            shown = demonstrations or _load_demonstrations(self.config, self.worlds)
+            stored = self.model.strategy.on_store(transitions_of(shown, self.config.label_spread))
+            self.model.replay.add_transitions(stored)
 
     @property
     def decisions(self) -> int:
@@ -264,9 +282,36 @@ class Trainer:
 def start(config: RunConfig, folder: Path | str, provider: PolicyProvider | None = None) -> Trainer:
     """Check the config, create the run folder, build the trainer."""
     config = config.resolved()
-    if provider is None and method_registry.get(config.strategy).needs_expert:
+    needs_expert = _make_strategy(config, np.random.SeedSequence(config.seed)).needs_expert
+    if provider is None and needs_expert:
         _check_expert(config)
-    return Trainer(Run.create(folder, dump_yaml(to_dict(config))), config, provider)
+    demonstrations = None
+    if config.demonstrations is not None:
+        worlds = make_worlds(config, 1)
+        try:
+            demonstrations = _load_demonstrations(config, worlds)
+        finally:
+            worlds.close()
+    return Trainer(Run.create(folder, dump_yaml(to_dict(config))), config, provider, demonstrations)
+
+
+def _make_strategy(config: RunConfig, seed: np.random.SeedSequence) -> Strategy:
+    """The strategy that the config names. UsageError where its options do not fit the run."""
+    method = method_registry.get(config.strategy)
+    setting = Setting(config.steps, config.label_budget, seed, config.demonstrations is not None)
+    return method.build(resolve(method.defaults, config.strategy_options, "strategy_options"), setting)
+
+
+def _load_demonstrations(config: RunConfig, worlds: DrivingVecEnv) -> Demonstrations:
+    """The demonstrations that the config names. UsageError unless they fit worlds and replay."""
+    assert config.demonstrations is not None
+    found = load_demonstrations(config.demonstrations, config.scenario)
+    found.check(worlds.observation_space.shape or (), worlds.action_space)
+    if len(found) > config.sac.buffer_size:
+        raise UsageError(
+            f"{found.source} holds {len(found)} decisions, the replay {config.sac.buffer_size}: raise sac.buffer_size"
+        )
+    return found
 
 
 def _check_expert(config: RunConfig) -> None:

@@ -1,7 +1,8 @@
 """SAC+Demo: the expert drives first, its transitions stay in the replay, and half of every batch is drawn from them.
 
 Symmetric sampling as in RLPD (arXiv 2302.02948); meaning otherwise inferred from the name, as specified here. The
-demonstration decisions count towards the training's decisions.
+demonstration decisions count towards the training's decisions. Recorded demonstrations (`RunConfig.demonstrations`) may
+take the place of the expert's drive: with `decisions` = 0 nobody is asked.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ import numpy as np
 from lgdrl.buffer import GuidedReplayBuffer, GuidedSamples
 from lgdrl.guidance.registry import Method, Setting
 from lgdrl.guidance.strategy import Batch, Execution, Moment, Strategy
+from sim.errors import UsageError
 
 
 @dataclass(frozen=True)
 class SACDemoConfig:
-    decisions: int = 10_000  # that the expert drives at the start
+    decisions: int = 10_000  # that the expert drives at the start; 0: recorded demonstrations only
     share: float = 0.5  # of every batch that is drawn from them
 
     def __post_init__(self) -> None:
-        if self.decisions < 1 or not 0 < self.share < 1:
+        if self.decisions < 0 or not 0 < self.share < 1:
             raise ValueError(
-                f"decisions = {self.decisions}, share = {self.share}: choose decisions >= 1, 0 < share < 1"
+                f"decisions = {self.decisions}, share = {self.share}: choose decisions >= 0, 0 < share < 1"
             )
 
 
@@ -32,7 +34,12 @@ class SACDemo(Strategy):
     needs_expert = True
 
     def __init__(self, config: SACDemoConfig, setting: Setting) -> None:
+        if config.decisions == 0 and not setting.demonstrated:
+            raise UsageError(
+                "strategy_options.decisions = 0: choose at least 1, or give demonstrations, e.g. demonstrations=FILE"
+            )
         self.config = config
+        self.needs_expert = config.decisions > 0
 
     def on_action(self, moment: Moment) -> Execution:
         if moment.decisions >= self.config.decisions:

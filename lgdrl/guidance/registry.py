@@ -24,6 +24,8 @@ class Setting:
     """Most labels in the run; None: no limit."""
     seed: np.random.SeedSequence
     """For its own random draws."""
+    demonstrated: bool = False
+    """Whether recorded demonstrations are in the replay from the start."""
 
 
 @dataclass(frozen=True)
