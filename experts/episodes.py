@@ -89,10 +89,10 @@ def save_episode(path: Path | str, episode: Episode) -> Path:
     path = Path(path)
     if path.suffix != ".npz":
         path = path.with_name(path.name + ".npz")
-    arrays = _packed(episode)
+    content = to_bytes(episode)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+        write_atomically(path, lambda file: file.write(content))
     except OSError as error:
         raise UsageError(f"cannot write recording {str(path)!r}: {error.strerror}: choose another path") from None
     return path
@@ -112,29 +112,41 @@ def load_episodes(path: Path | str) -> list[Episode]:
     return [_load(file) for file in files]
 
 
-def _load(path: Path) -> Episode:
-    try:
-        content = path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"cannot read recording {str(path)!r}: {reason}") from None
+def to_bytes(episode: Episode) -> bytes:
+    """The content of an episode's file; equal episodes give equal bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **_packed(episode))  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def from_bytes(content: bytes, name: str) -> Episode:
+    """Inverse of `to_bytes`. UsageError, which calls it `name`, for anything else."""
     if not zipfile.is_zipfile(io.BytesIO(content)):
-        raise UsageError(f"{str(path)!r} is not a recording, or it was cut short: record it again")
+        raise UsageError(f"{name!r} is not a recording, or it was cut short: record it again")
     try:
         arrays = _read_arrays(content)
         header = json.loads(arrays.pop("header").tobytes()) if "header" in arrays else None
         if not isinstance(header, dict) or header.get("kind") != KIND:
-            raise UsageError(f"{str(path)!r} is not a recording: its header does not say {KIND!r}")
+            raise UsageError(f"{name!r} is not a recording: its header does not say {KIND!r}")
         if header["format"] > FORMAT:
             raise UsageError(
-                f"recording {str(path)!r} has format {header['format']}, this version reads up to {FORMAT}: "
+                f"recording {name!r} has format {header['format']}, this version reads up to {FORMAT}: "
                 "update lgdrl to read it"
             )
         return _unpacked(header, arrays)
     except UsageError:
         raise
     except Exception as error:  # a damaged zip, array or header raises almost anything
-        raise UsageError(f"recording {str(path)!r} is damaged ({type(error).__name__}): record it again") from None
+        raise UsageError(f"recording {name!r} is damaged ({type(error).__name__}): record it again") from None
+
+
+def _load(path: Path) -> Episode:
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot read recording {str(path)!r}: {reason}") from None
+    return from_bytes(content, str(path))
 
 
 def _read_arrays(content: bytes) -> dict[str, np.ndarray]:

@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_compare(commands)
+    _add_demos(commands)
     _add_list(commands)
     _add_bench(commands)
     _add_llm(commands)
@@ -133,6 +134,21 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", default="runs/comparison", help="output folder; continued if it exists")
     parser.add_argument("--json", metavar="FILE", help="write the figures here as well")
     _add_overrides(parser)
+
+
+def _add_demos(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("demos", help="look into recorded episodes, or exchange them as Minari datasets")
+    parser.set_defaults(run="demos_help")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    info = _command(actions, "info", "what a recording holds", "demos_info")
+    info.add_argument("recording", metavar="RECORDING", help="an .npz file, or a folder of them")
+    info.add_argument("--json", metavar="FILE", help="write the figures here")
+    export = _command(actions, "export", "write a recording as a new Minari dataset", "demos_export")
+    export.add_argument("recording", metavar="RECORDING", help="an .npz file, or a folder of them")
+    export.add_argument("dataset_id", metavar="DATASET_ID", help="e.g. lane-change/person-v0")
+    bring = _command(actions, "import", "make a recording of a Minari dataset", "demos_import")
+    bring.add_argument("dataset_id", metavar="DATASET_ID", help="a dataset that was exported here or elsewhere")
+    bring.add_argument("out", metavar="OUT", help="new folder, or an .npz file for one episode")
 
 
 def _add_list(commands: argparse._SubParsersAction) -> None:

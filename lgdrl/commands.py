@@ -38,7 +38,7 @@ def train(arguments: Namespace) -> int:
         folder = arguments.out or f"runs/{config.strategy}-{config.scenario}-{config.seed}"
         trainer = training.start(config, folder)
     config = trainer.config
-    console.print(_introduction(config, trainer.run.folder, trainer.decisions))
+    console.print(_introduction(config, trainer.run.folder, trainer.decisions, trainer.desk is not None))
     try:
         with training.stop_on_interrupt(trainer), training_progress(console, config.steps, trainer.decisions) as show:
             finished = trainer.train(show)
@@ -65,11 +65,9 @@ def _run_overrides(arguments: Namespace) -> dict[str, Any]:
     return deep_merge(values, parse_overrides(arguments.overrides))
 
 
-def _introduction(config: Any, folder: Path, decisions: int) -> str:
-    from lgdrl.guidance.registry import get
-
-    guided = get(config.strategy).needs_expert
+def _introduction(config: Any, folder: Path, decisions: int, guided: bool) -> str:
     guide = f", guided by [bold]{config.expert}[/bold]" if guided else ""
+    guide += f", with demonstrations from {config.demonstrations}" if config.demonstrations else ""
     where = f"from decision {decisions:,}" if decisions else "from the start"
     return (
         f"[bold]{config.strategy}[/bold] on [bold]{config.scenario}[/bold] ({config.backend}){guide}, seed "
@@ -162,6 +160,50 @@ def compare(arguments: Namespace) -> int:
     console.print(f"Written: {arguments.out}/comparison.json, comparison.md, success.png, curves.png")
     if arguments.json:
         _write(arguments.json, {"rows": [row.to_dict() for row in rows]}, write_json)
+    return 0
+
+
+# --- demos -----------------------------------------------------------------------------------------------------------
+
+
+def demos_info(arguments: Namespace) -> int:
+    """`lgdrl demos info`: what a recording holds."""
+    from experts.episodes import load_episodes
+    from lgdrl.demos import describe
+    from lgdrl.runs import write_json
+
+    found = describe(load_episodes(arguments.recording))
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in found.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {count:,}" for key, count in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value))
+        elif isinstance(value, float):
+            value = f"{value:.2f}"
+        if value is not None:
+            table.add_row(f"[bold]{name.replace('_', ' ')}[/bold]", str(value))
+    console.print(table)
+    if arguments.json:
+        _write(arguments.json, found, write_json)
+    return 0
+
+
+def demos_export(arguments: Namespace) -> int:
+    """`lgdrl demos export`: a recording as a Minari dataset."""
+    from lgdrl.demos import export_from
+
+    folder = export_from(arguments.recording, arguments.dataset_id)
+    console.print(f"Written: {folder}. Elsewhere: [bold]minari.load_dataset({arguments.dataset_id!r})[/bold]")
+    return 0
+
+
+def demos_import(arguments: Namespace) -> int:
+    """`lgdrl demos import`: the recording that a Minari dataset was made of."""
+    from lgdrl.demos import import_to
+
+    written = import_to(arguments.dataset_id, arguments.out)
+    console.print(f"Written: {len(written)} episodes to {arguments.out}")
     return 0
 
 

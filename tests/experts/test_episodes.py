@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
-from recordings import bits, drive
 
 from experts.episodes import FORMAT, Episode, Turn, load_episodes, save_episode
 from sim.errors import UsageError
 from sim.scene import Ego, Goal, LaneShape, Scene, Vehicles
+from tests.recordings import bits, drive
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)
 WORDS = st.text(max_size=8)

@@ -9,7 +9,6 @@ import pytest
 from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
-from recordings import drive
 
 from experts import registry
 from experts.demonstrations import demonstrations_of
@@ -17,6 +16,7 @@ from experts.episodes import save_episode
 from experts.provider import Context, Status
 from experts.recorded import RecordedExpert
 from sim.errors import UsageError
+from tests.recordings import drive
 
 
 @pytest.fixture(scope="module")

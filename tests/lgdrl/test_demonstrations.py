@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-import sim
-from experts import registry
 from experts.demonstrations import demonstrations_of, load_demonstrations
-from experts.episodes import Episode, Turn, save_episode
-from experts.provider import Context
+from experts.episodes import Episode, save_episode
 from lgdrl import training
 from lgdrl.demonstrations import transitions_of
 from lgdrl.guidance.strategy import STATUSES
 from lgdrl.runs import Run
 from sim.errors import UsageError
+from tests.recordings import drive
 
 SMALL = {
     "steps": 600,
@@ -30,24 +28,9 @@ SMALL = {
 ALONE = {"strategy": "sac-demo", "strategy_options": {"decisions": 0}}
 
 
-def drive(seed: int, scenario: str = "lane-change", turns: int = 10_000) -> Episode:
-    world, provider = sim.make(scenario), registry.make("rule", scenario)
-    obs, _ = world.reset(seed=seed)
-    driven: list[Turn] = []
-    terminated = truncated = False
-    while not (terminated or truncated or len(driven) == turns):
-        scene, legal = world.scene(), world.action_masks()
-        (decision,) = provider.decide([Context(obs, world.action_space, scene, legal)])
-        after, reward, terminated, truncated, _ = world.step(decision.action)
-        driven.append(Turn(scene, obs, legal, decision.action, "expert", float(reward)))
-        obs = after
-    last = (world.scene(), obs, world.action_masks())
-    return Episode(scenario, world.backend, {}, seed, "rule", tuple(driven), *last, terminated, truncated, {})
-
-
 @pytest.fixture(scope="module")
 def episodes() -> list[Episode]:
-    return [drive(0), drive(1, turns=7), drive(2)]
+    return [drive(seed=0), drive(seed=1, turns=7), drive(seed=2)]
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +174,7 @@ def test_what_does_not_fit_is_one_line_and_leaves_no_folder(tmp_path, episodes, 
         return dataclasses.replace(episodes[1], turns=(turn, *episodes[1].turns[1:]))
 
     cases = {
-        "scenario": (drive(0, "highway-fast-v0", turns=2), "is of scenario 'highway-fast-v0', not 'lane-change'"),
+        "scenario": (drive("highway-fast-v0", turns=2), "is of scenario 'highway-fast-v0', not 'lane-change'"),
         "shape": (
             dataclasses.replace(
                 episodes[1],
@@ -205,7 +188,10 @@ def test_what_does_not_fit_is_one_line_and_leaves_no_folder(tmp_path, episodes, 
         "continuous": (with_turn(action=np.zeros(2)), "the action is continuous"),
         "learner": (
             dataclasses.replace(
-                episodes[1], turns=tuple(dataclasses.replace(t, controller="learner") for t in episodes[1].turns)
+                episodes[1],
+                turns=tuple(
+                    dataclasses.replace(t, controller="learner", expert_action=None) for t in episodes[1].turns
+                ),
             ),
             "demonstrates nothing",
         ),

@@ -1,0 +1,68 @@
+"""What `lgdrl demos` does: look into recordings, and pass them to and from Minari datasets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experts.episodes import Episode, load_episodes, save_episode
+from sim.errors import UsageError
+
+
+def describe(episodes: Sequence[Episode]) -> dict[str, Any]:
+    """Plain figures of a recording, as `lgdrl demos info` shows them."""
+    turns = [turn for episode in episodes for turn in episode.turns]
+    drove = Counter(turn.controller for turn in turns)
+    outcomes = Counter(str(episode.summary.get("outcome", "broken off")) for episode in episodes)
+    reactions = [turn.reaction_s for turn in turns if turn.reaction_s is not None]
+    return {
+        "scenarios": _different(episode.scenario for episode in episodes),
+        "backends": _different(episode.backend for episode in episodes),
+        "drivers": _different(episode.driver for episode in episodes),
+        "episodes": len(episodes),
+        "decisions": len(turns),
+        "driven_by": {name: drove[name] for name in sorted(drove)},
+        "outcomes": {name: outcomes[name] for name in sorted(outcomes)},
+        "mean_return": float(np.mean([sum(turn.reward for turn in episode.turns) for episode in episodes])),
+        "median_reaction_s": float(np.median(reactions)) if reactions else None,
+        "observation_shapes": _different(list(np.shape(episode.last_obs)) for episode in episodes),
+        "actions": _different(len(episode.last_legal) for episode in episodes),
+    }
+
+
+def import_to(dataset_id: str, out: str) -> list[Path]:
+    """Write the recordings in a Minari dataset: to the file `out` if it ends in .npz (one episode), else into a folder.
+
+    Returns: the files. Raises: UsageError where something is there already or does not fit.
+    """
+    from experts.minari_datasets import import_dataset
+
+    target = Path(out)
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise UsageError(f"{out!r} exists already: choose another OUT")
+    episodes = import_dataset(dataset_id)
+    if target.suffix != ".npz":
+        return [save_episode(target / f"episode-{k:04d}.npz", episode) for k, episode in enumerate(episodes)]
+    if len(episodes) > 1:
+        raise UsageError(f"dataset {dataset_id!r} holds {len(episodes)} episodes: name a folder, not {out!r}")
+    return [save_episode(target, episodes[0])]
+
+
+def export_from(recording: str, dataset_id: str) -> Path:
+    """Write a recording as a new Minari dataset. Returns: the dataset's folder."""
+    from experts.minari_datasets import export_dataset
+
+    return export_dataset(load_episodes(recording), dataset_id)
+
+
+def _different(values: Any) -> list[Any]:
+    """Every value once, in the order of first appearance."""
+    seen: list[Any] = []
+    for value in values:
+        if value not in seen:
+            seen.append(value)
+    return seen
