@@ -175,6 +175,7 @@ def _foreign(data: Sequence[Any], space: spaces.Space, source: str) -> Demonstra
         raise ValueError(f"its action space is {space}, choose one with discrete actions that count from 0")
     if any(not isinstance(each.observations, np.ndarray) for each in data):
         raise ValueError("its observations have several parts, choose one with plain arrays")
+    data = [each for each in data if len(each.rewards)]
     lengths = [len(each.rewards) for each in data]
     actions = np.concatenate([each.actions for each in data]).astype(np.int64)
     legal = [_legal(each, int(space.n)) for each in data]
