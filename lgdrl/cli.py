@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_compare(commands)
+    _add_play(commands)
     _add_demos(commands)
     _add_list(commands)
     _add_bench(commands)
@@ -134,6 +135,37 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", default="runs/comparison", help="output folder; continued if it exists")
     parser.add_argument("--json", metavar="FILE", help="write the figures here as well")
     _add_overrides(parser)
+
+
+def _add_play(commands: argparse._SubParsersAction) -> None:
+    text = "watch, drive, teach, compare and replay in a window; or film it without one"
+    parser = _command(commands, "play", text, "play")
+    parser.add_argument(
+        "what",
+        nargs="*",
+        metavar="DRIVER",
+        help="a run folder, expert:NAME or a recording; two are compared; nothing: you drive",
+    )
+    _add_world(parser)
+    parser.add_argument("--expert", help="who advises, or drives where nothing else is named")
+    parser.add_argument("--drive", action="store_true", help="you drive, --expert only advises")
+    parser.add_argument("--train", action="store_true", help="train live: watch it learn, take the wheel at any time")
+    parser.add_argument("--strategy", help="with --train (default: lgdrl)")
+    parser.add_argument("--steps", type=_count, help="with --train: decisions")
+    parser.add_argument("--out", help="with --train: new run folder")
+    parser.add_argument("--config", help="with --train: YAML file")
+    parser.add_argument("--seed", type=_seed, default=0, help=f"of the first episode (0), or '{PUBLISHED}'")
+    parser.add_argument("--episodes", type=_count, help="leave after that many (default: go on; films: 1)")
+    parser.add_argument("--record", metavar="FILE", help="no window: film the driver into FILE (.mp4 or .gif)")
+    parser.add_argument("--save", metavar="DIR", help="keep every finished episode there, to replay or learn from")
+    parser.add_argument("--pace", type=float, default=1.0, help="times real time (default: 1)")
+    parser.add_argument("--theme", default="light", help="light (default) or dark")
+    parser.add_argument("--size", default="1280x720", help="of the window (default: 1280x720)")
+    parser.add_argument("--keys", metavar="FILE", help="YAML file that remaps keys and buttons")
+    parser.add_argument("--dead-man", action="store_true", help="the car is yours only while you hold a key")
+    parser.add_argument("--puppet", metavar="EXPERT", help="press the keys that this expert would press")
+    parser.add_argument("--fast", action="store_true", help="as fast as it can, not in real time")
+    parser.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE", help="config overrides")
 
 
 def _add_demos(commands: argparse._SubParsersAction) -> None:

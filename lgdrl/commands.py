@@ -163,6 +163,21 @@ def compare(arguments: Namespace) -> int:
     return 0
 
 
+# --- play ------------------------------------------------------------------------------------------------------------
+
+
+def play(arguments: Namespace) -> int:
+    """`lgdrl play`: the window, or a film."""
+    from lgdrl.visualizer.command import play as run
+
+    if not 0 < arguments.pace <= 64:
+        raise UsageError(f"--pace {arguments.pace}: choose more than 0, up to 64")
+    words = run(arguments)
+    if words:
+        console.print(words)
+    return 0
+
+
 # --- demos -----------------------------------------------------------------------------------------------------------
 
 

@@ -153,6 +153,7 @@ class Trainer:
         else:
             self._begin(demonstrations)
         self.metrics.truncate(self.decisions)
+        self._interval = self.decisions, self.elapsed_s
         self._board = SummaryWriter(str(run.folder / "tensorboard"), purge_step=self.decisions)
 
     def _begin(self, demonstrations: Demonstrations | None) -> None:
@@ -178,23 +179,41 @@ class Trainer:
         """Train to the end, or until `stop_requested`. Returns whether the end was reached; either way it is saved."""
         config = self.config
         while self.decisions < config.steps and not self.stop_requested:
-            before, started = self.decisions, time.perf_counter()
-            until = min((before // config.log_every + 1) * config.log_every, config.steps)
-            self.model.learn(until - before, log_interval=10**9, reset_num_timesteps=before == 0)
-            training_s = time.perf_counter() - started
-            self.elapsed_s += training_s
-            evaluation = self._curve_point(before)
-            row = self._row(evaluation, (self.decisions - before) / training_s)
-            self.metrics.add(row)
-            for name, value in row.items():
-                if isinstance(value, int | float):
-                    self._board.add_scalar(name, value, self.decisions)
-            if _crossed(before, self.decisions, config.checkpoint_every):
-                self.save()
-            if observe is not None:
-                observe(Progress(self.decisions, config.steps, row, evaluation))
+            until = min((self.decisions // config.log_every + 1) * config.log_every, config.steps)
+            self.advance(until - self.decisions, observe=observe)
+        return self.finish()
+
+    def prepare(self) -> None:
+        """Start the worlds of a new run, so that they can be looked at before the first decision."""
+        if self.model._last_obs is None:
+            self.model._setup_learn(0)
+
+    def advance(self, decisions: int, callback: Any = None, observe: Observer | None = None) -> None:
+        """Make this many decisions, at most to the end of the log interval; there the metrics, and what else is due,
+        are written. `callback` is one of Stable-Baselines3's."""
+        config, started = self.config, time.perf_counter()
+        fresh = self.model._last_obs is None
+        self.model.learn(decisions, callback, log_interval=10**9, reset_num_timesteps=fresh)
+        self.elapsed_s += time.perf_counter() - started
+        before, elapsed = self._interval
+        if not _crossed(before, self.decisions, config.log_every) and self.decisions < config.steps:
+            return
+        evaluation = self._curve_point(before)
+        row = self._row(evaluation, (self.decisions - before) / (self.elapsed_s - elapsed))
+        self._interval = self.decisions, self.elapsed_s
+        self.metrics.add(row)
+        for name, value in row.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(name, value, self.decisions)
+        if _crossed(before, self.decisions, config.checkpoint_every):
+            self.save()
+        if observe is not None:
+            observe(Progress(self.decisions, config.steps, row, evaluation))
+
+    def finish(self) -> bool:
+        """Save; with the last decision made, write the policy too. Returns whether that is so."""
         self.save()
-        done = self.decisions >= config.steps
+        done = self.decisions >= self.config.steps
         if done:
             write_atomically(self.run.policy, self._write_policy)
         return done

@@ -28,6 +28,8 @@ class Overlay:
     executed_action: int | None = None
     controller: Controller = "learner"
     caption: str = ""
+    unsafe: np.ndarray | None = None
+    """bool (A,): actions judged unsafe; an unsafe lane change is hatched on the road beside the ego."""
     labels: tuple[str, ...] | None = None
     """Names of the actions, (A,); None: the meta-actions' names."""
 

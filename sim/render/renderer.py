@@ -12,6 +12,7 @@ from collections import deque
 import numpy as np
 import pygame
 
+from sim.actions import MetaAction
 from sim.errors import UsageError, unknown
 from sim.render import vehicles
 from sim.render.camera import Camera, aim
@@ -21,6 +22,7 @@ from sim.render.panels import BOTTOM, TOP, TTC_WARNING, Panels, gap_text, remain
 from sim.render.road import Polyline, RoadMap
 from sim.render.text import Typist
 from sim.scene import Neighbour, Scene
+from sim.view import manoeuvres
 
 SUPER = 2
 """Samples per pixel and direction."""
@@ -44,38 +46,74 @@ class SceneRenderer:
 
     Args: whether to show every picture in a window of its own too, at real-time pace; size in pixels, at least
         160 x 120; theme "light", "dark" or one's own.
+    `strip` says whether an overlay's strip is drawn below the road. `show_speeds` labels the cars around the ego.
     Raises: UsageError for a bad size or theme, or where no window can be opened.
     """
 
-    def __init__(self, window: bool = False, size: tuple[int, int] = (1280, 320), theme: str | Theme = "light") -> None:
-        width, height = size
-        if width < 160 or height < 120:
-            raise UsageError(f"picture size {width} x {height}: choose at least 160 x 120 pixels")
-        if isinstance(theme, str):
-            if theme not in THEMES:
-                raise unknown("theme", theme, THEMES)
-            theme = THEMES[theme]
-        self.size, self.theme = (int(width), int(height)), theme
-        self.scale = min(max(min(width / 1100, height / 320), 0.72), 2.5)
+    def __init__(
+        self,
+        window: bool = False,
+        size: tuple[int, int] = (1280, 320),
+        theme: str | Theme = "light",
+        strip: bool = True,
+    ) -> None:
+        self.strip, self.show_speeds = strip, False
         self.camera: Camera | None = None
+        self._aimed: Camera | None = None  # before the user's zoom and pan
+        self._user_zoom, self._pan = 1.0, np.zeros(2)
         self._typist = Typist()
-        self._panels = Panels(theme, self._typist, self.scale)
-        self._picture = pygame.Surface(self.size, 0, 32)
-        self._large = pygame.Surface((width * SUPER, height * SUPER), 0, 32)
+        self.set_theme(theme)
+        self.resize(size)
         self._shapes: object = None
         self._road = RoadMap(())
         self._trail: deque[tuple[float, float, float]] = deque()
         self._last: Scene | None = None
-        self._layer: tuple[object, pygame.Surface] | None = None
         self._visible: list[tuple[int, float, float]] = []  # lane, from, to (m)
         self._paint: list = []  # polygons of the markings, pixels
         self._here: tuple[int, float, np.ndarray] | None = None  # the ego on the map
         self._finish: tuple[np.ndarray, np.ndarray, float, float] | None = None
-        self._canvas, self._origin, self._zoom = self._large, np.zeros(2), 1.0
+        self._origin, self._zoom = np.zeros(2), 1.0
         self._window = self._open() if window else None
         self._clock = pygame.time.Clock()
 
     # -- for callers ---------------------------------------------------------------------------------------------------
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Draw pictures of another size from now on; the episode goes on. UsageError below 160 x 120."""
+        width, height = int(size[0]), int(size[1])
+        if width < 160 or height < 120:
+            raise UsageError(f"picture size {width} x {height}: choose at least 160 x 120 pixels")
+        self.size = width, height
+        self.scale = min(max(min(width / 1100, height / 320), 0.72), 2.5)
+        self._panels = Panels(self.theme, self._typist, self.scale)
+        self._picture = pygame.Surface(self.size, 0, 32)
+        self._large = pygame.Surface((width * SUPER, height * SUPER), 0, 32)
+        self._canvas = self._large
+        self._layer: tuple[object, pygame.Surface] | None = None
+
+    def set_theme(self, theme: str | Theme) -> None:
+        """Draw in another theme from now on. UsageError for an unknown name."""
+        if isinstance(theme, str):
+            if theme not in THEMES:
+                raise unknown("theme", theme, THEMES)
+            theme = THEMES[theme]
+        self.theme = theme
+        self._layer = None
+        if hasattr(self, "size"):
+            self._panels = Panels(theme, self._typist, self.scale)
+
+    def zoom_by(self, factor: float) -> None:
+        """Come closer (> 1) or go farther, about the ego; 0.4 to 4 times the camera's own zoom."""
+        self._user_zoom = min(max(self._user_zoom * factor, 0.4), 4.0)
+
+    def pan(self, dx: float, dy: float) -> None:
+        """Drag the view by pixels."""
+        if self.camera is not None:
+            self._pan = self._pan - np.array([dx, dy]) / self.camera.zoom
+
+    def follow(self) -> None:
+        """Undo `zoom_by` and `pan`."""
+        self._user_zoom, self._pan = 1.0, np.zeros(2)
 
     def draw(self, scene: Scene, overlay: Overlay | None = None) -> np.ndarray:
         """The picture, uint8 (height, width, 3), a fresh array. With a window, it is shown there as well.
@@ -95,7 +133,7 @@ class SceneRenderer:
         front = self._front(scene)
         self._labels(scene, front)
         self._panels.gauges(self._picture, scene, overlay, front)
-        if overlay is not None:
+        if overlay is not None and self.strip:
             self._panels.side(self._picture, scene, overlay)
         if self._window is not None:
             self._show()
@@ -111,7 +149,7 @@ class SceneRenderer:
     def reset(self) -> None:
         """Forget the episode: no trail, and the camera jumps to its place. A new episode is also noticed by itself."""
         self._trail.clear()
-        self._last = self.camera = None
+        self._last = self.camera = self._aimed = None
 
     def close(self) -> None:
         """Close our window, if any; pygame and every other window live on."""
@@ -172,9 +210,10 @@ class SceneRenderer:
             self.reset()
         elapsed = 0.0 if self._last is None else scene.time - self._last.time
         top = self._panels.px(TOP)
-        bottom = self._panels.px(BOTTOM) if overlay is not None else 0
+        bottom = self._panels.px(BOTTOM) if overlay is not None and self.strip else 0
         view = (0, top, self.size[0], max(self.size[1] - top - bottom, 16))
-        self.camera = aim(scene, self._road, view, self.camera, elapsed)
+        self._aimed = aim(scene, self._road, view, self._aimed, elapsed)
+        self.camera = self._moved(self._aimed, scene)
         point = (scene.time, scene.ego.x, scene.ego.y)
         if not self._trail or math.dist(self._trail[-1][1:], point[1:]) >= TRAIL_STEP:
             self._trail.append(point)
@@ -183,6 +222,15 @@ class SceneRenderer:
         self._last = scene
         self._here = self._road.lane_at(scene.ego.x, scene.ego.y, scene.ego.heading)
         self._finish = self._find_finish(scene)
+
+    def _moved(self, camera: Camera, scene: Scene) -> Camera:
+        """The camera with the user's zoom, about the ego, and pan."""
+        if self._user_zoom == 1.0 and not self._pan.any():
+            return camera
+        ego, share = scene.ego, 1.0 / self._user_zoom
+        x = ego.x + (camera.x - ego.x) * share + float(self._pan[0])
+        y = ego.y + (camera.y - ego.y) * share + float(self._pan[1])
+        return Camera(x, y, camera.zoom * self._user_zoom, camera.view)
 
     # -- the world -----------------------------------------------------------------------------------------------------
 
@@ -199,6 +247,7 @@ class SceneRenderer:
         self._canvas = canvas
         self._ground(scene)
         self._draw_goal(scene)
+        self._draw_unsafe(scene, overlay)
         self._draw_trail(scene)
         for line in self._paint:
             pygame.draw.polygon(self._canvas, self.theme.marking, line)
@@ -327,6 +376,31 @@ class SceneRenderer:
         if path is not None and path.length > 0.1:
             half = scene.lane_width / 2
             self._fill(mix(self.theme.asphalt, self.theme.goal, 0.26), path.strip(-half, half, 0.0, path.length))
+
+    def _draw_unsafe(self, scene: Scene, overlay: Overlay | None) -> None:
+        """Hatching beside the ego in lanes that it had better not change to now."""
+        ego = scene.ego
+        if overlay is None or overlay.unsafe is None or ego.crashed or self._road.is_lot:
+            return
+        try:
+            meanings = manoeuvres(scene)
+        except ValueError:
+            return
+        half, reach = scene.lane_width / 2 - 0.25, ego.length / 2 + 8.0
+        colour = mix(self.theme.asphalt, self.theme.crash, 0.42)
+        for action, side in ((MetaAction.LANE_LEFT, -1), (MetaAction.LANE_RIGHT, 1)):
+            lane = ego.target_lane + side
+            if action not in meanings or not 0 <= lane < scene.num_lanes:
+                continue
+            if not bool(overlay.unsafe[meanings.index(action)]):
+                continue
+            path = self._lane_path(scene, lane, reach, reach)
+            if path is None or path.length < 2.0:
+                continue
+            for s in np.arange(0.0, path.length - 1.6, 1.6):
+                points, normals = path.at(np.array([s, s + 0.45, s + 2.0, s + 1.55]))
+                sides = np.array([-half, -half, half, half])[:, None]
+                self._fill(colour, points + normals * sides)
 
     def _goal_spots(self, scene: Scene) -> list[int]:
         """The spots of a lot that fit the goal's s (x there) and distance: one, rarely two that mirror each other."""
@@ -534,6 +608,23 @@ class SceneRenderer:
                     self._pill(f"{words} →", width - self._panels.px(44), y, theme.panel, theme.goal)
         if self._road.is_straight:
             self._tick_labels(width, view_top + height)
+        if self.show_speeds:
+            self._speed_labels(scene)
+
+    def _speed_labels(self, scene: Scene) -> None:
+        """m/s of the cars ahead and behind in the ego's lane and those beside."""
+        camera, cars = self.camera, scene.vehicles
+        assert camera is not None
+        left, top, width, height = camera.view
+        lanes = (scene.ego.lane - 1, scene.ego.lane, scene.ego.lane + 1)
+        found = [each for lane in lanes for each in (scene.front(lane), scene.rear(lane)) if each is not None]
+        for number in {each.id for each in found}:
+            index = int(np.flatnonzero(cars.ids == number)[0])
+            x, y = camera.project(np.array([cars.x[index], cars.y[index]]))
+            if left < x < left + width and top < y < top + height:
+                y += (cars.width[index] / 2) * camera.zoom + self._panels.px(7)
+                piece = self._typist.text(f"{cars.speed[index]:.0f}", max(self._panels.px(10), 8), self.theme.ink)
+                self._picture.blit(piece, (round(x - piece.get_width() / 2), round(y - piece.get_height() / 2)))
 
     def _tick_labels(self, width: int, bottom: int) -> None:
         camera = self.camera

@@ -1,0 +1,351 @@
+"""The panel beside the road: who drives, what the learner thinks, what the expert says, and how it goes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pygame
+
+from experts.episodes import Controller
+from lgdrl.visualizer.session import Thought, divergence
+from sim.render.overlay import GLYPHS, Overlay
+from sim.render.palette import Colour, Theme, mix
+from sim.render.text import Typist
+
+STATUS_WORDS = {
+    "ok": "ok",
+    "repaired": "repaired",
+    "vetoed": "vetoed",
+    "fallback": "fallback",
+    "late": "late",
+    "failed": "no answer",
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A quantity over the episode so far."""
+
+    name: str
+    unit: str
+    values: list[float]
+    """One per decision; NaN leaves a gap."""
+    head: float
+    """The playhead, in decisions."""
+    low: float
+    high: float
+    digits: int = 1
+    alarm: float | None = None
+    """Values below are drawn in the colour of danger."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What the panel shows of one moment."""
+
+    thought: Thought
+    controller: Controller
+    executed: int | None
+    """Action id of the decision under way."""
+    reward: float | None
+    total: float
+    """Return so far."""
+    waiting_s: float
+    """Since the expert was asked without an answer yet; 0: nobody is waited for."""
+    facts: tuple[tuple[str, str], ...] = ()
+    curves: tuple[Curve, ...] = ()
+    expert_name: str = ""
+
+
+class Painter:
+    """Text, boxes and bars at one scale and theme."""
+
+    def __init__(self, theme: Theme, typist: Typist, scale: float) -> None:
+        self.theme, self.typist, self.scale = theme, typist, scale
+
+    def px(self, value: float) -> int:
+        return max(round(value * self.scale), 1)
+
+    def text(
+        self, surface: pygame.Surface, words: str, x: int, y: int, size: float, colour: Colour, bold: bool = False
+    ) -> int:
+        """Draws and returns the width."""
+        piece = self.typist.text(words, max(self.px(size), 8), colour, bold)
+        surface.blit(piece, (x, y))
+        return piece.get_width()
+
+    def right(self, surface: pygame.Surface, words: str, x: int, y: int, size: float, colour: Colour) -> None:
+        piece = self.typist.text(words, max(self.px(size), 8), colour)
+        surface.blit(piece, (x - piece.get_width(), y))
+
+    def chip(self, surface: pygame.Surface, words: str, x: int, y: int, colour: Colour, ground: Colour) -> int:
+        """A filled pill; returns its width."""
+        piece = self.typist.text(words, max(self.px(11), 8), self.theme.panel, True)
+        width, height = piece.get_width() + self.px(16), piece.get_height() + self.px(6)
+        surface.blit(self.typist.box(width, height, height / 2, colour, ground), (x, y))
+        surface.blit(piece, (x + self.px(8), y + (height - piece.get_height()) // 2))
+        return width
+
+    def bar(
+        self, surface: pygame.Surface, share: float, x: int, y: int, width: int, height: int, colour: Colour
+    ) -> None:
+        ground = self.theme.panel
+        empty = self.typist.box(width, height, height / 2, mix(ground, self.theme.muted, 0.2), ground)
+        surface.blit(empty, (x, y))
+        filled = round(width * min(max(share, 0.0), 1.0))
+        if filled > 0:
+            surface.blit(self.typist.box(max(filled, height), height, height / 2, colour, ground), (x, y))
+
+    def lines(self, words: str, size: float, width: int, most: int) -> list[str]:
+        """Words broken to a width, at most `most` lines, the last one cut with an ellipsis."""
+        done: list[str] = []
+        line = ""
+        pieces = words.split()
+        for k, word in enumerate(pieces):
+            longer = f"{line} {word}".strip()
+            if self.typist.text(longer, max(self.px(size), 8), self.theme.ink).get_width() <= width or not line:
+                line = longer
+                continue
+            if len(done) == most - 1:
+                return [*done, " ".join([line, *pieces[k:]])]
+            done.append(line)
+            line = word
+        return [*done, line] if line else done
+
+
+class Panel:
+    """Draws one `State` into a rectangle."""
+
+    def __init__(self, painter: Painter) -> None:
+        self.p = painter
+
+    def draw(self, surface: pygame.Surface, area: pygame.Rect, state: State, title: str) -> None:
+        p, theme = self.p, self.p.theme
+        surface.fill(theme.panel, area)
+        surface.fill(theme.hairline, (area.left, area.top, 1, area.height))
+        clip = surface.get_clip()
+        surface.set_clip(area)
+        pad = p.px(16)
+        x, right, y = area.left + pad, area.right - pad, area.top + p.px(12)
+        y = self._head(surface, x, right, y, state, title)
+        y = self._actions(surface, x, right, y, state)
+        y = self._expert(surface, x, right, y, area.bottom, state)
+        y = self._figures(surface, x, right, y, area.bottom - p.px(8), state)
+        self._curves(surface, x, right, y + p.px(14), area.bottom - p.px(10), state)
+        surface.set_clip(clip)
+
+    def _head(self, surface: pygame.Surface, x: int, right: int, y: int, state: State, title: str) -> int:
+        p, theme = self.p, self.p.theme
+        width = p.chip(
+            surface, f"{state.controller.capitalize()} drives", x, y, theme.controller(state.controller), theme.panel
+        )
+        piece = p.typist.fit(title, p.px(11), theme.muted, max(right - x - width - p.px(10), 10))
+        if right - x - width > p.px(60):
+            surface.blit(piece, (right - piece.get_width(), y + p.px(4)))
+        return y + p.px(36)
+
+    def _rule(self, surface: pygame.Surface, x: int, right: int, y: int, words: str) -> int:
+        """A section's small title."""
+        self.p.text(surface, words.upper(), x, y, 9, self.p.theme.muted)
+        return y + self.p.px(16)
+
+    def _actions(self, surface: pygame.Surface, x: int, right: int, y: int, state: State) -> int:
+        p, theme, thought = self.p, self.p.theme, state.thought
+        names = Overlay().names(len(thought.legal))
+        if len(names) > 9:
+            return y
+        asked = thought.learner_probs is not None
+        y = self._rule(surface, x, right, y, "Learner" if asked else "Actions")
+        if thought.q_values is not None:
+            p.right(surface, "Q", right, y - p.px(16), 9, theme.muted)
+        expert = thought.expert.action if thought.expert is not None else None
+        row = p.px(26)
+        for action, name in enumerate(names):
+            legal = bool(thought.legal[action])
+            unsafe = thought.unsafe is not None and bool(thought.unsafe[action])
+            if action == state.executed:
+                colour = theme.controller(state.controller)
+                ground, border = mix(theme.panel, colour, 0.14), mix(theme.panel, colour, 0.7)
+                box = p.typist.box(right - x + p.px(12), row - p.px(2), p.px(6), ground, theme.panel, border)
+                surface.blit(box, (x - p.px(6), y - p.px(2)))
+            ink = theme.ink if legal else mix(theme.panel, theme.muted, 0.55)
+            label = f"{GLYPHS.get(name, '')} {name}".strip()
+            p.text(surface, label, x, y + p.px(3), 12, ink, bold=action == state.executed)
+            if not legal:
+                middle = y + p.px(10)
+                surface.fill(ink, (x, middle, p.px(62), 1))
+            self._marks(surface, x + p.px(74), y + p.px(10), unsafe, expert is not None and action == expert)
+            if asked:
+                assert thought.learner_probs is not None
+                share = float(thought.learner_probs[action])
+                start, end = x + p.px(106), right - p.px(84)
+                if end - start > p.px(16):
+                    p.bar(surface, share, start, y + p.px(7), end - start, p.px(6), theme.learner)
+                p.right(surface, f"{100 * share:.0f}%", right - p.px(46), y + p.px(3), 11, ink)
+            if thought.q_values is not None:
+                p.right(surface, f"{float(thought.q_values[action]):.1f}", right, y + p.px(3), 11, theme.muted)
+            y += row
+        return y + p.px(8)
+
+    def _marks(self, surface: pygame.Surface, x: int, y: int, unsafe: bool, advised: bool) -> None:
+        """A diamond: the expert's advice. A triangle: judged unsafe."""
+        p, theme, half = self.p, self.p.theme, self.p.px(5)
+        if advised:
+            points = [(x, y - half), (x + half, y), (x, y + half), (x - half, y)]
+            pygame.draw.polygon(surface, theme.expert, points)
+            pygame.draw.aalines(surface, theme.expert, True, points)
+        if unsafe:
+            x += p.px(16)
+            points = [(x, y - half), (x + half, y + half - 1), (x - half, y + half - 1)]
+            pygame.draw.polygon(surface, theme.crash, points)
+            pygame.draw.aalines(surface, theme.crash, True, points)
+
+    def _expert(self, surface: pygame.Surface, x: int, right: int, y: int, bottom: int, state: State) -> int:
+        p, theme, thought = self.p, self.p.theme, state.thought
+        if thought.expert is None and not state.expert_name:
+            return y
+        y = self._rule(surface, x, right, y, f"Expert {state.expert_name}".strip())
+        if thought.expert is None:
+            words = f"is thinking … {state.waiting_s:.1f} s" if state.waiting_s > 0.2 else "…"
+            p.text(surface, words, x, y, 12, theme.muted)
+            return y + p.px(26)
+        decision = thought.expert
+        status = decision.status.value
+        good = status in ("ok", "repaired")
+        width = p.chip(surface, STATUS_WORDS[status], x, y, theme.expert if good else theme.crash, theme.panel)
+        if decision.latency_s > 0.02:
+            p.text(surface, f"{decision.latency_s:.1f} s", x + width + p.px(8), y + p.px(4), 11, theme.muted)
+        distance = divergence(thought)
+        if distance is not None:
+            p.right(surface, f"JS {distance:.2f} nats", right, y + p.px(4), 11, theme.muted)
+        y += p.px(28)
+        most = max((bottom - y - p.px(90)) // p.px(17), 1)
+        for line in p.lines(decision.reason or "", 12, right - x, min(most, 5)):
+            piece = p.typist.fit(line, max(p.px(12), 8), theme.ink, right - x)
+            surface.blit(piece, (x, y))
+            y += p.px(17)
+        return y + p.px(10)
+
+    def _figures(self, surface: pygame.Surface, x: int, right: int, y: int, bottom: int, state: State) -> int:
+        p, theme = self.p, self.p.theme
+        rows = [("Return", f"{state.total:.2f}")]
+        if state.reward is not None:
+            rows.insert(0, ("Reward", f"{state.reward:+.3f}"))
+        rows += list(state.facts)
+        if y + p.px(34) > bottom:
+            return bottom
+        y = self._rule(surface, x, right, y, "Episode")
+        for name, value in rows:
+            if y + p.px(17) > bottom:
+                break
+            p.text(surface, name, x, y, 12, theme.muted)
+            p.right(surface, value, right, y, 12, theme.ink)
+            y += p.px(18)
+        return y
+
+    def _curves(self, surface: pygame.Surface, x: int, right: int, y: int, bottom: int, state: State) -> None:
+        """Small charts, as many as there is room for."""
+        p = self.p
+        height = p.px(58)
+        for curve in state.curves:
+            if y + height > bottom:
+                break
+            self._curve(surface, pygame.Rect(x, y, right - x, height - p.px(12)), curve)
+            y += height + p.px(6)
+
+    def _curve(self, surface: pygame.Surface, area: pygame.Rect, curve: Curve) -> None:
+        p, theme = self.p, self.p.theme
+        p.text(surface, curve.name.upper(), area.left, area.top, 9, theme.muted)
+        k = min(int(curve.head), len(curve.values) - 1)
+        now = curve.values[k] if k >= 0 else math.nan
+        alarmed = curve.alarm is not None and now < curve.alarm
+        if now == now:
+            off_scale = curve.alarm is not None and now >= curve.high
+            words = f"> {curve.high:.0f} {curve.unit}" if off_scale else f"{now:.{curve.digits}f} {curve.unit}"
+            p.right(surface, words, area.right, area.top - p.px(2), 11, theme.brake if alarmed else theme.ink)
+        top, span = area.top + p.px(16), area.height - p.px(16)
+        surface.fill(theme.hairline, (area.left, top + span, area.width, 1))
+        count = max(len(curve.values) - 1, 20)
+        points: list[tuple[float, float]] = []
+        for i, value in enumerate(curve.values[: k + 1]):
+            if value != value:
+                self._stroke(surface, points)
+                points = []
+                continue
+            share = min(max((value - curve.low) / (curve.high - curve.low), 0.0), 1.0)
+            points.append((area.left + area.width * i / count, top + span * (1.0 - share)))
+        self._stroke(surface, points)
+        if points:
+            pygame.draw.aacircle(surface, theme.brake if alarmed else theme.ego, points[-1], p.px(3.5))
+
+    def _stroke(self, surface: pygame.Surface, points: list[tuple[float, float]]) -> None:
+        if len(points) > 1:
+            pygame.draw.aalines(surface, self.p.theme.ego, False, points)
+
+
+class Timeline:
+    """Every decision of an episode as a stripe in the colour of who drove, with what happened on top."""
+
+    def __init__(self, painter: Painter) -> None:
+        self.p = painter
+        self.span = (0, 1, 1)
+        """Left edge, width (pixels) and decisions of the strip drawn last, to read clicks by."""
+
+    def draw(
+        self,
+        surface: pygame.Surface,
+        area: pygame.Rect,
+        rows: list[tuple[list[Controller], list[bool], str]],
+        head: float,
+        words: str,
+    ) -> None:
+        """Args: per track who drove and where the expert failed or was vetoed, and the outcome; the playhead, in
+        decisions; words at the right."""
+        p, theme = self.p, self.p.theme
+        surface.fill(theme.panel, area)
+        surface.fill(theme.hairline, (area.left, area.top, area.width, 1))
+        piece = p.typist.text(words, max(p.px(11), 8), theme.muted)
+        surface.blit(piece, (area.right - piece.get_width() - p.px(16), area.centery - piece.get_height() // 2))
+        left, width = area.left + p.px(16), area.width - piece.get_width() - p.px(52)
+        count = max([len(drivers) for drivers, _, _ in rows] + [20])
+        self.span = (left, max(width, 1), count)
+        height = max((area.height - p.px(16)) // max(len(rows), 1) - p.px(3), 3)
+        y = area.top + p.px(9)
+        for drivers, troubles, outcome in rows:
+            surface.fill(mix(theme.panel, theme.muted, 0.14), (left, y, width, height))
+            start = 0
+            for k in range(1, len(drivers) + 1):
+                if k == len(drivers) or drivers[k] != drivers[start]:
+                    x0, x1 = left + width * start // count, left + width * k // count
+                    surface.fill(theme.controller(drivers[start]), (x0, y, max(x1 - x0, 1), height))
+                    start = k
+            for k in np.flatnonzero(np.array(troubles, bool)).tolist():
+                x = left + round(width * (k + 0.5) / count)
+                surface.fill(theme.ink, (x, y, max(p.px(1), 1), height // 2))
+            self._end(surface, left + width * len(drivers) // count, y, height, outcome)
+            y += height + p.px(3)
+        x = left + round(width * min(head, count) / count)
+        surface.fill(theme.ink, (x - p.px(1), area.top + p.px(5), p.px(2), area.height - p.px(10)))
+
+    def _end(self, surface: pygame.Surface, x: int, y: int, height: int, outcome: str) -> None:
+        """A flag or a cross where the episode ended."""
+        p, theme, half = self.p, self.p.theme, min(self.p.px(6), max(height // 2, 3))
+        middle = y + height // 2
+        if outcome == "success":
+            surface.fill(theme.goal, (x, middle - half, p.px(2), 2 * half))
+            pygame.draw.polygon(
+                surface, theme.goal, [(x, middle - half), (x + 2 * half, middle - half // 2), (x, middle)]
+            )
+        elif outcome == "crash":
+            for sign in (-1, 1):
+                a, b = (x - half, middle - sign * half), (x + half, middle + sign * half)
+                pygame.draw.line(surface, theme.crash, a, b, max(p.px(2), 1))
+        elif outcome:
+            pygame.draw.circle(surface, theme.muted, (x, middle), half, max(p.px(2), 1))
+
+    def decision_at(self, x: int) -> float:
+        """The playhead, in decisions, under a pixel column."""
+        left, width, count = self.span
+        return min(max((x - left) / width, 0.0), 1.0) * count

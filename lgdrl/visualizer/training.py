@@ -1,0 +1,106 @@
+"""A training run as a session: watch it learn, see labels arrive, take the wheel. One world, one decision at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from experts.episodes import Controller, Turn
+from experts.human import Hands
+from experts.provider import Decision
+from lgdrl.guidance.human import WithHuman
+from lgdrl.guidance.strategy import STATUSES
+from lgdrl.training import Trainer
+from lgdrl.visualizer.session import Thought, Track, opinion, turn_of, unsafe_of
+
+
+class TrainSession:
+    """The episodes of a `Trainer` with one world, as they happen.
+
+    Seeds mean nothing here: a training's worlds have their own stream. The last scene of an episode is the one before
+    its end, because a training's world starts anew in the same step.
+    """
+
+    live = True
+    autopilot: Controller = "learner"
+
+    def __init__(self, trainer: Trainer, hands: Hands) -> None:
+        self.trainer, self.hands = trainer, hands
+        self.expert_name = trainer.config.expert if trainer.desk is not None else ""
+        self.title = f"{trainer.config.strategy} · {trainer.config.expert}"
+        log = trainer.desk.log if trainer.desk is not None else None
+        model = trainer.model
+        model.strategy = WithHuman(model.strategy, hands, trainer.config.label_spread, log)
+        self._infos: list[dict[str, Any]] = []
+        self._reward = 0.0
+        trainer.prepare()
+        self.track = Track(last=self._look())
+
+    def begin(self, seed: int) -> None:
+        if len(self.track):
+            self.track = Track(last=self._look())
+
+    def _look(self) -> Thought:
+        worlds, model = self.trainer.worlds, self.trainer.model
+        obs, legal = model._last_obs, worlds.action_masks()
+        assert isinstance(obs, np.ndarray)
+        scene = worlds.scenes([0])[0]
+        return Thought(scene, obs[0].copy(), legal[0], unsafe=unsafe_of(scene), **opinion(model, obs[0], legal[0]))
+
+    def think(self) -> None:
+        """The strategy itself decides whether to ask the expert, in the middle of a decision."""
+
+    def act(self) -> None:
+        model, thought = self.trainer.model, self.track.last
+        assert thought is not None
+        self.trainer.advance(1, self._watch)
+        moment, execution = model.moment, model.execution
+        assert moment is not None
+        assert execution is not None
+        status = int(execution.advice.status[0])
+        if status >= 0:
+            action = int(execution.advice.action[0])
+            probs = execution.advice.probs[0]
+            decision = Decision(
+                action=action if action >= 0 else None, probs=probs if probs.any() else None, status=STATUSES[status]
+            )
+            thought = replace(thought, expert=decision)
+        human = self.hands.engaged and bool(execution.intervened[0])
+        controller: Controller = "human" if human else "expert" if execution.intervened[0] else "learner"
+        turns: list[Turn] = [
+            *self.track.turns,
+            turn_of(thought, int(execution.actions[0]), controller, self._reward, None),
+        ]
+        info = self._infos[0]
+        if "episode" in info:
+            summary = dict(info.get("summary", {}))
+            self.track = Track(turns, thought, info.get("outcome") or "ended", summary)
+        else:
+            self.track = Track(turns, self._look())
+        if self.trainer.decisions >= self.trainer.config.steps:
+            self.track.outcome = self.track.outcome or "trained"
+
+    def _watch(self, local: dict[str, Any], _: dict[str, Any]) -> bool:
+        """SB3's callback: what the world answered."""
+        self._infos, self._reward = local["infos"], float(local["rewards"][0])
+        return True
+
+    def facts(self) -> list[tuple[str, str]]:
+        trainer = self.trainer
+        rows = [("Decisions", f"{trainer.decisions:,} of {trainer.config.steps:,}")]
+        successes = trainer.model.ep_success_buffer
+        if successes:
+            rows.append(("Success, last 100", f"{100 * float(np.mean(successes)):.0f}%"))
+        rows.append(("Labels", f"{trainer.model.replay.num_labelled:,}"))
+        dual = getattr(getattr(trainer.model.strategy, "inner", None), "dual", None)
+        if dual is not None:
+            rows.append(("Dual", f"{dual.value:.2f}"))
+        return rows
+
+    def close(self) -> None:
+        try:
+            self.trainer.finish()
+        finally:
+            self.trainer.close()

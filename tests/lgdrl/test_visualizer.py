@@ -1,0 +1,429 @@
+"""The window, driven by key, button and mouse events as a person makes them, on a clock that needs no waiting."""
+
+import threading
+
+import numpy as np
+import pygame
+import pytest
+
+import sim
+from experts import registry
+from experts.episodes import load_episodes
+from experts.human import Hands, HumanExpert, action_of
+from experts.provider import Context, Decision, Status
+from lgdrl.training import RunConfig, resume, start
+from lgdrl.visualizer.app import App, Options, RealClock, VirtualClock
+from lgdrl.visualizer.controls import Command, keymap
+from lgdrl.visualizer.film import frames
+from lgdrl.visualizer.puppet import Puppet, post_key
+from lgdrl.visualizer.session import DriveSession, ReplaySession
+from lgdrl.visualizer.training import TrainSession
+from sim.actions import MetaAction
+from sim.errors import UsageError
+
+SIZE = (640, 400)
+
+
+@pytest.fixture(autouse=True)
+def _no_display(monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
+    yield
+    pygame.display.quit()
+
+
+def drive(hands=None, expert="rule", autopilot="expert", scenario="lane-change", **config):
+    world = sim.make(scenario, config=config)
+    adviser = registry.make(expert, scenario) if isinstance(expert, str) else expert
+    return DriveSession(world, None, adviser, autopilot, hands, "test")
+
+
+def open_app(sessions, hands=None, clock=None, puppet=None, **options):
+    sessions = sessions if isinstance(sessions, list) else [sessions]
+    options = Options(**({"size": SIZE, "draw_every": 8} | options))
+    return App(sessions, options, keymap(), hands, clock or VirtualClock(), puppet)
+
+
+def run_until(app, done, most=3000):
+    for _ in range(most):
+        if done():
+            return
+        app.frame()
+    raise AssertionError("it never happened")
+
+
+def tap(app, key, unicode=""):
+    post_key(key, unicode=unicode)
+    app.frame()
+    post_key(key, down=False)
+    app.frame()
+
+
+def track(app, k=0):
+    return app.panes[k].session.track
+
+
+# --- driving ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_takes_over_and_enter_hands_back():
+    hands = Hands()
+    app = open_app(drive(hands), hands)
+    run_until(app, lambda: app.length == 2)
+    tap(app, pygame.K_LEFT)
+    run_until(app, lambda: app.length == 4)
+    tap(app, pygame.K_RETURN)
+    run_until(app, lambda: app.length == 6)
+    turns = track(app).turns
+    assert [turn.controller for turn in turns] == ["expert", "expert", "human", "human", "expert", "expert"]
+    assert [turn.action for turn in turns[2:4]] == [MetaAction.SLOWER, MetaAction.IDLE]
+    assert 0 <= turns[2].reaction_s < 1
+    assert turns[3].reaction_s is None
+    assert all(turn.expert_status == "ok" for turn in turns)
+    app.close()
+
+
+def test_a_held_key_counts_at_every_decision():
+    hands = Hands()
+    app = open_app(drive(hands, autopilot="human"), hands)
+    post_key(pygame.K_LEFT)
+    run_until(app, lambda: app.length == 3)
+    post_key(pygame.K_LEFT, down=False)
+    run_until(app, lambda: app.length == 5)
+    actions = [turn.action for turn in track(app).turns]
+    assert actions[1:3] == [MetaAction.SLOWER] * 2
+    assert actions[-1] == MetaAction.IDLE
+    app.close()
+
+
+def test_the_dead_mans_car_goes_back_when_nothing_is_held():
+    hands = Hands(dead_man=True)
+    app = open_app(drive(hands), hands)
+    run_until(app, lambda: app.length == 1)
+    post_key(pygame.K_LEFT)
+    run_until(app, lambda: app.length == 3)
+    post_key(pygame.K_LEFT, down=False)
+    run_until(app, lambda: app.length == 5)
+    controllers = [turn.controller for turn in track(app).turns]
+    assert controllers[1:3] == ["human", "human"]
+    assert controllers[-1] == "expert"
+    app.close()
+
+
+def test_a_gamepad_drives_and_an_unplugged_one_lets_go():
+    hands = Hands()
+    app = open_app(drive(hands), hands)
+    run_until(app, lambda: app.length == 1)
+    pygame.event.post(pygame.Event(pygame.JOYHATMOTION, instance_id=0, hat=0, value=(-1, 0)))
+    run_until(app, lambda: app.length == 3)
+    pygame.event.post(pygame.Event(pygame.JOYDEVICEREMOVED, instance_id=0))
+    run_until(app, lambda: app.length == 4)
+    pygame.event.post(pygame.Event(pygame.JOYBUTTONDOWN, instance_id=0, button=1))
+    run_until(app, lambda: app.length == 6)
+    turns = track(app).turns
+    assert [turn.controller for turn in turns][1:] == ["human", "human", "human", "expert", "expert"]
+    assert [turn.action for turn in turns[1:4]] == [MetaAction.SLOWER, MetaAction.SLOWER, MetaAction.IDLE]
+    app.close()
+
+
+def test_continuous_worlds_are_steered_with_keys_and_axes():
+    hands = Hands()
+    session = drive(hands, expert=None, autopilot="human", scenario="parking-v0")
+    app = open_app(session, hands)
+    post_key(pygame.K_RIGHT)
+    run_until(app, lambda: app.length == 2)
+    post_key(pygame.K_RIGHT, down=False)
+    pygame.event.post(pygame.Event(pygame.JOYAXISMOTION, instance_id=0, axis=0, value=-0.5))
+    run_until(app, lambda: app.length == 4)
+    first, last = track(app).turns[1].action, track(app).turns[-1].action
+    assert first.tolist() == [1.0, 0.0]
+    assert last.tolist() == [0.0, -0.5]
+    app.close()
+
+
+def test_illegal_wishes_become_idle():
+    space, legal = sim.make("lane-change").action_space, np.array([False, True, True, True, True])
+    hands = Hands()
+    hands.press("key", MetaAction.LANE_LEFT, 1.0)
+    assert action_of(hands.take(), space, tuple(MetaAction), legal) == MetaAction.IDLE
+
+
+def test_a_person_answers_the_experts_contract():
+    hands, world = Hands(), sim.make("lane-change")
+    obs, _ = world.reset(seed=0)
+    context = Context(obs, world.action_space, world.scene(), world.action_masks())
+    person = HumanExpert(hands)
+    assert person.decide([context])[0].status is Status.FAILED
+    hands.show(10.0)
+    hands.press("key", MetaAction.FASTER, 10.4)
+    decision = person.decide([context])[0]
+    assert (decision.action, decision.status) == (MetaAction.FASTER, Status.OK)
+    assert decision.latency_s == pytest.approx(0.4)
+    assert hands.reactions == [decision.latency_s]
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+def test_pause_holds_the_picture_and_a_step_makes_one_decision():
+    app = open_app(drive())
+    run_until(app, lambda: app.length == 2)
+    tap(app, pygame.K_SPACE)
+    head = app.head
+    for _ in range(120):
+        app.frame()
+    assert app.paused
+    assert app.head == head
+    tap(app, pygame.K_PERIOD)
+    run_until(app, lambda: app._step_to is None)
+    assert app.head == int(head) + 1
+    tap(app, pygame.K_COMMA)
+    assert app.head == int(head)
+    app.close()
+
+
+def test_pace_changes_simulated_time_not_the_decisions():
+    slow, quick = open_app(drive(), seed=5, episodes=1), open_app(drive(), seed=5, episodes=1, pace=16.0)
+    counts = []
+    for app in (slow, quick):
+        count = 0
+        while app.running:
+            app.frame()
+            count += 1
+        counts.append(count)
+    assert [t.action for t in track(slow).turns] == [t.action for t in track(quick).turns]
+    assert counts[0] > 5 * counts[1]
+    slow.close()
+
+
+def test_a_typed_seed_starts_its_episode():
+    app = open_app(drive())
+    tap(app, pygame.K_g)
+    for digit in "40":
+        tap(app, getattr(pygame, f"K_{digit}"), digit)
+    tap(app, pygame.K_x, "x")
+    assert "not a digit" in app.toast
+    tap(app, pygame.K_BACKSPACE)
+    tap(app, pygame.K_2, "2")
+    tap(app, pygame.K_RETURN)
+    assert app.seed == 42
+    world = sim.make("lane-change")
+    world.reset(seed=42)
+    assert track(app).scene(0).vehicles.x.tolist() == world.scene().vehicles.x.tolist()
+    app.close()
+
+
+def test_the_timeline_can_be_scrubbed():
+    app = open_app(drive())
+    run_until(app, lambda: app.length == 6)
+    app.draw()
+    left, width, count = app.timeline.span
+    x, y = left + width * 3 // count, app.strip.centery
+    pygame.event.post(pygame.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=(x, y)))
+    app.frame()
+    pygame.event.post(pygame.Event(pygame.MOUSEBUTTONUP, button=1, pos=(x, y)))
+    app.frame()
+    assert app.head == pytest.approx(3, abs=0.2)
+    assert app.paused
+    assert app.length == 6
+    app.close()
+
+
+# --- recordings ------------------------------------------------------------------------------------------------------
+
+
+def test_a_replay_is_frame_identical_to_what_was_recorded(tmp_path):
+    hands = Hands()
+    app = open_app(drive(hands), hands, record=tmp_path, episodes=1, pace=16.0, seed=8)
+    run_until(app, lambda: app.length == 2)
+    tap(app, pygame.K_LEFT)
+    run_until(app, lambda: not app.running)
+    app.close()
+    (path,) = app.saved
+    replay = ReplaySession(load_episodes(path), "x")
+    live, again = track(app), replay.track
+    assert [turn.controller for turn in again.turns] == [turn.controller for turn in live.turns]
+    pairs = zip(frames(live), frames(again), strict=True)
+    assert all(np.array_equal(a, b) for k, (a, b) in enumerate(pairs) if k % 7 == 0)
+
+
+def test_replays_are_shown_and_cannot_be_driven(tmp_path):
+    app = open_app(drive(), record=tmp_path, episodes=1, pace=16.0)
+    run_until(app, lambda: not app.running)
+    app.close()
+    app = open_app(ReplaySession(load_episodes(tmp_path), "x"))
+    tap(app, pygame.K_UP)
+    assert "recording" in app.toast
+    app.pace = 16.0
+    run_until(app, lambda: app.head == app.length > 10)
+    app.close()
+
+
+def test_a_puppet_drives_by_pressing_keys():
+    hands = Hands()
+    app = open_app(drive(hands, autopilot="human"), hands, puppet=Puppet(registry.make("rule", "lane-change")),
+                   pace=2.0, seed=100, episodes=1)  # fmt: skip
+    run_until(app, lambda: not app.running)
+    turns = track(app).turns
+    assert track(app).outcome == "success"
+    assert {turn.controller for turn in turns} == {"human"}
+    assert [turn.action for turn in turns] == [turn.expert_action for turn in turns]
+    app.close()
+
+
+# --- window ----------------------------------------------------------------------------------------------------------
+
+
+def test_two_drivers_on_one_seed():
+    app = open_app([drive(), drive(expert="slower")], seed=3, pace=16.0, episodes=1)
+    run_until(app, lambda: app.over)
+    assert len(track(app, 0)) != len(track(app, 1)) or track(app, 0).outcome != track(app, 1).outcome
+    assert track(app, 0).scene(0).ego == track(app, 1).scene(0).ego
+    app.close()
+
+
+@pytest.mark.parametrize("size", [(800, 480), (1280, 720), (3840, 2160)])
+def test_the_layout_fills_every_size(size):
+    app = open_app(drive(), draw_every=1)
+    app.window = pygame.display.set_mode(size, pygame.RESIZABLE)
+    pygame.event.post(pygame.Event(pygame.VIDEORESIZE, size=size, w=size[0], h=size[1]))
+    app.frame()
+    assert app.canvas.get_size() == size
+    assert app.sides[0].right == size[0]
+    assert app.strip.bottom == size[1]
+    assert app.roads[0].width + app.sides[0].width == size[0]
+    app.close()
+
+
+def test_every_command_has_words_and_does_not_fail(tmp_path):
+    hands = Hands()
+    app = open_app(drive(hands), hands, outputs=tmp_path, draw_every=1)
+    for _ in range(40):
+        app.frame()
+    for command in Command:
+        if command in (Command.QUIT, Command.EXPORT):
+            continue
+        app.command(command, "test")
+        app.command(command, "test", down=False)
+        app.typing = None
+        app.frame()
+    assert len(list(tmp_path.glob("*.png"))) == 1
+    app.close()
+
+
+class Blocked:
+    """An expert that thinks until it is told to stop, as a language model may."""
+
+    name = "blocked"
+
+    def __init__(self):
+        self.release, self.asked = threading.Event(), threading.Event()
+
+    def decide(self, contexts):
+        self.asked.set()
+        self.release.wait(30)
+        return [Decision(action=1, reason="at last")]
+
+
+def test_a_slow_expert_never_freezes_the_window():
+    hands, expert = Hands(), Blocked()
+    app = open_app(drive(hands, expert=expert), hands, clock=RealClock())
+    assert expert.asked.wait(30)
+    for _ in range(30):
+        app.frame()
+    assert app.length == 0
+    tap(app, pygame.K_LEFT)
+    run_until(app, lambda: app.length == 1)
+    assert track(app).turns[0].controller == "human"
+    assert track(app).turns[0].expert_status is None
+    expert.release.set()
+    run_until(app, lambda: app.length >= 3)
+    app.close()
+
+
+def test_what_breaks_in_a_session_is_raised():
+    class Broken:
+        name = "broken"
+
+        def decide(self, contexts):
+            raise UsageError("the expert is broken")
+
+    app = open_app(drive(expert=Broken()), clock=RealClock())
+    with pytest.raises(UsageError, match="the expert is broken"):
+        app.run()
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_keys_can_be_remapped(tmp_path):
+    path = tmp_path / "keys.yaml"
+    path.write_text("keys: {pause: [x], lane_left: [space]}\nbuttons: {pause: 9}\naxes: {steering: 3}\n")
+    keys = keymap(path)
+    assert keys.keys[pygame.K_x] is Command.PAUSE
+    assert keys.keys[pygame.K_SPACE] is Command.LANE_LEFT
+    assert keys.buttons[9] is Command.PAUSE
+    assert keys.axes.steering == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("keys: {paus: [x]}", "paus"),
+        ("keys: {pause: [nokey]}", "nokey"),
+        ("keys: {pause: [x], restart: [x]}", "both"),
+        ("buttons: {pause: -1}", "-1"),
+        ("knobs: {}", "knobs"),
+        ("axes: {steering: left}", "steering"),
+    ],
+)
+def test_bad_key_maps_are_refused_in_one_line(tmp_path, text, words):
+    path = tmp_path / "keys.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=words) as error:
+        keymap(path)
+    assert "\n" not in str(error.value)
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def train_live(folder, hands, **changes):
+    config = RunConfig(num_envs=1, steps=400, evaluate_every=0, log_every=50, **changes)
+    return TrainSession(start(config, folder), hands)
+
+
+def test_a_person_intervenes_in_live_training_and_the_run_keeps_it(tmp_path):
+    hands = Hands()
+    session = train_live(tmp_path / "run", hands)
+    app = open_app(session, hands, pace=16.0)
+    run_until(app, lambda: session.trainer.decisions >= 5)
+    tap(app, pygame.K_LEFT)
+    run_until(app, lambda: session.trainer.decisions >= 12)
+    tap(app, pygame.K_RETURN)
+    run_until(app, lambda: session.trainer.decisions >= 60)
+    driven = session.trainer.model.strategy.taken_over
+    assert 1 <= driven < 30
+    pygame.event.post(pygame.Event(pygame.QUIT))
+    app.run()
+    trainer = resume(tmp_path / "run")
+    assert trainer.decisions >= 60
+    assert trainer.model.replay.num_labelled > 0
+    rows = trainer.desk.log._db.execute("SELECT COUNT(*) FROM queries WHERE reason = 'the person drives'").fetchone()
+    assert rows[0] == driven
+    assert (tmp_path / "run" / "metrics.csv").exists()
+    trainer.close()
+
+
+def test_watching_changes_nothing_in_the_training(tmp_path):
+    config = RunConfig(num_envs=1, steps=700, evaluate_every=0, log_every=100)
+    alone = start(config, tmp_path / "alone")
+    alone.train()
+    session = TrainSession(start(config, tmp_path / "watched"), Hands())
+    while not session.trainer.decisions >= 700:
+        session.act()
+    weights = zip(alone.model.policy.parameters(), session.trainer.model.policy.parameters(), strict=True)
+    assert all((a == b).all() for a, b in weights)
+    session.close()
+    alone.close()
+    assert (tmp_path / "watched" / "policy.zip").exists()
