@@ -1,4 +1,4 @@
-"""What one frame of a fluent picture costs: interpolation and drawing at 1280 x 720, in CPU time, and whether memory grows.
+"""What a frame of a fluent picture costs in CPU time, interpolated and drawn at 1280 x 720, and whether memory grows.
 
     python benchmarks/frames.py [--frames 2000] [--json FILE]
 

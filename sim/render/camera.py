@@ -11,7 +11,9 @@ from sim.render.road import RoadMap
 from sim.scene import Scene
 
 VIEW_LENGTH = 140.0
-"""Metres of road across the picture."""
+"""Metres of road across a wide picture."""
+WIDE, SHORTEST = 3.2, 90.0
+"""Width over height from which a picture is wide, and metres across the narrowest one."""
 ANCHOR = 0.3
 """Share of the width that lies behind the ego on a road."""
 ROAD_MARGIN = 3.0
@@ -45,6 +47,11 @@ class Camera:
         middle = np.array([left + width / 2, top + height / 2])
         return (np.asarray(points, dtype=float) - (self.x, self.y)) * self.zoom + middle
 
+    def pixel(self, x: float, y: float) -> tuple[float, float]:
+        """`project` of one position."""
+        left, top, width, height = self.view
+        return (x - self.x) * self.zoom + (left + width / 2), (y - self.y) * self.zoom + (top + height / 2)
+
     @property
     def radius(self) -> float:
         """Metres from the centre to a corner."""
@@ -69,11 +76,13 @@ def _whole(road: RoadMap, view: tuple[int, int, int, int]) -> Camera:
 def _along(scene: Scene, road: RoadMap, view: tuple[int, int, int, int], last: Camera | None, elapsed: float) -> Camera:
     ego = scene.ego
     top, bottom = _extent(road, ego.x, ego.y)
-    zoom = min(view[2] / VIEW_LENGTH, view[3] / (bottom - top + 2 * ROAD_MARGIN))
+    zoom = _fit(view, bottom - top)
     y = (top + bottom) / 2
     if last is not None:
         share = 1.0 - math.exp(-max(elapsed, 0.0) / SETTLING)
-        zoom = last.zoom + share * (zoom - last.zoom)
+        # A picture of another size shows the same at once: only what the road asks for settles.
+        before = last.zoom if last.view == view else last.zoom * zoom / _fit(last.view, bottom - top)
+        zoom = before + share * (zoom - before)
         y = last.y + share * (y - last.y)
     forward = (0.5 - ANCHOR) * math.cos(ego.heading)
     if abs(ego.heading) < 0.6:
@@ -81,11 +90,25 @@ def _along(scene: Scene, road: RoadMap, view: tuple[int, int, int, int], last: C
     return Camera(ego.x + forward * view[2] / zoom, y, zoom, view)
 
 
+def _fit(view: tuple[int, int, int, int], across: float) -> float:
+    """Pixels per metre for a road that is so many metres across: tall pictures show less of its length, but larger."""
+    length = VIEW_LENGTH * min(max(view[2] / view[3] / WIDE, 0.0) ** 0.5, 1.0)
+    return min(view[2] / max(length, SHORTEST), view[3] / (across + 2 * ROAD_MARGIN))
+
+
 def _extent(road: RoadMap, x: float, y: float) -> tuple[float, float]:
     """y of the upper and lower edge of the lanes around x."""
     tops, bottoms = [y - 4.0], [y + 4.0]
+    middle, radius = x + 0.2 * VIEW_LENGTH, 0.4 * VIEW_LENGTH
+    if road.level is not None:
+        for x0, x1, lane_y, half in road.level:
+            reach = radius**2 - (lane_y - y) ** 2
+            if reach > 0 and x0 < middle + math.sqrt(reach) and x1 > middle - math.sqrt(reach):
+                tops.append(lane_y - half)
+                bottoms.append(lane_y + half)
+        return max(min(tops), y - ROAD_LIMIT), min(max(bottoms), y + ROAD_LIMIT)
     for lane, width in zip(road.lanes, road.widths, strict=True):
-        if (span := lane.near(x + 0.2 * VIEW_LENGTH, y, 0.4 * VIEW_LENGTH)) is not None:
+        if (span := lane.near(middle, y, radius)) is not None:
             rows = lane.cut(*span)[0][:, 1]
             tops.append(float(rows.min()) - width / 2)
             bottoms.append(float(rows.max()) + width / 2)

@@ -54,8 +54,8 @@ def smooth(scenes: Iterable[Scene], fps: float) -> Iterator[Scene]:
 def _ego(a: Scene, b: Scene, near: Scene, share: float, span: float) -> Ego:
     old, new = a.ego, b.ego
     x, y = _hermite(
-        np.array([[old.x], [old.y], [old.heading], [old.speed]]),
-        np.array([[new.x], [new.y], [new.heading], [new.speed]]),
+        _state(old),
+        _state(new),
         share,
         span,
     )
@@ -81,11 +81,13 @@ def _ego(a: Scene, b: Scene, near: Scene, share: float, span: float) -> Ego:
 
 
 def _vehicles(a: Vehicles, b: Vehicles, share: float, span: float) -> Vehicles:
+    if np.array_equal(a.ids, b.ids):
+        return _same_vehicles(a, b, share, span)
     _, i, j = np.intersect1d(a.ids, b.ids, return_indices=True)
     order = np.argsort(i, kind="stable")
     i, j = i[order], j[order]
-    start = np.stack([a.x[i], a.y[i], a.heading[i], a.speed[i]])
-    x, y = _hermite(start, np.stack([b.x[j], b.y[j], b.heading[j], b.speed[j]]), share, span)
+    start, end = (a.x[i], a.y[i], a.heading[i], a.speed[i]), (b.x[j], b.y[j], b.heading[j], b.speed[j])
+    x, y = _hermite(start, end, share, span)
     lone, away = (a, share * span) if share < 0.5 else (b, (share - 1.0) * span)
     k = np.flatnonzero(~np.isin(lone.ids, a.ids[i]))
     near, n = (a, i) if share < 0.5 else (b, j)
@@ -111,6 +113,24 @@ def _vehicles(a: Vehicles, b: Vehicles, share: float, span: float) -> Vehicles:
     )
 
 
+def _same_vehicles(a: Vehicles, b: Vehicles, share: float, span: float) -> Vehicles:
+    """Between two scenes that show the same vehicles in the same order, as nearly all do."""
+    near = a if share < 0.5 else b
+    x, y = _hermite((a.x, a.y, a.heading, a.speed), (b.x, b.y, b.heading, b.speed), share, span)
+    s, d = _line(a.s, b.s, share), _line(a.d, b.d, share)
+    return dataclasses.replace(
+        near,
+        x=x,
+        y=y,
+        heading=_angle(a.heading, b.heading, share),
+        speed=_line(a.speed, b.speed, share),
+        acceleration=b.acceleration,
+        s=np.where(np.isnan(s), near.s, s),
+        d=np.where(np.isnan(d), near.d, d),
+        crashed=a.crashed,
+    )
+
+
 def _goal(a: Goal | None, b: Goal | None, near: Goal | None, share: float) -> Goal | None:
     if a is None or b is None or near is None or a.remaining is None or b.remaining is None:
         return near
@@ -127,8 +147,15 @@ def _angle(a: np.ndarray | float, b: np.ndarray | float, share: float) -> np.nda
     return a + share * turn
 
 
-def _hermite(start: np.ndarray, end: np.ndarray, share: float, span: float) -> tuple[np.ndarray, np.ndarray]:
-    """Positions between two states (4, N) of x, y, heading and speed, `span` seconds apart.
+State = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _state(ego: Ego) -> State:
+    return np.array([ego.x]), np.array([ego.y]), np.array([ego.heading]), np.array([ego.speed])
+
+
+def _hermite(start: State, end: State, share: float, span: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions between two states of x, y, heading and speed, each (N,), `span` seconds apart.
 
     They lie on the cubic Hermite curve; on the chord for a body that was moved by more than driving.
     """
@@ -136,9 +163,13 @@ def _hermite(start: np.ndarray, end: np.ndarray, share: float, span: float) -> t
     u = share
     ease = u * u * (3 - 2 * u)
     lead, tail = u * (1 - u) ** 2 * span, u * u * (u - 1) * span
-    curve_x = x0 + ease * (x1 - x0) + lead * v0 * np.cos(h0) + tail * v1 * np.cos(h1)
-    curve_y = y0 + ease * (y1 - y0) + lead * v0 * np.sin(h0) + tail * v1 * np.sin(h1)
-    off_x = x1 - x0 - (v0 * np.cos(h0) + v1 * np.cos(h1)) / 2 * span
-    off_y = y1 - y0 - (v0 * np.sin(h0) + v1 * np.sin(h1)) / 2 * span
-    driven = np.hypot(off_x, off_y) < TELEPORT
+    step_x0, step_y0, step_x1, step_y1 = v0 * np.cos(h0), v0 * np.sin(h0), v1 * np.cos(h1), v1 * np.sin(h1)
+    way_x, way_y = x1 - x0, y1 - y0
+    curve_x = x0 + ease * way_x + lead * step_x0 + tail * step_x1
+    curve_y = y0 + ease * way_y + lead * step_y0 + tail * step_y1
+    off_x = way_x - (step_x0 + step_x1) / 2 * span
+    off_y = way_y - (step_y0 + step_y1) / 2 * span
+    driven = off_x * off_x + off_y * off_y < TELEPORT**2
+    if driven.all():
+        return curve_x, curve_y
     return np.where(driven, curve_x, _line(x0, x1, share)), np.where(driven, curve_y, _line(y0, y1, share))

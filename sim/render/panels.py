@@ -164,9 +164,17 @@ class Panels:
             ink = theme.ink if legal else mix(theme.panel, theme.muted, 0.6)
             label = f"{GLYPHS.get(name, '')} {name}".strip()
             inner = cell - gap - 2 * pad
-            surface.blit(self.typist.fit(label, self.px(12), ink, inner), (x + pad, top + self.px(13)))
+            size = max(self.px(11), 7)
+            marks = []
             if action == overlay.expert_action:
-                self._diamond(surface, x + cell - gap - pad - self.px(5), top + self.px(20), ground)
+                marks.append(self.typist.diamond(size, theme.expert))
+            if overlay.unsafe is not None and action < len(overlay.unsafe) and overlay.unsafe[action]:
+                marks.append(self.typist.barred(size, theme.crash))
+            room = max(inner - len(marks) * (size + self.px(3)), self.px(8))
+            surface.blit(self.typist.fit(label, self.px(12), ink, room), (x + pad, top + self.px(13)))
+            for number, mark in enumerate(marks, 1):
+                place = x + pad + inner - number * size - (number - 1) * self.px(3), top + self.px(20) - size // 2
+                surface.blit(mark, place, special_flags=pygame.BLEND_PREMULTIPLIED)
             if overlay.probs is not None:
                 self._bar(surface, float(overlay.probs[action]), x + pad, top + self.px(36), inner, legal, ground)
             x += cell
@@ -188,16 +196,6 @@ class Panels:
                 piece = self.typist.box(max(filled, height), height, height / 2, colour, ground)
                 surface.blit(piece, (x, y))
             surface.blit(number, (x + length + self.px(4), y + height // 2 - number.get_height() // 2))
-
-    def _diamond(self, surface: pygame.Surface, x: int, y: int, ground: Colour) -> None:
-        """The expert's advice."""
-        size = max(self.px(11), 7)
-        scale = 4
-        large = pygame.Surface((size * scale, size * scale), 0, 32)
-        large.fill(ground)
-        half = size * scale / 2
-        pygame.draw.polygon(large, self.theme.expert, [(half, 0), (2 * half, half), (half, 2 * half), (0, half)])
-        surface.blit(pygame.transform.smoothscale(large, (size, size)), (x - size // 2, y - size // 2))
 
     def _caption(self, surface: pygame.Surface, caption: str, x: int, top: int, room: int) -> None:
         """One or two lines."""

@@ -1,7 +1,8 @@
 """`SceneRenderer`: a scene as a picture.
 
-The world is drawn at twice the size and smoothed down, only where the road is; text is set at its own size afterwards.
-Everything follows from the scenes drawn so far in the episode: equal calls give equal bytes.
+The ground comes first (`ground`), then plans and marks as smoothed polygons (`canvas`), vehicles as small pictures that
+are kept (`vehicles`), and words at their own size. What is kept only saves time: everything follows from the scenes
+drawn so far in the episode, so that equal calls give equal bytes.
 """
 
 from __future__ import annotations
@@ -16,28 +17,29 @@ from sim.actions import MetaAction
 from sim.errors import UsageError, unknown
 from sim.render import vehicles
 from sim.render.camera import Camera, aim
+from sim.render.canvas import Brush, tint
+from sim.render.ground import LINE, SHOULDER, TICK, Ground
 from sim.render.overlay import Overlay
 from sim.render.palette import THEMES, Colour, Theme, mix
 from sim.render.panels import BOTTOM, TOP, TTC_WARNING, Panels, gap_text, remaining_text, speed_share, top_speed
 from sim.render.road import Polyline, RoadMap
 from sim.render.text import Typist
 from sim.scene import Neighbour, Scene
-from sim.view import manoeuvres
 
-SUPER = 2
-"""Samples per pixel and direction."""
-SHOULDER = 1.2
-"""Metres beside the outer lanes."""
-LINE = 0.17
-"""Metres: width of paint."""
 TRAIL_TIME = 5.0
 """Seconds of the ego's past that stay visible."""
 TRAIL_STEP = 0.7
 """Metres between the points of the trail."""
 EPISODE_GAP = 3.0
 """Seconds without a scene, or backwards, after which a new episode is assumed; also for jumps beyond speed."""
-TICK = 20.0
-"""Metres between the marks beside a road; every fifth one has its number."""
+CLOSEST, FARTHEST = 4.0, 0.4
+"""Limits of the user's zoom."""
+PAN_LIMIT = 500.0
+"""Metres that the view may be dragged away from the ego."""
+UNSAFE_REACH = 8.0
+"""Metres ahead of and behind the ego that are hatched where a lane change is unsafe."""
+HATCH, HATCH_PERIOD, HATCH_SLANT = 0.5, 1.5, 2.2
+"""Metres: stripes along the lane, from one to the next, and how far they lean over the lane's width."""
 WINDOW_FPS = 30
 
 
@@ -45,9 +47,13 @@ class SceneRenderer:
     """Draws scenes of one world after the other; the ego's trail and the camera's movement carry over in an episode.
 
     Args: whether to show every picture in a window of its own too, at real-time pace; size in pixels, at least
-        160 x 120; theme "light", "dark" or one's own.
-    `strip` says whether an overlay's strip is drawn below the road. `show_speeds` labels the cars around the ego.
+        160 x 120; theme "light", "dark" or one's own; whether the strip of gauges above the road is drawn, and whether
+        an overlay's strip below it is: without them the road has their place.
     Raises: UsageError for a bad size or theme, or where no window can be opened.
+
+    `show_speeds` (False at first) labels the cars nearest to the ego, ahead and behind in its own and the adjacent
+    lanes, with their speeds in m/s, and the car behind in the lane that the ego changes to with the time to collision
+    where that is short.
     """
 
     def __init__(
@@ -56,64 +62,28 @@ class SceneRenderer:
         size: tuple[int, int] = (1280, 320),
         theme: str | Theme = "light",
         strip: bool = True,
+        gauges: bool = True,
     ) -> None:
-        self.strip, self.show_speeds = strip, False
+        self.strip, self.gauges, self.show_speeds = strip, gauges, False
         self.camera: Camera | None = None
+        self._window: pygame.Window | None = None
         self._aimed: Camera | None = None  # before the user's zoom and pan
-        self._user_zoom, self._pan = 1.0, np.zeros(2)
+        self._user_zoom, self._pan = 1.0, (0.0, 0.0)
         self._typist = Typist()
+        self._panels = Panels(_theme(theme), self._typist, 1.0)
         self.set_theme(theme)
         self.resize(size)
         self._shapes: object = None
         self._road = RoadMap(())
         self._trail: deque[tuple[float, float, float]] = deque()
         self._last: Scene | None = None
-        self._visible: list[tuple[int, float, float]] = []  # lane, from, to (m)
-        self._paint: list = []  # polygons of the markings, pixels
         self._here: tuple[int, float, np.ndarray] | None = None  # the ego on the map
         self._finish: tuple[np.ndarray, np.ndarray, float, float] | None = None
-        self._origin, self._zoom = np.zeros(2), 1.0
-        self._window = self._open() if window else None
         self._clock = pygame.time.Clock()
+        if window:
+            self._window = self._open()
 
     # -- for callers ---------------------------------------------------------------------------------------------------
-
-    def resize(self, size: tuple[int, int]) -> None:
-        """Draw pictures of another size from now on; the episode goes on. UsageError below 160 x 120."""
-        width, height = int(size[0]), int(size[1])
-        if width < 160 or height < 120:
-            raise UsageError(f"picture size {width} x {height}: choose at least 160 x 120 pixels")
-        self.size = width, height
-        self.scale = min(max(min(width / 1100, height / 320), 0.72), 2.5)
-        self._panels = Panels(self.theme, self._typist, self.scale)
-        self._picture = pygame.Surface(self.size, 0, 32)
-        self._large = pygame.Surface((width * SUPER, height * SUPER), 0, 32)
-        self._canvas = self._large
-        self._layer: tuple[object, pygame.Surface] | None = None
-
-    def set_theme(self, theme: str | Theme) -> None:
-        """Draw in another theme from now on. UsageError for an unknown name."""
-        if isinstance(theme, str):
-            if theme not in THEMES:
-                raise unknown("theme", theme, THEMES)
-            theme = THEMES[theme]
-        self.theme = theme
-        self._layer = None
-        if hasattr(self, "size"):
-            self._panels = Panels(theme, self._typist, self.scale)
-
-    def zoom_by(self, factor: float) -> None:
-        """Come closer (> 1) or go farther, about the ego; 0.4 to 4 times the camera's own zoom."""
-        self._user_zoom = min(max(self._user_zoom * factor, 0.4), 4.0)
-
-    def pan(self, dx: float, dy: float) -> None:
-        """Drag the view by pixels."""
-        if self.camera is not None:
-            self._pan = self._pan - np.array([dx, dy]) / self.camera.zoom
-
-    def follow(self) -> None:
-        """Undo `zoom_by` and `pan`."""
-        self._user_zoom, self._pan = 1.0, np.zeros(2)
 
     def draw(self, scene: Scene, overlay: Overlay | None = None) -> np.ndarray:
         """The picture, uint8 (height, width, 3), a fresh array. With a window, it is shown there as well.
@@ -127,27 +97,94 @@ class SceneRenderer:
         return pixels.reshape(self.size[1], self.size[0], 3).copy()
 
     def draw_surface(self, scene: Scene, overlay: Overlay | None = None) -> pygame.Surface:
-        """The picture as a surface that this renderer owns and draws the next one on; for apps with a display."""
+        """The picture, `size` pixels, as a surface that this renderer owns and draws the next one on.
+
+        For apps that have a display of their own and blit it.
+        """
         self._follow(scene, overlay)
-        self._world(scene, overlay)
         front = self._front(scene)
-        self._labels(scene, front)
-        self._panels.gauges(self._picture, scene, overlay, front)
+        ends = self._gap_ends(scene, front)
+        self._world(scene, overlay, front, ends)
+        self._labels(scene, front, ends)
+        if self.gauges:
+            self._panels.gauges(self._picture, scene, overlay, front)
         if overlay is not None and self.strip:
             self._panels.side(self._picture, scene, overlay)
         if self._window is not None:
             self._show()
         return self._picture
 
+    def resize(self, size: tuple[int, int]) -> None:
+        """Draw pictures of another size (width, height) in pixels from now on; trail and camera go on.
+
+        A window of the renderer's own follows. Raises: UsageError below 160 x 120.
+        """
+        width, height = int(size[0]), int(size[1])
+        if width < 160 or height < 120:
+            raise UsageError(f"picture size {width} x {height}: choose at least 160 x 120 pixels")
+        self.size = width, height
+        self.scale = min(max(min(width / 1100, height / 320), 0.72), 2.5)
+        self._panels = Panels(self.theme, self._typist, self.scale)
+        self._picture = pygame.Surface(self.size, 0, 32)
+        if self._window is not None:
+            self._window.size = self.size
+
+    def set_theme(self, theme: str | Theme) -> None:
+        """Draw in the theme "light", "dark" or one's own from now on. Raises: UsageError for an unknown name."""
+        self.theme = _theme(theme)
+        self._panels = Panels(self.theme, self._typist, self._panels.scale)
+        self._ground = Ground(self.theme)
+        self._sprites = vehicles.Sprites(self.theme)
+
+    def zoom_by(self, factor: float) -> None:
+        """Come closer (factor > 1) or go farther, from 0.4 to 4 times the camera's own zoom, from the next picture on.
+
+        The ego keeps its place in the picture; after `pan`, the picture's centre does.
+        Raises: UsageError for a factor that is not a positive number.
+        """
+        if not (factor > 0 and math.isfinite(factor)):
+            raise UsageError(f"zoom_by({factor}): give a positive factor")
+        self._set_zoom(min(max(self._user_zoom * factor, FARTHEST), CLOSEST))
+
+    def reset_zoom(self) -> None:
+        """Return to the camera's own zoom."""
+        self._set_zoom(1.0)
+
+    def _set_zoom(self, zoom: float) -> None:
+        if self._pan != (0.0, 0.0) and self._aimed is not None and self._last is not None:
+            # Keep the world position in the centre, which lies (camera - ego) / zoom + pan from the ego.
+            change, ego = 1.0 / self._user_zoom - 1.0 / zoom, self._last.ego
+            self._pan = (
+                self._pan[0] + (self._aimed.x - ego.x) * change,
+                self._pan[1] + (self._aimed.y - ego.y) * change,
+            )
+        self._user_zoom = zoom
+
+    def pan(self, dx: float, dy: float) -> None:
+        """Drag what is seen by pixels to the right and down, from the next picture on.
+
+        The view still goes with the ego, at most 500 m away from it. Nothing happens before the first picture.
+        """
+        if self.camera is not None:
+            x, y = self._pan[0] - dx / self.camera.zoom, self._pan[1] - dy / self.camera.zoom
+            far = max(math.hypot(x, y) / PAN_LIMIT, 1.0)
+            self._pan = x / far, y / far
+
+    def follow(self) -> None:
+        """Return to the ego at the camera's own zoom: undo `pan` and `zoom_by`."""
+        self._user_zoom, self._pan = 1.0, (0.0, 0.0)
+
     def to_pixel(self, x: float, y: float) -> tuple[float, float]:
-        """Where a world position lies in the picture drawn last."""
+        """Where a world position (m) lies in the picture drawn last. Raises: UsageError before the first one."""
         if self.camera is None:
             raise UsageError("to_pixel: draw a scene first")
-        column, row = self.camera.project(np.array([x, y]))
-        return float(column), float(row)
+        return self.camera.pixel(x, y)
 
     def reset(self) -> None:
-        """Forget the episode: no trail, and the camera jumps to its place. A new episode is also noticed by itself."""
+        """Forget the episode: no trail, and the camera jumps to its place; the user's zoom and pan stay.
+
+        A new episode is also noticed by itself.
+        """
         self._trail.clear()
         self._last = self.camera = self._aimed = None
 
@@ -205,11 +242,11 @@ class SceneRenderer:
 
     def _follow(self, scene: Scene, overlay: Overlay | None) -> None:
         if scene.shapes is not self._shapes:
-            self._shapes, self._road, self._layer = scene.shapes, RoadMap(scene.shapes), None
+            self._shapes, self._road = scene.shapes, RoadMap(scene.shapes)
         if self._last is not None and self._is_new_episode(self._last, scene):
             self.reset()
         elapsed = 0.0 if self._last is None else scene.time - self._last.time
-        top = self._panels.px(TOP)
+        top = self._panels.px(TOP) if self.gauges else 0
         bottom = self._panels.px(BOTTOM) if overlay is not None and self.strip else 0
         view = (0, top, self.size[0], max(self.size[1] - top - bottom, 16))
         self._aimed = aim(scene, self._road, view, self._aimed, elapsed)
@@ -225,122 +262,34 @@ class SceneRenderer:
 
     def _moved(self, camera: Camera, scene: Scene) -> Camera:
         """The camera with the user's zoom, about the ego, and pan."""
-        if self._user_zoom == 1.0 and not self._pan.any():
+        if self._user_zoom == 1.0 and self._pan == (0.0, 0.0):
             return camera
         ego, share = scene.ego, 1.0 / self._user_zoom
-        x = ego.x + (camera.x - ego.x) * share + float(self._pan[0])
-        y = ego.y + (camera.y - ego.y) * share + float(self._pan[1])
+        x = ego.x + (camera.x - ego.x) * share + self._pan[0]
+        y = ego.y + (camera.y - ego.y) * share + self._pan[1]
         return Camera(x, y, camera.zoom * self._user_zoom, camera.view)
 
     # -- the world -----------------------------------------------------------------------------------------------------
 
-    def _world(self, scene: Scene, overlay: Overlay | None) -> None:
-        """Road, marks and vehicles, smoothed into the picture."""
+    def _world(
+        self, scene: Scene, overlay: Overlay | None, front: Neighbour | None, gap_ends: np.ndarray | None
+    ) -> None:
+        """Road, marks and vehicles."""
         camera = self.camera
         assert camera is not None
-        _, top, width, height = camera.view
-        first, last = self._rows(scene)
-        self._picture.fill(self.theme.ground, (0, top, width, height))
-        canvas = self._large.subsurface((0, 0, width * SUPER, (last - first) * SUPER))
-        self._origin = np.array([camera.x, camera.y]) - (np.array([width / 2, top + height / 2 - first]) / camera.zoom)
-        self._zoom = camera.zoom * SUPER
-        self._canvas = canvas
-        self._ground(scene)
-        self._draw_goal(scene)
-        self._draw_unsafe(scene, overlay)
-        self._draw_trail(scene)
-        for line in self._paint:
-            pygame.draw.polygon(self._canvas, self.theme.marking, line)
-        self._draw_target(scene)
-        self._draw_finish()
-        self._draw_gap(scene)
+        self._ground.draw(self._picture, self._road, camera, scene)
+        self._brush = Brush(self._picture, camera)
+        for draw in (
+            lambda: self._draw_goal(scene),
+            lambda: self._draw_unsafe(scene, overlay),
+            lambda: self._draw_trail(scene),
+            lambda: self._draw_target(scene),
+            self._draw_finish,
+            lambda: self._draw_gap(front, gap_ends),
+        ):
+            draw()
+            self._brush.flush()
         self._draw_vehicles(scene, overlay)
-        target = self._picture.subsurface((0, first, width, last - first))
-        pygame.transform.smoothscale(canvas, (width, last - first), target)
-
-    def _rows(self, scene: Scene) -> tuple[int, int]:
-        """Rows of the picture that the road may touch: the rest stays ground and needs no smoothing."""
-        camera = self.camera
-        assert camera is not None
-        _, top, _, height = camera.view
-        if not self._road.is_corridor:
-            return top, top + height
-        edges = camera.project(np.array([self._road.low, self._road.high]))[:, 1]
-        rows = [*edges, *camera.project(np.array([[scene.ego.x, scene.ego.y]]))[:, 1]]
-        margin = 3.2 * camera.zoom
-        return max(int(min(rows) - margin), top), min(math.ceil(max(rows) + margin), top + height)
-
-    def _points(self, world: np.ndarray) -> list:
-        """World (..., 2) to pixels of the large canvas, as nested lists."""
-        return ((world - self._origin) * self._zoom).tolist()
-
-    def _fill(self, colour: Colour, world: np.ndarray) -> None:
-        if len(world) >= 3:
-            pygame.draw.polygon(self._canvas, colour, self._points(world))
-
-    def _ground(self, scene: Scene) -> None:
-        """Ground, shoulders and asphalt, and what to paint on them later; all kept while the camera stands still."""
-        camera = self.camera
-        key = (camera, self._canvas.get_size())
-        if self._layer is not None and self._layer[0] == key:
-            self._canvas.blit(self._layer[1], (0, 0))
-            return
-        assert camera is not None
-        theme, road = self.theme, self._road
-        self._canvas.fill(theme.ground)
-        self._visible = road.visible(camera.x, camera.y, camera.radius + 6.0)
-        if road.is_lot:
-            self._lot(scene)
-        else:
-            if road.is_straight:
-                self._ticks()
-            for colour, extra in ((theme.shoulder, SHOULDER), (theme.asphalt, 0.06)):
-                for index, start, end in self._visible:
-                    half = road.widths[index] / 2 + extra
-                    self._fill(colour, road.surface(index, half, start, end))
-        self._paint = self._markings()
-        if not road.is_corridor:
-            self._layer = (key, self._canvas.copy())
-
-    def _lot(self, scene: Scene) -> None:
-        """The ground of a parking lot, up to its walls."""
-        cars = scene.vehicles
-        walls = (cars.speed == 0) & (np.maximum(cars.length, cars.width) > 20.0)
-        corners = np.array([self._road.low - 1.5, self._road.high + 1.5])
-        if walls.any():
-            middles = np.stack([cars.x[walls], cars.y[walls]], axis=1)
-            corners = np.array([np.minimum(corners[0], middles.min(0)), np.maximum(corners[1], middles.max(0))])
-        (x0, y0), (x1, y1) = corners
-        self._fill(self.theme.asphalt, np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]))
-
-    def _ticks(self) -> None:
-        """A mark every 20 m along the lower edge of a road."""
-        camera = self.camera
-        assert camera is not None
-        half = self.size[0] / 2 / camera.zoom
-        y = float(self._road.high[1]) + SHOULDER
-        for number in range(math.floor((camera.x - half) / TICK), math.ceil((camera.x + half) / TICK) + 1):
-            x, long = number * TICK, 1.2 if number % 5 == 0 else 0.6
-            self._fill(
-                self.theme.tick, np.array([(x - 0.08, y), (x + 0.08, y), (x + 0.08, y + long), (x - 0.08, y + long)])
-            )
-
-    def _markings(self) -> list:
-        """All painted lines in view, as polygons in pixels of the canvas."""
-        half = max(LINE, 1.3 * SUPER / self._zoom) / 2
-        road = self._road
-        spans = {index: (start, end) for index, start, end in self._visible}
-        paint: list = []
-        for border in road.borders:
-            if border.lane not in spans:
-                continue
-            start, end = spans[border.lane]
-            if border.broken:
-                paint += self._points(road.dashes(border, start, end, half))
-            else:
-                low, high = border.offset - half, border.offset + half
-                paint.append(self._points(road.strip(border.lane, low, high, start, end)))
-        return paint
 
     # -- the ego's plans and past --------------------------------------------------------------------------------------
 
@@ -361,12 +310,12 @@ class SceneRenderer:
         return self._road.follow(start[0], start[1], heading, distance)
 
     def _draw_goal(self, scene: Scene) -> None:
-        """The lane to be in, tinted up to the finish."""
+        """The lane to be in, tinted up to the finish, between its painted lines."""
         goal = scene.goal
         if self._road.is_lot:
             for spot in self._goal_spots(scene):
-                lane, half = self._road.lanes[spot], self._road.widths[spot] / 2
-                self._fill(mix(self.theme.asphalt, self.theme.goal, 0.45), lane.strip(-half, half, 0.0, lane.length))
+                lane, half = self._road.lanes[spot], self._road.widths[spot] / 2 - LINE / 2
+                self._brush.fill(tint(self.theme.goal, 0.45), lane.strip(-half, half, 0.0, lane.length))
             return
         if goal is None or goal.lane is None or scene.num_lanes < 2:
             return
@@ -374,33 +323,45 @@ class SceneRenderer:
         ahead = 200.0 if goal.remaining is None else min(max(goal.remaining, -behind), 200.0)
         path = self._lane_path(scene, goal.lane, ahead, behind)
         if path is not None and path.length > 0.1:
-            half = scene.lane_width / 2
-            self._fill(mix(self.theme.asphalt, self.theme.goal, 0.26), path.strip(-half, half, 0.0, path.length))
+            half = scene.lane_width / 2 - LINE / 2
+            self._brush.fill(tint(self.theme.goal, 0.26), path.strip(-half, half, 0.0, path.length))
 
     def _draw_unsafe(self, scene: Scene, overlay: Overlay | None) -> None:
         """Hatching beside the ego in lanes that it had better not change to now."""
         ego = scene.ego
         if overlay is None or overlay.unsafe is None or ego.crashed or self._road.is_lot:
             return
+        from sim.view import manoeuvres  # compiled code, which other pictures do without
+
         try:
             meanings = manoeuvres(scene)
         except ValueError:
             return
-        half, reach = scene.lane_width / 2 - 0.25, ego.length / 2 + 8.0
-        colour = mix(self.theme.asphalt, self.theme.crash, 0.42)
-        for action, side in ((MetaAction.LANE_LEFT, -1), (MetaAction.LANE_RIGHT, 1)):
+        half, reach = scene.lane_width / 2 - 0.3, ego.length / 2 + UNSAFE_REACH
+        for action, unsafe in zip(meanings, overlay.unsafe, strict=False):
+            side = {MetaAction.LANE_LEFT: -1, MetaAction.LANE_RIGHT: 1}.get(action, 0)
             lane = ego.target_lane + side
-            if action not in meanings or not 0 <= lane < scene.num_lanes:
-                continue
-            if not bool(overlay.unsafe[meanings.index(action)]):
+            if not (unsafe and side and 0 <= lane < scene.num_lanes):
                 continue
             path = self._lane_path(scene, lane, reach, reach)
-            if path is None or path.length < 2.0:
-                continue
-            for s in np.arange(0.0, path.length - 1.6, 1.6):
-                points, normals = path.at(np.array([s, s + 0.45, s + 2.0, s + 1.55]))
-                sides = np.array([-half, -half, half, half])[:, None]
-                self._fill(colour, points + normals * sides)
+            if path is not None and path.length > 2.0:
+                self._hatch(path, half, side)
+
+    def _hatch(self, path: Polyline, half: float, side: int) -> None:
+        """A stretch of lane in slanted stripes that lean away from the ego, with an edge on the ego's side."""
+        colour, length = self.theme.crash, path.length
+        self._brush.fill(tint(colour, 0.13), path.strip(-half, half, 0.0, length))
+        for begin in np.arange(-HATCH_SLANT, length, HATCH_PERIOD):
+            # Corners as arc length and share of the lane's width, counted from the ego's side.
+            tip = begin + HATCH_SLANT
+            corners = [(begin, 0.0), (begin + HATCH, 0.0), (tip + HATCH, 1.0), (tip, 1.0)]
+            stripe = _between(corners, 0.0, length)
+            if len(stripe) >= 3:
+                s, share = np.array(stripe).T
+                points, normals = path.at(s)
+                self._brush.fill(tint(colour, 0.42), points + normals * (side * half * (2.0 * share - 1.0))[:, None])
+        edge = sorted((-side * half, -side * (half - 0.14)))
+        self._brush.fill(tint(colour, 0.75), path.strip(edge[0], edge[1], 0.0, length))
 
     def _goal_spots(self, scene: Scene) -> list[int]:
         """The spots of a lot that fit the goal's s (x there) and distance: one, rarely two that mirror each other."""
@@ -441,27 +402,30 @@ class SceneRenderer:
         along = np.array([normal[1], -normal[0]])
         count = max(round((high - low) / 0.8), 1)
         edges = point + np.linspace(low, high, count + 1)[:, None] * normal
+        colours, corners = [], []
         for column in range(2):
             a, b = 0.8 * (column - 1) * along, 0.8 * column * along
-            cells = np.stack([edges[:-1] + a, edges[:-1] + b, edges[1:] + b, edges[1:] + a], axis=1)
-            for row, cell in enumerate(self._points(cells)):
-                colour = self.theme.glass if (row + column) % 2 else (255, 255, 255)
-                pygame.draw.polygon(self._canvas, colour, cell)
+            corners.append(np.stack([edges[:-1] + a, edges[:-1] + b, edges[1:] + b, edges[1:] + a], axis=1))
+            colours += [tint(self.theme.glass if (row + column) % 2 else (255, 255, 255)) for row in range(count)]
+        self._brush.fill_all(colours, np.concatenate(corners))
 
     def _draw_trail(self, scene: Scene) -> None:
         """Where the ego came from, fading."""
-        points = [*self._trail, (scene.time, scene.ego.x, scene.ego.y)]
-        if len(points) < 3:
+        camera = self.camera
+        assert camera is not None
+        points = np.array([*(point[1:] for point in self._trail), (scene.ego.x, scene.ego.y)])
+        near = np.flatnonzero(np.abs(points - (camera.x, camera.y)).max(axis=1) < camera.radius)
+        if len(points) < 3 or near.size == 0:
             return
-        path = Polyline.through(np.array([point[1:] for point in points]))
+        count, begin = len(points) - 1, max(int(near[0]) - 1, 0)
+        path = Polyline.through(points[begin:])
         if len(path.points) < 3:
             return
         low, high = path.points - 0.28 * path.normals, path.points + 0.28 * path.normals
-        quads = self._points(np.stack([low[:-1], low[1:], high[1:], high[:-1]], axis=1))
-        newest = len(quads)
-        for number, quad in enumerate(quads):
-            strength = 0.1 + 0.6 * (number + 1) / newest
-            pygame.draw.polygon(self._canvas, mix(self.theme.asphalt, self.theme.ego, strength), quad)
+        quads = np.stack([low[:-1], low[1:], high[1:], high[:-1]], axis=1)
+        first = count - len(quads)
+        shares = [0.1 + 0.6 * (first + number + 1) / count for number in range(len(quads))]
+        self._brush.fill_all([tint(self.theme.ego, share) for share in shares], quads)
 
     def _draw_target(self, scene: Scene) -> None:
         """The way into the lane that the ego is steering to, with the place where it is about to be."""
@@ -476,15 +440,20 @@ class SceneRenderer:
         share = np.clip(s / (0.75 * path.length), 0.0, 1.0)
         points = points - normals * (self._offset(scene) * (1.0 - share**2 * (3.0 - 2.0 * share)))[:, None]
         line = Polyline.through(points)
-        colour = mix(self.theme.asphalt, self.theme.ego, 0.8)
+        colour = tint(self.theme.ego, 0.8)
         start = min(ego.length / 2 + 0.6, line.length / 3)
-        half = max(0.11, 0.9 * SUPER / self._zoom / 2)
-        self._fill(colour, line.strip(-half, half, start, line.length - 0.8))
+        half = max(0.11, self._pixels(0.9) / 2)
+        self._brush.fill(colour, line.strip(-half, half, start, line.length - 0.8))
         tip, normal = line.points[-1], line.normals[-1]
         along = np.array([normal[1], -normal[0]])
-        self._fill(
+        self._brush.fill(
             colour, np.array([tip + along * 0.6, tip - along * 1.0 + normal * 0.75, tip - along * 1.0 - normal * 0.75])
         )
+
+    def _pixels(self, count: float) -> float:
+        """Metres of so many pixels."""
+        assert self.camera is not None
+        return count / self.camera.zoom
 
     def _offset(self, scene: Scene) -> float:
         """Metres from the ego to the centre of its target lane, to the right."""
@@ -514,58 +483,56 @@ class SceneRenderer:
         to_ego = float((tail - (ego.x, ego.y)) @ along) - ego.length / 2
         return np.stack([tail - max(to_ego, 0.0) * along, tail]) if to_ego > 0.5 else None
 
-    def _draw_gap(self, scene: Scene) -> None:
+    def _draw_gap(self, front: Neighbour | None, ends: np.ndarray | None) -> None:
         """A dimension line from bumper to bumper."""
-        front = self._front(scene)
-        ends = self._gap_ends(scene, front)
         if ends is None or front is None:
             return
-        colour = self.theme.brake if front.ttc < TTC_WARNING else self.theme.ink
-        colour = mix(self.theme.asphalt, colour, 0.75)
+        colour = tint(self.theme.brake if front.ttc < TTC_WARNING else self.theme.ink, 0.75)
         path = Polyline.through(ends)
         inset = min(0.4, path.length / 6)
-        half = 0.7 * SUPER / self._zoom / 2
-        self._fill(colour, path.strip(-half, half, inset, path.length - inset))
+        half = self._pixels(1.2) / 2
+        self._brush.fill(colour, path.strip(-half, half, inset, path.length - inset))
         for s in (inset, path.length - inset):
-            self._fill(colour, path.strip(-0.7, 0.7, s - half, s + half))
+            self._brush.fill(colour, path.strip(-0.7, 0.7, s - half, s + half))
 
-    def _bodies(self, scene: Scene, overlay: Overlay | None) -> list[vehicles.Body]:
+    def _draw_vehicles(self, scene: Scene, overlay: Overlay | None) -> None:
         camera, cars, ego = self.camera, scene.vehicles, scene.ego
         assert camera is not None
-        reach = camera.radius + np.maximum(cars.length, cars.width)
-        near = np.flatnonzero(np.hypot(cars.x - camera.x, cars.y - camera.y) < reach)
+        left, top, width, height = camera.view
+        columns = (cars.x - camera.x) * camera.zoom + (left + width / 2)
+        rows = (cars.y - camera.y) * camera.zoom + (top + height / 2)
+        reach = (np.maximum(cars.length, cars.width) / 2 + 2.0) * camera.zoom
+        near = np.flatnonzero(
+            (columns > left - reach) & (columns < left + width + reach) & (rows > top - reach)
+            & (rows < top + height + reach)
+        )  # fmt: skip
         shares = speed_share(cars.speed[near], top_speed(scene))
-        rows = zip(
-            *(column[near].tolist() for column in (cars.x, cars.y, cars.heading, cars.length, cars.width, cars.speed)),
+        each = zip(
+            columns[near].tolist(),
+            rows[near].tolist(),
+            *(column[near].tolist() for column in (cars.heading, cars.length, cars.width, cars.speed)),
             (cars.acceleration[near] < vehicles.BRAKING).tolist(),
             cars.crashed[near].tolist(),
             shares.tolist(),
             strict=True,
         )
         bodies = [
-            vehicles.Body(
-                x, y, heading, length, width, self.theme.traffic(share), braking, crashed,
-                obstacle=vehicles.is_obstacle(length, width, speed),
+            (
+                vehicles.Look(
+                    length, width, self.theme.traffic(share), braking, crashed,
+                    vehicles.is_obstacle(length, width, speed),
+                ),
+                column, row, heading,
             )
-            for x, y, heading, length, width, speed, braking, crashed, share in rows
+            for column, row, heading, length, width, speed, braking, crashed, share in each
         ]  # fmt: skip
         halo = None
         if overlay is not None and overlay.controller != "learner":
             halo = self.theme.controller(overlay.controller)
-        braking = ego.acceleration < vehicles.BRAKING
-        bodies.append(
-            vehicles.Body(
-                ego.x, ego.y, ego.heading, ego.length, ego.width, self.theme.ego, braking, ego.crashed, halo=halo
-            )
-        )
-        return bodies
-
-    def _draw_vehicles(self, scene: Scene, overlay: Overlay | None) -> None:
-        placed = vehicles.place(self._bodies(scene, overlay), self._origin, self._zoom)
-        for body in placed:
-            vehicles.draw_shadow(self._canvas, self.theme, body, self._zoom)
-        for body in placed:
-            vehicles.draw(self._canvas, self.theme, body)
+        braking = bool(ego.acceleration < vehicles.BRAKING)
+        look = vehicles.Look(ego.length, ego.width, self.theme.ego, braking, bool(ego.crashed), False, halo)
+        bodies.append((look, *camera.pixel(ego.x, ego.y), ego.heading))
+        self._sprites.put(self._picture, bodies, camera.zoom)
 
     # -- words in the world --------------------------------------------------------------------------------------------
 
@@ -579,15 +546,14 @@ class SceneRenderer:
             return
         left = min(max(round(x - width / 2), 2), self.size[0] - width - 2)
         top = round(y - height / 2)
-        around = tuple(self._picture.get_at((left, min(max(top, 0), self.size[1] - 1))))[:3]
-        self._picture.blit(self._typist.box(width, height, height / 2, ground, around), (left, top))  # type: ignore[arg-type]
+        chip = self._typist.chip(width, height, height / 2, ground)
+        self._picture.blit(chip, (left, top), special_flags=pygame.BLEND_PREMULTIPLIED)
         self._picture.blit(piece, (left + pad, top + (height - piece.get_height()) // 2))
 
-    def _labels(self, scene: Scene, front: Neighbour | None) -> None:
+    def _labels(self, scene: Scene, front: Neighbour | None, ends: np.ndarray | None) -> None:
         camera, theme = self.camera, self.theme
         assert camera is not None
         _, view_top, width, height = camera.view
-        ends = self._gap_ends(scene, front)
         if ends is not None and front is not None:
             a, b = camera.project(ends)
             middle = (a + b) / 2
@@ -596,7 +562,7 @@ class SceneRenderer:
                 self._pill(gap_text(front), middle[0], middle[1], colour, theme.panel, math.dist(a, b) - 6)
         if self._finish is not None and scene.goal is not None and scene.goal.remaining is not None:
             point, normal, low, _ = self._finish
-            x, y = camera.project(point + normal * (low - SHOULDER))
+            x, y = camera.pixel(*(point + normal * (low - SHOULDER)).tolist())
             words = remaining_text(scene.goal.remaining)
             if 0 <= x < width and view_top <= y < view_top + height:
                 y = max(y - self._panels.px(11), view_top + self._panels.px(10))
@@ -604,7 +570,7 @@ class SceneRenderer:
             elif self._road.is_corridor and scene.goal.lane is not None and x >= width:
                 path = self._lane_path(scene, scene.goal.lane, 1.0)
                 if path is not None:
-                    y = camera.project(path.points[0])[1]
+                    y = camera.pixel(*path.points[0].tolist())[1]
                     self._pill(f"{words} →", width - self._panels.px(44), y, theme.panel, theme.goal)
         if self._road.is_straight:
             self._tick_labels(width, view_top + height)
@@ -612,19 +578,38 @@ class SceneRenderer:
             self._speed_labels(scene)
 
     def _speed_labels(self, scene: Scene) -> None:
-        """m/s of the cars ahead and behind in the ego's lane and those beside."""
-        camera, cars = self.camera, scene.vehicles
+        """m/s of the cars ahead and behind in the ego's lane and those beside it, and a short time to collision."""
+        camera, cars, ego, theme, px = self.camera, scene.vehicles, scene.ego, self.theme, self._panels.px
         assert camera is not None
         left, top, width, height = camera.view
-        lanes = (scene.ego.lane - 1, scene.ego.lane, scene.ego.lane + 1)
-        found = [each for lane in lanes for each in (scene.front(lane), scene.rear(lane)) if each is not None]
-        for number in {each.id for each in found}:
+        if scene.lane_width >= 8.0:
+            return
+        found = {}
+        for lane in (ego.lane - 1, ego.lane, ego.lane + 1):
+            for each in (scene.front(lane), scene.rear(lane)):
+                if each is not None:
+                    found[each.id] = each
+        chaser = scene.rear(ego.target_lane) if ego.target_lane != ego.lane else None
+        if chaser is not None and chaser.ttc < TTC_WARNING:
+            found[chaser.id] = chaser
+        for number, neighbour in found.items():
             index = int(np.flatnonzero(cars.ids == number)[0])
-            x, y = camera.project(np.array([cars.x[index], cars.y[index]]))
-            if left < x < left + width and top < y < top + height:
-                y += (cars.width[index] / 2) * camera.zoom + self._panels.px(7)
-                piece = self._typist.text(f"{cars.speed[index]:.0f}", max(self._panels.px(10), 8), self.theme.ink)
-                self._picture.blit(piece, (round(x - piece.get_width() / 2), round(y - piece.get_height() / 2)))
+            x, y = camera.pixel(float(cars.x[index]), float(cars.y[index]))
+            if not (left < x < left + width and top < y < top + height):
+                continue
+            heading = float(cars.heading[index])
+            reach = abs(math.cos(heading)) * cars.length[index] + abs(math.sin(heading)) * cars.width[index]
+            x += float(reach) / 2 * camera.zoom + px(5)
+            words = f"{abs(neighbour.speed):.0f} m/s"
+            late = chaser is not None and number == chaser.id and chaser.ttc < TTC_WARNING
+            if late:
+                words += f" · TTC {neighbour.ttc:.1f} s"
+            piece = self._typist.text(words, max(px(10), 8), theme.panel if late else mix(theme.muted, theme.ink, 0.4))
+            wide, high = piece.get_width() + px(8), piece.get_height()
+            chip = self._typist.chip(wide, high, high / 2, theme.brake if late else theme.asphalt, 1.0 if late else 0.7)
+            corner = round(x), round(y - high / 2)
+            self._picture.blit(chip, corner, special_flags=pygame.BLEND_PREMULTIPLIED)
+            self._picture.blit(piece, (corner[0] + px(4), corner[1]))
 
     def _tick_labels(self, width: int, bottom: int) -> None:
         camera = self.camera
@@ -633,6 +618,31 @@ class SceneRenderer:
         step = 5 * TICK
         for number in range(math.ceil((camera.x - half) / step), math.floor((camera.x + half) / step) + 1):
             piece = self._typist.text(f"{number * step:.0f} m", max(self._panels.px(10), 8), self.theme.muted)
-            x, y = camera.project(np.array([number * step, self._road.high[1] + SHOULDER + 1.5]))
+            x, y = camera.pixel(number * step, float(self._road.high[1]) + SHOULDER + 1.5)
             if y + piece.get_height() < bottom:
                 self._picture.blit(piece, (round(x - piece.get_width() / 2), round(y)))
+
+
+def _theme(theme: str | Theme) -> Theme:
+    if isinstance(theme, str):
+        if theme not in THEMES:
+            raise unknown("theme", theme, THEMES)
+        return THEMES[theme]
+    return theme
+
+
+def _between(polygon: list[tuple[float, float]], low: float, high: float) -> list[tuple[float, float]]:
+    """The part of a convex polygon whose first coordinate lies within limits."""
+    for sign, limit in ((1.0, low), (-1.0, -high)):
+        kept: list[tuple[float, float]] = []
+        for (s0, d0), (s1, d1) in zip(polygon, polygon[1:] + polygon[:1], strict=True):
+            inside0, inside1 = sign * s0 >= limit, sign * s1 >= limit
+            if inside0:
+                kept.append((s0, d0))
+            if inside0 != inside1:
+                share = (sign * limit - s0) / (s1 - s0)
+                kept.append((sign * limit, d0 + share * (d1 - d0)))
+        polygon = kept
+        if not polygon:
+            break
+    return polygon

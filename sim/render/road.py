@@ -5,6 +5,7 @@ Right of a lane's direction (cos h, sin h) is (-sin h, cos h): y grows downwards
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,13 @@ class Polyline:
     def through(cls, points: np.ndarray) -> Polyline:
         """Through (P, 2) points; doubled points are dropped."""
         points = np.asarray(points, dtype=float)
+        if len(points) == 2:
+            (x0, y0), (x1, y1) = points.tolist()
+            step = math.hypot(x1 - x0, y1 - y0)
+            if step > 1e-9:
+                a, b = (x1 - x0) / step, (y1 - y0) / step
+                normals = np.array([[-b, a], [-b, a]])
+                return cls(points, normals, np.array([0.0, step]), np.array([step]), np.array([[a, b]]))
         step = np.hypot(*np.diff(points, axis=0).T)
         points = points[np.concatenate([[True], step > 1e-9])]
         if len(points) < 2:
@@ -57,8 +65,17 @@ class Polyline:
         values = [np.interp(s, self.along, column) for column in (*self.points.T, *self.normals.T)]
         return np.stack(values[:2], axis=1), np.stack(values[2:], axis=1)
 
+    def place(self, s: float) -> np.ndarray:
+        """The point (2,) at one arc length on the path."""
+        if len(self.points) == 2:
+            return self.points[0] + s * self.tangents[0]
+        return self.at(np.array([s]))[0][0]
+
     def cut(self, start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
         """Points and normals of the part between two arc lengths."""
+        if len(self.points) == 2:
+            ends = [min(max(s, 0.0), self.length) for s in (start, end)]
+            return self.points[0] + np.array(ends)[:, None] * self.tangents, self.normals
         inner = (self.along > start + 1e-9) & (self.along < end - 1e-9)
         return self.at(np.concatenate([[start], self.along[inner], [end]]))
 
@@ -119,12 +136,23 @@ class RoadMap:
         level = sum(lane.length for lane in self.lanes if np.ptp(lane.points[:, 1]) < 0.1 * np.ptp(lane.points[:, 0]))
         self.is_corridor = not self.is_lot and level > 0.75 * sum(lane.length for lane in self.lanes)
         self.is_straight = self.is_corridor and all(len(lane.points) == 2 for lane in self.lanes)
+        self.level = self._level() if self.is_straight else None
+        """x of start and end, y and half width of every lane, where all of them run along x exactly; else None."""
         curved = [lane.points for lane in self.lanes if len(lane.points) > 2]
         points = np.concatenate(curved) if curved else np.array([self.low, self.high])
         self.core_low, self.core_high = points.min(0), points.max(0)
 
     def _pairs(self) -> list[tuple[Polyline, float]]:
         return list(zip(self.lanes, self.widths, strict=True))
+
+    def _level(self) -> list[tuple[float, float, float, float]] | None:
+        rows = []
+        for lane, width in self._pairs():
+            (x0, y0), (x1, y1) = lane.points.tolist()
+            if y0 != y1 or x1 < x0:
+                return None
+            rows.append((x0, x1, y0, width / 2))
+        return rows
 
     def _borders(self, shapes: Sequence[LaneShape]) -> list[Border]:
         """Painted lines; one that two lanes share is kept once."""
@@ -143,6 +171,15 @@ class RoadMap:
         """Is a lane's centre line surely farther than `reach` from a point?"""
         x0, y0, x1, y1 = self.boxes[index]
         return x < x0 - reach or x > x1 + reach or y < y0 - reach or y > y1 + reach
+
+    def _project(self, index: int, x: float, y: float) -> tuple[float, float, np.ndarray]:
+        """`Polyline.project` on a lane."""
+        lane = self.lanes[index]
+        if self.level is None:
+            return lane.project(x, y)
+        x0, x1, lane_y, _ = self.level[index]
+        s = min(max(x - x0, 0.0), x1 - x0)
+        return s, math.hypot(x0 + s - x, lane_y - y), lane.tangents[0]
 
     def visible(self, x: float, y: float, radius: float) -> list[tuple[int, float, float]]:
         """Lanes that may show within a circle: index and arc lengths. Short ones are taken whole."""
@@ -195,10 +232,10 @@ class RoadMap:
         """Lane under a point that runs its way: index, arc length, tangent; None beside all lanes."""
         direction = np.array([np.cos(heading), np.sin(heading)])
         best: tuple[float, int, float, np.ndarray] | None = None
-        for index, (lane, width) in enumerate(self._pairs()):
+        for index, width in enumerate(self.widths):
             if self._misses(index, x, y, width / 2 + 0.5):
                 continue
-            s, distance, tangent = lane.project(x, y)
+            s, distance, tangent = self._project(index, x, y)
             aligned = float(tangent @ direction)
             cost = distance + 2.0 * (1.0 - aligned)
             if distance <= width / 2 + 0.5 and aligned > 0.3 and (best is None or cost < best[0] - 1e-6):
@@ -236,9 +273,8 @@ class RoadMap:
         for index, (lane, width) in enumerate(self._pairs()):
             if self._misses(index, x, y, 60.0):
                 continue
-            s, _, direction = lane.project(x, y)
-            point, _ = lane.at(np.array([s]))
-            away = point[0] - (x, y)
+            s, _, direction = self._project(index, x, y)
+            away = lane.place(s) - (x, y)
             if abs(away @ tangent) < 0.5 and abs(direction @ tangent) > 0.95:
                 spans.append((float(away @ normal) - width / 2, float(away @ normal) + width / 2))
         low = high = 0.0

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pygame
 
+from sim.render.canvas import tint
 from sim.render.palette import Colour
 
-CACHE = 4000
+SCALE = 4
+"""Samples per pixel and direction of shapes."""
+CACHE = 1500
 """Pieces kept before the cache starts afresh."""
 
 
@@ -68,14 +71,56 @@ class Typist:
         piece = self._pieces.get(key)
         if piece is not None:
             return piece
-        scale = 4
-        large = pygame.Surface((width * scale, height * scale), 0, 32)
+        large = pygame.Surface((width * SCALE, height * SCALE), 0, 32)
         large.fill(around)
         rect = large.get_rect()
-        pygame.draw.rect(large, border or colour, rect, border_radius=round(radius * scale))
+        pygame.draw.rect(large, border or colour, rect, border_radius=round(radius * SCALE))
         if border is not None:
-            pygame.draw.rect(large, colour, rect.inflate(-2 * scale, -2 * scale), border_radius=round(radius * scale))
+            pygame.draw.rect(large, colour, rect.inflate(-2 * SCALE, -2 * SCALE), border_radius=round(radius * SCALE))
         return self._keep(key, pygame.transform.smoothscale(large, (width, height)))
+
+    def chip(self, width: int, height: int, radius: float, colour: Colour, opacity: float = 1.0) -> pygame.Surface:
+        """A filled rounded rectangle to blit with BLEND_PREMULTIPLIED on any ground."""
+        key = ("chip", width, height, radius, colour, opacity)
+        piece = self._pieces.get(key)
+        if piece is None:
+            large = self.sheet(width, height)
+            pygame.draw.rect(large, tint(colour, opacity), large.get_rect(), border_radius=round(radius * SCALE))
+            piece = self._keep(key, pygame.transform.smoothscale(large, (width, height)))
+        return piece
+
+    def diamond(self, size: int, colour: Colour) -> pygame.Surface:
+        """An expert's advice, to blit with BLEND_PREMULTIPLIED."""
+        key = ("diamond", size, colour)
+        piece = self._pieces.get(key)
+        if piece is None:
+            large, half = self.sheet(size, size), size * SCALE / 2
+            pygame.draw.polygon(large, colour, [(half, 0), (2 * half, half), (half, 2 * half), (0, half)])
+            piece = self._keep(key, pygame.transform.smoothscale(large, (size, size)))
+        return piece
+
+    def barred(self, size: int, colour: Colour) -> pygame.Surface:
+        """A struck ring, for what had better not be done, to blit with BLEND_PREMULTIPLIED."""
+        key = ("barred", size, colour)
+        piece = self._pieces.get(key)
+        if piece is None:
+            large, half = self.sheet(size, size), size * SCALE / 2
+            line = max(round(0.15 * size * SCALE), 1)
+            pygame.draw.circle(large, colour, (half, half), half, line)
+            reach, wide = 0.66 * half, line / 2**1.5
+            ends = [(half - reach, half - reach), (half + reach, half + reach)]
+            pygame.draw.polygon(
+                large,
+                colour,
+                [(x + sign * wide, y - sign * wide) for sign, order in ((1, ends), (-1, ends[::-1])) for x, y in order],
+            )
+            piece = self._keep(key, pygame.transform.smoothscale(large, (size, size)))
+        return piece
+
+    @staticmethod
+    def sheet(width: int, height: int) -> pygame.Surface:
+        """An empty transparent sheet with `SCALE` samples per pixel and direction."""
+        return pygame.Surface((width * SCALE, height * SCALE), pygame.SRCALPHA, 32)
 
     def fit(self, words: str, size: int, colour: Colour, width: int) -> pygame.Surface:
         """As much of the words as fits, with an ellipsis where it does not."""

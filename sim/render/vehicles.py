@@ -1,23 +1,34 @@
-"""Vehicles seen from above, as polygons in metres that are moved to many places at once."""
+"""Vehicles seen from above: polygons in metres, made into small pictures that are kept."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pygame
 
+from sim.render.canvas import samples, tint
 from sim.render.palette import Colour, Theme, mix
 
 BRAKING = -0.3
 """m/s2: stronger deceleration lights the brakes."""
 SHADOW_SHIFT = (0.12, 0.28)
 """Metres to the right of and below a body on screen."""
+PHASES = 8
+"""Places within a pixel, per direction."""
+FULL_TURN = 1440
+HEADING = 2 * math.pi / FULL_TURN
+"""Radians between headings that are told apart."""
+ZOOMS = 512
+"""Sizes per octave that are told apart: 0.07 % is a twentieth of a pixel on a car of 70."""
+MEMORY = 12 << 20
+"""Bytes of small pictures that are kept."""
 
 
-@functools.cache
+@functools.lru_cache(256)
 def outline(length: float, width: float, radius: float, steps: int = 4) -> np.ndarray:
     """Rounded rectangle about the origin, (4 * steps, 2)."""
     radius = min(radius, length / 2, width / 2)
@@ -36,7 +47,7 @@ def _quad(x0: float, x1: float, back: float, front: float) -> np.ndarray:
     return np.array([[x0, -back], [x1, -front], [x1, front], [x0, back]])
 
 
-@functools.cache
+@functools.lru_cache(256)
 def parts(length: float, width: float, plain: bool) -> tuple[np.ndarray, dict[str, slice]]:
     """All polygons of a vehicle as (K, 2), with the rows of each; a plain one lacks those of special states."""
     half, side = length / 2, width / 2
@@ -70,13 +81,9 @@ def parts(length: float, width: float, plain: bool) -> tuple[np.ndarray, dict[st
     return np.concatenate(list(shapes.values())), rows
 
 
-@dataclass(frozen=True)
-class Body:
-    """One thing to draw. `halo` is a colour around it or None."""
+class Look(NamedTuple):
+    """What one vehicle looks like. `halo` is a colour around it or None."""
 
-    x: float
-    y: float
-    heading: float
     length: float
     width: float
     colour: Colour
@@ -95,59 +102,81 @@ def is_obstacle(length: float, width: float, speed: float) -> bool:
     return speed == 0.0 and not 1.4 <= length / max(width, 1e-6) <= 7.0
 
 
-Placed = tuple[Body, list, dict[str, slice]]
-"""A body, all its polygons' points in pixels, and which rows make which polygon."""
+class Sprites:
+    """Small pictures of vehicles, drawn once per look, heading, size on screen and place within a pixel.
+
+    The least recently used ones are forgotten beyond `MEMORY` bytes. A picture follows from its key alone, so that
+    forgetting changes no pixel.
+    """
+
+    def __init__(self, theme: Theme) -> None:
+        self.theme = theme
+        self._kept: dict[tuple, tuple[pygame.Surface, int, int]] = {}
+        self.bytes = 0  # held by the kept ones
+
+    def put(self, picture: pygame.Surface, bodies: Iterable[tuple[Look, float, float, float]], zoom: float) -> None:
+        """Draw (look, column, row, heading) in pixels and radians, at `zoom` pixels per metre, later ones on top."""
+        step = round(math.log2(zoom) * ZOOMS)
+        kept = self._kept
+        drawn = []
+        for look, column, row, heading in bodies:
+            x, y = round(column * PHASES), round(row * PHASES)
+            key = (look, step, round(heading / HEADING) % FULL_TURN, x % PHASES, y % PHASES)
+            found = kept.pop(key, None)
+            if found is None:
+                found = self._make(*key)
+                self.bytes += _size(found[0])
+            kept[key] = found
+            drawn.append((found[0], (x // PHASES - found[1], y // PHASES - found[2])))
+        while self.bytes > MEMORY and len(kept) > len(drawn):
+            self.bytes -= _size(kept.pop(next(iter(kept)))[0])
+        picture.fblits(drawn, pygame.BLEND_PREMULTIPLIED)
+
+    def _make(self, look: Look, step: int, turn: int, x: int, y: int) -> tuple[pygame.Surface, int, int]:
+        """The picture, and the column and row in it of the pixel that holds the vehicle's middle."""
+        zoom = 2.0 ** (step / ZOOMS)
+        shape, rows = parts(round(look.length, 2), round(look.width, 2), look.plain)
+        cos, sin = math.cos(turn * HEADING), math.sin(turn * HEADING)
+        turned = shape @ np.array([[cos, sin], [-sin, cos]]) * zoom
+        reach = np.abs(turned).max(axis=0) + np.array(SHADOW_SHIFT) * zoom
+        column, row = math.ceil(reach[0]) + 1, math.ceil(reach[1]) + 1
+        width, height = 2 * column + 2, 2 * row + 2
+        count = samples(width * height)
+        sheet = pygame.Surface((width * count, height * count), pygame.SRCALPHA, 32)
+        middle = np.array([column + x / PHASES, row + y / PHASES])
+        points = (turned + middle) * count
+        _draw(sheet, self.theme, look, points.tolist(), rows, zoom * count)
+        return pygame.transform.smoothscale(sheet, (width, height)), column, row
 
 
-def place(bodies: Sequence[Body], origin: np.ndarray, zoom: float) -> list[Placed]:
-    """Polygons of all bodies, those of one size at once; the world point `origin` (2,) is pixel 0, 0."""
-    sizes: dict[tuple[float, float, bool], list[int]] = {}
-    for index, body in enumerate(bodies):
-        sizes.setdefault((round(body.length, 2), round(body.width, 2), body.plain), []).append(index)
-    placed: dict[int, Placed] = {}
-    for size, indices in sizes.items():
-        shape, rows = parts(*size)
-        heading = np.array([bodies[i].heading for i in indices])
-        cos, sin = np.cos(heading), np.sin(heading)
-        turn = np.stack([cos, sin, -sin, cos], axis=1).reshape(-1, 2, 2)
-        centre = np.array([(bodies[i].x, bodies[i].y) for i in indices]) - origin
-        points = ((shape @ turn + centre[:, None]) * zoom).tolist()
-        placed |= {index: (bodies[index], own, rows) for index, own in zip(indices, points, strict=True)}
-    return [placed[index] for index in range(len(bodies))]
+def _size(surface: pygame.Surface) -> int:
+    return surface.get_width() * surface.get_height() * 4
 
 
-def draw(surface: pygame.Surface, theme: Theme, placed: Placed) -> None:
-    body, points, rows = placed
+def _draw(sheet: pygame.Surface, theme: Theme, look: Look, points: list, rows: dict[str, slice], zoom: float) -> None:
     polygon = pygame.draw.polygon
 
-    def fill(colour: Colour, *names: str) -> None:
+    def fill(colour: Colour, *names: str, opacity: float = 1.0) -> None:
         for name in names:
-            polygon(surface, colour, points[rows[name]])
+            polygon(sheet, tint(colour, opacity), points[rows[name]])
 
-    if body.obstacle:
+    if look.obstacle:
         fill(theme.obstacle, "box")
         return
-    if body.halo is not None:
-        fill(body.halo, "ring")
-    if body.crashed:
+    right, down = SHADOW_SHIFT[0] * zoom, SHADOW_SHIFT[1] * zoom
+    polygon(sheet, theme.shadow, [(x + right, y + down) for x, y in points[rows["body"]]])
+    if look.halo is not None:
+        fill(look.halo, "ring")
+    if look.crashed:
         fill(theme.crash, "ring")
-    if body.braking and not body.crashed:
-        fill(mix(theme.asphalt, theme.brake, 0.45), "glow")
-    fill(body.colour, "body")
-    fill(mix(body.colour, theme.glass, 0.78), "windscreen", "rear_window")
+    if look.braking and not look.crashed:
+        fill(theme.brake, "glow", opacity=0.45)
+    fill(look.colour, "body")
+    fill(mix(look.colour, theme.glass, 0.78), "windscreen", "rear_window")
     fill(theme.headlight, "left_light", "right_light")
-    if body.braking:
+    if look.braking:
         fill(theme.brake, "brake", "left_tail", "right_tail")
     else:
-        fill(mix(body.colour, theme.brake, 0.55), "left_tail", "right_tail")
-    if body.crashed:
+        fill(mix(look.colour, theme.brake, 0.55), "left_tail", "right_tail")
+    if look.crashed:
         fill((255, 255, 255), "cross_a", "cross_b")
-
-
-def draw_shadow(surface: pygame.Surface, theme: Theme, placed: Placed, zoom: float) -> None:
-    body, points, rows = placed
-    if not body.obstacle:
-        right, down = SHADOW_SHIFT[0] * zoom, SHADOW_SHIFT[1] * zoom
-        pygame.draw.polygon(
-            surface, theme.shadow, [(x + right, y + down) for x, y in points[rows["box" if body.obstacle else "body"]]]
-        )

@@ -336,6 +336,236 @@ def test_themes_keep_ego_and_traffic_apart_in_lightness_or_blueness():
             assert (body[2] - body[0]) - (theme.ego[2] - theme.ego[0]) > 150
 
 
+# -- what a person may change ------------------------------------------------------------------------------------------
+
+
+def test_zooming_keeps_the_ego_at_its_place_and_has_limits():
+    renderer, scene = SceneRenderer(), straight_scene()
+    plain = renderer.draw(scene)
+    assert renderer.camera is not None
+    place, zoom = renderer.to_pixel(500.0, 0.0), renderer.camera.zoom
+    for factor, total in ((2.0, 2.0), (100.0, 4.0), (0.001, 0.4)):
+        renderer.zoom_by(factor)
+        frame = renderer.draw(scene)
+        assert renderer.camera.zoom == pytest.approx(total * zoom)
+        assert renderer.to_pixel(500.0, 0.0) == pytest.approx(place)
+        assert apart(at(frame, place), LIGHT.ego) <= 2
+    renderer.reset_zoom()
+    assert np.array_equal(renderer.draw(scene), plain)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, math.nan, math.inf])
+def test_a_senseless_zoom_is_a_usage_error(factor):
+    with pytest.raises(UsageError, match="factor"):
+        SceneRenderer().zoom_by(factor)
+
+
+def test_panning_moves_the_view_along_with_the_ego_until_it_is_followed_again():
+    renderer, scene = SceneRenderer(), straight_scene()
+    renderer.pan(50.0, 50.0)  # before anything is seen
+    plain = renderer.draw(scene)
+    column, row = renderer.to_pixel(500.0, 0.0)
+    renderer.pan(-200.0, 30.0)
+    renderer.draw(scene)
+    assert renderer.to_pixel(500.0, 0.0) == pytest.approx((column - 200.0, row + 30.0))
+    renderer.draw(straight_scene(x=510.0, time=0.5))
+    assert renderer.to_pixel(510.0, 0.0) == pytest.approx((column - 200.0, row + 30.0))
+    assert renderer.camera is not None
+    centre = renderer.camera.x, renderer.camera.y
+    renderer.zoom_by(3.0)
+    renderer.draw(straight_scene(x=510.0, time=0.5))
+    assert (renderer.camera.x, renderer.camera.y) == pytest.approx(centre)
+    for _ in range(100):
+        renderer.pan(1000.0, 0.0)
+    renderer.draw(scene)
+    assert abs(renderer.camera.x - 500.0) < 600.0
+    renderer.follow()
+    renderer.reset()
+    assert np.array_equal(renderer.draw(scene), plain)
+
+
+def test_another_size_goes_on_with_trail_and_camera():
+    ramp = LaneShape(np.array([[400.0, 24.0], [2000.0, 24.0]]), 4.0)
+    scenes = [straight_scene(x=500.0 + 2 * k, time=0.1 * k, cars=()) for k in range(12)]
+    wide = [dataclasses.replace(scene, shapes=(*scenes[0].shapes, ramp)) for scene in scenes]
+    resized, straight = SceneRenderer(size=(900, 500)), SceneRenderer(size=(1280, 320))
+    for renderer in (resized, straight):
+        renderer.draw(scenes[0])
+        for scene in wide[1:-1]:
+            renderer.draw(scene)
+    resized.resize((1280, 320))
+    frames = [renderer.draw(wide[-1]) for renderer in (resized, straight)]
+    assert frames[0].shape == (320, 1280, 3)
+    assert resized.camera is not None
+    assert straight.camera is not None
+    assert resized.camera.zoom == pytest.approx(straight.camera.zoom, rel=0.05)
+    assert resized.camera.y == pytest.approx(straight.camera.y)
+    fresh = SceneRenderer(size=(1280, 320)).draw(wide[-1])
+    behind = resized.to_pixel(517.0, 0.0)
+    assert apart(at(frames[0], behind), at(fresh, resized.to_pixel(490.0, 0.0))) > 20
+    with pytest.raises(UsageError, match="160 x 120"):
+        resized.resize((100, 100))
+
+
+def test_another_theme_gives_the_pictures_of_that_theme():
+    renderer, scene = SceneRenderer(theme="dark"), straight_scene()
+    renderer.draw(scene)
+    renderer.set_theme("light")
+    assert np.array_equal(renderer.draw(scene, OVERLAY), SceneRenderer().draw(scene, OVERLAY))
+    with pytest.raises(UsageError, match="theme"):
+        renderer.set_theme("blue")
+
+
+def test_without_strips_the_road_has_the_full_height():
+    scene = straight_scene()
+    bare = SceneRenderer(gauges=False, strip=False)
+    frame = bare.draw(scene, OVERLAY)
+    assert bare.camera is not None
+    assert bare.camera.view == (0, 0, 1280, 320)
+    assert apart(at(frame, (5, 2)), LIGHT.ground) <= 2
+    assert apart(at(frame, (5, 317)), LIGHT.ground) <= 2
+    below = SceneRenderer(gauges=False)
+    below.draw(scene, OVERLAY)
+    assert below.camera is not None
+    assert below.camera.view[1] == 0
+    assert below.camera.view[3] < 320
+
+
+# -- what is judged and measured ---------------------------------------------------------------------------------------
+
+
+def reddish(frame: np.ndarray) -> np.ndarray:
+    """Which pixels are as red as a hatched road."""
+    values = frame.astype(int)
+    return (values[..., 0] - values[..., 1] > 40) & (values[..., 0] - values[..., 2] > 20)
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+def test_an_unsafe_lane_change_is_hatched_in_that_lane_and_marked_below(theme):
+    scene = straight_scene(cars=(), y=4.0, d=4.0, lane=1, target_lane=1)
+    for action, y in ((0, 0.0), (2, 8.0)):
+        unsafe = np.arange(5) == action
+        renderer = SceneRenderer(theme=theme)
+        marked = renderer.draw(scene, dataclasses.replace(OVERLAY, unsafe=unsafe))
+        plain = SceneRenderer(theme=theme).draw(scene, OVERLAY)
+        rows, columns = np.nonzero((marked != plain).any(axis=2)[: 320 - BOTTOM])
+        top, bottom = renderer.to_pixel(0.0, y - 2.0)[1], renderer.to_pixel(0.0, y + 2.0)[1]
+        assert top <= rows.min() < rows.max() <= bottom
+        left, right = renderer.to_pixel(489.0, 0.0)[0], renderer.to_pixel(511.0, 0.0)[0]
+        assert left < columns.min() + 10 < columns.max() - 10 < right
+        strip = marked[round(renderer.to_pixel(0.0, y)[1]), round(left) + 5 : round(right) - 5]
+        assert np.abs(np.diff(reddish(strip).astype(int))).sum() >= 8  # stripes, not a plain colour
+        assert (marked != plain).any(axis=2)[320 - BOTTOM :].sum() > 20
+
+
+def test_three_actions_are_read_as_what_they_mean_and_continuous_ones_as_nothing():
+    lanes = straight_scene(cars=(), y=4.0, d=4.0, lane=1, target_lane=1)
+
+    def world(unsafe: list[bool], **change: Any) -> bytes:
+        renderer = SceneRenderer(strip=False)
+        scene = dataclasses.replace(lanes, **change)
+        return renderer.draw(scene, Overlay(unsafe=np.array(unsafe))).tobytes()
+
+    three: dict[str, Any] = {"legal": np.ones(3, dtype=bool)}
+    safe, lateral = [False] * 3, {**three, "set_points": ()}
+    assert world([True, True, True], **three) == world(safe, **three)  # slower, idle, faster
+    assert world([False, True, False], **lateral) == world(safe, **lateral)
+    assert len({world(unsafe, **lateral) for unsafe in (safe, [True, False, False], [False, False, True])}) == 3
+    two: dict[str, Any] = {"legal": np.ones(2, dtype=bool)}
+    assert world([True, True], **two) == world([False, False], **two)
+
+
+def test_an_unsafe_change_over_the_edge_of_the_road_is_not_drawn():
+    scene = straight_scene(cars=())
+    renderer = SceneRenderer(strip=False)
+    unsafe = Overlay(unsafe=np.array([True, False, False, False, False]))
+    assert np.array_equal(renderer.draw(scene, unsafe), renderer.draw(scene, Overlay()))
+
+
+def test_speeds_stand_beside_the_six_nearest_cars_only():
+    cars = tuple((dx, y) for y in (0.0, 4.0, 8.0, 12.0) for dx in (-25.0, 25.0, 50.0))
+    scene = straight_scene(cars=cars, y=4.0, d=4.0, lane=1, target_lane=1)
+    plain = SceneRenderer(size=(1280, 720)).draw(scene)
+    renderer = SceneRenderer(size=(1280, 720))
+    renderer.show_speeds = True
+    labelled = renderer.draw(scene)
+    assert renderer.camera is not None
+    seen = set()
+    for row, column in np.argwhere((labelled != plain).any(axis=2)).tolist():
+        x = renderer.camera.x + (column - 640) / renderer.camera.zoom
+        y = (
+            renderer.camera.y
+            + (row - sum(renderer.camera.view[1::2]) + renderer.camera.view[3] / 2) / renderer.camera.zoom
+        )
+        seen.add(min(cars, key=lambda car: abs(car[0] + 500.0 + 3.0 - x) + 9 * abs(car[1] - y)))
+    assert seen == {(dx, y) for y in (0.0, 4.0, 8.0) for dx in (-25.0, 25.0)}
+
+
+def test_a_car_that_comes_fast_from_behind_in_the_target_lane_shows_when():
+    def red(speed: float, target: int) -> int:
+        scene = straight_scene(cars=((-30.0, 4.0),), target_lane=target)
+        scene = dataclasses.replace(scene, vehicles=dataclasses.replace(scene.vehicles, speed=np.array([speed])))
+        renderer = SceneRenderer(size=(1280, 720))
+        renderer.show_speeds = True
+        frame = renderer.draw(scene).astype(int)
+        return int((np.abs(frame - LIGHT.brake).max(axis=2) < 3).sum())
+
+    assert red(30.0, 1) > red(22.0, 1) + 200
+    assert red(30.0, 0) == red(22.0, 0)
+
+
+# -- what is kept between pictures -------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_changes_no_pixel_and_stays_small(monkeypatch):
+    from sim.render import ground, text, vehicles
+
+    env = sim.make("highway-fast-v0")
+    env.reset(seed=2)
+    scenes = [env.scene()]
+    for _ in range(4):
+        env.step(1)
+        scenes.append(env.scene())
+    env.close()
+    film = list(smooth(scenes, 8))
+    kept = SceneRenderer()
+    expected = [kept.draw(scene, OVERLAY).tobytes() for scene in film]
+    monkeypatch.setattr(vehicles, "MEMORY", 30_000)
+    monkeypatch.setattr(ground, "PATTERNS", 2)
+    monkeypatch.setattr(text, "CACHE", 3)
+    forgetful = SceneRenderer()
+    assert [forgetful.draw(scene, OVERLAY).tobytes() for scene in film] == expected
+    assert forgetful._sprites.bytes < 150_000 < kept._sprites.bytes < 12 << 20
+
+
+def test_a_level_road_looks_like_the_same_road_drawn_as_polygons():
+    scene = straight_scene(cars=())
+    bent = tuple(
+        dataclasses.replace(shape, center=np.insert(shape.center, 1, shape.center.mean(axis=0), axis=0))
+        for shape in scene.shapes
+    )
+    level, polygons = SceneRenderer(), SceneRenderer()
+    a = level.draw(scene).astype(int)
+    b = polygons.draw(dataclasses.replace(scene, shapes=bent)).astype(int)
+    assert level._road.level is not None
+    assert polygons._road.level is None
+    road = slice(round(level.to_pixel(0.0, -3.0)[1]), round(level.to_pixel(0.0, 14.0)[1]))
+    difference = np.abs(a[road] - b[road]).max(axis=2)
+    assert (difference > 12).mean() < 0.05
+    assert (difference > 70).mean() < 0.002
+
+
+def test_lanes_that_end_in_view_end_there():
+    scene = straight_scene(cars=())
+    short = dataclasses.replace(scene.shapes[3], center=np.array([[0.0, 12.0], [530.0, 12.0]]))
+    renderer = SceneRenderer()
+    frame = renderer.draw(dataclasses.replace(scene, shapes=(*scene.shapes[:3], short), goal=None))
+    assert renderer._road.level is not None
+    assert apart(at(frame, renderer.to_pixel(525.0, 12.0)), LIGHT.asphalt) <= 2
+    assert apart(at(frame, renderer.to_pixel(535.0, 13.0)), LIGHT.ground) <= 2
+    assert apart(at(frame, renderer.to_pixel(535.0, 8.0)), LIGHT.asphalt) <= 2
+
+
 # -- in between --------------------------------------------------------------------------------------------------------
 
 
