@@ -100,15 +100,14 @@ def _extent(road: RoadMap, x: float, y: float) -> tuple[float, float]:
     """y of the upper and lower edge of the lanes around x."""
     tops, bottoms = [y - 4.0], [y + 4.0]
     middle, radius = x + 0.2 * VIEW_LENGTH, 0.4 * VIEW_LENGTH
-    if road.level is not None:
-        for x0, x1, lane_y, half in road.level:
+    for lane, width, row in zip(road.lanes, road.widths, road.level, strict=True):
+        if row is not None:
+            x0, x1, lane_y, half = row
             reach = radius**2 - (lane_y - y) ** 2
             if reach > 0 and x0 < middle + math.sqrt(reach) and x1 > middle - math.sqrt(reach):
                 tops.append(lane_y - half)
                 bottoms.append(lane_y + half)
-        return max(min(tops), y - ROAD_LIMIT), min(max(bottoms), y + ROAD_LIMIT)
-    for lane, width in zip(road.lanes, road.widths, strict=True):
-        if (span := lane.near(middle, y, radius)) is not None:
+        elif (span := lane.near(middle, y, radius)) is not None:
             rows = lane.cut(*span)[0][:, 1]
             tops.append(float(rows.min()) - width / 2)
             bottoms.append(float(rows.max()) + width / 2)

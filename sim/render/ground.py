@@ -1,7 +1,7 @@
 """What lies under the traffic: ground, shoulders, asphalt and paint.
 
-A level road, whose lanes all run straight along x, is put together from rows and repeating patterns with exact
-coverage of every pixel. Any other map is drawn as polygons at twice the size and smoothed down; the picture of one
+A level stretch of road, whose lanes all run along x, is put together from rows and repeating patterns with exact
+coverage of every pixel. Anything else is drawn as polygons at twice the size and smoothed down; the picture of one
 whose camera stands still is kept.
 """
 
@@ -56,7 +56,7 @@ class Ground:
         if road is not self._shapes:
             self._shapes, self._still = road, None
             self._rows.clear()
-        if road.level is not None:
+        if road.is_corridor and road.is_level(camera.x, camera.y, camera.radius + 6.0):
             self._level(picture, road, camera)
             return
         key = (camera, _lot(road, scene).tobytes() if road.is_lot else None)
@@ -70,12 +70,11 @@ class Ground:
     # -- level roads ---------------------------------------------------------------------------------------------------
 
     def _level(self, picture: pygame.Surface, road: RoadMap, camera: Camera) -> None:
-        assert road.level is not None
         left, _, width, _ = camera.view
         picture.fill(self.theme.ground, camera.view)
         x_left = camera.x - width / 2 / camera.zoom
         x_right = camera.x + width / 2 / camera.zoom
-        seen = [row for row in road.level if row[0] < x_right and row[1] > x_left]
+        seen = [row for row in road.level if row is not None and row[0] < x_right and row[1] > x_left]
         # Between two ends of lanes the road looks the same everywhere, except for its dashes.
         ends = sorted({end for x0, x1, *_ in seen for end in (x0, x1) if x_left < end < x_right})
         cuts = [x_left, *ends, x_right]
@@ -94,10 +93,12 @@ class Ground:
         # Half a pixel more, as polygons, which include their outlines, have it.
         half = (paint_width(camera.zoom) + 0.5 / camera.zoom) / 2
         for border in road.borders:
-            x0, x1, y, _ = road.level[border.lane]
-            if x0 < x_right and x1 > x_left:
-                dashes = (DASH_PERIOD, DASH, -border.phase) if border.broken else (1.0, 1.0, 0.0)
-                y += border.offset
+            row = road.level[border.lane]
+            if row is not None and row[0] < x_right and row[1] > x_left:
+                x0, x1, y, _ = row
+                way = float(road.lanes[border.lane].tangents[0, 0])
+                dashes = (DASH_PERIOD, DASH, 0.0 if way > 0 else -DASH) if border.broken else (1.0, 1.0, 0.0)
+                y += way * border.offset
                 self._pattern(picture, camera, self.theme.marking, (y - half, y + half), dashes, (x0, x1))
 
     def _strip(self, camera: Camera, lanes: tuple[tuple[float, float], ...]) -> tuple[int, pygame.Surface]:
@@ -185,6 +186,11 @@ class Ground:
                 pygame.draw.polygon(canvas, colour, ((world - origin) * zoom).tolist())
 
         canvas.fill(self.theme.ground)
+        if road.is_straight:
+            for x, long in _ticks(camera, width):
+                y0 = float(road.high[1]) + SHOULDER
+                a, b, y1 = x - TICK_WIDTH / 2, x + TICK_WIDTH / 2, y0 + (1.2 if long else 0.6)
+                fill(self.theme.tick, np.array([(a, y0), (b, y0), (b, y1), (a, y1)]))
         visible = road.visible(camera.x, camera.y, camera.radius + 6.0)
         if road.is_lot:
             fill(self.theme.asphalt, _lot(road, scene))
@@ -206,6 +212,13 @@ class Ground:
                 fill(self.theme.marking, road.strip(border.lane, low, high, start, end))
         target = picture.subsurface((left, first, width, last - first))
         pygame.transform.smoothscale(canvas, (width, last - first), target)
+
+
+def _ticks(camera: Camera, width: int) -> list[tuple[float, bool]]:
+    """x of the marks beside a road in view, and whether they are long ones."""
+    half = width / 2 / camera.zoom
+    first, last = math.floor((camera.x - half) / TICK), math.ceil((camera.x + half) / TICK)
+    return [(number * TICK, number % 5 == 0) for number in range(first, last + 1)]
 
 
 def _union(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -237,7 +250,7 @@ def _sheet(across: np.ndarray, down: np.ndarray, colour: Colour) -> pygame.Surfa
 def _touched(road: RoadMap, camera: Camera, scene: Scene) -> tuple[int, int]:
     """Rows of the picture that the map may touch: the rest stays ground and needs no smoothing."""
     _, top, _, height = camera.view
-    if not road.is_corridor:
+    if road.is_lot or not road.lanes:
         return top, top + height
     middle = top + height / 2
     edges = [middle + (float(y) - camera.y) * camera.zoom for y in (road.low[1], road.high[1])]

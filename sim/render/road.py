@@ -6,7 +6,7 @@ Right of a lane's direction (cos h, sin h) is (-sin h, cos h): y grows downwards
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,8 +136,8 @@ class RoadMap:
         level = sum(lane.length for lane in self.lanes if np.ptp(lane.points[:, 1]) < 0.1 * np.ptp(lane.points[:, 0]))
         self.is_corridor = not self.is_lot and level > 0.75 * sum(lane.length for lane in self.lanes)
         self.is_straight = self.is_corridor and all(len(lane.points) == 2 for lane in self.lanes)
-        self.level = self._level() if self.is_straight else None
-        """x of start and end, y and half width of every lane, where all of them run along x exactly; else None."""
+        self.level = list(self._level())
+        """Lowest and highest x, y and half width of every lane that runs along x, either way; None for others."""
         curved = [lane.points for lane in self.lanes if len(lane.points) > 2]
         points = np.concatenate(curved) if curved else np.array([self.low, self.high])
         self.core_low, self.core_high = points.min(0), points.max(0)
@@ -145,14 +145,14 @@ class RoadMap:
     def _pairs(self) -> list[tuple[Polyline, float]]:
         return list(zip(self.lanes, self.widths, strict=True))
 
-    def _level(self) -> list[tuple[float, float, float, float]] | None:
-        rows = []
+    def _level(self) -> Iterator[tuple[float, float, float, float] | None]:
         for lane, width in self._pairs():
-            (x0, y0), (x1, y1) = lane.points.tolist()
-            if y0 != y1 or x1 < x0:
-                return None
-            rows.append((x0, x1, y0, width / 2))
-        return rows
+            (x0, y0), (x1, y1) = lane.points[[0, -1]].tolist()
+            yield (min(x0, x1), max(x0, x1), y0, width / 2) if len(lane.points) == 2 and y0 == y1 else None
+
+    def is_level(self, x: float, y: float, radius: float) -> bool:
+        """Whether all lanes that may show within a circle run along x."""
+        return all(row or self._misses(index, x, y, radius) for index, row in enumerate(self.level))
 
     def _borders(self, shapes: Sequence[LaneShape]) -> list[Border]:
         """Painted lines; one that two lanes share is kept once."""
@@ -175,11 +175,12 @@ class RoadMap:
     def _project(self, index: int, x: float, y: float) -> tuple[float, float, np.ndarray]:
         """`Polyline.project` on a lane."""
         lane = self.lanes[index]
-        if self.level is None:
+        row = self.level[index]
+        if row is None:
             return lane.project(x, y)
-        x0, x1, lane_y, _ = self.level[index]
-        s = min(max(x - x0, 0.0), x1 - x0)
-        return s, math.hypot(x0 + s - x, lane_y - y), lane.tangents[0]
+        x0, x1, lane_y, _ = row
+        foot, tangent = min(max(x, x0), x1), lane.tangents[0]
+        return foot - x0 if tangent[0] > 0 else x1 - foot, math.hypot(foot - x, lane_y - y), tangent
 
     def visible(self, x: float, y: float, radius: float) -> list[tuple[int, float, float]]:
         """Lanes that may show within a circle: index and arc lengths. Short ones are taken whole."""

@@ -540,15 +540,21 @@ def test_what_is_kept_changes_no_pixel_and_stays_small(monkeypatch):
 
 def test_a_level_road_looks_like_the_same_road_drawn_as_polygons():
     scene = straight_scene(cars=())
+    forth, back = np.array([[13.0, 0.0], [2000.0, 0.0]]), np.array([[2000.0, 0.0], [5.0, 0.0]])
+    shapes = tuple(
+        dataclasses.replace(shape, center=(back if lane == 0 else forth) + (0.0, 4.0 * lane))
+        for lane, shape in enumerate(scene.shapes)
+    )
+    scene = dataclasses.replace(scene, shapes=shapes)
     bent = tuple(
         dataclasses.replace(shape, center=np.insert(shape.center, 1, shape.center.mean(axis=0), axis=0))
-        for shape in scene.shapes
+        for shape in shapes
     )
     level, polygons = SceneRenderer(), SceneRenderer()
     a = level.draw(scene).astype(int)
     b = polygons.draw(dataclasses.replace(scene, shapes=bent)).astype(int)
-    assert level._road.level is not None
-    assert polygons._road.level is None
+    assert level._road.is_level(500.0, 0.0, 100.0)
+    assert not polygons._road.is_level(500.0, 0.0, 100.0)
     road = slice(round(level.to_pixel(0.0, -3.0)[1]), round(level.to_pixel(0.0, 14.0)[1]))
     difference = np.abs(a[road] - b[road]).max(axis=2)
     assert (difference > 12).mean() < 0.05
@@ -560,7 +566,7 @@ def test_lanes_that_end_in_view_end_there():
     short = dataclasses.replace(scene.shapes[3], center=np.array([[0.0, 12.0], [530.0, 12.0]]))
     renderer = SceneRenderer()
     frame = renderer.draw(dataclasses.replace(scene, shapes=(*scene.shapes[:3], short), goal=None))
-    assert renderer._road.level is not None
+    assert renderer._road.is_level(500.0, 0.0, 100.0)
     assert apart(at(frame, renderer.to_pixel(525.0, 12.0)), LIGHT.asphalt) <= 2
     assert apart(at(frame, renderer.to_pixel(535.0, 13.0)), LIGHT.ground) <= 2
     assert apart(at(frame, renderer.to_pixel(535.0, 8.0)), LIGHT.asphalt) <= 2
