@@ -595,13 +595,14 @@ class SceneRenderer:
         for number, neighbour in found.items():
             index = int(np.flatnonzero(cars.ids == number)[0])
             x, y = camera.pixel(float(cars.x[index]), float(cars.y[index]))
-            if not (left < x < left + width and top < y < top + height):
+            late = chaser is not None and number == chaser.id and chaser.ttc < TTC_WARNING
+            hidden = late and x < left  # still worth a word at the picture's edge
+            if not ((hidden or left < x < left + width) and top < y < top + height):
                 continue
             heading = float(cars.heading[index])
             reach = abs(math.cos(heading)) * cars.length[index] + abs(math.sin(heading)) * cars.width[index]
-            x += float(reach) / 2 * camera.zoom + px(5)
-            words = f"{abs(neighbour.speed):.0f} m/s"
-            late = chaser is not None and number == chaser.id and chaser.ttc < TTC_WARNING
+            x = left + px(6) if hidden else x + float(reach) / 2 * camera.zoom + px(5)
+            words = f"{'← ' if hidden else ''}{abs(neighbour.speed):.0f} m/s"
             if late:
                 words += f" · TTC {neighbour.ttc:.1f} s"
             piece = self._typist.text(words, max(px(10), 8), theme.panel if late else mix(theme.muted, theme.ink, 0.4))

@@ -502,8 +502,8 @@ def test_speeds_stand_beside_the_six_nearest_cars_only():
 
 
 def test_a_car_that_comes_fast_from_behind_in_the_target_lane_shows_when():
-    def red(speed: float, target: int) -> int:
-        scene = straight_scene(cars=((-30.0, 4.0),), target_lane=target)
+    def red(speed: float, target: int, behind: float = 30.0) -> int:
+        scene = straight_scene(cars=((-behind, 4.0),), target_lane=target)
         scene = dataclasses.replace(scene, vehicles=dataclasses.replace(scene.vehicles, speed=np.array([speed])))
         renderer = SceneRenderer(size=(1280, 720))
         renderer.show_speeds = True
@@ -512,6 +512,7 @@ def test_a_car_that_comes_fast_from_behind_in_the_target_lane_shows_when():
 
     assert red(30.0, 1) > red(22.0, 1) + 200
     assert red(30.0, 0) == red(22.0, 0)
+    assert red(50.0, 1, behind=60.0) > red(22.0, 1, behind=60.0) + 200  # out of view
 
 
 # -- what is kept between pictures -------------------------------------------------------------------------------------
