@@ -186,7 +186,8 @@ class GuidanceLog:
     """Every query of a run, in SQLite: who, when, what was advised, how it came about and what it cost."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path)
+        # A window trains in a thread of its own; only one thread uses the log at a time.
+        self._db = sqlite3.connect(path, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS queries (id INTEGER PRIMARY KEY, episode INTEGER, step INTEGER, action INTEGER,"

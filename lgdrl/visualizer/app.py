@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pygame
+import torch
 
 from experts.episodes import Controller, save_episode
 from experts.human import Hands
 from lgdrl.visualizer.controls import DRIVING, HAT, PEDALS, WHEEL, WORDS, Command, Keymap
 from lgdrl.visualizer.panel import Curve, Painter, Panel, State, Timeline
-from lgdrl.visualizer.session import DriveSession, Session, divergence, thought_of
+from lgdrl.visualizer.session import DriveSession, Session, Thought, divergence, thought_of
 from sim.errors import UsageError
 from sim.render import THEMES, Overlay, SceneRenderer, interpolate
 from sim.render.palette import Theme, mix
@@ -86,6 +87,11 @@ class VirtualClock:
         return 1.0 / FPS
 
 
+def _thread(name: str) -> ThreadPoolExecutor:
+    """One thread, in which torch computes alone: its own helpers would take the window's time."""
+    return ThreadPoolExecutor(1, name, lambda: torch.set_num_threads(1))
+
+
 @dataclass
 class Pane:
     """One session with its view of the road and what it is busy with."""
@@ -95,6 +101,8 @@ class Pane:
     acting: Future | None = None
     thinking: Future | None = None
     asked_at: float = 0.0
+    asked: Thought | None = None
+    """The thought that `thinking` completes."""
     series: list[tuple[float, float, float]] = field(default_factory=list)
     """Speed (m/s), time-to-collision ahead (s), JS (nats) at every decision of the episode so far."""
 
@@ -138,8 +146,8 @@ class App:
         self.panes = [
             Pane(session, SceneRenderer(size=REFERENCE, theme=self.theme, strip=False)) for session in sessions
         ]
-        self.worker = ThreadPoolExecutor(1, "world") if self.clock.threads else None
-        self.adviser = ThreadPoolExecutor(1, "expert") if self.clock.threads else None
+        self.worker = _thread("world") if self.clock.threads else None
+        self.adviser = _thread("expert") if self.clock.threads else None
         self.pads: dict[int, Any] = {}
         self.seed = options.seed
         self.head = 0.0
@@ -347,8 +355,9 @@ class App:
             if pane.thinking is not None and pane.thinking.done():
                 job, pane.thinking = pane.thinking, None
                 job.result()
-                if pane.session.track.last is not None and self._unasked(pane):
-                    self._ask(pane)
+                last, asked = pane.session.track.last, pane.asked
+                if last is not None and asked is not None and last.scene is not asked.scene:
+                    self._ask(pane)  # the person went on without the answer
         except BaseException as error:
             self.failure, self.running = error, False
 
@@ -359,12 +368,8 @@ class App:
         if pane.thinking is None:
             self._ask(pane)
 
-    def _unasked(self, pane: Pane) -> bool:
-        last = pane.session.track.last
-        return last is not None and last.expert is None and not pane.session.track.outcome
-
     def _ask(self, pane: Pane) -> None:
-        pane.asked_at = self.clock.now()
+        pane.asked_at, pane.asked = self.clock.now(), pane.session.track.last
         if self.adviser is None:
             pane.session.think()
         elif pane.session.live and not pane.session.track.outcome:

@@ -31,8 +31,8 @@ TICK = 20.0
 TICK_WIDTH = 0.16
 PHASES = 16
 """Positions per pixel at which a repeating pattern may begin."""
-PATTERNS = 200
-"""Patterns kept before they are made afresh."""
+PATTERNS = 8 << 20
+"""Bytes of patterns that are kept before they are made afresh."""
 
 
 def paint_width(zoom: float) -> float:
@@ -152,7 +152,7 @@ class Ground:
         key = (colour, zoom, width, period, length, low, high, phase)
         sprite = self._patterns.get(key)
         if sprite is None:
-            if len(self._patterns) >= PATTERNS:
+            if sum(4 * math.prod(kept.get_size()) for kept in self._patterns.values()) > PATTERNS:
                 self._patterns.clear()
             count = width + (0 if solid else math.ceil(period * zoom) + 2)
             edges = (np.arange(count + 1) + phase / PHASES) / zoom

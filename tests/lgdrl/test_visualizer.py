@@ -341,6 +341,14 @@ def test_a_slow_expert_never_freezes_the_window():
     app.close()
 
 
+def test_a_world_without_an_expert_moves_in_a_real_window():
+    hands = Hands()
+    app = open_app(drive(hands, expert=None, autopilot="human"), hands, clock=RealClock(), pace=16.0)
+    tap(app, pygame.K_LEFT)
+    run_until(app, lambda: app.length >= 3)
+    app.close()
+
+
 def test_what_breaks_in_a_session_is_raised():
     class Broken:
         name = "broken"
@@ -413,6 +421,13 @@ def test_a_person_intervenes_in_live_training_and_the_run_keeps_it(tmp_path):
     assert rows[0] == driven
     assert (tmp_path / "run" / "metrics.csv").exists()
     trainer.close()
+
+
+def test_training_goes_on_beside_a_real_window(tmp_path):
+    session = train_live(tmp_path / "run", Hands())
+    app = open_app(session, Hands(), clock=RealClock(), pace=16.0)
+    run_until(app, lambda: session.trainer.decisions >= 4)
+    app.close()
 
 
 def test_watching_changes_nothing_in_the_training(tmp_path):

@@ -532,7 +532,7 @@ def test_what_is_kept_changes_no_pixel_and_stays_small(monkeypatch):
     kept = SceneRenderer()
     expected = [kept.draw(scene, OVERLAY).tobytes() for scene in film]
     monkeypatch.setattr(vehicles, "MEMORY", 30_000)
-    monkeypatch.setattr(ground, "PATTERNS", 2)
+    monkeypatch.setattr(ground, "PATTERNS", 50_000)
     monkeypatch.setattr(text, "CACHE", 3)
     forgetful = SceneRenderer()
     assert [forgetful.draw(scene, OVERLAY).tobytes() for scene in film] == expected
