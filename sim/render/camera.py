@@ -67,6 +67,11 @@ def aim(scene: Scene, road: RoadMap, view: tuple[int, int, int, int], last: Came
     return _around(scene, road, view)
 
 
+def _settle(now: float, goal: float, share: float, near: float) -> float:
+    """A step towards the goal; onto it from within `near`, so that pictures can be kept from then on."""
+    return goal if abs(goal - now) < near else now + share * (goal - now)
+
+
 def _whole(road: RoadMap, view: tuple[int, int, int, int]) -> Camera:
     width, height = road.high - road.low + 2 * ROAD_MARGIN
     x, y = (road.high + road.low) / 2
@@ -82,8 +87,8 @@ def _along(scene: Scene, road: RoadMap, view: tuple[int, int, int, int], last: C
         share = 1.0 - math.exp(-max(elapsed, 0.0) / SETTLING)
         # A picture of another size shows the same at once: only what the road asks for settles.
         before = last.zoom if last.view == view else last.zoom * zoom / _fit(last.view, bottom - top)
-        zoom = before + share * (zoom - before)
-        y = last.y + share * (y - last.y)
+        zoom = _settle(before, zoom, share, 2e-4 * zoom)
+        y = _settle(last.y, y, share, 0.2 / zoom)
     forward = (0.5 - ANCHOR) * math.cos(ego.heading)
     if abs(ego.heading) < 0.6:
         forward = 0.5 - ANCHOR  # steering within the lane does not move the camera

@@ -49,6 +49,7 @@ class Ground:
         self._still: tuple[object, pygame.Surface] | None = None
         self._rows: dict[tuple, tuple[int, pygame.Surface]] = {}
         self._patterns: dict[tuple, pygame.Surface] = {}
+        self._pattern_bytes = 0
         self._shapes: object = None
 
     def draw(self, picture: pygame.Surface, road: RoadMap, camera: Camera, scene: Scene) -> None:
@@ -152,14 +153,16 @@ class Ground:
         key = (colour, zoom, width, period, length, low, high, phase)
         sprite = self._patterns.get(key)
         if sprite is None:
-            if sum(4 * math.prod(kept.get_size()) for kept in self._patterns.values()) > PATTERNS:
+            if self._pattern_bytes > PATTERNS:
                 self._patterns.clear()
+                self._pattern_bytes = 0
             count = width + (0 if solid else math.ceil(period * zoom) + 2)
             edges = (np.arange(count + 1) + phase / PHASES) / zoom
             whole = np.floor(edges / period)
             painted = whole * length + np.minimum(edges - whole * period, length)
             across = np.clip(np.diff(painted) * zoom, 0.0, 1.0)
             sprite = self._patterns[key] = _sheet(across, _covered(low, high, math.ceil(high)), colour)
+            self._pattern_bytes += 4 * math.prod(sprite.get_size())
         a = 0 if limits[0] <= x_left else round((limits[0] - x_left) * zoom)
         b = width if limits[1] == math.inf else min(round((limits[1] - x_left) * zoom), width)
         if b > a:
