@@ -118,7 +118,7 @@ def action_of(wish: Wish, space: spaces.Space, meanings: tuple[MetaAction, ...],
 
 
 class HumanExpert:
-    """A person behind the expert's contract. It answers for the first world it is asked about, and only when engaged."""
+    """A person behind the expert's contract: answers for the first world it is asked about, and only when engaged."""
 
     name = "human"
 
