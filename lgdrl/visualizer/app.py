@@ -8,6 +8,10 @@ fast as it can and gives the same pictures every time: that is how tests run.
 from __future__ import annotations
 
 import math
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +26,7 @@ from experts.episodes import Controller, save_episode
 from experts.human import Hands
 from lgdrl.visualizer.controls import DRIVING, HAT, PEDALS, WHEEL, WORDS, Command, Keymap
 from lgdrl.visualizer.panel import Curve, Painter, Panel, State, Timeline
-from lgdrl.visualizer.session import DriveSession, Session, Thought, divergence, thought_of
+from lgdrl.visualizer.session import Session, Thought, divergence, thought_of
 from sim.errors import UsageError
 from sim.render import THEMES, Overlay, SceneRenderer, interpolate
 from sim.render.palette import Theme, mix
@@ -157,6 +161,8 @@ class App:
         self.episodes = 0
         """Episodes that have ended in this window."""
         self.saved: list[Path] = []
+        self.film: tuple[subprocess.Popen, Path, Path] | None = None
+        """Who is filming, what into, and the folder that it films from."""
         self.recording = options.record is not None
         self.show_panel, self.show_help, self.show_speeds = True, False, False
         self.typing: str | None = None
@@ -228,6 +234,7 @@ class App:
     def close(self) -> None:
         """End the sessions: what is running is waited for, what was recorded is kept."""
         self.keep_episode()
+        self._collect_film(wait=True)
         for pane in self.panes:
             for job in (pane.acting, pane.thinking):
                 if job is not None:
@@ -295,7 +302,7 @@ class App:
             return
         folder = self.options.record or self.options.outputs / "recordings"
         for number, pane in enumerate(self.panes):
-            if not isinstance(pane.session, DriveSession) or not len(pane.session.track):
+            if not pane.session.live or not len(pane.session.track):
                 continue
             name = f"episode-{len(self.saved) + 1:04d}-seed-{self.seed}{f'-{number + 1}' if number else ''}.npz"
             try:
@@ -311,6 +318,7 @@ class App:
         """Let `elapsed` seconds pass."""
         for pane in self.panes:
             self._collect(pane)
+        self._collect_film()
         if not self.running:
             return
         period = max(self.panes[0].session.track.scene(self.shown).decision_period, 1e-3)
@@ -462,9 +470,10 @@ class App:
 
     def _hat(self, event: pygame.Event) -> None:
         for direction, command in HAT.items():
-            held = tuple(event.value) == direction
-            if held or self.hands is not None:
-                self._drive(command, f"hat {direction}", held) if held else self.hands.release(f"hat {direction}")  # type: ignore[union-attr]
+            if tuple(event.value) == direction:
+                self._drive(command, f"hat {direction}", True)
+            elif self.hands is not None:
+                self.hands.release(f"hat {direction}")
 
     def _axis(self, event: pygame.Event) -> None:
         axes, hands = self.keys.axes, self.hands
@@ -549,15 +558,27 @@ class App:
         self.say("Recording every episode" if self.recording else "Recording stopped")
 
     def _on_export(self) -> None:
-        from lgdrl.visualizer.film import write_film
-
+        """A process of its own films the recorded episode, so that the window goes on."""
+        if self.film is not None or not self.length:
+            self.say("One film at a time" if self.film else "There is nothing to film yet")
+            return
         path = self.options.outputs / f"lgdrl-seed-{self.seed}.mp4"
-        tracks = [pane.session.track for pane in self.panes]
-        try:
-            write_film(path, [tracks[0]], self.theme.name)
-            self.say(f"Film: {path}")
-        except (UsageError, OSError) as error:
-            self.say(str(error))
+        folder = Path(tempfile.mkdtemp(prefix="lgdrl-film-"))
+        recording = save_episode(folder / "episode.npz", self.panes[0].session.episode())
+        command = [sys.executable, "-m", "lgdrl.cli", "play", str(recording), "--record", str(path)]
+        command += ["--theme", self.theme.name]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.film = process, path, folder
+        self.say(f"Filming into {path} ...")
+
+    def _collect_film(self, wait: bool = False) -> None:
+        """Say that the film is there, or why it is not."""
+        if self.film is None or (not wait and self.film[0].poll() is None):
+            return
+        (process, path, folder), self.film = self.film, None
+        words = process.communicate()[1].strip()
+        shutil.rmtree(folder, ignore_errors=True)
+        self.say(f"Film: {path}" if process.returncode == 0 else words.splitlines()[-1] if words else "No film")
 
     def _on_screenshot(self) -> None:
         number = 1

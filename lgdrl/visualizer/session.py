@@ -24,7 +24,7 @@ from lgdrl.constraint import js
 from lgdrl.sac import DiscreteSAC
 from sim.actions import MetaAction
 from sim.config import to_dict
-from sim.env import DrivingEnv
+from sim.env import DrivingEnv, DrivingVecEnv
 from sim.scene import Scene
 from sim.view import manoeuvres, views_of
 
@@ -95,6 +95,10 @@ class Session(Protocol):
 
     def facts(self) -> list[tuple[str, str]]:
         """(name, value) pairs for the panel, beyond those of the track."""
+        ...
+
+    def episode(self) -> Episode:
+        """The episode so far, to be kept."""
         ...
 
     def close(self) -> None: ...
@@ -181,23 +185,7 @@ class DriveSession:
         return thought.expert.action, "expert", None
 
     def episode(self) -> Episode:
-        """The episode so far, to be kept."""
-        track, config = self.track, self.world.scenario_config
-        assert track.last is not None
-        return Episode(
-            scenario=self.world.scenario,
-            backend=self.world.backend,
-            scenario_config=to_dict(config),
-            seed=self.seed,
-            driver=self.title,
-            turns=tuple(track.turns),
-            last_scene=track.last.scene,
-            last_obs=track.last.obs,
-            last_legal=track.last.legal,
-            terminated=self._ended[0],
-            truncated=self._ended[1],
-            summary=track.summary,
-        )
+        return episode_of(self.track, self.world, self.seed, self.title, self._ended)
 
     def facts(self) -> list[tuple[str, str]]:
         return []
@@ -234,11 +222,35 @@ class ReplaySession:
     def act(self) -> None:
         raise RuntimeError("a recording cannot be driven")
 
+    def episode(self) -> Episode:
+        return self.episodes[self.number]
+
     def facts(self) -> list[tuple[str, str]]:
         return [("Episode", f"{self.number + 1} of {len(self.episodes)}")]
 
     def close(self) -> None:
         pass
+
+
+def episode_of(
+    track: Track, world: DrivingEnv | DrivingVecEnv, seed: int | None, driver: str, ended: tuple[bool, bool]
+) -> Episode:
+    """A track as an episode to keep. Args: `ended` is (terminated, truncated)."""
+    assert track.last is not None
+    return Episode(
+        scenario=world.scenario,
+        backend=world.backend,
+        scenario_config=to_dict(world.scenario_config),
+        seed=seed,
+        driver=driver,
+        turns=tuple(track.turns),
+        last_scene=track.last.scene,
+        last_obs=track.last.obs,
+        last_legal=track.last.legal,
+        terminated=ended[0],
+        truncated=ended[1],
+        summary=track.summary,
+    )
 
 
 # --- what everyone thinks -------------------------------------------------------------------------------------------

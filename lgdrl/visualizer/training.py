@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from experts.episodes import Controller, Turn
+from experts.episodes import Controller, Episode, Turn
 from experts.human import Hands
 from experts.provider import Decision
 from lgdrl.guidance.human import WithHuman
 from lgdrl.guidance.strategy import STATUSES
 from lgdrl.training import Trainer
-from lgdrl.visualizer.session import Thought, Track, opinion, turn_of, unsafe_of
+from lgdrl.visualizer.session import Thought, Track, episode_of, opinion, turn_of, unsafe_of
 
 
 class TrainSession:
@@ -35,6 +35,7 @@ class TrainSession:
         model.strategy = WithHuman(model.strategy, hands, trainer.config.label_spread, log)
         self._infos: list[dict[str, Any]] = []
         self._reward = 0.0
+        self._ended = False, False
         trainer.prepare()
         self.track = Track(last=self._look())
 
@@ -75,9 +76,12 @@ class TrainSession:
         ]
         info = self._infos[0]
         if "episode" in info:
+            late = bool(info.get("TimeLimit.truncated", False))
+            self._ended = not late, late
             summary = dict(info.get("summary", {}))
             self.track = Track(turns, thought, info.get("outcome") or "ended", summary)
         else:
+            self._ended = False, False
             self.track = Track(turns, self._look())
         if self.trainer.decisions >= self.trainer.config.steps:
             self.track.outcome = self.track.outcome or "trained"
@@ -86,6 +90,9 @@ class TrainSession:
         """SB3's callback: what the world answered."""
         self._infos, self._reward = local["infos"], float(local["rewards"][0])
         return True
+
+    def episode(self) -> Episode:
+        return episode_of(self.track, self.trainer.worlds, None, self.title, self._ended)
 
     def facts(self) -> list[tuple[str, str]]:
         trainer = self.trainer

@@ -247,6 +247,15 @@ def test_a_replay_is_frame_identical_to_what_was_recorded(tmp_path):
     assert all(np.array_equal(a, b) for k, (a, b) in enumerate(pairs) if k % 7 == 0)
 
 
+def test_an_episode_is_filmed_beside_the_window(tmp_path):
+    app = open_app(drive(expert="faster"), outputs=tmp_path, episodes=1, pace=16.0)
+    run_until(app, lambda: app.over)
+    tap(app, pygame.K_e)
+    assert "Filming" in app.toast
+    app.close()
+    assert app.toast.startswith("Film: ") or "imageio" in app.toast
+
+
 def test_replays_are_shown_and_cannot_be_driven(tmp_path):
     app = open_app(drive(), record=tmp_path, episodes=1, pace=16.0)
     run_until(app, lambda: not app.running)
