@@ -141,19 +141,19 @@ class DriveSession:
         return thought if self.learner is None else replace(thought, **opinion(self.learner, obs, legal))
 
     def think(self) -> None:
-        thought = self.track.last
-        if self.expert is None or thought is None or thought.expert is not None or self.track.outcome:
+        track = self.track  # the person may go on without the advice: then it lands on a track that nobody sees
+        thought = track.last
+        if self.expert is None or thought is None or thought.expert is not None or track.outcome:
             return
         # Only experts that answer at once may play with the world: it must not move meanwhile.
         branch = self.world.branch if isinstance(self.expert, ViewExpert) else None
         context = Context(
-            thought.obs, self.world.action_space, thought.scene, thought.legal, step=len(self.track), branch=branch
+            thought.obs, self.world.action_space, thought.scene, thought.legal, step=len(track), branch=branch
         )
         started = time.perf_counter()
         decision = self.expert.decide([context])[0]
         decision = replace(decision, latency_s=decision.latency_s or time.perf_counter() - started)
-        if self.track.last is thought:  # else the person went on without it
-            self.track.last = replace(thought, expert=decision)
+        track.last = replace(thought, expert=decision)
 
     def act(self) -> None:
         thought = self.track.last

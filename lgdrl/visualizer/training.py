@@ -32,7 +32,7 @@ class TrainSession:
         self.title = f"{trainer.config.strategy} · {trainer.config.expert}"
         log = trainer.desk.log if trainer.desk is not None else None
         model = trainer.model
-        model.strategy = WithHuman(model.strategy, hands, trainer.config.label_spread, log)
+        self.human = model.strategy = WithHuman(model.strategy, hands, trainer.config.label_spread, log)
         self._infos: list[dict[str, Any]] = []
         self._reward = 0.0
         self._ended = False, False
@@ -56,6 +56,7 @@ class TrainSession:
     def act(self) -> None:
         model, thought = self.trainer.model, self.track.last
         assert thought is not None
+        driven = self.human.taken_over
         self.trainer.advance(1, self._watch)
         moment, execution = model.moment, model.execution
         assert moment is not None
@@ -68,8 +69,9 @@ class TrainSession:
                 action=action if action >= 0 else None, probs=probs if probs.any() else None, status=STATUSES[status]
             )
             thought = replace(thought, expert=decision)
-        human = self.hands.engaged and bool(execution.intervened[0])
-        controller: Controller = "human" if human else "expert" if execution.intervened[0] else "learner"
+        controller: Controller = "expert" if execution.intervened[0] else "learner"
+        if self.human.taken_over > driven:
+            controller = "human"
         turns: list[Turn] = [
             *self.track.turns,
             turn_of(thought, int(execution.actions[0]), controller, self._reward, None),
@@ -101,7 +103,7 @@ class TrainSession:
         if successes:
             rows.append(("Success, last 100", f"{100 * float(np.mean(successes)):.0f}%"))
         rows.append(("Labels", f"{trainer.model.replay.num_labelled:,}"))
-        dual = getattr(getattr(trainer.model.strategy, "inner", None), "dual", None)
+        dual = getattr(self.human.inner, "dual", None)
         if dual is not None:
             rows.append(("Dual", f"{dual.value:.2f}"))
         return rows
