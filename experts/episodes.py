@@ -98,6 +98,14 @@ def save_episode(path: Path | str, episode: Episode) -> Path:
     return path
 
 
+def add_episode(folder: Path | str, episode: Episode) -> Path:
+    """`save_episode` into a folder of recordings, under the next number: nothing there is overwritten."""
+    taken = [path.name.split("-")[1] for path in Path(folder).glob("episode-*.npz")]
+    number = max([int(text) for text in taken if text.isdigit()], default=0) + 1
+    seed = "" if episode.seed is None else f"-seed-{episode.seed}"
+    return save_episode(Path(folder) / f"episode-{number:04d}{seed}.npz", episode)
+
+
 def load_episodes(path: Path | str) -> list[Episode]:
     """The episode of a file, or those of all .npz files of a folder in the order of their names.
 

@@ -16,7 +16,6 @@ from gymnasium import spaces
 from experts.answers import failed, legal_mask
 from experts.provider import Context, Decision
 from sim.actions import MetaAction
-from sim.view import manoeuvres
 
 
 @dataclass(frozen=True)
@@ -32,17 +31,24 @@ class Wish:
     """From the moment that the scene was shown to the input; None without a new input."""
 
 
+@dataclass(frozen=True)
+class Held:
+    """What a key or button stands for while it is down."""
+
+    manoeuvre: MetaAction
+    throttle: float = 0.0
+    steering: float = 0.0
+
+
 class Hands:
     """The person's present wish. Times in seconds of any one clock."""
 
     def __init__(self, dead_man: bool = False) -> None:
         self.dead_man = dead_man
         self.engaged = False
-        self.reactions: list[float] = []
-        """Every reaction time so far, s."""
         self._queued: MetaAction | None = None
-        self._held: dict[str, MetaAction] = {}
-        self._throttle = self._steering = 0.0
+        self._held: dict[str, Held] = {}
+        self._throttle = self._steering = 0.0  # of the axes
         self._shown_at = 0.0
         self._reaction: float | None = None
 
@@ -50,19 +56,19 @@ class Hands:
         """A new scene is in front of the person: reaction time counts from here."""
         self._shown_at, self._reaction = now, None
 
-    def press(self, device_input: str, manoeuvre: MetaAction, now: float) -> None:
-        """A key or button goes down; held down, it counts at every decision."""
-        self._held[device_input] = manoeuvre
-        self._queued = manoeuvre
+    def press(self, source: str, held: Held, now: float) -> None:
+        """The key or button `source` goes down; held down, it counts at every decision."""
+        self._held[source] = held
+        self._queued = held.manoeuvre
         self._touch(now)
 
-    def release(self, device_input: str) -> None:
-        self._held.pop(device_input, None)
+    def release(self, source: str) -> None:
+        self._held.pop(source, None)
 
     def steer(self, throttle: float | None, steering: float | None, now: float) -> None:
-        """An axis moved; None leaves the other one alone."""
-        self._throttle = self._throttle if throttle is None else float(np.clip(throttle, -1.0, 1.0))
-        self._steering = self._steering if steering is None else float(np.clip(steering, -1.0, 1.0))
+        """An axis moved, -1 to 1; None leaves the other one alone."""
+        self._throttle = self._throttle if throttle is None else throttle
+        self._steering = self._steering if steering is None else steering
         if self._throttle or self._steering:
             self._touch(now)
 
@@ -72,7 +78,7 @@ class Hands:
             self._reaction = max(now - self._shown_at, 0.0)
 
     def hand_back(self) -> None:
-        """The person lets go."""
+        """The person lets go of the car."""
         self.engaged = False
         self.let_go()
 
@@ -82,24 +88,26 @@ class Hands:
         self._held.clear()
         self._throttle = self._steering = 0.0
 
-    @property
-    def idle(self) -> bool:
-        """Whether there is no input at the moment."""
-        return self._queued is None and not self._held and not self._throttle and not self._steering
-
     def take(self) -> Wish | None:
         """The wish for the decision that is due; None when the person does not drive. Ends a dead man's engagement."""
-        if self.dead_man and self.idle:
+        held = list(self._held.values())
+        queued, reaction = self._queued, self._reaction
+        self._queued = self._reaction = None
+        if self.dead_man and queued is None and not held and not self._throttle and not self._steering:
             self.engaged = False
         if not self.engaged:
-            self._queued = None
             return None
-        held = list(self._held.values())
-        manoeuvre = self._queued if self._queued is not None else held[-1] if held else MetaAction.IDLE
-        reaction, self._queued, self._reaction = self._reaction, None, None
-        if reaction is not None:
-            self.reactions.append(reaction)
-        return Wish(manoeuvre, self._throttle, self._steering, reaction)
+        return Wish(
+            queued if queued is not None else held[-1].manoeuvre if held else MetaAction.IDLE,
+            throttle=_pedal(self._throttle, [each.throttle for each in held]),
+            steering=_pedal(self._steering, [each.steering for each in held]),
+            reaction_s=reaction,
+        )
+
+
+def _pedal(axis: float, keys: Sequence[float]) -> float:
+    """An axis and the keys that are held, together, within [-1, 1]."""
+    return min(max(axis + sum(keys), -1.0), 1.0)
 
 
 def action_of(wish: Wish, space: spaces.Space, meanings: tuple[MetaAction, ...], legal: np.ndarray) -> int | np.ndarray:
@@ -118,21 +126,26 @@ def action_of(wish: Wish, space: spaces.Space, meanings: tuple[MetaAction, ...],
 
 
 class HumanExpert:
-    """A person behind the expert's contract: answers for the first world it is asked about, and only when engaged."""
+    """A person behind the expert's contract: answers for the first world it is asked about, and only when engaged.
+
+    It does not answer for worlds that it is shown no scene of.
+    """
 
     name = "human"
 
     def __init__(self, hands: Hands) -> None:
         self.hands = hands
+        self.reaction_s: float | None = None
+        """Of the last decision; None where it was made without a new input."""
 
     def decide(self, contexts: Sequence[Context]) -> list[Decision]:
-        return [self._answer(context) if k == 0 else failed("one person drives one car") for k, context in
-                enumerate(contexts)]  # fmt: skip
+        others = [failed("one person drives one car") for _ in contexts[1:]]
+        return [*(self._answer(context) for context in contexts[:1]), *others]
 
     def _answer(self, context: Context) -> Decision:
         wish = self.hands.take()
-        if wish is None:
+        if wish is None or context.scene is None:
             return failed("the person does not drive")
-        meanings = manoeuvres(context.scene) if context.scene is not None else tuple(MetaAction)
-        action = action_of(wish, context.action_space, meanings, legal_mask(context))
+        self.reaction_s = wish.reaction_s
+        action = action_of(wish, context.action_space, context.scene.meanings, legal_mask(context))
         return Decision(action=action, reason="the person drives", latency_s=wish.reaction_s or 0.0)

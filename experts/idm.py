@@ -20,7 +20,7 @@ import numpy as np
 from experts.answers import require_discrete
 from experts.rules.config import as_record
 from experts.rules.kernel import FASTER, IDLE, LEFT, RIGHT, SLOWER
-from experts.views import SIDE_NAMES, Choice, Requests, ViewExpert
+from experts.views import SIDE_NAMES, KernelExpert
 from sim.compiled import kernel
 from sim.config import resolve
 
@@ -111,25 +111,21 @@ def drive(views, legal, params, out):
         out[i], _, _ = decide(views[i], legal[i], params[0])
 
 
-class IDMExpert(ViewExpert):
+class IDMExpert(KernelExpert):
     """Deterministic, without state: unlike highway-env's vehicle it may reconsider its lane at every decision.
 
     It does not change lane during a change, nor below 1 m/s; of two good sides it takes the right one.
     """
 
     name = "idm"
+    kernel = staticmethod(drive)
 
     def __init__(self, config: IDMConfig | None = None) -> None:
         self.config = config or IDMConfig()
-        self._p = as_record(self.config)
+        self.parameters = as_record(self.config)
 
-    def choose(self, requests: Requests) -> Choice:
-        wanted = np.zeros(len(requests.views), np.int64)
-        drive(requests.views, requests.legal, self._p, wanted)
-        return Choice(wanted, lambda k: self._reason(requests.views[k], requests.legal[k]))
-
-    def _reason(self, view: np.record, legal: np.ndarray) -> str:
-        chosen, a, wanted = decide(view, legal, self._p[0])
+    def reason(self, view: np.record, legal: np.ndarray) -> str:
+        chosen, a, wanted = decide(view, legal, self.parameters[0])
         if chosen in SIDE_NAMES:
             return f"MOBIL: the {SIDE_NAMES[chosen]} lane is better"
         return f"IDM: {a:+.1f} m/s2 towards {max(wanted, 0.0):.1f} m/s"

@@ -93,3 +93,20 @@ class ViewExpert(ABC):
             reason=choice.reason(0),
             latency_s=time.perf_counter() - started,
         )
+
+
+class KernelExpert(ViewExpert):
+    """A `ViewExpert` whose rule is one compiled function of (views, legal, parameters, out)."""
+
+    kernel: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+    """`VIEW` (R,), bool (R, 5), the parameters' record in an array of one -> int64 (R,) manoeuvres."""
+    parameters: np.ndarray
+
+    def choose(self, requests: Requests) -> Choice:
+        wanted = np.zeros(len(requests.views), np.int64)
+        self.kernel(requests.views, requests.legal, self.parameters, wanted)
+        return Choice(wanted, lambda k: self.reason(requests.views[k], requests.legal[k]))
+
+    @abstractmethod
+    def reason(self, view: np.record, legal: np.ndarray) -> str:
+        """Why it wants what it wants in one view."""

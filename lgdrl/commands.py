@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lgdrl.cli import PUBLISHED
 from lgdrl.display import comparison_table, evaluation_table, training_progress
 from sim.config import deep_merge, parse_overrides
 from sim.errors import UsageError
 
-PUBLISHED = "published"
 console = Console()
 
 
@@ -83,13 +83,12 @@ def evaluate(arguments: Namespace) -> int:
 
     if (arguments.run_folder is None) == (arguments.expert is None):
         raise UsageError("name either a RUN to evaluate or an --expert to drive, not both")
-    changes = parse_overrides(arguments.overrides)
-    for name in ("scenario", "backend"):
-        if getattr(arguments, name) is not None:
-            changes[name] = getattr(arguments, name)
-    first = arguments.seed
+    if arguments.video:
+        from sim.render import check_video
+
+        check_video(arguments.video)
+    changes, first = _world_changes(arguments), arguments.seed
     if first == PUBLISHED:
-        changes = deep_merge(changes, {"scenario_config": {"layout": PUBLISHED}})
         arguments.episodes, first = 1, 0
     if arguments.run_folder is not None:
         run = Run.open(arguments.run_folder)
@@ -107,15 +106,28 @@ def evaluate(arguments: Namespace) -> int:
         worlds.close()
     console.print(evaluation_table(name, config.scenario, found))
     if arguments.video:
-        from lgdrl.recording import record_episode
+        from lgdrl.visualizer.film import film
+        from lgdrl.visualizer.session import watched_expert, watched_run
 
-        driver = Run.open(arguments.run_folder) if arguments.run_folder else arguments.expert
-        path = record_episode(config, driver, first, Path(arguments.video))
+        session = watched_run(run, config.resolved()) if arguments.run_folder else watched_expert(config)
+        path, _ = film(session, [first], arguments.video)
+        session.close()
         console.print(f"Video: {path}")
     if arguments.json:
         result = {"driver": name, "scenario": config.scenario} | found.to_dict() | _guidance_used(arguments.run_folder)
         _write(arguments.json, result, write_json)
     return 0
+
+
+def _world_changes(arguments: Namespace) -> dict[str, Any]:
+    """Config changes among the arguments of commands that drive: overrides, scenario, backend, the published layout."""
+    changes = parse_overrides(arguments.overrides)
+    for name in ("scenario", "backend"):
+        if getattr(arguments, name) is not None:
+            changes[name] = getattr(arguments, name)
+    if arguments.seed == PUBLISHED:
+        changes = deep_merge(changes, {"scenario_config": {"layout": PUBLISHED}})
+    return changes
 
 
 def _guidance_used(folder: str | None) -> dict[str, Any]:
@@ -172,7 +184,7 @@ def play(arguments: Namespace) -> int:
 
     if not 0 < arguments.pace <= 64:
         raise UsageError(f"--pace {arguments.pace}: choose more than 0, up to 64")
-    words = run(arguments)
+    words = run(arguments, _world_changes(arguments))
     if words:
         console.print(words)
     return 0
@@ -184,7 +196,7 @@ def play(arguments: Namespace) -> int:
 def demos_info(arguments: Namespace) -> int:
     """`lgdrl demos info`: what a recording holds."""
     from experts.episodes import load_episodes
-    from lgdrl.demos import describe
+    from lgdrl.recordings import describe
     from lgdrl.runs import write_json
 
     found = describe(load_episodes(arguments.recording))
@@ -206,7 +218,7 @@ def demos_info(arguments: Namespace) -> int:
 
 def demos_export(arguments: Namespace) -> int:
     """`lgdrl demos export`: a recording as a Minari dataset."""
-    from lgdrl.demos import export_from
+    from lgdrl.recordings import export_from
 
     folder = export_from(arguments.recording, arguments.dataset_id)
     console.print(f"Written: {folder}. Elsewhere: [bold]minari.load_dataset({arguments.dataset_id!r})[/bold]")
@@ -215,7 +227,7 @@ def demos_export(arguments: Namespace) -> int:
 
 def demos_import(arguments: Namespace) -> int:
     """`lgdrl demos import`: the recording that a Minari dataset was made of."""
-    from lgdrl.demos import import_to
+    from lgdrl.recordings import import_to
 
     written = import_to(arguments.dataset_id, arguments.out)
     console.print(f"Written: {len(written)} episodes to {arguments.out}")

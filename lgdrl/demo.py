@@ -17,9 +17,10 @@ from rich.panel import Panel
 from lgdrl.cli import guarded
 from lgdrl.comparison import CompareConfig, compare
 from lgdrl.display import comparison_progress, comparison_table
-from lgdrl.recording import record_episode
 from lgdrl.runs import Run
 from lgdrl.training import RunConfig, load_config
+from lgdrl.visualizer.film import film
+from lgdrl.visualizer.session import watched_run
 
 STEPS = 30_000
 LABELS = 2_000
@@ -47,7 +48,7 @@ def demo(folder: Path) -> None:
         rows = compare(config, folder, 2, report)
     console.print(comparison_table(rows))
     run = Run(folder / "lgdrl" / "seed0")
-    video = record_episode(_published(run), run, PUBLISHED_SEED, folder / _video_name())
+    video, _ = film(watched_run(run, _published(run)), [PUBLISHED_SEED], folder / "published_start")
     console.print(f"[dim]{time.perf_counter() - started:.0f} s. One training seed: see docs/results.md for five.[/dim]")
     console.print(f"Learning curves   {folder}/curves.png\nSuccess           {folder}/success.png")
     console.print(f"Published start   {video}")
@@ -76,15 +77,7 @@ def _story(guide: str) -> str:
 
 
 def _published(run: Run) -> RunConfig:
-    return load_config(run.config, {"scenario_config": {"layout": "published"}})
-
-
-def _video_name() -> str:
-    try:
-        import imageio_ffmpeg  # noqa: F401
-    except ImportError:
-        return "published_start.gif"
-    return "published_start.mp4"
+    return load_config(run.config, {"scenario_config": {"layout": "published"}}).resolved()
 
 
 def main() -> int:

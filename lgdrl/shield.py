@@ -17,8 +17,24 @@ from sim.scene import Scene
 from sim.view import Views
 
 
+def safe_masks(views: Views, legal: np.ndarray) -> np.ndarray:
+    """bool (R, A): the legal actions that are safe; where none is, braking, or else every legal action.
+
+    Args: what R egos see; bool (R, A).
+    """
+    masks = legal & ~unsafe_actions(views)
+    stuck = ~masks.any(axis=1)
+    masks[stuck] = legal[stuck]
+    if MetaAction.SLOWER in views.manoeuvres:
+        braking = views.manoeuvres.index(MetaAction.SLOWER)
+        brakes = stuck & legal[:, braking]
+        masks[brakes] = False
+        masks[brakes, braking] = True
+    return masks
+
+
 class ShieldedVecEnv(DrivingVecEnv):
-    """`worlds` with unsafe actions masked. Where nothing is safe, braking (or else every legal action) remains."""
+    """`worlds` with the masks of `safe_masks`."""
 
     def __init__(self, worlds: DrivingVecEnv) -> None:
         self.worlds = worlds
@@ -31,17 +47,7 @@ class ShieldedVecEnv(DrivingVecEnv):
 
     def action_masks(self) -> np.ndarray:
         if self._masks is None:
-            legal = self.worlds.action_masks()
-            views = self.worlds.views(range(self.num_envs))
-            masks = legal & ~unsafe_actions(views)
-            stuck = ~masks.any(axis=1)
-            masks[stuck] = legal[stuck]
-            braking = views.manoeuvres.index(MetaAction.SLOWER) if MetaAction.SLOWER in views.manoeuvres else None
-            if braking is not None:
-                brakes = stuck & legal[:, braking]
-                masks[brakes] = False
-                masks[brakes, braking] = True
-            self._masks = masks
+            self._masks = safe_masks(self.worlds.views(range(self.num_envs)), self.worlds.action_masks())
         return self._masks.copy()
 
     def reset(self) -> Any:

@@ -20,11 +20,13 @@ from torch.utils.tensorboard import SummaryWriter
 import experts.registry as expert_registry
 import sim
 from experts.demonstrations import Demonstrations, load_demonstrations
+from experts.human import Hands
 from experts.provider import PolicyProvider
 from lgdrl.demonstrations import transitions_of
 from lgdrl.evaluation import CURVE_SEEDS, Evaluation, PolicyActor, evaluate
 from lgdrl.guidance import registry as method_registry
 from lgdrl.guidance.advisor import ExpertDesk, GuidanceLog
+from lgdrl.guidance.human import WithHuman
 from lgdrl.guidance.registry import Setting
 from lgdrl.guidance.strategy import Strategy
 from lgdrl.runs import MetricsTable, Run, write_atomically
@@ -125,9 +127,10 @@ class Trainer:
         config: RunConfig,
         provider: PolicyProvider | None = None,
         demonstrations: Demonstrations | None = None,
+        hands: Hands | None = None,
     ) -> None:
-        """`provider` overrides the expert that the config names (an already built one, a person); `demonstrations` are
-        those that the config names, where they have been loaded already."""
+        """`provider` overrides the expert that the config names; `demonstrations` are those that it names, where they
+        have been loaded already; `hands` are those of a person who may take over world 0."""
         torch.set_num_threads(1)
         self.run = run
         self.config = config
@@ -135,12 +138,16 @@ class Trainer:
         self.worlds = make_worlds(config, config.num_envs, _integer(world_seed))
         strategy = _make_strategy(config, strategy_seed)
         self.desk: ExpertDesk | None = None
+        self.log: GuidanceLog | None = None
+        if strategy.needs_expert or hands is not None:
+            self.log = GuidanceLog(run.guidance_log)
         if strategy.needs_expert:
             if provider is None:
                 options, seed = config.expert_options, _integer(expert_seed)
                 provider = expert_registry.make(config.expert, config.scenario, options, seed)
-            log = GuidanceLog(run.guidance_log)
-            self.desk = ExpertDesk(provider, config.label_budget, config.label_spread, log)
+            self.desk = ExpertDesk(provider, config.label_budget, config.label_spread, self.log)
+        if hands is not None and self.log is not None:
+            strategy = WithHuman(strategy, hands, config.label_spread, self.log)
         seed = _integer(learner_seed)
         self.model = DiscreteSAC(self.worlds, config.sac, strategy, self.desk, seed=seed, device="cpu")
         self.model.set_logger(_silent_logger())
@@ -158,8 +165,8 @@ class Trainer:
 
     def _begin(self, demonstrations: Demonstrations | None) -> None:
         """Before the first decision: an empty log, and the demonstrations in the replay."""
-        if self.desk is not None and self.desk.log is not None:
-            self.desk.log.truncate(0)
+        if self.log is not None:
+            self.log.truncate(0)
         if self.config.demonstrations is not None:
             shown = demonstrations or _load_demonstrations(self.config, self.worlds)
             stored = self.model.strategy.on_store(transitions_of(shown, self.config.label_spread))
@@ -260,14 +267,15 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint; a run killed after this continues from here, identically."""
-        if self.desk is not None and self.desk.log is not None:
-            self.desk.log.commit()
+        if self.log is not None:
+            self.log.commit()
         state = {
             "decisions": self.decisions,
             "elapsed_s": self.elapsed_s,
             "model": self.model.state_dict(),
             "worlds": self.worlds.get_state(),
             "desk": self.desk.state_dict() if self.desk else None,
+            "log": self.log.last_row if self.log else 0,
         }
         write_atomically(self.run.checkpoint, lambda file: torch.save(state, file))
 
@@ -284,21 +292,25 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         if self.desk is not None:
             self.desk.load_state_dict(state["desk"])
+        if self.log is not None:  # rows of decisions after the checkpoint
+            self.log.truncate(state["log"])
 
     def close(self) -> None:
         self._board.close()
         self.worlds.close()
         if self._test_worlds is not None:
             self._test_worlds.close()
+        if self.log is not None:
+            self.log.close()
         if self.desk is not None:
-            if self.desk.log is not None:
-                self.desk.log.close()
             finish = getattr(self.desk.provider, "close", None)
             if finish:
                 finish()
 
 
-def start(config: RunConfig, folder: Path | str, provider: PolicyProvider | None = None) -> Trainer:
+def start(
+    config: RunConfig, folder: Path | str, provider: PolicyProvider | None = None, hands: Hands | None = None
+) -> Trainer:
     """Check the config, create the run folder, build the trainer."""
     config = config.resolved()
     needs_expert = _make_strategy(config, np.random.SeedSequence(config.seed)).needs_expert
@@ -311,7 +323,7 @@ def start(config: RunConfig, folder: Path | str, provider: PolicyProvider | None
             demonstrations = _load_demonstrations(config, worlds)
         finally:
             worlds.close()
-    return Trainer(Run.create(folder, dump_yaml(to_dict(config))), config, provider, demonstrations)
+    return Trainer(Run.create(folder, dump_yaml(to_dict(config))), config, provider, demonstrations, hands)
 
 
 def _make_strategy(config: RunConfig, seed: np.random.SeedSequence) -> Strategy:
@@ -341,10 +353,10 @@ def _check_expert(config: RunConfig) -> None:
         finish()
 
 
-def resume(folder: Path | str, provider: PolicyProvider | None = None) -> Trainer:
+def resume(folder: Path | str, provider: PolicyProvider | None = None, hands: Hands | None = None) -> Trainer:
     """The trainer of an existing run, at its last checkpoint (or at the start, if it never reached one)."""
     run = Run.open(folder)
-    return Trainer(run, load_config(run.config, {}), provider)
+    return Trainer(run, load_config(run.config, {}), provider, hands=hands)
 
 
 def load_policy(run: Run) -> DiscreteSAC:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sim.actions import FULL, LATERAL, LONGITUDINAL, NUM_ACTIONS, MetaAction
+
 LANE_MARGIN = 1.0
 """Metres beyond a lane's border within which a vehicle still counts as on it (highway-env's neighbour search)."""
 
@@ -118,6 +120,15 @@ class Scene:
     @property
     def num_lanes(self) -> int:
         return len(self.lane_centers)
+
+    @property
+    def meanings(self) -> tuple[MetaAction, ...]:
+        """What the action ids mean; empty where they are not meta-actions (continuous control)."""
+        if len(self.legal) == NUM_ACTIONS:
+            return FULL
+        if len(self.legal) == len(LONGITUDINAL):
+            return LONGITUDINAL if self.set_points else LATERAL
+        return ()
 
     def front(self, lane: int) -> Neighbour | None:
         """Nearest vehicle at or ahead of the ego on `lane`, or None (also for a lane that does not exist)."""

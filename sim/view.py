@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sim.actions import FULL, LATERAL, LONGITUDINAL, NUM_ACTIONS, MetaAction
+from sim.actions import MetaAction
 from sim.compiled import kernel
 from sim.engine import physics
 from sim.scene import LANE_MARGIN, Scene
@@ -65,13 +65,11 @@ class Views(NamedTuple):
 
 
 def manoeuvres(scene: Scene) -> tuple[MetaAction, ...]:
-    """What the action ids of this scene mean. ValueError where they are not meta-actions (continuous control)."""
-    count = len(scene.legal)
-    if count == NUM_ACTIONS:
-        return FULL
-    if count == len(LONGITUDINAL):
-        return LONGITUDINAL if scene.set_points else LATERAL
-    raise ValueError(f"scenario {scene.scenario!r} has {count} actions, not meta-actions: rules cannot drive it")
+    """`Scene.meanings`. ValueError where actions are not meta-actions."""
+    if not scene.meanings:
+        count = len(scene.legal)
+        raise ValueError(f"scenario {scene.scenario!r} has {count} actions, not meta-actions: rules cannot drive it")
+    return scene.meanings
 
 
 def views_of(scenes: Sequence[Scene]) -> Views:

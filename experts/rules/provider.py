@@ -17,7 +17,7 @@ import numpy as np
 from experts.answers import require_discrete
 from experts.rules import kernel
 from experts.rules.config import RuleConfig
-from experts.views import SIDE_NAMES, Choice, Requests, ViewExpert
+from experts.views import SIDE_NAMES, KernelExpert
 from sim.actions import MetaAction
 from sim.config import resolve
 from sim.view import NO_GOAL
@@ -25,27 +25,23 @@ from sim.view import NO_GOAL
 STEP_WORDS = {MetaAction.SLOWER: "slow down", MetaAction.FASTER: "speed up"}
 
 
-class RuleExpert(ViewExpert):
+class RuleExpert(KernelExpert):
     """Deterministic, without state."""
 
     name = "rule"
+    kernel = staticmethod(kernel.drive)
 
     def __init__(self, config: RuleConfig | None = None) -> None:
         self.config = config or RuleConfig()
-        self._p = self.config.record()
+        self.parameters = self.config.record()
 
-    def choose(self, requests: Requests) -> Choice:
-        wanted = np.zeros(len(requests.views), np.int64)
-        kernel.drive(requests.views, requests.legal, self._p, wanted)
-        return Choice(wanted, lambda k: self._reason(requests.views[k], requests.legal[k]))
-
-    def _reason(self, view: np.record, legal: np.ndarray) -> str:
+    def reason(self, view: np.record, legal: np.ndarray) -> str:
         if view.goal_lane == NO_GOAL:
-            chosen, allowed, there = kernel.cruise(view, legal, self._p[0])
+            chosen, allowed, there = kernel.cruise(view, legal, self.parameters[0])
             if chosen in SIDE_NAMES:
                 return f"overtake on the {SIDE_NAMES[chosen]}: {there:.1f} m/s instead of {allowed:.1f} m/s"
             return _speed_words(chosen, min(allowed, view.highest))
-        chosen, verdict, wanted = kernel.reach_goal(view, legal, self._p[0])
+        chosen, verdict, wanted = kernel.reach_goal(view, legal, self.parameters[0])
         if chosen in SIDE_NAMES:
             return f"the {SIDE_NAMES[chosen]} lane is clear"
         side = MetaAction.LANE_RIGHT if view.lanes_to_go > 0 else MetaAction.LANE_LEFT
@@ -57,10 +53,10 @@ class RuleExpert(ViewExpert):
     def _shortage(self, view: np.record, beside: np.record, verdict: int) -> str:
         """The test that a lane change fails, in numbers."""
         if verdict == kernel.FRONT_GAP:
-            needed = kernel.front_needed(view.speed - beside.front_speed, view.braking, self._p[0])
+            needed = kernel.front_needed(view.speed - beside.front_speed, view.braking, self.parameters[0])
             return f"front gap {beside.front:.1f} m < {needed:.1f} m"
         if verdict == kernel.REAR_GAP:
-            needed = kernel.rear_needed(beside.rear_speed - view.speed, self._p[0])
+            needed = kernel.rear_needed(beside.rear_speed - view.speed, self.parameters[0])
             return f"rear gap {beside.rear:.1f} m < {needed:.1f} m"
         if verdict == kernel.FRONT_TTC:
             return f"front TTC < {self.config.front_ttc:g} s"

@@ -29,7 +29,7 @@ from experts.rules.kernel import (
     RIGHT,
     SLOWER,
 )
-from experts.views import SIDE_NAMES, Choice, Requests, ViewExpert
+from experts.views import SIDE_NAMES, KernelExpert
 from sim.compiled import kernel
 from sim.config import resolve
 
@@ -109,22 +109,18 @@ def drive(views, legal, params, out):
         out[i], _, _ = decide(views[i], legal[i], params[0])
 
 
-class ThresholdExpert(ViewExpert):
+class ThresholdExpert(KernelExpert):
     """Deterministic, without state. Without a goal lane it stays in its lane."""
 
     name = "thresholds"
+    kernel = staticmethod(drive)
 
     def __init__(self, config: ThresholdConfig | None = None) -> None:
         self.config = config or ThresholdConfig()
-        self._p = self.config.record()
+        self.parameters = self.config.record()
 
-    def choose(self, requests: Requests) -> Choice:
-        wanted = np.zeros(len(requests.views), np.int64)
-        drive(requests.views, requests.legal, self._p, wanted)
-        return Choice(wanted, lambda k: self._reason(requests.views[k], requests.legal[k]))
-
-    def _reason(self, view: np.record, legal: np.ndarray) -> str:
-        chosen, rule, verdict = decide(view, legal, self._p[0])
+    def reason(self, view: np.record, legal: np.ndarray) -> str:
+        chosen, rule, verdict = decide(view, legal, self.parameters[0])
         if rule == CHANGE:
             return f"the {SIDE_NAMES[chosen]} lane is clear"
         waiting = f"{self._shortage(view, verdict)}: wait, " if verdict != CLEAR else ""

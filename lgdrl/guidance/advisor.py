@@ -169,17 +169,14 @@ class ExpertDesk:
             "wait_s": self.wait_s,
             "cost": self.cost,
             "provider": keeps() if keeps else None,
-            "log": self.log.last_row if self.log else 0,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of `state_dict`; log rows that were written after it are dropped."""
+        """Inverse of `state_dict`."""
         self.counts = Counter(state["counts"])
         self.wait_s, self.cost = state["wait_s"], state["cost"]
         if state["provider"] is not None:
             self.provider.load_state_dict(state["provider"])  # type: ignore[attr-defined]
-        if self.log is not None:
-            self.log.truncate(state["log"])
 
 
 class GuidanceLog:

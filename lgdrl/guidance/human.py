@@ -12,41 +12,38 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from experts.human import Hands, action_of
-from experts.provider import Decision, Status, label_distribution
+from experts.human import Hands, HumanExpert
+from experts.provider import Context, label_distribution
 from lgdrl.buffer import GuidedReplayBuffer, GuidedSamples
 from lgdrl.guidance.advisor import GuidanceLog
 from lgdrl.guidance.strategy import STATUSES, Batch, Execution, GuidanceLoss, Moment, Strategy, Transitions
-from sim.actions import MetaAction
 
 
 class WithHuman(Strategy):
     """`inner` with a person's take-overs; labels are spread as the run's labels are and written to its log."""
 
-    def __init__(self, inner: Strategy, hands: Hands, spread: float, log: GuidanceLog | None) -> None:
-        self.inner, self.hands, self.spread, self.log = inner, hands, spread, log
+    def __init__(self, inner: Strategy, hands: Hands, spread: float, log: GuidanceLog) -> None:
+        self.inner, self.person, self.spread, self.log = inner, HumanExpert(hands), spread, log
         self.name, self.needs_expert = inner.name, inner.needs_expert
         self.taken_over = 0
         """Decisions in which the person drove."""
 
     def on_action(self, moment: Moment) -> Execution:
         execution = self.inner.on_action(moment)
-        wish = self.hands.take()
-        if wish is None:
+        first, mask = np.array([0]), moment.masks[0]
+        context = Context(
+            moment.obs[0], spaces.Discrete(len(mask)), moment.scenes(first)[0], mask, int(moment.episodes[0])
+        )
+        decision = self.person.decide([context])[0]
+        if decision.action is None:
             return execution
-        first = np.array([0])
-        views = moment.views(first)
-        meanings = tuple(MetaAction) if views is None else views.manoeuvres
-        mask = moment.masks[0]
-        action = int(action_of(wish, spaces.Discrete(len(mask)), meanings, mask))
         actions, intervened, advice = execution.actions.copy(), execution.intervened.copy(), execution.advice
-        actions[0], intervened[0] = action, True
-        advice.action[0], advice.status[0] = action, STATUSES.index(Status.OK)
+        action = actions[0] = int(decision.action)
+        intervened[0] = True
+        advice.action[0], advice.status[0] = action, STATUSES.index(decision.status)
         advice.probs[0] = label_distribution(action, mask, self.spread)
         self.taken_over += 1
-        if self.log is not None:
-            decision = Decision(action=action, reason="the person drives", latency_s=wish.reaction_s or 0.0)
-            self.log.add(moment.episodes[first], moment.steps[first], [decision])
+        self.log.add(moment.episodes[first], moment.steps[first], [decision])
         return Execution(actions, advice, intervened)
 
     def on_store(self, transitions: Transitions) -> Transitions:

@@ -22,9 +22,8 @@ from typing import Any, Protocol
 import pygame
 import torch
 
-from experts.episodes import Controller, save_episode
-from experts.human import Hands
-from lgdrl.visualizer.controls import DRIVING, HAT, PEDALS, WHEEL, WORDS, Command, Keymap
+from experts.episodes import Controller, add_episode, save_episode
+from lgdrl.visualizer.controls import DRIVING, HAT, WORDS, Command, Keymap
 from lgdrl.visualizer.panel import Curve, Painter, Panel, State, Timeline
 from lgdrl.visualizer.session import Session, Thought, divergence, thought_of
 from sim.errors import UsageError
@@ -107,7 +106,7 @@ class Pane:
     asked_at: float = 0.0
     asked: Thought | None = None
     """The thought that `thinking` completes."""
-    series: list[tuple[float, float, float]] = field(default_factory=list)
+    series: list[tuple[float, float, float | None]] = field(default_factory=list)
     """Speed (m/s), time-to-collision ahead (s), JS (nats) at every decision of the episode so far."""
 
 
@@ -117,20 +116,30 @@ class Options:
 
     seed: int = 0
     episodes: int | None = None  # leave after that many; None: go on
-    record: Path | None = None  # folder that finished episodes are written to
+    save: Path | None = None  # folder that finished episodes are written to
     outputs: Path = field(default_factory=Path.cwd)  # pictures and films
     theme: str = "light"
-    size: tuple[int, int] = REFERENCE
     pace: float = 1.0
-    paused: bool = False
     draw_every: int = 1  # frames; the others only move on (for scripted sessions that nobody watches)
 
 
-class App:
-    """One window on one or two sessions.
+def open_window(size: tuple[int, int]) -> None:
+    """The window that an `App` draws in. UsageError where there is no display."""
+    try:
+        pygame.display.init()
+        pygame.joystick.init()
+        pygame.display.set_mode(size, pygame.RESIZABLE)
+        pygame.display.set_caption("lgdrl")
+        pygame.key.set_repeat(0)
+    except pygame.error as error:
+        raise UsageError(f"cannot open a window ({error}): record without one, lgdrl play --record FILE.mp4") from None
 
-    Args: sessions (two are shown on top of each other, at one pace); options; key map; the person's hands, where
-        somebody can drive; a clock; who feeds input events before every frame, if not (only) the devices.
+
+class App:
+    """The loop of the open window, on one or two sessions; two are shown on top of each other, at one pace.
+
+    Args: sessions, of which at most one has hands; options; key map; a clock; who feeds input events before every
+        frame, if not (only) the devices.
     """
 
     def __init__(
@@ -138,12 +147,11 @@ class App:
         sessions: Sequence[Session],
         options: Options,
         keys: Keymap,
-        hands: Hands | None = None,
         clock: Clock | None = None,
         puppet: Callable[[App], None] | None = None,
     ) -> None:
-        self.options, self.keys, self.hands, self.puppet = options, keys, hands, puppet
-        self._open(options.size)
+        self.options, self.keys, self.puppet = options, keys, puppet
+        self.hands = next((session.hands for session in sessions if session.hands is not None), None)
         self.clock = clock or RealClock()
         self.theme: Theme = THEMES[options.theme]
         self.typist = Typist()
@@ -156,14 +164,14 @@ class App:
         self.seed = options.seed
         self.head = 0.0
         """The playhead, in decisions since the episode's start."""
-        self.pace, self.paused = options.pace, options.paused
+        self.pace, self.paused = options.pace, False
         self.running = True
         self.episodes = 0
         """Episodes that have ended in this window."""
         self.saved: list[Path] = []
         self.film: tuple[subprocess.Popen, Path, Path] | None = None
         """Who is filming, what into, and the folder that it films from."""
-        self.recording = options.record is not None
+        self.recording = options.save is not None
         self.show_panel, self.show_help, self.show_speeds = True, False, False
         self.typing: str | None = None
         self._frames = 0
@@ -172,23 +180,18 @@ class App:
         self._step_to: float | None = None
         self._scrubbing = False
         self._kept = False
-        self.failure: BaseException | None = None
+        self.failure: Exception | None = None
         self._layout()
         self.begin(self.seed)
 
     # -- window --------------------------------------------------------------------------------------------------------
 
-    def _open(self, size: tuple[int, int]) -> None:
-        try:
-            pygame.display.init()
-            pygame.joystick.init()
-            self.window = pygame.display.set_mode(size, pygame.RESIZABLE)
-            pygame.display.set_caption("lgdrl")
-            pygame.key.set_repeat(0)
-        except pygame.error as error:
-            raise UsageError(
-                f"cannot open a window ({error}): record without one, lgdrl play --record FILE.mp4"
-            ) from None
+    @property
+    def window(self) -> pygame.Surface:
+        """The window's surface, at its present size."""
+        surface = pygame.display.get_surface()
+        assert surface is not None, "open_window comes first"
+        return surface
 
     def _layout(self) -> None:
         """Rectangles for the window's present size."""
@@ -233,15 +236,17 @@ class App:
 
     def close(self) -> None:
         """End the sessions: what is running is waited for, what was recorded is kept."""
-        self.keep_episode()
         self._collect_film(wait=True)
+        for job in (pane.thinking for pane in self.panes):
+            if job is not None:
+                job.cancel()
+        if self.worker is not None:
+            self.worker.shutdown()
         for pane in self.panes:
-            for job in (pane.acting, pane.thinking):
-                if job is not None:
-                    job.cancel()
-        for pool in (self.worker, self.adviser):
-            if pool is not None:
-                pool.shutdown(wait=pool is self.worker, cancel_futures=True)
+            self._collect(pane)
+        self.keep_episode()
+        if self.adviser is not None:
+            self.adviser.shutdown(wait=any(pane.session.waits for pane in self.panes))
         for pane in self.panes:
             pane.session.close()
             pane.renderer.close()
@@ -266,7 +271,7 @@ class App:
     @property
     def starts_by_hand(self) -> bool:
         """Whether the episode waits for the first key of the person who is to drive it."""
-        alone = any(getattr(pane.session, "autopilot", "") == "human" for pane in self.panes)
+        alone = any(pane.session.autopilot == "human" for pane in self.panes)
         return alone and self.length == 0 and self.hands is not None and not self.hands.engaged
 
     @property
@@ -294,19 +299,24 @@ class App:
         for pane in self.panes:
             if pane.acting is not None:
                 pane.acting.result()
+            if pane.thinking is not None and pane.session.waits:
+                pane.thinking.result()
             pane.acting = pane.thinking = None
+
+    @property
+    def recordings(self) -> Path:
+        """The folder that episodes are kept in."""
+        return self.options.save or self.options.outputs / "recordings"
 
     def keep_episode(self) -> None:
         """Write the present episodes, if they are to be recorded and something happened."""
         if not self.recording or self._kept or not self.live:
             return
-        folder = self.options.record or self.options.outputs / "recordings"
-        for number, pane in enumerate(self.panes):
+        for pane in self.panes:
             if not pane.session.live or not len(pane.session.track):
                 continue
-            name = f"episode-{len(self.saved) + 1:04d}-seed-{self.seed}{f'-{number + 1}' if number else ''}.npz"
             try:
-                self.saved.append(save_episode(folder / name, pane.session.episode()))
+                self.saved.append(add_episode(self.recordings, pane.session.episode()))
                 self.say(f"Saved {self.saved[-1]}")
             except UsageError as error:
                 self.say(str(error))
@@ -343,8 +353,7 @@ class App:
         if self.starts_by_hand:
             return
         waiting = [pane for pane in self.panes if pane.session.live and not pane.session.track.outcome]
-        impatient = self.hands is not None and self.hands.engaged
-        if any(pane.acting is not None or (pane.thinking is not None and not impatient) for pane in waiting):
+        if any(pane.acting is not None or (pane.thinking is not None and self._patient(pane)) for pane in waiting):
             return
         for pane in waiting:
             if self.worker is None:
@@ -352,6 +361,11 @@ class App:
                 self._shown(pane)
             else:
                 pane.acting = self.worker.submit(pane.session.act)
+
+    def _patient(self, pane: Pane) -> bool:
+        """Whether a decision waits for the expert. A person who drives does not wait for a language model."""
+        hands = pane.session.hands
+        return pane.session.waits or hands is None or not hands.engaged
 
     def _collect(self, pane: Pane) -> None:
         """Take what the threads have finished."""
@@ -366,7 +380,7 @@ class App:
                 last, asked = pane.session.track.last, pane.asked
                 if last is not None and asked is not None and last.scene is not asked.scene:
                     self._ask(pane)  # the person went on without the answer
-        except BaseException as error:
+        except Exception as error:
             self.failure, self.running = error, False
 
     def _shown(self, pane: Pane) -> None:
@@ -391,6 +405,7 @@ class App:
             self.episodes += 1
             self.keep_episode()
         last = self.options.episodes is not None and self.episodes >= self.options.episodes
+        last = last or any(pane.session.done for pane in self.panes)
         if now - self._ended_at < BANNER_S / max(self.pace, 1.0) or self.paused:
             return
         if last:
@@ -460,13 +475,10 @@ class App:
             if down:
                 self.say("Nobody can drive here: this is a recording")
             return
-        throttle, steering = (PEDALS | WHEEL).get(command, (None, None))
         if down:
             hands.press(source, DRIVING[command], self.clock.now())
-            hands.steer(throttle, steering, self.clock.now())
         else:
             hands.release(source)
-            hands.steer(None if throttle is None else 0.0, None if steering is None else 0.0, self.clock.now())
 
     def _hat(self, event: pygame.Event) -> None:
         for direction, command in HAT.items():
@@ -642,17 +654,18 @@ class App:
     def state_at(self, pane: Pane, head: float) -> State:
         """What the panel shows at a playhead: the decision under way, or the one that is due."""
         track = pane.session.track
-        k = int(head)
-        driving = self.hands is not None and self.hands.engaged
+        k, hands = int(head), pane.session.hands
+        curves = self._curves(pane, head)
         if k < len(track):
             turn = track.turns[k]
             executed = int(turn.action) if not hasattr(turn.action, "shape") else None
             thought, controller, reward = thought_of(turn), turn.controller, turn.reward
+            distance = pane.series[k][2]
         else:
             assert track.last is not None
             thought, executed, reward = track.last, None, None
-            autopilot: Controller = getattr(pane.session, "autopilot", "learner")
-            controller = "human" if driving else autopilot
+            distance = divergence(thought)
+            controller = "human" if hands is not None and hands.engaged else pane.session.autopilot
             if track.turns and (track.outcome or not pane.session.live):
                 controller = track.turns[-1].controller
         waiting = self.clock.now() - pane.asked_at if pane.thinking is not None else 0.0
@@ -664,8 +677,9 @@ class App:
             reward,
             total,
             waiting,
+            distance,
             tuple(pane.session.facts()),
-            self._curves(pane, head),
+            curves,
             pane.session.expert_name,
         )
 
@@ -676,10 +690,10 @@ class App:
         while len(series) < len(track):
             turn = track.turns[len(series)]
             front = turn.scene.front(turn.scene.ego.lane)
-            distance = divergence(thought_of(turn))
             ttc = math.nan if front is None else min(front.ttc, LONGEST_TTC)
-            series.append((turn.scene.ego.speed, ttc, math.nan if distance is None else distance))
-        speeds, ttcs, distances = ([row[column] for row in series] for column in range(3))
+            series.append((turn.scene.ego.speed, ttc, divergence(thought_of(turn))))
+        speeds, ttcs = [row[0] for row in series], [row[1] for row in series]
+        distances = [math.nan if row[2] is None else row[2] for row in series]
         points = track.scene(0).set_points
         curves = [
             Curve("Speed", "m/s", speeds, head, 0.0, max([points[-1] if points else 30.0, *speeds])),

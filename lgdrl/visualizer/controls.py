@@ -10,8 +10,9 @@ from typing import Any
 
 import pygame
 
+from experts.human import Held
 from sim.actions import MetaAction
-from sim.config import load_yaml
+from sim.config import load_yaml, resolve
 from sim.errors import UsageError, unknown
 
 
@@ -46,15 +47,13 @@ class Command(StrEnum):
 
 
 DRIVING = {
-    Command.LANE_LEFT: MetaAction.LANE_LEFT,
-    Command.LANE_RIGHT: MetaAction.LANE_RIGHT,
-    Command.FASTER: MetaAction.FASTER,
-    Command.SLOWER: MetaAction.SLOWER,
-    Command.KEEP: MetaAction.IDLE,
+    Command.LANE_LEFT: Held(MetaAction.LANE_LEFT, steering=-0.4),
+    Command.LANE_RIGHT: Held(MetaAction.LANE_RIGHT, steering=0.4),
+    Command.FASTER: Held(MetaAction.FASTER, throttle=1.0),
+    Command.SLOWER: Held(MetaAction.SLOWER, throttle=-1.0),
+    Command.KEEP: Held(MetaAction.IDLE),
 }
-PEDALS = {Command.FASTER: (1.0, None), Command.SLOWER: (-1.0, None)}
-WHEEL = {Command.LANE_LEFT: (None, -0.4), Command.LANE_RIGHT: (None, 0.4)}
-"""(throttle, steering) of the same keys in worlds of continuous control."""
+"""What the driving keys stand for: a manoeuvre, or pedals and wheel in worlds of continuous control."""
 
 WORDS = {
     Command.LANE_LEFT: "change to the left lane, steer left",
@@ -159,8 +158,6 @@ def keymap(path: Path | str | None = None) -> Keymap:
             raise unknown("section of the key map", section, ("keys", "buttons", "axes"))
     keys = _table(KEYS, changes.get("keys"), _key_code, "key")
     buttons = _table(BUTTONS, changes.get("buttons"), _button, "button")
-    from sim.config import resolve
-
     return Keymap(keys, buttons, resolve(Axes(), changes.get("axes"), "axes"))
 
 

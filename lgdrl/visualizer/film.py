@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from lgdrl.visualizer.session import Track, thought_of
-from sim.render import Overlay, SceneRenderer, interpolate, write_video
+from experts.episodes import add_episode
+from lgdrl.visualizer.session import Session, Track, thought_of
+from sim.render import Overlay, SceneRenderer, check_video, interpolate, write_video
 
 FPS = 20
 """Frames per second of simulated time; decisions in between are interpolated."""
@@ -39,6 +40,25 @@ def frames(track: Track, theme: str = "light") -> Iterator[np.ndarray]:
     renderer.close()
 
 
-def write_film(path: Path, tracks: Sequence[Track], theme: str = "light") -> Path:
-    """Write episodes one after the other (.mp4 or .gif). UsageError where the format needs a missing package."""
-    return write_video(path, (frame for track in tracks for frame in frames(track, theme)), FPS)
+def film(
+    session: Session, seeds: Iterable[int], path: Path | str, theme: str = "light", save: Path | None = None
+) -> tuple[Path, list[str]]:
+    """Play an episode per seed to its end and write all of them as one film (.mp4 or .gif), all or nothing.
+
+    `save` is a folder that the episodes are kept in too. Returns: the path, and how they ended. UsageError, before
+    anything is driven, where the format needs a missing package.
+    """
+    path, outcomes = check_video(path), []
+
+    def pictures() -> Iterator[np.ndarray]:
+        for seed in seeds:
+            session.begin(seed)
+            while session.live and not session.track.outcome:
+                session.think()
+                session.act()
+            outcomes.append(session.track.outcome)
+            if save is not None and session.live:
+                add_episode(save, session.episode())
+            yield from frames(session.track, theme)
+
+    return write_video(path, pictures(), FPS), outcomes

@@ -9,8 +9,8 @@ import numpy as np
 import pygame
 
 from experts.episodes import Controller
-from lgdrl.visualizer.session import Thought, divergence
-from sim.render.overlay import GLYPHS, Overlay
+from lgdrl.visualizer.session import Thought
+from sim.render.overlay import GLYPHS, action_names
 from sim.render.palette import Colour, Theme, mix
 from sim.render.text import Typist
 
@@ -54,6 +54,8 @@ class State:
     """Return so far."""
     waiting_s: float
     """Since the expert was asked without an answer yet; 0: nobody is waited for."""
+    divergence: float | None
+    """JS between learner and expert, nats."""
     facts: tuple[tuple[str, str], ...] = ()
     curves: tuple[Curve, ...] = ()
     expert_name: str = ""
@@ -153,7 +155,7 @@ class Panel:
 
     def _actions(self, surface: pygame.Surface, x: int, right: int, y: int, state: State) -> int:
         p, theme, thought = self.p, self.p.theme, state.thought
-        names = Overlay().names(len(thought.legal))
+        names = action_names(thought.scene)
         if len(names) > 9:
             return y
         asked = thought.learner_probs is not None
@@ -217,9 +219,8 @@ class Panel:
         width = p.chip(surface, STATUS_WORDS[status], x, y, theme.expert if good else theme.crash, theme.panel)
         if decision.latency_s > 0.02:
             p.text(surface, f"{decision.latency_s:.1f} s", x + width + p.px(8), y + p.px(4), 11, theme.muted)
-        distance = divergence(thought)
-        if distance is not None:
-            p.right(surface, f"JS {distance:.2f} nats", right, y + p.px(4), 11, theme.muted)
+        if state.divergence is not None:
+            p.right(surface, f"JS {state.divergence:.2f} nats", right, y + p.px(4), 11, theme.muted)
         y += p.px(28)
         most = max((bottom - y - p.px(90)) // p.px(17), 1)
         for line in p.lines(decision.reason or "", 12, right - x, min(most, 5)):

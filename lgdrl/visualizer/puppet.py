@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 import pygame
-from gymnasium import spaces
 
-from experts.provider import Context, PolicyProvider
+from experts.provider import PolicyProvider
 from lgdrl.visualizer.app import FPS, App
 from lgdrl.visualizer.controls import DRIVING, Command
-from lgdrl.visualizer.session import DriveSession, meanings_of
+from lgdrl.visualizer.session import DriveSession
 from sim.actions import MetaAction
 
-COMMANDS = {manoeuvre: command for command, manoeuvre in DRIVING.items()}
+COMMANDS = {held.manoeuvre: command for command, held in DRIVING.items()}
 
 
 class Puppet:
@@ -50,13 +49,10 @@ class Puppet:
     def _key(self, app: App, session: DriveSession) -> int | None:
         thought = session.track.last
         assert thought is not None
-        context = Context(
-            thought.obs, spaces.Discrete(len(thought.legal)), thought.scene, thought.legal, branch=session.world.branch
-        )
-        action = self.expert.decide([context])[0].action
+        action = self.expert.decide([session.context(thought, branch=True)])[0].action
         if action is None or isinstance(action, np.ndarray):
             return None
-        command: Command = COMMANDS[meanings_of(thought.scene)[action]]
+        command: Command = COMMANDS[thought.scene.meanings[action]]
         if command is COMMANDS[MetaAction.IDLE] and app.hands is not None and app.hands.engaged:
             return None  # no key is the way to say so
         return next(code for code, each in app.keys.keys.items() if each is command)

@@ -1,7 +1,7 @@
 """Worlds behind the window: each session plays one episode after the other and remembers what everyone thought.
 
 `Track` is the episode so far; the window looks at it and may scrub through it. A live session extends it decision by
-decision: `think` asks learner and expert about the present state, `act` executes. Both may be slow, so the window calls
+decision: `think` asks the expert about the present state, `act` executes. Both may be slow, so the window calls
 them from worker threads.
 """
 
@@ -15,18 +15,23 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+import experts.registry
+import sim
 from experts.episodes import Controller, Episode, Turn
-from experts.human import Hands, action_of
+from experts.human import Hands, HumanExpert
 from experts.provider import Context, Decision, PolicyProvider, Status
 from experts.safety import unsafe_actions
 from experts.views import ViewExpert
 from lgdrl.constraint import js
+from lgdrl.runs import Run
 from lgdrl.sac import DiscreteSAC
+from lgdrl.shield import safe_masks
+from lgdrl.training import RunConfig, load_policy
 from sim.actions import MetaAction
 from sim.config import to_dict
 from sim.env import DrivingEnv, DrivingVecEnv
 from sim.scene import Scene
-from sim.view import manoeuvres, views_of
+from sim.view import views_of
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,19 @@ class Session(Protocol):
     track: Track
     live: bool
     """Whether it can be extended and driven; a replay cannot."""
+    waits: bool
+    """Whether the world must not move before the expert has answered, because the expert plays with copies of it."""
     expert_name: str
     """Who is asked for advice; empty: nobody."""
+    autopilot: Controller
+    """Who drives when no person does; human: nobody else."""
+    hands: Hands | None
+    """Those of the person who may take over; None: nobody may."""
+
+    @property
+    def done(self) -> bool:
+        """Whether no further episode can follow."""
+        ...
 
     def begin(self, seed: int) -> None:
         """Start an episode."""
@@ -107,11 +123,12 @@ class Session(Protocol):
 class DriveSession:
     """One world, driven by the learner, the expert or a person, who may take over at any time.
 
-    Args: the world; the learner and the expert, where there are any; who drives when no person does (None: only a
-        person drives); the person's hands; words for the title.
+    Args: the world; the learner and the expert, where there are any; whether the learner may only do what is safe; see
+        `Session` for the others.
     """
 
     live = True
+    done = False
 
     def __init__(
         self,
@@ -121,10 +138,13 @@ class DriveSession:
         autopilot: Controller,
         hands: Hands | None,
         title: str,
+        shield: bool = False,
     ) -> None:
         self.world, self.learner, self.expert = world, learner, expert
-        self.autopilot, self.hands, self.title = autopilot, hands, title
+        self.autopilot, self.hands, self.title, self.shield = autopilot, hands, title, shield
+        self.person = None if hands is None else HumanExpert(hands)
         self.expert_name = expert.name if expert is not None else ""
+        self.waits = isinstance(expert, ViewExpert)
         self.track = Track()
         self.seed: int | None = None
         self._ended: tuple[bool, bool] = (False, False)
@@ -138,22 +158,31 @@ class DriveSession:
         """What can be known at once: everything but the expert's advice."""
         scene, legal = self.world.scene(), self.world.action_masks()
         thought = Thought(scene, obs, legal, unsafe=unsafe_of(scene))
-        return thought if self.learner is None else replace(thought, **opinion(self.learner, obs, legal))
+        if self.learner is None:
+            return thought
+        allowed = safe_masks(views_of([scene]), legal[None])[0] if self.shield else legal
+        return replace(thought, **opinion(self.learner, obs, allowed))
 
     def think(self) -> None:
         track = self.track  # the person may go on without the advice: then it lands on a track that nobody sees
         thought = track.last
         if self.expert is None or thought is None or thought.expert is not None or track.outcome:
             return
-        # Only experts that answer at once may play with the world: it must not move meanwhile.
-        branch = self.world.branch if isinstance(self.expert, ViewExpert) else None
-        context = Context(
-            thought.obs, self.world.action_space, thought.scene, thought.legal, step=len(track), branch=branch
-        )
         started = time.perf_counter()
-        decision = self.expert.decide([context])[0]
+        decision = self.expert.decide([self.context(thought, self.waits)])[0]
         decision = replace(decision, latency_s=decision.latency_s or time.perf_counter() - started)
         track.last = replace(thought, expert=decision)
+
+    def context(self, thought: Thought, branch: bool) -> Context:
+        """A request for advice on a thought, with or without leave to play with copies of the world."""
+        return Context(
+            thought.obs,
+            self.world.action_space,
+            thought.scene,
+            thought.legal,
+            step=len(self.track),
+            branch=self.world.branch if branch else None,
+        )
 
     def act(self) -> None:
         thought = self.track.last
@@ -171,18 +200,17 @@ class DriveSession:
         )
 
     def _choose(self, thought: Thought) -> tuple[int | np.ndarray, Controller, float | None]:
-        wish = self.hands.take() if self.hands is not None else None
-        space = self.world.action_space
-        if wish is not None or self.autopilot == "human":
-            if wish is None:
-                return idle_action(space, thought.legal, thought.scene), "human", None
-            return action_of(wish, space, meanings_of(thought.scene), thought.legal), "human", wish.reaction_s
+        """(action, who chose it, a person's reaction time)."""
+        if self.person is not None:
+            wanted = self.person.decide([self.context(thought, branch=False)])[0]
+            if wanted.action is not None:
+                return wanted.action, "human", self.person.reaction_s
+        action: int | np.ndarray | None = None
         if self.autopilot == "learner":
-            assert thought.learner_action is not None
-            return thought.learner_action, "learner", None
-        if thought.expert is None or thought.expert.action is None:
-            return idle_action(space, thought.legal, thought.scene), "expert", None
-        return thought.expert.action, "expert", None
+            action = thought.learner_action
+        elif self.autopilot == "expert" and thought.expert is not None:
+            action = thought.expert.action
+        return idle_action(self.world.action_space, thought) if action is None else action, self.autopilot, None
 
     def episode(self) -> Episode:
         return episode_of(self.track, self.world, self.seed, self.title, self._ended)
@@ -197,15 +225,43 @@ class DriveSession:
             finish()
 
 
+def watched_run(
+    run: Run, config: RunConfig, expert: PolicyProvider | None = None, hands: Hands | None = None
+) -> DriveSession:
+    """The trained policy of a finished run at the wheel, in a world of `config`; `expert` only advises."""
+    learner, title = load_policy(run), f"{config.strategy} · {run.folder.name}"
+    return DriveSession(_world(config), learner, expert, "learner", hands, title, config.shield)
+
+
+def watched_expert(config: RunConfig, hands: Hands | None = None) -> DriveSession:
+    """The expert of `config` at the wheel."""
+    return DriveSession(_world(config), None, expert_of(config), "expert", hands, f"Expert {config.expert}")
+
+
+def driven_by_hand(config: RunConfig, expert: PolicyProvider | None, hands: Hands | None) -> DriveSession:
+    """A person at the wheel."""
+    return DriveSession(_world(config), None, expert, "human", hands, "You")
+
+
+def expert_of(config: RunConfig) -> PolicyProvider:
+    """The expert that a config names. UsageError where it cannot drive there."""
+    return experts.registry.make(config.expert, config.scenario, config.expert_options, config.seed)
+
+
+def _world(config: RunConfig) -> DrivingEnv:
+    return sim.make(config.scenario, config.backend, config.scenario_config)
+
+
 class ReplaySession:
     """Recorded episodes, one after the other. A seed counts them: seed k is episode k, modulo their number."""
 
-    live = False
+    live = done = waits = False
     expert_name = ""
+    autopilot: Controller = "learner"
+    hands: Hands | None = None
 
-    def __init__(self, episodes: list[Episode], name: str) -> None:
+    def __init__(self, episodes: list[Episode]) -> None:
         self.episodes = episodes
-        self.name = name
         self.begin(0)
 
     def begin(self, seed: int) -> None:
@@ -271,25 +327,14 @@ def opinion(learner: DiscreteSAC, obs: np.ndarray, legal: np.ndarray) -> dict[st
 
 def unsafe_of(scene: Scene) -> np.ndarray | None:
     """bool (A,): actions that the safety check calls unsafe; None where they are not meta-actions."""
-    try:
-        return unsafe_actions(views_of([scene]))[0]
-    except ValueError:
-        return None
+    return unsafe_actions(views_of([scene]))[0] if scene.meanings else None
 
 
-def meanings_of(scene: Scene) -> tuple[MetaAction, ...]:
-    """What action ids mean; empty where actions are continuous."""
-    try:
-        return manoeuvres(scene)
-    except ValueError:
-        return ()
-
-
-def idle_action(space: spaces.Space, legal: np.ndarray, scene: Scene) -> int | np.ndarray:
+def idle_action(space: spaces.Space, thought: Thought) -> int | np.ndarray:
     """Keep going."""
     if not isinstance(space, spaces.Discrete):
         return np.zeros(space.shape or (1,), np.float32)
-    meanings = meanings_of(scene)
+    meanings, legal = thought.scene.meanings, thought.legal
     idle = meanings.index(MetaAction.IDLE) if MetaAction.IDLE in meanings else 0
     return idle if legal[idle] else int(np.argmax(legal))
 

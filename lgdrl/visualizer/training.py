@@ -17,27 +17,34 @@ from lgdrl.visualizer.session import Thought, Track, episode_of, opinion, turn_o
 
 
 class TrainSession:
-    """The episodes of a `Trainer` with one world, as they happen.
+    """The episodes of a `Trainer` with one world, as they happen; the trainer was made with the person's hands.
 
     Seeds mean nothing here: a training's worlds have their own stream. The last scene of an episode is the one before
     its end, because a training's world starts anew in the same step.
     """
 
     live = True
+    waits = True  # the strategy asks the expert in the middle of a decision
     autopilot: Controller = "learner"
 
-    def __init__(self, trainer: Trainer, hands: Hands) -> None:
-        self.trainer, self.hands = trainer, hands
+    def __init__(self, trainer: Trainer) -> None:
+        strategy = trainer.model.strategy
+        assert isinstance(strategy, WithHuman)
+        self.trainer, self.human = trainer, strategy
+        self.hands: Hands | None = strategy.person.hands
         self.expert_name = trainer.config.expert if trainer.desk is not None else ""
-        self.title = f"{trainer.config.strategy} · {trainer.config.expert}"
-        log = trainer.desk.log if trainer.desk is not None else None
-        model = trainer.model
-        self.human = model.strategy = WithHuman(model.strategy, hands, trainer.config.label_spread, log)
+        self.title = " · ".join(name for name in (trainer.config.strategy, self.expert_name) if name)
         self._infos: list[dict[str, Any]] = []
         self._reward = 0.0
         self._ended = False, False
+        self._whole = True
+        """No decision was broken off: what stands in memory may be saved."""
         trainer.prepare()
         self.track = Track(last=self._look())
+
+    @property
+    def done(self) -> bool:
+        return self.trainer.decisions >= self.trainer.config.steps
 
     def begin(self, seed: int) -> None:
         if len(self.track):
@@ -57,12 +64,14 @@ class TrainSession:
         model, thought = self.trainer.model, self.track.last
         assert thought is not None
         driven = self.human.taken_over
+        self._whole = False
         self.trainer.advance(1, self._watch)
+        self._whole = True
         moment, execution = model.moment, model.execution
         assert moment is not None
         assert execution is not None
-        status = int(execution.advice.status[0])
-        if status >= 0:
+        status, human = int(execution.advice.status[0]), self.human.taken_over > driven
+        if status >= 0 and not human:
             action = int(execution.advice.action[0])
             probs = execution.advice.probs[0]
             decision = Decision(
@@ -70,12 +79,11 @@ class TrainSession:
             )
             thought = replace(thought, expert=decision)
         controller: Controller = "expert" if execution.intervened[0] else "learner"
-        if self.human.taken_over > driven:
-            controller = "human"
-        turns: list[Turn] = [
-            *self.track.turns,
-            turn_of(thought, int(execution.actions[0]), controller, self._reward, None),
-        ]
+        reaction = None
+        if human:
+            controller, reaction = "human", self.human.person.reaction_s
+        turn = turn_of(thought, int(execution.actions[0]), controller, self._reward, reaction)
+        turns: list[Turn] = [*self.track.turns, turn]
         info = self._infos[0]
         if "episode" in info:
             late = bool(info.get("TimeLimit.truncated", False))
@@ -85,7 +93,7 @@ class TrainSession:
         else:
             self._ended = False, False
             self.track = Track(turns, self._look())
-        if self.trainer.decisions >= self.trainer.config.steps:
+        if self.done:
             self.track.outcome = self.track.outcome or "trained"
 
     def _watch(self, local: dict[str, Any], _: dict[str, Any]) -> bool:
@@ -110,6 +118,7 @@ class TrainSession:
 
     def close(self) -> None:
         try:
-            self.trainer.finish()
+            if self._whole:
+                self.trainer.finish()
         finally:
             self.trainer.close()

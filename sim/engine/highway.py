@@ -17,13 +17,13 @@ from numba import prange
 from sim.actions import FULL, LATERAL, LONGITUDINAL, MetaAction
 from sim.compiled import kernel
 from sim.engine import physics, roads
-from sim.engine.look import compile_frames, see
 from sim.engine.mirror import Mirror
 from sim.engine.observe import observe, observer_fields, space_of, uncovered
 from sim.engine.records import nth
 from sim.engine.roads import compile_road, lane_keys
 from sim.engine.spawn import EXIT, HIGHWAY, MERGE, MERGE_GENERIC, TWO_WAY, reset_world
 from sim.engine.traffic import BODY, FASTER, LEFT, NONE, RIGHT, SLOWER, WORLD, substep
+from sim.engine.views import compile_frames, see
 from sim.engine.world import World
 from sim.outcome import Outcome
 from sim.scene import LANE_MARGIN, Scene

@@ -7,6 +7,17 @@ from sim.render.motion import interpolate, smooth
 from sim.render.overlay import Overlay
 from sim.render.palette import DARK, LIGHT, THEMES, Theme
 from sim.render.renderer import SceneRenderer
-from sim.render.video import write_video
+from sim.render.video import check_video, write_video
 
-__all__ = ["DARK", "LIGHT", "THEMES", "Overlay", "SceneRenderer", "Theme", "interpolate", "smooth", "write_video"]
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "THEMES",
+    "Overlay",
+    "SceneRenderer",
+    "Theme",
+    "check_video",
+    "interpolate",
+    "smooth",
+    "write_video",
+]

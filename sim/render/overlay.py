@@ -7,13 +7,18 @@ from typing import Literal
 
 import numpy as np
 
+from sim.actions import MetaAction
+from sim.scene import Scene
+
 Controller = Literal["learner", "expert", "human"]
 
-ACTION_LABELS: dict[int, tuple[str, ...]] = {
-    5: ("Left", "Idle", "Right", "Faster", "Slower"),
-    3: ("Slower", "Idle", "Faster"),
+NAMES = {
+    MetaAction.LANE_LEFT: "Left",
+    MetaAction.IDLE: "Idle",
+    MetaAction.LANE_RIGHT: "Right",
+    MetaAction.FASTER: "Faster",
+    MetaAction.SLOWER: "Slower",
 }
-"""Labels by number of actions: highway-env's meta-actions, and its longitudinal ones."""
 
 GLYPHS = {"Left": "←", "Idle": "•", "Right": "→", "Faster": "+", "Slower": "−"}
 
@@ -33,8 +38,11 @@ class Overlay:
     labels: tuple[str, ...] | None = None
     """Names of the actions, (A,); None: the meta-actions' names."""
 
-    def names(self, count: int) -> tuple[str, ...]:
-        """Names of `count` actions."""
-        if self.labels is not None and len(self.labels) == count:
-            return self.labels
-        return ACTION_LABELS.get(count, tuple(f"a{i}" for i in range(count)))
+    def names(self, scene: Scene) -> tuple[str, ...]:
+        """Names of the scene's actions."""
+        return self.labels if self.labels is not None else action_names(scene)
+
+
+def action_names(scene: Scene) -> tuple[str, ...]:
+    """Names of the scene's actions: what they mean, or numbers where they are not meta-actions."""
+    return tuple(NAMES[each] for each in scene.meanings) or tuple(f"a{i}" for i in range(len(scene.legal)))

@@ -71,7 +71,7 @@ class Panels:
             fields.append(("LANE", lane, theme.ink, 84))
         action = manoeuvre(scene)
         if overlay is not None and overlay.executed_action is not None:
-            name = overlay.names(len(scene.legal))[overlay.executed_action]
+            name = overlay.names(scene)[overlay.executed_action]
             action = f"{GLYPHS.get(name, '')} {name}".strip()
         fields.append(("ACTION", action, theme.crash if ego.crashed else theme.ink, 132))
         if front is not None and not ego.crashed:
@@ -145,8 +145,8 @@ class Panels:
 
     def _actions(self, surface: pygame.Surface, scene: Scene, overlay: Overlay, x: int, top: int) -> int:
         theme = self.theme
-        count = len(scene.legal) if overlay.probs is None else len(overlay.probs)
-        names = overlay.names(count)
+        names = overlay.names(scene)
+        count = len(names)
         cell = min(self.px(104), (surface.get_width() - x - self.px(8)) // max(count, 1))
         pad, gap = self.px(10), self.px(6)
         if cell < self.px(48):

@@ -331,14 +331,8 @@ class SceneRenderer:
         ego = scene.ego
         if overlay is None or overlay.unsafe is None or ego.crashed or self._road.is_lot:
             return
-        from sim.view import manoeuvres  # compiled code, which other pictures do without
-
-        try:
-            meanings = manoeuvres(scene)
-        except ValueError:
-            return
         half, reach = scene.lane_width / 2 - 0.3, ego.length / 2 + UNSAFE_REACH
-        for action, unsafe in zip(meanings, overlay.unsafe, strict=False):
+        for action, unsafe in zip(scene.meanings, overlay.unsafe, strict=False):
             side = {MetaAction.LANE_LEFT: -1, MetaAction.LANE_RIGHT: 1}.get(action, 0)
             lane = ego.target_lane + side
             if not (unsafe and side and 0 <= lane < scene.num_lanes):

@@ -13,6 +13,7 @@ import numpy as np
 
 from sim.errors import UsageError, unknown
 
+FORMATS = (".mp4", ".gif")
 INSTALL = "pip install 'lgdrl[video]'"
 
 
@@ -22,16 +23,10 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], fps:
     `.mp4` needs the extra `video`; `.gif` always works. Without a suffix the better one that is possible is chosen.
     Raises: UsageError for another suffix, a missing extra, no frames, frames of another shape, or fps <= 0.
     """
-    path = Path(path)
+    path = check_video(path)
     if not fps > 0:
         raise UsageError(f"fps = {fps}: give a positive number of frames per second")
-    if not path.suffix:
-        path = path.with_suffix(".mp4" if _has_ffmpeg() else ".gif")
     writers = {".mp4": _write_mp4, ".gif": _write_gif}
-    if path.suffix.lower() not in writers:
-        raise unknown("video format", path.suffix, writers)
-    if path.suffix.lower() == ".mp4" and not _has_ffmpeg():
-        raise UsageError(f"{path.name}: mp4 needs the extra 'video' ({INSTALL}); or name the file .gif")
     stream = _checked(frames)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix.lower()}")
@@ -42,6 +37,18 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], fps:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    return path
+
+
+def check_video(path: str | os.PathLike[str]) -> Path:
+    """The path that `write_video` will write to. UsageError where it cannot, before anything is driven or drawn."""
+    path = Path(path)
+    if not path.suffix:
+        path = path.with_suffix(".mp4" if _has_ffmpeg() else ".gif")
+    if path.suffix.lower() not in FORMATS:
+        raise unknown("video format", path.suffix, FORMATS)
+    if path.suffix.lower() == ".mp4" and not _has_ffmpeg():
+        raise UsageError(f"{path.name}: mp4 needs the extra 'video' ({INSTALL}); or name the file .gif")
     return path
 
 

@@ -9,10 +9,10 @@ import pytest
 import sim
 from experts import registry
 from experts.episodes import load_episodes
-from experts.human import Hands, HumanExpert, action_of
+from experts.human import Hands, Held, HumanExpert, action_of
 from experts.provider import Context, Decision, Status
 from lgdrl.training import RunConfig, resume, start
-from lgdrl.visualizer.app import App, Options, RealClock, VirtualClock
+from lgdrl.visualizer.app import App, Options, RealClock, VirtualClock, open_window
 from lgdrl.visualizer.controls import Command, keymap
 from lgdrl.visualizer.film import frames
 from lgdrl.visualizer.puppet import Puppet, post_key
@@ -38,10 +38,10 @@ def drive(hands=None, expert="rule", autopilot="expert", scenario="lane-change",
     return DriveSession(world, None, adviser, autopilot, hands, "test")
 
 
-def open_app(sessions, hands=None, clock=None, puppet=None, **options):
+def open_app(sessions, clock=None, puppet=None, **options):
     sessions = sessions if isinstance(sessions, list) else [sessions]
-    options = Options(**({"size": SIZE, "draw_every": 8} | options))
-    return App(sessions, options, keymap(), hands, clock or VirtualClock(), puppet)
+    open_window(SIZE)
+    return App(sessions, Options(**({"draw_every": 8} | options)), keymap(), clock or VirtualClock(), puppet)
 
 
 def run_until(app, done, most=3000):
@@ -68,7 +68,7 @@ def track(app, k=0):
 
 def test_a_key_takes_over_and_enter_hands_back():
     hands = Hands()
-    app = open_app(drive(hands), hands)
+    app = open_app(drive(hands))
     run_until(app, lambda: app.length == 2)
     tap(app, pygame.K_LEFT)
     run_until(app, lambda: app.length == 4)
@@ -85,7 +85,7 @@ def test_a_key_takes_over_and_enter_hands_back():
 
 def test_a_held_key_counts_at_every_decision():
     hands = Hands()
-    app = open_app(drive(hands, autopilot="human"), hands)
+    app = open_app(drive(hands, autopilot="human"))
     post_key(pygame.K_LEFT)
     run_until(app, lambda: app.length == 3)
     post_key(pygame.K_LEFT, down=False)
@@ -96,9 +96,20 @@ def test_a_held_key_counts_at_every_decision():
     app.close()
 
 
+def test_only_the_first_of_two_drivers_can_be_taken_over():
+    hands = Hands()
+    app = open_app([drive(hands), drive()])
+    run_until(app, lambda: app.length == 1)
+    tap(app, pygame.K_LEFT)
+    run_until(app, lambda: app.length == 3)
+    assert track(app, 0).turns[1].controller == "human"
+    assert {turn.controller for turn in track(app, 1).turns} == {"expert"}
+    app.close()
+
+
 def test_the_dead_mans_car_goes_back_when_nothing_is_held():
     hands = Hands(dead_man=True)
-    app = open_app(drive(hands), hands)
+    app = open_app(drive(hands))
     run_until(app, lambda: app.length == 1)
     post_key(pygame.K_LEFT)
     run_until(app, lambda: app.length == 3)
@@ -112,7 +123,7 @@ def test_the_dead_mans_car_goes_back_when_nothing_is_held():
 
 def test_a_gamepad_drives_and_an_unplugged_one_lets_go():
     hands = Hands()
-    app = open_app(drive(hands), hands)
+    app = open_app(drive(hands))
     run_until(app, lambda: app.length == 1)
     pygame.event.post(pygame.Event(pygame.JOYHATMOTION, instance_id=0, hat=0, value=(-1, 0)))
     run_until(app, lambda: app.length == 3)
@@ -129,22 +140,24 @@ def test_a_gamepad_drives_and_an_unplugged_one_lets_go():
 def test_continuous_worlds_are_steered_with_keys_and_axes():
     hands = Hands()
     session = drive(hands, expert=None, autopilot="human", scenario="parking-v0")
-    app = open_app(session, hands)
+    app = open_app(session)
     post_key(pygame.K_RIGHT)
     run_until(app, lambda: app.length == 2)
-    post_key(pygame.K_RIGHT, down=False)
-    pygame.event.post(pygame.Event(pygame.JOYAXISMOTION, instance_id=0, axis=0, value=-0.5))
+    post_key(pygame.K_LEFT)  # both pedals at once
     run_until(app, lambda: app.length == 4)
-    first, last = track(app).turns[1].action, track(app).turns[-1].action
-    assert first.tolist() == [1.0, 0.0]
-    assert last.tolist() == [0.0, -0.5]
+    post_key(pygame.K_RIGHT, down=False)
+    post_key(pygame.K_LEFT, down=False)
+    pygame.event.post(pygame.Event(pygame.JOYAXISMOTION, instance_id=0, axis=0, value=-0.5))
+    run_until(app, lambda: app.length == 6)
+    actions = [turn.action.tolist() for turn in track(app).turns]
+    assert [actions[1], actions[3], actions[5]] == [[1.0, 0.0], [0.0, 0.0], [0.0, -0.5]]
     app.close()
 
 
 def test_illegal_wishes_become_idle():
     space, legal = sim.make("lane-change").action_space, np.array([False, True, True, True, True])
     hands = Hands()
-    hands.press("key", MetaAction.LANE_LEFT, 1.0)
+    hands.press("key", Held(MetaAction.LANE_LEFT), 1.0)
     assert action_of(hands.take(), space, tuple(MetaAction), legal) == MetaAction.IDLE
 
 
@@ -155,11 +168,10 @@ def test_a_person_answers_the_experts_contract():
     person = HumanExpert(hands)
     assert person.decide([context])[0].status is Status.FAILED
     hands.show(10.0)
-    hands.press("key", MetaAction.FASTER, 10.4)
+    hands.press("key", Held(MetaAction.FASTER), 10.4)
     decision = person.decide([context])[0]
     assert (decision.action, decision.status) == (MetaAction.FASTER, Status.OK)
     assert decision.latency_s == pytest.approx(0.4)
-    assert hands.reactions == [decision.latency_s]
 
 
 # --- time ------------------------------------------------------------------------------------------------------------
@@ -234,13 +246,13 @@ def test_the_timeline_can_be_scrubbed():
 
 def test_a_replay_is_frame_identical_to_what_was_recorded(tmp_path):
     hands = Hands()
-    app = open_app(drive(hands), hands, record=tmp_path, episodes=1, pace=16.0, seed=8)
+    app = open_app(drive(hands), save=tmp_path, episodes=1, pace=16.0, seed=8)
     run_until(app, lambda: app.length == 2)
     tap(app, pygame.K_LEFT)
     run_until(app, lambda: not app.running)
     app.close()
     (path,) = app.saved
-    replay = ReplaySession(load_episodes(path), "x")
+    replay = ReplaySession(load_episodes(path))
     live, again = track(app), replay.track
     assert [turn.controller for turn in again.turns] == [turn.controller for turn in live.turns]
     pairs = zip(frames(live), frames(again), strict=True)
@@ -256,11 +268,19 @@ def test_an_episode_is_filmed_beside_the_window(tmp_path):
     assert app.toast.startswith("Film: ") or "imageio" in app.toast
 
 
+def test_recordings_are_never_overwritten(tmp_path):
+    for _ in range(2):
+        app = open_app(drive(expert="faster"), save=tmp_path, episodes=1, pace=16.0)
+        run_until(app, lambda app=app: not app.running)
+        app.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["episode-0001-seed-0.npz", "episode-0002-seed-0.npz"]
+
+
 def test_replays_are_shown_and_cannot_be_driven(tmp_path):
-    app = open_app(drive(), record=tmp_path, episodes=1, pace=16.0)
+    app = open_app(drive(), save=tmp_path, episodes=1, pace=16.0)
     run_until(app, lambda: not app.running)
     app.close()
-    app = open_app(ReplaySession(load_episodes(tmp_path), "x"))
+    app = open_app(ReplaySession(load_episodes(tmp_path)))
     tap(app, pygame.K_UP)
     assert "recording" in app.toast
     app.pace = 16.0
@@ -270,7 +290,7 @@ def test_replays_are_shown_and_cannot_be_driven(tmp_path):
 
 def test_a_puppet_drives_by_pressing_keys():
     hands = Hands()
-    app = open_app(drive(hands, autopilot="human"), hands, puppet=Puppet(registry.make("rule", "lane-change")),
+    app = open_app(drive(hands, autopilot="human"), puppet=Puppet(registry.make("rule", "lane-change")),
                    pace=2.0, seed=100, episodes=1)  # fmt: skip
     run_until(app, lambda: not app.running)
     turns = track(app).turns
@@ -294,7 +314,7 @@ def test_two_drivers_on_one_seed():
 @pytest.mark.parametrize("size", [(800, 480), (1280, 720), (3840, 2160)])
 def test_the_layout_fills_every_size(size):
     app = open_app(drive(), draw_every=1)
-    app.window = pygame.display.set_mode(size, pygame.RESIZABLE)
+    pygame.display.set_mode(size, pygame.RESIZABLE)
     pygame.event.post(pygame.Event(pygame.VIDEORESIZE, size=size, w=size[0], h=size[1]))
     app.frame()
     assert app.canvas.get_size() == size
@@ -306,7 +326,7 @@ def test_the_layout_fills_every_size(size):
 
 def test_every_command_has_words_and_does_not_fail(tmp_path):
     hands = Hands()
-    app = open_app(drive(hands), hands, outputs=tmp_path, draw_every=1)
+    app = open_app(drive(hands), outputs=tmp_path, draw_every=1)
     for _ in range(40):
         app.frame()
     for command in Command:
@@ -336,7 +356,7 @@ class Blocked:
 
 def test_a_slow_expert_never_freezes_the_window():
     hands, expert = Hands(), Blocked()
-    app = open_app(drive(hands, expert=expert), hands, clock=RealClock())
+    app = open_app(drive(hands, expert=expert), clock=RealClock())
     assert expert.asked.wait(30)
     for _ in range(30):
         app.frame()
@@ -352,9 +372,11 @@ def test_a_slow_expert_never_freezes_the_window():
 
 def test_a_world_without_an_expert_moves_in_a_real_window():
     hands = Hands()
-    app = open_app(drive(hands, expert=None, autopilot="human"), hands, clock=RealClock(), pace=16.0)
+    app = open_app(drive(hands, expert=None, autopilot="human"), clock=RealClock(), pace=16.0)
     tap(app, pygame.K_LEFT)
     run_until(app, lambda: app.length >= 3)
+    assert {turn.controller for turn in track(app).turns} == {"human"}
+    assert track(app).turns[0].action == MetaAction.SLOWER
     app.close()
 
 
@@ -407,13 +429,13 @@ def test_bad_key_maps_are_refused_in_one_line(tmp_path, text, words):
 
 def train_live(folder, hands, **changes):
     config = RunConfig(num_envs=1, steps=400, evaluate_every=0, log_every=50, **changes)
-    return TrainSession(start(config, folder), hands)
+    return TrainSession(start(config, folder, hands=hands))
 
 
 def test_a_person_intervenes_in_live_training_and_the_run_keeps_it(tmp_path):
     hands = Hands()
     session = train_live(tmp_path / "run", hands)
-    app = open_app(session, hands, pace=16.0)
+    app = open_app(session, pace=16.0)
     run_until(app, lambda: session.trainer.decisions >= 5)
     tap(app, pygame.K_LEFT)
     run_until(app, lambda: session.trainer.decisions >= 12)
@@ -434,16 +456,37 @@ def test_a_person_intervenes_in_live_training_and_the_run_keeps_it(tmp_path):
 
 def test_training_goes_on_beside_a_real_window(tmp_path):
     session = train_live(tmp_path / "run", Hands())
-    app = open_app(session, Hands(), clock=RealClock(), pace=16.0)
+    app = open_app(session, clock=RealClock(), pace=16.0)
     run_until(app, lambda: session.trainer.decisions >= 4)
     app.close()
+    assert resume(tmp_path / "run").decisions == session.trainer.decisions >= 4
+
+
+def test_a_finished_training_ends_the_window(tmp_path):
+    config = RunConfig(num_envs=1, steps=30, evaluate_every=0, log_every=10)
+    session = TrainSession(start(config, tmp_path / "run", hands=Hands()))
+    app = open_app(session, pace=16.0)
+    app.run()
+    assert session.trainer.decisions == 30
+    assert (tmp_path / "run" / "policy.zip").exists()
+
+
+def test_a_decision_that_broke_off_is_not_saved(tmp_path, monkeypatch):
+    session = train_live(tmp_path / "run", Hands())
+    for _ in range(3):
+        session.act()
+    monkeypatch.setattr(session.trainer.worlds, "step_wait", lambda: 1 / 0)
+    app = open_app(session, pace=16.0)
+    with pytest.raises(ZeroDivisionError):
+        app.run()
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
 def test_watching_changes_nothing_in_the_training(tmp_path):
     config = RunConfig(num_envs=1, steps=700, evaluate_every=0, log_every=100)
     alone = start(config, tmp_path / "alone")
     alone.train()
-    session = TrainSession(start(config, tmp_path / "watched"), Hands())
+    session = TrainSession(start(config, tmp_path / "watched", hands=Hands()))
     while not session.trainer.decisions >= 700:
         session.act()
     weights = zip(alone.model.policy.parameters(), session.trainer.model.policy.parameters(), strict=True)
