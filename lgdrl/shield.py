@@ -41,6 +41,7 @@ class ShieldedVecEnv(DrivingVecEnv):
         self.scenario = worlds.scenario
         self.backend = worlds.backend
         self.scenario_config = worlds.scenario_config
+        self.exact_state = worlds.exact_state
         self.render_mode = worlds.render_mode
         super().__init__(worlds.num_envs, worlds.observation_space, worlds.action_space)
         self._masks: np.ndarray | None = None

@@ -290,6 +290,8 @@ class Trainer:
         self.worlds.reset()
         self.worlds.set_state(state["worlds"])
         self.model.load_state_dict(state["model"])
+        if not self.worlds.exact_state:  # what drove on the server is gone: begin an episode
+            self.model._last_obs = self.worlds.reset()  # type: ignore[assignment]
         if self.desk is not None:
             self.desk.load_state_dict(state["desk"])
         if self.log is not None:  # rows of decisions after the checkpoint

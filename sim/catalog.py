@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sim.carla.catalog import CARLA_BACKENDS, CARLA_SCENARIOS
 from sim.highway.catalog import HIGHWAY_ENV_SCENARIOS
 from sim.lane_change import LaneChangeConfig
 from sim.scenarios import Backend, Scenario
@@ -17,6 +18,7 @@ LANE_CHANGE = Scenario(
             vector="sim.engine.factory:make_vector",
         ),
         "highway-env": Backend("sim.highway.lane_change:make_env", "sim.highway.lane_change:make_vec"),
+        **CARLA_BACKENDS,
     },
     family="lane-change",
 )
@@ -24,4 +26,5 @@ LANE_CHANGE = Scenario(
 SCENARIOS: tuple[Scenario, ...] = (
     LANE_CHANGE,
     *HIGHWAY_ENV_SCENARIOS,
+    *CARLA_SCENARIOS,
 )

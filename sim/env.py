@@ -67,6 +67,8 @@ class DrivingEnv(gym.Env, ABC):
     """Which simulator computes it; results record it."""
     scenario_config: Any
     """The resolved scenario config."""
+    exact_state: bool = True
+    """`get_state` holds everything that decides the future. False: it holds what decides the next episodes."""
 
     @abstractmethod
     def scene(self) -> Scene:
@@ -87,6 +89,8 @@ class DrivingVecEnv(VecEnv, ABC):
     scenario: str
     backend: str
     scenario_config: Any
+    exact_state: bool = True
+    """As in `DrivingEnv`."""
 
     @abstractmethod
     def scenes(self, indices: Sequence[int]) -> list[Scene]:

@@ -37,6 +37,8 @@ class Backend:
     why_not: str | None = None
     vector: str | None = None
     """`vector(scenario, config, num_envs, autoreset) -> gymnasium.vector.VectorEnv`; None: single worlds in a row."""
+    places: bool = False
+    """Takes `name@place`, e.g. the address of a server: `env` and `vec` get it as the keyword `place`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,20 +54,28 @@ class Scenario:
     """meta | longitudinal | continuous"""
 
     def backend(self, name: str | None, config: Any) -> tuple[str, Backend]:
-        """The named backend, or the first one that covers the resolved config.
+        """The named backend ("name", or "name@place" where it takes places), or the first that covers the config.
 
         Raises: UsageError for an unknown backend and for one that does not cover the config.
         """
-        if name is not None and name not in self.backends:
-            raise unknown(f"backend for scenario {self.name!r}", name, self.backends)
+        if name is not None:
+            name = self._known(name)
         missing = ""
-        for candidate, backend in self.backends.items() if name is None else [(name, self.backends[name])]:
+        for candidate, backend in self.backends.items() if name is None else [(name, self.backends[_kind(name)])]:
             reason = _load(backend.why_not)(self, config) if backend.why_not else None
             if reason is None:
                 return candidate, backend
             missing = f"backend {candidate!r} does not cover {reason}"
         others = [other for other in self.backends if other != name]
         raise UsageError(f"scenario {self.name!r}: {missing}: choose backend {' or '.join(map(repr, others))}")
+
+    def _known(self, name: str) -> str:
+        kind = _kind(name)
+        if kind not in self.backends:
+            raise unknown(f"backend for scenario {self.name!r}", kind, self.backends)
+        if kind != name and not self.backends[kind].places:
+            raise UsageError(f"backend {name!r}: {kind!r} takes no address, leave '@' and what follows out")
+        return name
 
 
 @functools.cache
@@ -108,8 +118,8 @@ def make(
         raise unknown("render_mode", render_mode, ("rgb_array", "human"))
     chosen = get(scenario)
     resolved = resolve(chosen.defaults, config, chosen.name)
-    _, factories = chosen.backend(backend, resolved)
-    return _load(factories.env)(chosen, resolved, render_mode)
+    name, factories = chosen.backend(backend, resolved)
+    return _load(factories.env)(chosen, resolved, render_mode, **_place(name))
 
 
 def make_vec(
@@ -128,8 +138,8 @@ def make_vec(
         raise UsageError(f"num_envs = {num_envs}: at least one world is needed")
     chosen = get(scenario)
     resolved = resolve(chosen.defaults, config, chosen.name)
-    _, factories = chosen.backend(backend, resolved)
-    return _load(factories.vec)(chosen, resolved, num_envs, seed, workers)
+    name, factories = chosen.backend(backend, resolved)
+    return _load(factories.vec)(chosen, resolved, num_envs, seed, workers, **_place(name))
 
 
 def make_vector(
@@ -151,11 +161,22 @@ def make_vector(
         raise UsageError(f"num_envs = {num_envs}: at least one world is needed")
     chosen = get(scenario)
     resolved = resolve(chosen.defaults, config, chosen.name)
-    _, factories = chosen.backend(backend, resolved)
+    name, factories = chosen.backend(backend, resolved)
     if factories.vector:
         return _load(factories.vector)(chosen, resolved, num_envs, autoreset)
-    one = functools.partial(_load(factories.env), chosen, resolved)
+    one = functools.partial(_load(factories.env), chosen, resolved, **_place(name))
     return SyncVectorEnv([one] * num_envs, autoreset_mode=AutoresetMode(autoreset))
+
+
+def _kind(backend: str) -> str:
+    """ "carla" of "carla@localhost:2000"."""
+    return backend.partition("@")[0]
+
+
+def _place(backend: str) -> dict[str, str]:
+    """What follows the "@", as a keyword; empty without one."""
+    _, at, place = backend.partition("@")
+    return {"place": place} if at else {}
 
 
 def _load(path: str) -> Any:

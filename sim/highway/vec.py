@@ -100,7 +100,15 @@ class Share:
 
     def about(self) -> dict[str, Any]:
         """What all worlds have in common."""
-        names = ("observation_space", "action_space", "metadata", "scenario", "backend", "scenario_config")
+        names = (
+            "observation_space",
+            "action_space",
+            "metadata",
+            "scenario",
+            "backend",
+            "scenario_config",
+            "exact_state",
+        )
         return {name: getattr(self.envs[0], name) for name in names}
 
     def render(self) -> list[np.ndarray | None]:
@@ -249,6 +257,7 @@ class DrivingEnvs(DrivingVecEnv):
         self.scenario = about["scenario"]
         self.backend = about["backend"]
         self.scenario_config = about["scenario_config"]
+        self.exact_state = about["exact_state"]
         super().__init__(len(makers), about["observation_space"], about["action_space"])
         self.metadata = about["metadata"]
         self._masks = np.zeros((0, 0), dtype=bool)

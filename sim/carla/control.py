@@ -1,0 +1,97 @@
+"""From a wanted speed and a wanted lateral position to throttle, brake and steering, for many vehicles at once.
+
+Speed: proportional-integral on the error, the integral only while the pedal is not at its stop. Steering: highway-env's
+cascade (lateral error -> heading -> heading rate), turned into a wheel angle by the bicycle model and into the share
+of the vehicle's steering range at its present speed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Of the controllers. Those of the pedals were chosen on carla-lite."""
+
+    pedal: float = 0.35  # throttle or brake per m/s of error
+    integral: float = 0.12  # per m/s and second
+    lateral: float = 1 / 0.6  # 1/s, highway-env's KP_LATERAL
+    heading: float = 1 / 0.2  # 1/s, highway-env's KP_HEADING
+    max_heading: float = np.pi / 4  # rad that a lane change may turn the vehicle away from the road, highway-env's
+
+
+LANE_CHANGE_GAINS = Gains(pedal=0.8, lateral=1 / 0.3)
+"""Of the published lane change (`sim.lane_change`), whose servos are quick."""
+SLOWEST = 1.0
+"""m/s: below this, steering is computed as at this speed."""
+WHEEL_RADIUS_UNIT = 100.0
+"""Wheel positions come in centimetres."""
+
+
+class SpeedControl:
+    """Pedals of N vehicles."""
+
+    def __init__(self, count: int, gains: Gains, period: float) -> None:
+        """`period`: s between two calls."""
+        self.gains, self.period = gains, period
+        self._integral = np.zeros(count)
+
+    def pedals(self, speed: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """(N,) in [-1, 1]: throttle where positive, brake where negative."""
+        gains = self.gains
+        error = wanted - speed
+        integral = self._integral + gains.integral * self.period * error
+        pedal = gains.pedal * error + integral
+        free = np.abs(pedal) < 1.0
+        self._integral = np.clip(np.where(free, integral, self._integral), -1.0, 1.0)
+        pedal = np.clip(gains.pedal * error + self._integral, -1.0, 1.0)
+        standing = (wanted < 0.1) & (speed < 0.5)
+        return np.where(standing, -1.0, pedal)
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What a vehicle's steering can do, from its physics."""
+
+    wheelbase: float
+    """m"""
+    max_angle: float
+    """rad, at standstill"""
+    curve: np.ndarray
+    """(K, 2): share of `max_angle` that is left at a speed in km/h"""
+
+    @classmethod
+    def of(cls, physics: Any) -> Steering:
+        """From a `carla.VehiclePhysicsControl`."""
+        wheels = physics.wheels
+        x = np.array([[wheel.position.x, wheel.position.y] for wheel in wheels]) / WHEEL_RADIUS_UNIT
+        wheelbase = float(np.hypot(*(x[:2].mean(axis=0) - x[2:].mean(axis=0)))) if len(wheels) >= 4 else 0.0
+        curve = np.array([[point.x, point.y] for point in physics.steering_curve]).reshape(-1, 2)
+        return cls(
+            wheelbase if 1.0 < wheelbase < 8.0 else 2.9,
+            float(np.radians(max(wheel.max_steer_angle for wheel in wheels) or 70.0)),
+            curve if len(curve) else np.array([[0.0, 1.0]]),
+        )
+
+    def share(self, speed: np.ndarray, curvature: np.ndarray) -> np.ndarray:
+        """The `steer` value in [-1, 1] that drives this curvature (1/m, positive to the right) at this speed (m/s)."""
+        available = self.max_angle * np.interp(speed * 3.6, self.curve[:, 0], self.curve[:, 1])
+        return np.clip(np.arctan(self.wheelbase * curvature) / available, -1.0, 1.0)
+
+
+def curvature(
+    gains: Gains, speed: np.ndarray, lateral: np.ndarray, heading: np.ndarray, road: np.ndarray
+) -> np.ndarray:
+    """Curvature (N,) in 1/m, positive to the right, that brings a vehicle onto its line.
+
+    Args, all (N,): speed in m/s; `lateral` m to the right of the line; heading relative to the road in rad; `road`, the
+        curvature of the road itself.
+    """
+    speed = np.maximum(speed, SLOWEST)
+    wanted = np.arcsin(np.clip(-gains.lateral * lateral / speed, -1.0, 1.0))
+    wanted = np.clip(wanted, -gains.max_heading, gains.max_heading)
+    return road + gains.heading * (wanted - heading) / speed

@@ -1,0 +1,119 @@
+"""The mandatory lane change (`sim.lane_change`) on CARLA: same road, traffic draws, observation, reward and end.
+
+What differs is the car: speeds and lanes are reached by pedals and a steering wheel instead of by servos that need no
+time, so a policy of the engine meets a transfer gap here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from sim import lane_change as task
+from sim.carla.control import LANE_CHANGE_GAINS, Gains
+from sim.carla.routes import Route, lay
+from sim.carla.task import Car, Idm, Moment, Start, Task, place_waypoint
+from sim.lane_change import LaneChangeConfig
+from sim.outcome import Outcome
+from sim.scene import Goal, Scene
+
+JITTER = 0.05
+"""Metres by which cars stand beside their lane's centre: CARLA's own agents do not see a car exactly in line."""
+ROAD_END = 3000.0
+"""Metres: how far the shipped road reaches, with room to stop."""
+
+
+class LaneChangeTask(Task):
+    """On the shipped road, with the engine's own traffic draws."""
+
+    map = "lane_change"
+    traffic = "idm"
+    substeps = task.SUBSTEPS
+    gains: Gains = LANE_CHANGE_GAINS
+    idm = Idm(task.IDM_DECELERATION, task.IDM_JAM_DISTANCE, task.TRAFFIC_ACCELERATION_LIMIT)
+    vehicle = "vehicle.tesla.model3"
+    others: Sequence[str] = ("vehicle.tesla.model3", "vehicle.audi.tt", "vehicle.lincoln.mkz_2020")
+
+    def __init__(self, config: LaneChangeConfig) -> None:
+        self.config = config
+        self.speeds = config.speeds
+        self.observation_space = spaces.Box(-1.0, 1.0, (task.OBSERVATION_SIZE,), np.float32)
+        self.action_space = spaces.Discrete(5)
+        self._route: Route | None = None
+
+    def start(self, world_map: Any, rng: np.random.Generator) -> Start:
+        config = self.config
+        if self._route is None:
+            first = place_waypoint(world_map, config.start_x, 0.0)
+            reach = ROAD_END - config.start_x
+            self._route = lay(first, ahead=reach, behind=config.start_x - 2.0, s0=config.start_x)
+        traffic = task.draw_traffic(config, rng)
+        beside = rng.uniform(-JITTER, JITTER, traffic.x.shape)
+        cars = [
+            Car(x, lane * task.LANE_WIDTH + d, speed, speed, acceleration, headway)
+            for lane in range(config.lanes)
+            for x, d, speed, acceleration, headway in zip(
+                *(v[lane] for v in (traffic.x, beside, traffic.speed, traffic.acceleration, traffic.headway)),
+                strict=True,
+            )
+        ]
+        ego = Car(config.start_x, config.start_lane * task.LANE_WIDTH, config.start_speed, config.start_speed)
+        return Start(self._route, ego, cars, config.start_lane)
+
+    def goal(self, scene_s: float) -> Goal:
+        return Goal(self.config.goal_lane, self.config.goal_x, self.config.goal_x - scene_s)
+
+    def observe(self, scene: Scene, along: float) -> np.ndarray:
+        return observe(self.config, scene)
+
+    def judge(self, moment: Moment) -> tuple[dict[str, float], Outcome, bool]:
+        outcome = self._outcome(moment)
+        return reward_terms(self.config, moment.before, moment.after, moment.lane_changed, outcome), outcome, False
+
+    def _outcome(self, moment: Moment) -> Outcome:
+        config, ego = self.config, moment.after.ego
+        if moment.crashed:
+            return Outcome.CRASH
+        if ego.s >= config.goal_x:
+            return Outcome.SUCCESS if ego.lane == config.goal_lane else Outcome.MISSED
+        return Outcome.MISSED if moment.off_road or moment.steps >= config.time_limit else Outcome.RUNNING
+
+
+def observe(config: LaneChangeConfig, scene: Scene) -> np.ndarray:
+    """float32 (29,) as `sim.lane_change` defines it, from a scene of any simulator."""
+    ego = scene.ego
+    values = [
+        ego.lane / (config.lanes - 1),
+        ego.speed / config.fastest,
+        (config.goal_lane - ego.lane) / (config.lanes - 1),
+        (config.goal_x - ego.s) / config.goal_distance,
+        ego.speed_index / (config.set_points - 1),
+    ]
+    for lane in (ego.lane, ego.lane - 1, ego.lane + 1):
+        for car, absent in ((scene.front(lane), 1.0), (scene.rear(lane), -1.0)):
+            if car is None:
+                values += [0.0, absent, 0.0, 0.0]
+            else:
+                values += [1.0, car.dx / 100.0, (car.speed - ego.speed) / 20.0, car.acceleration / 2.0]
+    return np.clip(np.array(values, dtype=np.float64), -1.0, 1.0).astype(np.float32)
+
+
+def reward_terms(
+    config: LaneChangeConfig, before: Scene, after: Scene, lane_changed: bool, outcome: Outcome
+) -> dict[str, float]:
+    """Weighted reward terms of one decision as `sim.lane_change` defines them, from its two scenes."""
+    weights, goal, ego = config.reward, config.goal_lane, after.ego
+    front = after.front(ego.lane)
+    share = (ego.speed - config.slowest) / (config.fastest - config.slowest)
+    return {
+        "crash": weights.crash * (outcome == Outcome.CRASH),
+        "success": weights.success * (outcome == Outcome.SUCCESS),
+        "missed": weights.missed * (outcome == Outcome.MISSED),
+        "speed": weights.speed * share,
+        "lane_gained": weights.lane_gained * (abs(goal - before.ego.lane) - abs(goal - ego.lane)),
+        "lane_change": weights.lane_change * lane_changed,
+        "short_ttc": weights.short_ttc * (front is not None and front.ttc < task.TTC_WARNING),
+    }

@@ -1,0 +1,109 @@
+"""Scenes from CARLA: the one place where its poses become ours.
+
+Degrees become radians and boxes' half extents become lengths. The axes need no flip (see `routes`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sim.scene import Ego, Goal, LaneShape, Scene, Vehicles
+
+if TYPE_CHECKING:
+    from sim.carla.env import Episode
+
+SHAPE_STEP = 2.0
+"""Metres between the points of a drawn lane."""
+PAINT = {"Solid": "solid", "SolidSolid": "solid", "Broken": "broken", "BrokenBroken": "broken", "NONE": "none"}
+
+
+def build_scene(
+    scenario: str,
+    episode: Episode,
+    place: tuple[float, float],
+    lanes: tuple[int, int],
+    centers: tuple[float, ...],
+    width: float,
+    time: float,
+    period: float,
+    set_points: tuple[float, ...],
+    legal: np.ndarray,
+    goal: Goal | None,
+    shapes: tuple[LaneShape, ...],
+) -> Scene:
+    """The present scene. Vehicle ids are the ranks of the cars at the start, from 1; the ego has none."""
+    own, cars = episode.own[0], episode.state
+    here = np.flatnonzero(np.isfinite(cars["x"]))
+    cars = cars[here]
+    s, d, lane = episode.route.locate(np.stack([cars["x"], cars["y"]], axis=1), cars["z"])
+    length, breadth = episode.ego_size
+    return Scene(
+        scenario=scenario,
+        time=time,
+        decision_period=period,
+        ego=Ego(
+            x=float(own["x"]),
+            y=float(own["y"]),
+            heading=float(own["yaw"]),
+            speed=float(own["speed"]),
+            s=place[0],
+            d=place[1],
+            lane=lanes[0],
+            target_lane=lanes[1],
+            speed_index=episode.speed_index if set_points else -1,
+            acceleration=float(own["acceleration"]),
+            length=length,
+            width=breadth,
+            crashed=episode.crashed,
+        ),
+        vehicles=Vehicles(
+            ids=here + 1,
+            x=cars["x"],
+            y=cars["y"],
+            heading=cars["yaw"],
+            speed=cars["speed"],
+            acceleration=cars["acceleration"],
+            s=s,
+            d=d,
+            lane=lane,
+            length=episode.sizes[here, 0],
+            width=episode.sizes[here, 1],
+            crashed=np.zeros(len(here), dtype=bool),
+        ),
+        lane_centers=centers,
+        lane_width=width,
+        set_points=set_points,
+        legal=legal,
+        goal=goal,
+        shapes=shapes,
+    )
+
+
+def nearest_gap(episode: Episode) -> float:
+    """Metres between the ego and the nearest car, as circles around both: never more than the true distance."""
+    cars, own = episode.state, episode.own[0]
+    if not len(cars):
+        return np.inf
+    reach = (np.hypot(*episode.sizes.T) + np.hypot(*episode.ego_size)) / 2
+    return float(np.nanmin(np.hypot(cars["x"] - own["x"], cars["y"] - own["y"]) - reach))
+
+
+def lane_shapes(world_map: Any) -> tuple[LaneShape, ...]:
+    """All lanes of a map, to draw."""
+    shapes, seen = [], set()
+    for start, _ in world_map.get_topology():
+        key = start.road_id, start.section_id, start.lane_id
+        if key in seen:
+            continue
+        seen.add(key)
+        points = [start, *start.next_until_lane_end(SHAPE_STEP)]
+        center = np.array([[p.transform.location.x, p.transform.location.y] for p in points])
+        if len(center) < 2:
+            continue
+        left, right = (
+            PAINT.get(mark.type.name, "broken") for mark in (start.left_lane_marking, start.right_lane_marking)
+        )
+        shapes.append(LaneShape(center=center, width=start.lane_width, left=left, right=right))
+    return tuple(shapes)

@@ -1,0 +1,192 @@
+"""The other cars: scripted drivers on the ego's route, or CARLA's Traffic Manager anywhere on the map.
+
+Scripted drivers follow the intelligent driver model (Treiber et al. 2000, in highway-env's form) and keep their lane;
+they are reproducible to the bit on carla-lite. The Traffic Manager lives in the client; with a seed, and after a map
+has been loaded afresh, it repeats itself too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from sim.carla.config import STEP
+from sim.carla.control import Gains, SpeedControl, Steering, curvature
+from sim.carla.routes import Route
+from sim.carla.session import Session
+from sim.carla.task import Car, Idm
+from sim.scene import LANE_MARGIN
+
+CAR_LENGTH = 5.0
+"""The length that highway-env's jam distance is meant for."""
+LEAD_OF_REFERENCE = 1.0
+"""m/s by which the speed that a driver wants may run ahead of the one it has."""
+
+
+class Traffic(Protocol):
+    ids: np.ndarray
+    """(V,) actor ids of the cars that could be placed."""
+
+    def commands(self, state: np.ndarray, ego: np.ndarray) -> list[Any]:
+        """What they do in the next frame.
+
+        Args: `STATE` rows of the cars (V,) and of the ego (1,).
+        """
+        ...
+
+
+STATE = np.dtype(
+    [(name, "f8") for name in ("x", "y", "z", "yaw", "speed", "acceleration")],
+)
+"""One vehicle in a snapshot; yaw in rad, speed and acceleration along it."""
+
+
+def read(snapshot: Any, ids: Sequence[int]) -> np.ndarray:
+    """`STATE` (N,) of actors; NaN for those that the snapshot does not have."""
+    rows = np.full((len(ids), 8), np.nan)
+    for k, number in enumerate(ids):
+        actor = snapshot.find(number)
+        if actor is None:
+            continue
+        transform, velocity, change = actor.get_transform(), actor.get_velocity(), actor.get_acceleration()
+        place = transform.location
+        rows[k] = place.x, place.y, place.z, transform.rotation.yaw, velocity.x, velocity.y, change.x, change.y
+    state = np.empty(len(ids), STATE)
+    for name, column in zip(("x", "y", "z", "yaw"), rows.T[:4], strict=True):
+        state[name] = column
+    state["yaw"] = np.radians(state["yaw"])
+    forward = np.stack([np.cos(state["yaw"]), np.sin(state["yaw"])], axis=1)
+    state["speed"] = (rows[:, 4:6] * forward).sum(axis=1)
+    state["acceleration"] = (rows[:, 6:8] * forward).sum(axis=1)
+    return state
+
+
+class NoTraffic:
+    """An empty road."""
+
+    ids = np.zeros(0, dtype=int)
+
+    def commands(self, state: np.ndarray, ego: np.ndarray) -> list[Any]:
+        return []
+
+
+class ScriptedTraffic:
+    """Drivers that follow the intelligent driver model in their lane of a route."""
+
+    def __init__(
+        self,
+        session: Session,
+        route: Route,
+        cars: Sequence[Car],
+        blueprints: Sequence[Any],
+        idm: Idm,
+        gains: Gains,
+        ego_length: float,
+    ) -> None:
+        """Places the cars, each with the blueprint of its rank, at its speed as from the next frame."""
+        self.route, self.idm, self.gains = route, idm, gains
+        self.carla = session.carla
+        ids = session.spawn_all(
+            [
+                (blueprint, transform_of(session, route, car.s - car.speed * STEP, car.d))
+                for car, blueprint in zip(cars, blueprints, strict=True)
+            ]
+        )
+        kept = [k for k, number in enumerate(ids) if number is not None]
+        cars = [cars[k] for k in kept]
+        self.ids = np.array([ids[k] for k in kept], dtype=int)
+        self.desired = np.array([car.desired_speed for car in cars])
+        self.maximum = np.array([car.acceleration for car in cars])
+        self.headway = np.array([car.headway for car in cars])
+        self.line = np.array([car.d for car in cars])
+        self._control = SpeedControl(len(cars), gains, STEP)
+        self._reference = np.array([car.speed for car in cars])
+        session.apply(
+            [
+                session.carla.command.ApplyTargetVelocity(int(number), velocity_of(session, route, car))
+                for number, car in zip(self.ids, cars, strict=True)
+            ]
+        )
+        actors = {actor.id: actor for actor in session.world.get_actors(self.ids.tolist())}
+        found = [actors[int(number)] for number in self.ids]
+        self.lengths = np.array([*(2 * actor.bounding_box.extent.x for actor in found), ego_length])
+        self._steering = steering_by_type(found)
+
+    def commands(self, state: np.ndarray, ego: np.ndarray) -> list[Any]:
+        if not len(self.ids):
+            return []
+        everybody = np.concatenate([state, ego])
+        s, d, index = self.route.project(np.stack([everybody["x"], everybody["y"]], axis=1))
+        speed = state["speed"]
+        wanted = self._acceleration(s, d, everybody["speed"], self.route.width[index[:-1]])
+        reference = self._reference + wanted * STEP
+        self._reference = np.clip(reference, np.maximum(speed - LEAD_OF_REFERENCE, 0.0), speed + LEAD_OF_REFERENCE)
+        pedals = self._control.pedals(speed, self._reference)
+        road = self.route.headings[index[:-1]]
+        turn = self.route.curvatures[index[:-1]]
+        heading = np.remainder(state["yaw"] - road + np.pi, 2 * np.pi) - np.pi
+        bend = curvature(self.gains, speed, d[:-1] - self.line, heading, turn)
+        steer = np.empty(len(bend))
+        for steering, rows in self._steering:
+            steer[rows] = steering.share(np.abs(speed[rows]), bend[rows])
+        apply, control = self.carla.command.ApplyVehicleControl, self.carla.VehicleControl
+        return [
+            apply(number, control(max(pedal, 0.0), wheel, max(-pedal, 0.0)))
+            for number, pedal, wheel in zip(self.ids.tolist(), pedals.tolist(), steer.tolist(), strict=True)
+        ]
+
+    def _acceleration(self, s: np.ndarray, d: np.ndarray, speed: np.ndarray, width: np.ndarray) -> np.ndarray:
+        """IDM accelerations (V,), m/s2; the last row of s, d and speed is the ego."""
+        idm, count = self.idm, len(self.ids)
+        ahead = s[None, :] - s[:count, None]
+        in_lane = np.abs(d[None, :] - self.line[:, None]) <= (width / 2 + LANE_MARGIN)[:, None]
+        ahead = np.where(in_lane & (ahead > 0), ahead, np.inf)
+        leader = np.argmin(ahead, axis=1)
+        gap = ahead[np.arange(count), leader] - (self.lengths[:count] + self.lengths[leader]) / 2 + CAR_LENGTH
+        own = np.maximum(speed[:count], 0.0)
+        closing = own - speed[leader]
+        wanted = idm.jam_distance + own * self.headway + own * closing / (2 * np.sqrt(self.maximum * idm.deceleration))
+        with np.errstate(invalid="ignore"):
+            braking = np.where(np.isfinite(gap), wanted / np.maximum(gap, 0.01), 0.0) ** 2
+        free = 1.0 - (own / self.desired) ** 4
+        return np.clip(self.maximum * (free - braking), -idm.limit, idm.limit)
+
+
+class ManagedTraffic:
+    """Cars of the Traffic Manager at the map's spawn points, away from the ego's start."""
+
+    def __init__(self, session: Session, places: Sequence[Any], blueprints: Sequence[Any], seed: int) -> None:
+        manager = session.traffic_manager(seed)
+        ids = session.spawn_all(list(zip(blueprints, places, strict=True)))
+        self.ids = np.array([number for number in ids if number is not None], dtype=int)
+        port = manager.get_port()
+        for actor in session.world.get_actors(self.ids.tolist()):
+            actor.set_autopilot(True, port)
+
+    def commands(self, state: np.ndarray, ego: np.ndarray) -> list[Any]:
+        return []
+
+
+def steering_by_type(actors: Sequence[Any]) -> list[tuple[Steering, np.ndarray]]:
+    """The steering of each type of vehicle, with the rows that have it: physics are asked for once per type."""
+    types = np.array([actor.type_id for actor in actors])
+    found = []
+    for name in sorted(set(types.tolist())):
+        rows = np.flatnonzero(types == name)
+        found.append((Steering.of(actors[int(rows[0])].get_physics_control()), rows))
+    return found
+
+
+def transform_of(session: Session, route: Route, s: float, d: float, lift: float = 0.3) -> Any:
+    """A place on a route as a `carla.Transform`, `lift` metres above the ground."""
+    carla = session.carla
+    x, y, z, heading = route.pose(s, d)
+    return carla.Transform(carla.Location(x, y, z + lift), carla.Rotation(yaw=float(np.degrees(heading))))
+
+
+def velocity_of(session: Session, route: Route, car: Car) -> Any:
+    """Its speed along the road as a `carla.Vector3D`, m/s."""
+    heading = route.pose(car.s, car.d)[3]
+    return session.carla.Vector3D(car.speed * np.cos(heading), car.speed * np.sin(heading), 0.0)
