@@ -20,6 +20,7 @@ class RoadReward:
     speeds: tuple[float, float] = (20.0, 30.0)  # m/s
     right_lane: float = 0.1  # in the rightmost lane, less to the left of it
     lane_change: float = 0.0  # per commanded lane change
+    red_light: float = -0.5  # per red light passed
 
 
 @dataclass(frozen=True)

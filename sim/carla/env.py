@@ -23,6 +23,7 @@ from sim.actions import NUM_ACTIONS, MetaAction, legal_mask
 from sim.carla.config import STEP
 from sim.carla.control import SpeedControl, Steering, curvature
 from sim.carla.errors import SimError
+from sim.carla.lights import Lights
 from sim.carla.routes import Route
 from sim.carla.scenes import build_scene, lane_shapes, nearest_gap
 from sim.carla.servers import Server
@@ -67,6 +68,7 @@ class Episode:
     ego_size: tuple[float, float]
     steering: Steering
     control: SpeedControl
+    lights: Lights
     line: float
     """d that the ego steers to"""
     speed_index: int
@@ -79,6 +81,7 @@ class Episode:
     distance: float = 0.0
     lane_changes: int = 0
     lane_invasions: int = 0
+    red_lights: int = 0
     min_ttc: float = np.inf
     crashed: bool = False
     ended: bool = False
@@ -89,7 +92,9 @@ class Episode:
 
 
 class CarlaDrivingEnv(DrivingEnv):
-    """See the module's text. Infos: `speed` (m/s), `crashed`, `rewards` (weighted terms), `lane_invasions`, `backend`;
+    """See the module's text.
+
+    Infos: `speed` (m/s), `crashed`, `rewards` (weighted terms), `lane_invasions`, `red_lights` (passed), `backend`;
     the last step of an episode adds `outcome` (success | crash | missed), `success`, `is_success` and `summary`."""
 
     exact_state = False
@@ -160,7 +165,10 @@ class CarlaDrivingEnv(DrivingEnv):
             return self._broken_off(episode, error)
         after = episode.scene = self._build_scene(episode)
         episode.steps += 1
-        moment = Moment(before, after, episode.steps, episode.crashed, off_road, lane_changed)
+        bumper = episode.ego_size[0] / 2
+        passed_red = episode.lights.passed_red(before.ego.s + bumper, after.ego.s + bumper)
+        episode.red_lights += passed_red
+        moment = Moment(before, after, episode.steps, episode.crashed, off_road, lane_changed, passed_red)
         terms, outcome, timed_out = self.task.judge(moment)
         reward = float(sum(terms.values()))
         self._add(episode, before, after, reward)
@@ -241,6 +249,7 @@ class CarlaDrivingEnv(DrivingEnv):
             ego_size=(2 * box.x, 2 * box.y),
             steering=steering,
             control=SpeedControl(1, self.task.gains, STEP),
+            lights=Lights(session, start.route),
             line=start.ego.d,
             speed_index=int(np.argmin(np.abs(self.task.speeds - start.ego.desired_speed))),
         )
@@ -452,6 +461,7 @@ class CarlaDrivingEnv(DrivingEnv):
             "speed": float(episode.own["speed"][0]),
             "crashed": episode.crashed,
             "lane_invasions": episode.lane_invasions,
+            "red_lights": episode.red_lights,
             "backend": self.backend,
         } | ({"rewards": terms} if terms else {})
 

@@ -130,6 +130,7 @@ class RoadTask(Task):
             "speed": weights.speed * float(np.clip((ego.speed - low) / (high - low), 0.0, 1.0)),
             "right_lane": weights.right_lane * (ego.lane / last if last > 0 else 1.0),
             "lane_change": weights.lane_change * moment.lane_changed,
+            "red_light": weights.red_light * moment.passed_red,
         }
         return terms, outcome, timed_out
 

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sim.carla.lights import StopLine
 from sim.scene import Ego, Goal, LaneShape, Scene, Vehicles
 
 if TYPE_CHECKING:
     from sim.carla.env import Episode
 
+STOP_LINE_WIDTH = 3.0
+"""Metres: a stop line as it is drawn."""
 SHAPE_STEP = 2.0
 """Metres between the points of a drawn lane."""
 PAINT = {"Solid": "solid", "SolidSolid": "solid", "Broken": "broken", "BrokenBroken": "broken", "NONE": "none"}
@@ -34,11 +37,8 @@ def build_scene(
     shapes: tuple[LaneShape, ...],
 ) -> Scene:
     """The present scene. Vehicle ids are the ranks of the cars at the start, from 1; the ego has none."""
-    own, cars = episode.own[0], episode.state
-    here = np.flatnonzero(np.isfinite(cars["x"]))
-    cars = cars[here]
-    s, d, lane = episode.route.locate(np.stack([cars["x"], cars["y"]], axis=1), cars["z"])
-    length, breadth = episode.ego_size
+    own, (length, breadth) = episode.own[0], episode.ego_size
+    stops = episode.lights.closed(place[0] + length / 2, float(own["speed"]))
     return Scene(
         scenario=scenario,
         time=time,
@@ -58,26 +58,39 @@ def build_scene(
             width=breadth,
             crashed=episode.crashed,
         ),
-        vehicles=Vehicles(
-            ids=here + 1,
-            x=cars["x"],
-            y=cars["y"],
-            heading=cars["yaw"],
-            speed=cars["speed"],
-            acceleration=cars["acceleration"],
-            s=s,
-            d=d,
-            lane=lane,
-            length=episode.sizes[here, 0],
-            width=episode.sizes[here, 1],
-            crashed=np.zeros(len(here), dtype=bool),
-        ),
+        vehicles=_vehicles(episode, stops),
         lane_centers=centers,
         lane_width=width,
         set_points=set_points,
         legal=legal,
         goal=goal,
         shapes=shapes,
+    )
+
+
+def _vehicles(episode: Episode, stops: list[StopLine]) -> Vehicles:
+    """The cars, then the stop lines of closed lights as cars of no length (ids below 0)."""
+    route, cars = episode.route, episode.state
+    here = np.flatnonzero(np.isfinite(cars["x"]))
+    cars = cars[here]
+    s, d, lane = route.locate(np.stack([cars["x"], cars["y"]], axis=1), cars["z"])
+    poses = np.array([route.pose(line.s, line.d) for line in stops]).reshape(-1, 4)
+    line_s, line_d = np.array([line.s for line in stops]), np.array([line.d for line in stops])
+    line_lane = [route.lane_at(np.array([line.d]), np.array([route.sample(line.s)]))[0] for line in stops]
+    none = np.zeros(len(stops))
+    return Vehicles(
+        ids=np.concatenate([here + 1, -1 - np.arange(len(stops))]),
+        x=np.concatenate([cars["x"], poses[:, 0]]),
+        y=np.concatenate([cars["y"], poses[:, 1]]),
+        heading=np.concatenate([cars["yaw"], poses[:, 3]]),
+        speed=np.concatenate([cars["speed"], none]),
+        acceleration=np.concatenate([cars["acceleration"], none]),
+        s=np.concatenate([s, line_s]),
+        d=np.concatenate([d, line_d]),
+        lane=np.concatenate([lane, np.array(line_lane, dtype=int)]),
+        length=np.concatenate([episode.sizes[here, 0], none]),
+        width=np.concatenate([episode.sizes[here, 1], none + STOP_LINE_WIDTH]),
+        crashed=np.zeros(len(here) + len(stops), dtype=bool),
     )
 
 

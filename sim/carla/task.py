@@ -65,6 +65,8 @@ class Moment:
     off_road: bool
     lane_changed: bool
     """The lane that the ego steers to is another one than before."""
+    passed_red: bool
+    """It drove over a stop line whose light was red."""
 
 
 class Task(ABC):
