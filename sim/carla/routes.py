@@ -163,10 +163,9 @@ def _walk(start: Any, length: float, turns: list[str]) -> list[Row]:
             offset += shift
         if not following:
             break
-        if len(following) > 1:
-            wanted = turns.pop(0) if turns else "straight"
-            following = [_choose(following, wanted)]
         here = following[0]
+        if len(following) > 1:
+            here = _choose(following, turns.pop(0) if turns else "straight")
         rows.append(_row(here, offset))
     return rows
 
@@ -179,7 +178,7 @@ def _walk_back(start: Any, length: float) -> list[Row]:
         before = here.previous(STEP)
         if not before:
             break
-        here = _choose(before, "straight")
+        here = min(before, key=lambda option: abs(_angle(option, here)))
         rows.append(_row(here, 0.0))
     return rows
 
@@ -232,6 +231,13 @@ def _choose(options: Sequence[Any], turn: str) -> Any:
 
 def _turn(waypoint: Any) -> float:
     """Radians by which a branch turns to the right until it ends."""
-    last = waypoint.next_until_lane_end(STEP)
-    end = (last[-1] if last else waypoint).transform.rotation.yaw
-    return math.remainder(math.radians(end - waypoint.transform.rotation.yaw), 2 * math.pi)
+    try:
+        last = waypoint.next_until_lane_end(STEP)
+    except RuntimeError:  # the client refuses where nothing of the lane is left
+        return 0.0
+    return _angle(waypoint, last[-1]) if last else 0.0
+
+
+def _angle(before: Any, after: Any) -> float:
+    """Radians by which the lane has turned to the right from one waypoint to the other."""
+    return math.remainder(math.radians(after.transform.rotation.yaw - before.transform.rotation.yaw), 2 * math.pi)
