@@ -155,7 +155,7 @@ def intersection() -> Plan:
     arms = {}
     for k in range(4):  # east, north, west, south; each from its far end to the junction
         far = Pose(0, 0, k * math.pi / 2).ahead(middle + length).turned(math.pi)
-        light = Sign(k + 1, TRAFFIC_LIGHT, length - 4.0, -2 * WIDTH - 1.0, 5.0, (-2, -1), f"light{k + 1}", dynamic=True)
+        light = Sign(k + 1, TRAFFIC_LIGHT, length - 4.0, -2 * WIDTH - 2.0, 5.0, (-2, -1), f"light{k + 1}", dynamic=True)
         arms[k] = Road(k + 1, far, (Line(length),), sections, limit, signs=(light,))
     lane = one_way(1, changes=False)
     ids = count(100)
@@ -202,7 +202,7 @@ def roundabout() -> Plan:
     for k in range(4):
         angle, junction = k * math.pi / 2, 1000 + k
         far = Pose(0, 0, angle).ahead(middle + length).turned(math.pi)
-        sign = Sign(k + 1, YIELD, length - 2.0, -width - 1.0, 2.0, (-1, -1), f"yield{k + 1}")
+        sign = Sign(k + 1, YIELD, length - 2.0, -width - 2.0, 2.0, (-1, -1), f"yield{k + 1}")
         arms[k] = Road(k + 1, far, (Line(length),), ((0.0, profile),), limit, signs=(sign,))
         leave, enter = on_ring(inner, angle - gate), on_ring(inner, angle + gate)
         through = Road(next(ids), leave, (Arc(2 * gate * inner, 1 / inner),), ((0.0, open_ring),), limit, junction)

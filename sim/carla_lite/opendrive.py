@@ -19,6 +19,8 @@ from sim.errors import UsageError
 GEOMETRIES = ("line", "arc", "spiral", "poly3", "paramPoly3")
 KMH = {"km/h": 1.0, "mph": 1.609344, "m/s": 3.6, "": 3.6}
 """OpenDRIVE's units of speed in km/h; no unit means m/s."""
+LONGEST = 1e5
+"""Metres of a road."""
 
 Contact = Literal["start", "end"]
 
@@ -196,8 +198,8 @@ def parse(text: str) -> OpenDrive:
 def _road(node: ET.Element) -> Road:
     where = f"road {node.get('id')!r}"
     length = _number(node, "length", where)
-    if length <= 0:
-        raise UsageError(f"{where}: length = {length:g} m, expected more than 0")
+    if not 0 < length <= LONGEST:
+        raise UsageError(f"{where}: length = {length:g} m, expected more than 0 and at most {LONGEST:g}")
     lanes = node.find("lanes")
     sections = [] if lanes is None else lanes.findall("laneSection")
     geometries = tuple(_geometry(g, where) for g in node.iterfind("planView/geometry"))

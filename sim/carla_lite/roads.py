@@ -11,12 +11,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import numpy as np
 
 from sim.carla_lite import opendrive, surface
-from sim.carla_lite.opendrive import Connection, LaneRecord, Link, OpenDrive, Reference, Road, SignalRecord
+from sim.carla_lite.opendrive import Connection, LaneRecord, Link, Mark, OpenDrive, Reference, Road, SignalRecord
 from sim.errors import UsageError
 
 CHORD_ERROR = 0.005
@@ -25,6 +25,9 @@ LONGEST_STEP = 25.0
 """Metres between samples of a straight road of constant width."""
 BENT_STEP = 1.0
 """Metres between samples where widths or heights change."""
+SHORTEST_STEP = 0.02
+WIDEST = 1000.0
+"""Metres from the reference line to a border; more is a mistake in the file."""
 
 DRIVING = "driving"
 PAVED = frozenset(
@@ -57,6 +60,8 @@ PAVED = frozenset(
 
 TRAFFIC_LIGHT = "1000001"
 """CARLA's type of a signal that is a traffic light."""
+SIGNAL_AHEAD = 0.25
+"""Metres that CARLA's client moves all signals along their yaw."""
 BOX_LENGTH, BOX_HEIGHT, BOX_GAP = 1.5, 1.0, 1.5
 """Half length, half height of a trigger box, and its distance from the place where the light applies, m."""
 
@@ -234,13 +239,13 @@ class RoadMap:
 
     def borders(self) -> list[Border]:
         """Lane borders with their paint, to draw."""
-        return [
-            border
-            for road in self.drive.roads.values()
-            for section in range(len(road.sections))
-            for lane in road.sections[section].lanes.values()
-            for border in _borders(road, section, lane)
-        ]
+        found: list[Border] = []
+        for lane in self.lanes:
+            section = self.drive.roads[lane.road].sections[lane.section]
+            found += _painted(lane.s, lane.right, section.lanes[lane.id].marks)
+            if lane.id == -1 or (lane.id == 1 and -1 not in section.lanes):
+                found += _painted(lane.s, lane.left, section.lanes[0].marks if 0 in section.lanes else ())
+        return found
 
     @cached_property
     def _paved(self) -> list[Lane]:
@@ -324,12 +329,15 @@ def _stations(road: Road, section: int) -> np.ndarray:
     breaks = np.concatenate([[start, end], [g.s for g in road.geometries], *(shape.starts for shape in shapes)])
     breaks = np.unique(np.clip(breaks, start, end))
     reach = max((np.abs(_laterals(road, section, lane.id, breaks)[1]).max() for lane in lanes), default=0.0)
+    if reach > WIDEST:
+        raise UsageError(f"road {road.id!r}: lanes reach {reach:g} m to the side, expected at most {WIDEST:g}")
     longest = LONGEST_STEP if all(shape.straight for shape in shapes) else BENT_STEP
     pieces = [breaks[:1]]
     for low, high in pairwise(breaks):
         bend = road.geometries[_geometry_at(road, np.array([low]))[0]].curve.bend()
         # the outer border of a bend is longer than its reference line by this factor
-        step = longest if bend == 0 else min(longest, math.sqrt(8 * CHORD_ERROR / bend / (1 + bend * reach)))
+        wanted = longest if bend == 0 else math.sqrt(8 * CHORD_ERROR / bend / (1 + bend * reach))
+        step = min(max(wanted, SHORTEST_STEP), longest)
         pieces.append(np.linspace(low, high, max(1, math.ceil((high - low) / step)) + 1)[1:])
     return np.concatenate(pieces)
 
@@ -420,16 +428,18 @@ def _edge(drive: OpenDrive, link: Link, lane: int) -> Iterable[tuple[str, int, i
         yield link.id, 0 if link.contact == "start" else len(drive.roads[link.id].sections) - 1, lane
 
 
-def _borders(road: Road, section: int, lane: LaneRecord) -> Iterable[Border]:
-    start, end = road.sections[section].s, road.sections[section].end
-    marks = lane.marks or (opendrive.Mark(start, "none", "standard", "none", 0.0),)
-    stations = _stations(road, section)
-    for mark, until in zip(marks, [*(m.s for m in marks[1:]), end], strict=True):
-        low, high = max(mark.s, start), min(until, end)
+def _painted(s: np.ndarray, points: np.ndarray, marks: Sequence[Mark]) -> Iterable[Border]:
+    """A border (P, 2) at s (P,), cut where its paint changes."""
+    if s[0] > s[-1]:
+        s, points = s[::-1], points[::-1]
+    for mark, until in zip_longest(marks, [later.s for later in marks[1:]], fillvalue=s[-1]):
+        low, high = max(mark.s, s[0]), min(until, s[-1])
         if high > low:
-            s = np.unique(np.concatenate([[low, high], stations[(stations > low) & (stations < high)]]))
-            t = _laterals(road, section, lane.id, s)[1] if lane.id else road.offset.value(s)
-            yield Border(_beside(*_reference_line(road, s), t), mark.kind, mark.colour)
+            at = np.concatenate([[low], s[(s > low) & (s < high)], [high]])
+            line = np.stack([np.interp(at, s, points[:, 0]), np.interp(at, s, points[:, 1])], axis=1)
+            yield Border(line, mark.kind, mark.colour)
+    if not marks:
+        yield Border(points, "none", "standard")
 
 
 def _signals(drive: OpenDrive, lanes: Sequence[Lane]) -> list[Signal]:
@@ -457,7 +467,8 @@ def _signal(
 ) -> Signal:
     s = np.array([record.s])
     x, y, heading = _reference_line(road, s)
-    place = _beside(x, y, heading, np.array([record.t]))[0]
+    yaw = -float(heading[0] + record.heading)
+    place = _beside(x, y, heading, np.array([record.t]))[0] + SIGNAL_AHEAD * np.array([math.cos(yaw), math.sin(yaw)])
     stops = list({(stop.road, stop.lane): stop for stop in _stops(drive, applies, before)}.values())
     return Signal(
         id=record.id,
@@ -466,7 +477,7 @@ def _signal(
         x=float(place[0]),
         y=float(place[1]),
         z=float(road.elevation.value(s)[0] + record.z),
-        yaw=math.remainder(-math.degrees(heading[0] + record.heading), 360.0),
+        yaw=math.remainder(math.degrees(yaw), 360.0),
         stops=tuple(stops),
         trigger=_around([stop for stop in stops if stop.road == stops[0].road]) if stops else None,
         controller=controller,

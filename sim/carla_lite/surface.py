@@ -10,6 +10,8 @@ CELL = 5.0
 """Metres."""
 TOLERANCE = 1e-6
 """Metres by which a quadrangle reaches over its edges, so that neighbours leave no gap."""
+REACH = 10**9
+"""Cells from the origin in which there may be roads."""
 SMALLEST = 1e-6
 """Square metres; less is an edge and not a quadrangle."""
 
@@ -24,18 +26,18 @@ class Surface:
     """(Q + 1, 2): heights of the near and the far edge, m"""
     owner: np.ndarray
     """(Q + 1,): what the quadrangle belongs to; -1 in the last row"""
-    origin: np.ndarray
-    """(2,) corner of the grid, m"""
-    rows: np.ndarray
-    """(cells along x + 2, cells along y + 2): row of `table`; 0 where nothing is"""
+    cells: np.ndarray
+    """(R,) keys of the cells that are not empty, ascending"""
     table: np.ndarray
-    """(R, K): quadrangles that reach into a cell, padded with Q"""
+    """(R + 1, K): quadrangles that reach into a cell, padded with Q; the last row is that of all empty cells"""
 
     def candidates(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Points (N, 2) -> quadrangles (N, K) of their cells, whether they contain it, distances (N, K, 4) to edges."""
-        cell = np.floor((xy - self.origin) / CELL)
-        cell = np.clip(np.nan_to_num(cell, nan=-1.0) + 1, 0, np.array(self.rows.shape) - 1).astype(int)
-        found = self.table[self.rows[cell[:, 0], cell[:, 1]]]
+        key = _key(np.floor(np.nan_to_num(xy, nan=np.inf) / CELL))
+        row = np.searchsorted(self.cells, key)
+        empty = len(self.cells)
+        known = self.cells[np.minimum(row, empty - 1)] == key if empty else np.zeros(len(xy), dtype=bool)
+        found = self.table[np.where(known, row, empty)]
         planes = self.edges[found]
         distance = planes[..., 0] * xy[:, 0, None, None] + planes[..., 1] * xy[:, 1, None, None] + planes[..., 2]
         return found, (distance >= -TOLERANCE).all(axis=2), distance
@@ -73,14 +75,8 @@ def build(corners: np.ndarray, z: np.ndarray, owner: np.ndarray) -> Surface:
     nothing = np.zeros((1, 4, 3))
     nothing[..., 2] = -1.0
     low, high = corners.min(axis=1), corners.max(axis=1)
-    origin = low.min(axis=0) if len(low) else np.zeros(2)
-    rows, table = _grid(
-        np.floor((low - TOLERANCE - origin) / CELL).astype(int) + 1,
-        np.floor((high + TOLERANCE - origin) / CELL).astype(int) + 1,
-    )
-    return Surface(
-        np.concatenate([edges, nothing]), np.append(z, [[0, 0]], axis=0), np.append(owner, -1), origin, rows, table
-    )
+    cells, table = _grid(np.floor((low - TOLERANCE) / CELL), np.floor((high + TOLERANCE) / CELL))
+    return Surface(np.concatenate([edges, nothing]), np.append(z, [[0, 0]], axis=0), np.append(owner, -1), cells, table)
 
 
 def _edges(corners: np.ndarray, sign: np.ndarray) -> np.ndarray:
@@ -96,19 +92,21 @@ def _edges(corners: np.ndarray, sign: np.ndarray) -> np.ndarray:
 
 
 def _grid(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and last cells (Q, 2) of each quadrangle -> `rows` and `table` of a surface."""
-    low = np.maximum(low, 0)
-    shape = tuple(high.max(axis=0) + 2) if len(high) else (2, 2)
-    size = high - low + 1
+    """First and last cells (Q, 2) of each quadrangle -> `cells` and `table` of a surface."""
+    size = (high - low + 1).astype(int)
     count = size.prod(axis=1)
     quad = np.repeat(np.arange(len(low)), count)
     k = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    cell = (low[quad, 0] + k // size[quad, 1]) * shape[1] + low[quad, 1] + k % size[quad, 1]
-    order = np.argsort(cell, kind="stable")
-    occupied, first, members = np.unique(cell[order], return_index=True, return_counts=True)
-    rows = np.zeros(shape, dtype=int)
-    rows.flat[occupied] = np.arange(len(occupied)) + 1
-    table = np.full((len(occupied) + 1, max(members.max(initial=0), 1)), len(low))
-    rank = np.arange(len(cell)) - np.repeat(first, members)
-    table[np.repeat(np.arange(len(occupied)) + 1, members), rank] = quad[order]
-    return rows, table
+    key = _key(low[quad] + np.stack([k // size[quad, 1], k % size[quad, 1]], axis=1))
+    order = np.argsort(key, kind="stable")
+    cells, first, members = np.unique(key[order], return_index=True, return_counts=True)
+    table = np.full((len(cells) + 1, max(members.max(initial=0), 1)), len(low))
+    rank = np.arange(len(key)) - np.repeat(first, members)
+    table[np.repeat(np.arange(len(cells)), members), rank] = quad[order]
+    return cells, table
+
+
+def _key(cell: np.ndarray) -> np.ndarray:
+    """Columns and rows of cells (N, 2) as one number each; beyond `REACH` cells all are alike."""
+    column, row = np.clip(cell, -REACH, REACH).astype(np.int64).T
+    return column * (2 * REACH + 1) + row
