@@ -231,11 +231,15 @@ def _choose(options: Sequence[Any], turn: str) -> Any:
 
 def _turn(waypoint: Any) -> float:
     """Radians by which a branch turns to the right until it ends."""
+    return _angle(waypoint, until_lane_end(waypoint)[-1])
+
+
+def until_lane_end(waypoint: Any) -> list[Any]:
+    """The waypoint and those that follow in its lane, `STEP` apart."""
     try:
-        last = waypoint.next_until_lane_end(STEP)
+        return [waypoint, *waypoint.next_until_lane_end(STEP)]
     except RuntimeError:  # the client refuses where nothing of the lane is left
-        return 0.0
-    return _angle(waypoint, last[-1]) if last else 0.0
+        return [waypoint]
 
 
 def _angle(before: Any, after: Any) -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.carla.lights import StopLine
+from sim.carla.routes import until_lane_end
 from sim.scene import Ego, Goal, LaneShape, Scene, Vehicles
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 STOP_LINE_WIDTH = 3.0
 """Metres: a stop line as it is drawn."""
-SHAPE_STEP = 2.0
-"""Metres between the points of a drawn lane."""
 PAINT = {"Solid": "solid", "SolidSolid": "solid", "Broken": "broken", "BrokenBroken": "broken", "NONE": "none"}
 
 
@@ -111,7 +110,7 @@ def lane_shapes(world_map: Any) -> tuple[LaneShape, ...]:
         if key in seen:
             continue
         seen.add(key)
-        points = [start, *start.next_until_lane_end(SHAPE_STEP)]
+        points = until_lane_end(start)
         center = np.array([[p.transform.location.x, p.transform.location.y] for p in points])
         if len(center) < 2:
             continue

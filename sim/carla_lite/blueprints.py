@@ -1,0 +1,269 @@
+"""The blueprint library: the usual ids and attributes of CARLA 0.9, with the sizes of the real vehicles.
+
+Sizes (half extents in metres) and masses are rounded public figures of CARLA's vehicles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sim.carla_lite import codec
+
+
+@dataclass(frozen=True)
+class Attribute:
+    name: str
+    kind: str
+    value: str
+    choices: tuple[str, ...] = ()
+    modifiable: bool = True
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """`kind` is vehicle | walker | sensor | static | controller | spectator | light; extents in m, mass in kg."""
+
+    id: str
+    kind: str
+    attributes: tuple[Attribute, ...] = ()
+    extent: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    center: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Of the bounding box, from the actor's place."""
+    mass: float = 0.0
+    tag: int = 0
+    """Semantic tag, as in CARLA's city palette."""
+    uid: int = field(default=0, compare=False)
+
+    @property
+    def tags(self) -> str:
+        return ",".join(self.id.split("."))
+
+    def pack(self, version: codec.Version) -> codec.Wire:
+        rows = [
+            codec.attribute(version, a.name, a.kind, a.value, a.choices, a.modifiable)
+            for a in (*self.attributes, Attribute("ros_name", "string", self.id, modifiable=False))
+        ]
+        return [self.uid, self.id, self.tags, rows]
+
+
+CAR, TRUCK, VAN, MOTORCYCLE, BICYCLE = "car", "truck", "van", "motorcycle", "bicycle"
+TAGS = {CAR: 14, TRUCK: 15, VAN: 14, MOTORCYCLE: 18, BICYCLE: 19}
+WALKER_TAG, PROP_TAG, LIGHT_TAG = 12, 20, 7
+
+VEHICLES: tuple[tuple[str, str, tuple[float, float, float], float, str], ...] = (
+    ("audi.a2", CAR, (1.853, 0.894, 0.774), 1200.0, "1"),
+    ("audi.etron", CAR, (2.428, 1.017, 0.825), 2490.0, "1"),
+    ("audi.tt", CAR, (2.090, 0.997, 0.693), 1350.0, "1"),
+    ("bmw.grandtourer", CAR, (2.305, 1.121, 0.833), 1650.0, "1"),
+    ("chevrolet.impala", CAR, (2.679, 1.017, 0.706), 1600.0, "1"),
+    ("citroen.c3", CAR, (1.994, 0.925, 0.812), 1100.0, "1"),
+    ("dodge.charger_2020", CAR, (2.504, 1.052, 0.764), 1900.0, "2"),
+    ("dodge.charger_police", CAR, (2.487, 1.019, 0.792), 1900.0, "1"),
+    ("dodge.charger_police_2020", CAR, (2.619, 1.075, 0.819), 1900.0, "2"),
+    ("ford.crown", CAR, (2.683, 0.900, 0.787), 1850.0, "2"),
+    ("ford.mustang", CAR, (2.359, 0.947, 0.650), 1700.0, "1"),
+    ("jeep.wrangler_rubicon", CAR, (1.933, 0.953, 0.939), 1850.0, "1"),
+    ("lincoln.mkz_2017", CAR, (2.451, 1.064, 0.755), 1700.0, "1"),
+    ("lincoln.mkz_2020", CAR, (2.446, 0.918, 0.746), 1700.0, "2"),
+    ("mercedes.coupe", CAR, (2.513, 1.076, 0.818), 1800.0, "1"),
+    ("mercedes.coupe_2020", CAR, (2.337, 1.001, 0.721), 1800.0, "2"),
+    ("micro.microlino", CAR, (1.104, 0.740, 0.689), 510.0, "1"),
+    ("mini.cooper_s", CAR, (1.903, 0.985, 0.738), 1200.0, "1"),
+    ("mini.cooper_s_2021", CAR, (2.276, 1.049, 0.886), 1300.0, "2"),
+    ("nissan.micra", CAR, (1.817, 0.923, 0.751), 1050.0, "1"),
+    ("nissan.patrol", CAR, (2.302, 0.966, 0.927), 2300.0, "1"),
+    ("nissan.patrol_2021", CAR, (2.783, 1.075, 1.023), 2600.0, "2"),
+    ("seat.leon", CAR, (2.096, 0.908, 0.737), 1300.0, "1"),
+    ("tesla.model3", CAR, (2.396, 1.082, 0.744), 1850.0, "2"),
+    ("toyota.prius", CAR, (2.257, 1.003, 0.763), 1400.0, "1"),
+    ("carlamotors.carlacola", TRUCK, (2.602, 1.307, 1.234), 5500.0, "1"),
+    ("carlamotors.european_hgv", TRUCK, (3.935, 1.445, 1.733), 9000.0, "1"),
+    ("carlamotors.firetruck", TRUCK, (4.234, 1.446, 1.915), 12000.0, "2"),
+    ("tesla.cybertruck", TRUCK, (3.137, 1.195, 1.049), 3000.0, "1"),
+    ("ford.ambulance", VAN, (3.183, 1.176, 1.215), 3800.0, "1"),
+    ("mercedes.sprinter", VAN, (2.957, 0.994, 1.280), 2900.0, "1"),
+    ("mitsubishi.fusorosa", VAN, (5.136, 1.972, 2.127), 7000.0, "2"),
+    ("volkswagen.t2", VAN, (2.240, 1.035, 1.020), 1400.0, "1"),
+    ("volkswagen.t2_2021", VAN, (2.221, 0.947, 0.997), 1500.0, "2"),
+    ("harley-davidson.low_rider", MOTORCYCLE, (1.175, 0.382, 0.821), 300.0, "1"),
+    ("kawasaki.ninja", MOTORCYCLE, (1.017, 0.436, 0.767), 210.0, "1"),
+    ("vespa.zx125", MOTORCYCLE, (0.903, 0.489, 0.743), 120.0, "1"),
+    ("yamaha.yzf", MOTORCYCLE, (1.105, 0.433, 0.774), 200.0, "1"),
+    ("bh.crossbike", BICYCLE, (0.744, 0.429, 0.888), 90.0, "1"),
+    ("diamondback.century", BICYCLE, (0.821, 0.186, 0.888), 90.0, "1"),
+    ("gazelle.omafiets", BICYCLE, (0.918, 0.163, 0.888), 90.0, "1"),
+)
+COLOURS = ("17,37,103", "137,0,0", "53,53,53", "180,180,180", "255,255,255", "0,0,0")
+PROPS: tuple[tuple[str, tuple[float, float, float]], ...] = (
+    ("trafficcone01", (0.25, 0.25, 0.38)),
+    ("trafficcone02", (0.22, 0.22, 0.38)),
+    ("trafficwarning", (0.90, 0.60, 1.20)),
+    ("constructioncone", (0.18, 0.18, 0.30)),
+    ("warningconstruction", (0.55, 0.40, 0.70)),
+    ("streetbarrier", (0.10, 0.70, 0.50)),
+    ("barrel", (0.30, 0.30, 0.45)),
+    ("box01", (0.30, 0.30, 0.30)),
+    ("busstop", (1.00, 2.20, 1.40)),
+    ("container", (3.00, 1.25, 1.30)),
+    ("dirtdebris01", (0.60, 0.60, 0.10)),
+    ("vendingmachine", (0.45, 0.50, 0.95)),
+    ("bench01", (0.35, 0.80, 0.45)),
+    ("bin", (0.35, 0.35, 0.55)),
+)
+
+
+def _role(name: str) -> Attribute:
+    return Attribute("role_name", "string", name)
+
+
+def _vehicle(name: str, base: str, extent: tuple[float, float, float], mass: float, generation: str) -> Blueprint:
+    wheels = "2" if base in (MOTORCYCLE, BICYCLE) else "4"
+    special = {"firetruck": "emergency", "ambulance": "emergency", "police": "emergency"}
+    kind = next((value for word, value in special.items() if word in name), "")
+    attributes = (
+        _role("autopilot"),
+        Attribute("object_type", "string", "", modifiable=False),
+        Attribute("number_of_wheels", "int", wheels, modifiable=False),
+        Attribute("base_type", "string", base, modifiable=False),
+        Attribute("special_type", "string", kind, modifiable=False),
+        Attribute("generation", "int", generation, modifiable=False),
+        Attribute("has_lights", "bool", "true" if generation == "2" else "false", modifiable=False),
+        Attribute("has_dynamic_doors", "bool", "false", modifiable=False),
+        Attribute("sticky_control", "bool", "true"),
+        Attribute("terramechanics", "bool", "false"),
+        Attribute("color", "color", COLOURS[0], COLOURS),
+        Attribute("driver_id", "int", "1", ("1", "2")) if wheels == "2" else Attribute("driver_id", "int", "0"),
+    )
+    return Blueprint(f"vehicle.{name}", "vehicle", attributes, extent, (0.0, 0.0, extent[2]), mass, TAGS[base])
+
+
+def _walker(number: int) -> Blueprint:
+    child = number in (9, 10, 11, 12, 13, 14, 48, 49)
+    attributes = (
+        _role("pedestrian"),
+        Attribute("gender", "string", "male" if number % 2 else "female", modifiable=False),
+        Attribute("age", "string", "child" if child else "adult", modifiable=False),
+        Attribute("generation", "int", "2" if number >= 15 else "1", modifiable=False),
+        Attribute("is_invincible", "bool", "true"),
+        Attribute("speed", "float", "1.4", ("0.0", "1.4", "2.8")),
+        Attribute("can_use_wheelchair", "bool", "false", modifiable=False),
+        Attribute("use_wheelchair", "bool", "false"),
+    )
+    height = 0.55 if child else 0.93
+    size = (0.188, 0.188, height)
+    return Blueprint(f"walker.pedestrian.{number:04d}", "walker", attributes, size, (0.0, 0.0, 0.0), 75.0, WALKER_TAG)
+
+
+def _sensor(name: str, *attributes: Attribute) -> Blueprint:
+    common = (_role("front"), Attribute("sensor_tick", "float", "0.0"))
+    return Blueprint(f"sensor.{name}", "sensor", (*common, *attributes))
+
+
+def _number(name: str, value: float | int) -> Attribute:
+    return Attribute(name, "int" if isinstance(value, int) else "float", str(value))
+
+
+def _camera(name: str) -> Blueprint:
+    return _sensor(
+        f"camera.{name}",
+        _number("image_size_x", 800),
+        _number("image_size_y", 600),
+        _number("fov", 90.0),
+        *(
+            _number(f"lens_{key}", value)
+            for key, value in (
+                ("circle_falloff", 5.0),
+                ("circle_multiplier", 0.0),
+                ("k", -1.0),
+                ("kcube", 0.0),
+                ("x_size", 0.08),
+                ("y_size", 0.08),
+            )
+        ),
+        Attribute("enable_postprocess_effects", "bool", "true"),
+        _number("gamma", 2.2),
+    )
+
+
+LIDAR = (
+    _number("channels", 32),
+    _number("range", 10.0),
+    _number("points_per_second", 56000),
+    _number("rotation_frequency", 10.0),
+    _number("upper_fov", 10.0),
+    _number("lower_fov", -30.0),
+    _number("horizontal_fov", 360.0),
+)
+NOISE = tuple(
+    _number(f"noise_{name}", value)
+    for name, value in (
+        *((f"accel_stddev_{axis}", 0.0) for axis in "xyz"),
+        *((f"gyro_bias_{axis}", 0.0) for axis in "xyz"),
+        *((f"gyro_stddev_{axis}", 0.0) for axis in "xyz"),
+        ("seed", 0),
+    )
+)
+GNSS_NOISE = tuple(
+    _number(f"noise_{name}", value)
+    for name, value in (
+        *((f"{axis}_{what}", 0.0) for axis in ("alt", "lat", "lon") for what in ("bias", "stddev")),
+        ("seed", 0),
+    )
+)
+SENSORS = (
+    _sensor("other.collision"),
+    _sensor("other.lane_invasion"),
+    _sensor("other.gnss", *GNSS_NOISE),
+    _sensor("other.imu", *NOISE),
+    _sensor(
+        "other.obstacle",
+        _number("distance", 5.0),
+        _number("hit_radius", 0.5),
+        Attribute("only_dynamics", "bool", "false"),
+        Attribute("debug_linetrace", "bool", "false"),
+    ),
+    _camera("rgb"),
+    _sensor(
+        "lidar.ray_cast",
+        *LIDAR,
+        _number("atmosphere_attenuation_rate", 0.004),
+        _number("dropoff_general_rate", 0.0),
+        _number("dropoff_intensity_limit", 0.8),
+        _number("dropoff_zero_intensity", 0.0),
+        _number("noise_stddev", 0.0),
+    ),
+    _sensor("lidar.ray_cast_semantic", *LIDAR),
+)
+EXTENTS = tuple(Attribute(f"extent_{axis}", "float", "1.0") for axis in "xyz")
+
+
+def library() -> dict[str, Blueprint]:
+    """All blueprints by id."""
+    found = [
+        *(_vehicle(*row) for row in VEHICLES),
+        *(_walker(number) for number in range(1, 53)),
+        *SENSORS,
+        Blueprint("controller.ai.walker", "controller", (_role("default"),)),
+        *(
+            Blueprint(f"static.prop.{name}", "static", (_role("prop"),), size, (0.0, 0.0, size[2]), 0.0, PROP_TAG)
+            for name, size in PROPS
+        ),
+        Blueprint("static.trigger.friction", "static", (_role("trigger"), _number("friction", 3.5), *EXTENTS)),
+        Blueprint("util.actor.empty", "static", (_role("empty"),)),
+        Blueprint("spectator", "spectator"),
+        Blueprint("traffic.traffic_light", "light", tag=LIGHT_TAG),
+    ]
+    numbered = [Blueprint(**{**vars(blueprint), "uid": number}) for number, blueprint in enumerate(found, start=1)]
+    return {blueprint.id: blueprint for blueprint in numbered}
+
+
+def check_attributes(blueprint: Blueprint, given: Sequence[codec.Wire]) -> dict[str, str]:
+    """The attribute values of a spawn request over the blueprint's defaults. ValueError for a name it does not have."""
+    values = {attribute.name: attribute.value for attribute in blueprint.attributes}
+    values["ros_name"] = blueprint.id
+    for name, _, value in given:
+        if name not in values:
+            raise ValueError(f"{blueprint.id} has no attribute '{name}'")
+        values[name] = value
+    return values

@@ -1,0 +1,417 @@
+"""The world behind the server: actors, time, and the frame that clients see. Knows no sockets.
+
+Bodies live in one array (`physics.BODY`); an actor holds its row. Times in s, angles of poses in degrees at the border,
+in radians inside.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sim.carla_lite import codec, maps, physics
+from sim.carla_lite.blueprints import Blueprint, check_attributes, library
+from sim.carla_lite.lights import LightGroups
+from sim.carla_lite.roads import RoadMap
+
+MAP_PREFIX = "CarlaLite/Maps/"
+GENERATED = "OpenDriveMap"
+SPAWN_LIFT = 0.5
+"""Metres above the road at which spawn points lie, as on CARLA's maps."""
+MAX_STEER = math.radians(70.0)
+WHEELBASE_SHARE = 0.6
+"""Of a vehicle's length, between its axles."""
+REAL_TIME_STEP = 0.05
+"""Seconds of a frame without a fixed step."""
+SPECTATOR_HEIGHT = 50.0
+CLIENT_SIDE = "sensor.other.lane_invasion"
+"""The sensor that the client computes by itself."""
+
+
+class Refused(Exception):
+    """A call that cannot be carried out; the message is what the client's exception says."""
+
+
+@dataclass
+class Actor:
+    id: int
+    blueprint: Blueprint
+    attributes: dict[str, str]
+    given: Sequence[codec.Wire]
+    parent: int = 0
+    row: int = -1
+    """Of its body; -1 without one."""
+    offset: tuple[float, ...] = (0.0,) * 6
+    """Pose from its parent, or its own pose without body and parent."""
+    stream: int = 0
+    """Of a sensor."""
+    light: str = ""
+    """OpenDRIVE id of a traffic light."""
+    children: list[int] = field(default_factory=list)
+    autopilot: bool = False
+    light_state: int = 0
+    speed_limit: float = 90.0
+    stride: tuple[float, float, float, float, bool] = (1.0, 0.0, 0.0, 0.0, False)
+    """Direction, speed, jump of a walker."""
+    due: float = 0.0
+    """When a sensor fires next."""
+
+    @property
+    def kind(self) -> str:
+        return self.blueprint.kind
+
+
+class World:
+    """One episode after another on one map at a time."""
+
+    def __init__(self, version: codec.Version, map_name: str, text: str, seed: int = 0, delay: bool = False) -> None:
+        self.version = version
+        self.blueprints = library()
+        self.by_uid = {blueprint.uid: blueprint for blueprint in self.blueprints.values()}
+        self.settings = codec.Settings()
+        self.weather: codec.Wire = [0.0] * 14
+        self.episode, self.frame, self.time = 0, 0, 0.0
+        self.random = np.random.default_rng(seed)
+        self.delay = delay
+        self.generated: str | None = None
+        self._next_stream = 2
+        self.load(map_name, text)
+
+    # -- maps ----------------------------------------------------------------------------------------------------------
+
+    def load(self, name: str, text: str) -> None:
+        """A new episode on this map; all actors are gone. UsageError for a map that cannot be read."""
+        roads = RoadMap.parse(text)
+        self.map_name, self.map_text, self.roads = name, text, roads
+        self.lights = LightGroups(roads)
+        self.spawn_points = [codec.transform(x, y, z + SPAWN_LIFT, 0.0, yaw) for x, y, z, yaw in roads.spawn_points()]
+        self.episode += 1
+        self.actors: dict[int, Actor] = {}
+        self.bodies = np.zeros(16, physics.BODY)
+        self.rows: list[int] = []
+        """Actor of each row in use."""
+        self._next_id = 1
+        self._waiting: list[tuple[int, tuple]] = []
+        self.contacts: list[tuple[int, int, np.ndarray]] = []
+        self.map_changed = True
+        self.spectator = self._place_spectator()
+        self._place_lights()
+        self._boxes: dict[int, codec.Wire] = {}
+
+    def load_named(self, name: str) -> None:
+        """A shipped map, or the generated one, by its name with or without path. Refused for others."""
+        short = name.rpartition("/")[2]
+        if short == GENERATED and self.generated is not None:
+            self.load(GENERATED, self.generated)
+        elif short in maps.available():
+            self.load(short, maps.read(short))
+        else:
+            raise Refused(f"carla-lite has no map '{name}' (it has: {', '.join(maps.available())})")
+
+    @property
+    def full_map_name(self) -> str:
+        return MAP_PREFIX + self.map_name
+
+    def _place_spectator(self) -> Actor:
+        actor = self._new_actor(self.blueprints["spectator"], {}, [])
+        x, y, z = self.spawn_points[0][0] if self.spawn_points else (0.0, 0.0, 0.0)
+        actor.offset = (x, y, z + SPECTATOR_HEIGHT, -90.0, 0.0, 0.0)
+        return actor
+
+    def _place_lights(self) -> None:
+        self.light_actors: dict[str, Actor] = {}
+        for signal in self.roads.signals:
+            actor = self._new_actor(self.blueprints["traffic.traffic_light"], {"role_name": ""}, [])
+            actor.light = signal.id
+            self.light_actors[signal.id] = actor
+            actor.offset = (signal.x, signal.y, 0.0, 0.0, signal.yaw, 0.0)
+
+    # -- actors --------------------------------------------------------------------------------------------------------
+
+    def _new_actor(self, blueprint: Blueprint, attributes: dict[str, str], given: Sequence[codec.Wire]) -> Actor:
+        actor = Actor(self._next_id, blueprint, attributes, given)
+        self._next_id += 1
+        self.actors[actor.id] = actor
+        return actor
+
+    def actor(self, number: int) -> Actor:
+        """Refused for one that is not there."""
+        found = self.actors.get(number)
+        if found is None:
+            raise Refused(f"actor {number} does not exist: it was destroyed, or never was")
+        return found
+
+    def body(self, actor: Actor) -> np.void:
+        """Its row of `bodies`. Refused for actors without a body."""
+        if actor.row < 0:
+            raise Refused(f"actor {actor.id} ({actor.blueprint.id}) has no body that could do this")
+        return self.bodies[actor.row]
+
+    def spawn(self, description: codec.Wire, pose: Sequence[float], parent: int = 0) -> Actor:
+        """Refused for unknown blueprints and attributes, and for a place that is taken."""
+        uid, name, given = description
+        blueprint = self.by_uid.get(uid)
+        if blueprint is None or blueprint.id != name or blueprint.kind in ("spectator", "light"):
+            raise Refused(f"unknown blueprint '{name}'")
+        try:
+            attributes = check_attributes(blueprint, given)
+        except ValueError as error:
+            raise Refused(str(error)) from None
+        mother = self.actor(parent) if parent else None
+        has_body = blueprint.kind in ("vehicle", "walker") or name.startswith("static.prop.")
+        if has_body and self._taken(blueprint, pose):
+            raise Refused("Spawn failed because of collision at spawn position")
+        actor = self._new_actor(blueprint, attributes, given)
+        actor.offset = tuple(pose)
+        if mother is not None:
+            actor.parent = parent
+            mother.children.append(actor.id)
+        if has_body:
+            self._add_body(actor, pose)
+        if blueprint.kind == "sensor" and name != CLIENT_SIDE:
+            actor.stream, self._next_stream = self._next_stream, self._next_stream + 1
+            actor.due = self.time
+        return actor
+
+    def _taken(self, blueprint: Blueprint, pose: Sequence[float]) -> bool:
+        here = self.bodies[: len(self.rows)]
+        if not len(here):
+            return False
+        candidate = np.zeros(1, physics.BODY)
+        candidate["x"], candidate["y"], candidate["yaw"] = pose[0], pose[1], math.radians(pose[4])
+        candidate["length"], candidate["width"] = blueprint.extent[:2]
+        reach = np.hypot(here["length"], here["width"]) + math.hypot(*blueprint.extent[:2])
+        near = here["solid"] & (np.hypot(here["x"] - pose[0], here["y"] - pose[1]) < reach)
+        near &= np.abs(here["z"] - pose[2]) < here["height"] + blueprint.extent[2] + SPAWN_LIFT
+        here = here[near]
+        return bool(len(here)) and bool((physics.overlap(np.repeat(candidate, len(here)), here)[0] > 0).any())
+
+    def _add_body(self, actor: Actor, pose: Sequence[float]) -> None:
+        if len(self.rows) == len(self.bodies):
+            self.bodies = np.concatenate([self.bodies, np.zeros(len(self.bodies), physics.BODY)])
+        actor.row = len(self.rows)
+        self.rows.append(actor.id)
+        blueprint = actor.blueprint
+        body = self.bodies[actor.row]
+        body["x"], body["y"], body["z"] = pose[0], pose[1], self._ground(pose, blueprint)
+        body["yaw"] = math.radians(pose[4])
+        body["vx"] = body["vy"] = body["spin"] = body["ax"] = body["ay"] = 0.0
+        body["throttle"] = body["steer"] = body["brake"] = 0.0
+        body["hand_brake"] = body["reverse"] = False
+        body["gear"] = 0
+        body["length"], body["width"], body["height"] = blueprint.extent
+        body["mass"] = blueprint.mass or 1.0
+        body["wheelbase"] = max(2 * blueprint.extent[0] * WHEELBASE_SHARE, 0.5)
+        body["max_steer"] = MAX_STEER
+        body["constant"] = np.nan
+        body["moves"] = blueprint.kind in ("vehicle", "walker")
+        body["solid"], body["wheels"] = True, blueprint.kind == "vehicle"
+
+    def _ground(self, pose: Sequence[float], blueprint: Blueprint) -> float:
+        """Height at which a body stands: vehicles are measured from the ground, walkers from their middle."""
+        ground = float(self.roads.height(np.array([[pose[0], pose[1]]]), np.array([pose[2]]))[0])
+        if not math.isfinite(ground):
+            ground = 0.0
+        return ground + (blueprint.extent[2] if blueprint.kind == "walker" else 0.0)
+
+    def destroy(self, number: int) -> bool:
+        """An actor and what is attached to it; False where there is nobody. Lights and spectator stay."""
+        actor = self.actors.get(number)
+        if actor is None or actor.kind in ("light", "spectator"):
+            return False
+        for child in list(actor.children):
+            self.destroy(child)
+        if actor.parent in self.actors:
+            self.actors[actor.parent].children.remove(number)
+        if actor.row >= 0:
+            last = len(self.rows) - 1
+            if actor.row != last:
+                self.bodies[actor.row] = self.bodies[last]
+                self.rows[actor.row] = self.rows[last]
+                self.actors[self.rows[last]].row = actor.row
+            self.rows.pop()
+        del self.actors[number]
+        self._boxes.pop(number, None)
+        return True
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def step_seconds(self) -> float:
+        return self.settings.fixed_delta_seconds or REAL_TIME_STEP
+
+    def tick(self) -> int:
+        """Compute the next frame; returns its number."""
+        dt = self.step_seconds
+        self.frame += 1
+        self.time += dt
+        self._apply_waiting()
+        self.lights.step(dt)
+        bodies = self.bodies[: len(self.rows)]
+        found = physics.step(bodies, dt) if len(bodies) else physics.NO_CONTACTS
+        self.contacts = [
+            (self.rows[i], self.rows[j], impulse)
+            for i, j, impulse in zip(found.first, found.second, found.impulse, strict=True)
+        ]
+        return self.frame
+
+    def control(self, number: int, values: tuple) -> None:
+        """Pedals and steering of a vehicle from now on, or one frame later with `delay`."""
+        if self.delay:
+            self._waiting.append((number, values))
+        else:
+            self._set_control(number, values)
+
+    def _apply_waiting(self) -> None:
+        """Control that came before the last frame takes effect in this one."""
+        ready, self._waiting = self._waiting, []
+        for number, values in ready:
+            if number in self.actors:
+                self._set_control(number, values)
+
+    def _set_control(self, number: int, values: tuple) -> None:
+        throttle, steer, brake, hand_brake, reverse, _, gear = values
+        body = self.body(self.actor(number))
+        body["throttle"] = min(max(throttle, 0.0), 1.0)
+        body["steer"] = min(max(steer, -1.0), 1.0)
+        body["brake"] = min(max(brake, 0.0), 1.0)
+        body["hand_brake"], body["reverse"] = hand_brake, reverse
+        body["gear"] = gear if gear else (-1 if reverse else 1)
+
+    # -- what clients see ----------------------------------------------------------------------------------------------
+
+    def pose(self, actor: Actor) -> tuple[float, ...]:
+        """x, y, z, pitch, yaw, roll in the world, degrees."""
+        if actor.row >= 0:
+            b = self.bodies[actor.row]
+            return (
+                float(b["x"]),
+                float(b["y"]),
+                float(b["z"]),
+                math.degrees(b["pitch"]),
+                math.degrees(b["yaw"]),
+                math.degrees(b["roll"]),
+            )
+        if actor.parent in self.actors:
+            return attached(self.pose(self.actors[actor.parent]), actor.offset)
+        return actor.offset
+
+    def records(self) -> np.ndarray:
+        """`codec.ACTOR` of all actors."""
+        actors = list(self.actors.values())
+        records = np.zeros(len(actors), codec.ACTOR)
+        records["id"] = [actor.id for actor in actors]
+        records["active"] = 1
+        with_body = [k for k, actor in enumerate(actors) if actor.row >= 0]
+        rows = [actors[k].row for k in with_body]
+        self._fill_bodies(records, with_body, rows, actors)
+        for k, actor in enumerate(actors):
+            if actor.row < 0:
+                records["pose"][k] = self.pose(actor)
+                if actor.kind == "light":
+                    records["union"][k] = self._light_record(actor)
+        return records
+
+    def _fill_bodies(self, records: np.ndarray, where: list[int], rows: list[int], actors: list[Actor]) -> None:
+        b = self.bodies[rows]
+        degrees = np.degrees
+        pose = [b["x"], b["y"], b["z"], degrees(b["pitch"]), degrees(b["yaw"]), degrees(b["roll"])]
+        records["pose"][where] = np.stack(pose, axis=1)
+        records["velocity"][where, 0], records["velocity"][where, 1] = b["vx"], b["vy"]
+        records["angular_velocity"][where, 2] = degrees(b["spin"])
+        records["acceleration"][where, 0], records["acceleration"][where, 1] = b["ax"], b["ay"]
+        state = np.zeros(len(rows), codec.VEHICLE)
+        for name in ("throttle", "steer", "brake", "hand_brake", "reverse", "gear"):
+            state[name] = b[name]
+        state["speed_limit"] = [actors[k].speed_limit for k in where]
+        state["light_state"] = codec.NO_LIGHT
+        for signal in self.roads.signals:
+            if signal.trigger is None:
+                continue
+            inside = signal.trigger.contains(np.stack([b["x"], b["y"]], axis=1))
+            state["light_state"][inside] = self.lights.light(signal.id).state
+            state["at_light"][inside], state["light"][inside] = True, self.light_actor(signal.id).id
+        size = codec.VEHICLE.itemsize
+        union = np.zeros((len(rows), codec.UNION_BYTES), np.uint8)
+        union[:, :size] = state.view(np.uint8).reshape(len(rows), size)
+        for k, number in enumerate(where):
+            if actors[number].kind == "walker":
+                x, y, z, speed, jump = actors[number].stride
+                walk = np.array([((x, y, z), speed, jump)], codec.WALKER)
+                union[k, : codec.WALKER.itemsize] = walk.view(np.uint8)
+        records["union"][where] = union
+
+    def light_actor(self, signal: str) -> Actor:
+        return self.light_actors[signal]
+
+    def _light_record(self, actor: Actor) -> np.ndarray:
+        light = self.lights.light(actor.light)
+        record = np.zeros(1, codec.LIGHT)
+        record["sign"], record["state"], record["elapsed"] = actor.light.encode(), light.state, light.elapsed
+        record["green"], record["yellow"], record["red"] = light.times.green, light.times.yellow, light.times.red
+        record["pole"], record["frozen"] = light.pole, light.frozen
+        return record.view(np.uint8)
+
+    def state_frame(self) -> bytes:
+        """The present frame for the world's stream."""
+        return codec.world_state(
+            self.version,
+            self.frame,
+            self.time,
+            self.episode,
+            time.time(),
+            self.step_seconds,
+            self.records(),
+            self.map_changed,
+        )
+
+    def describe(self, actor: Actor, port: int) -> codec.Wire:
+        """The wire form of an actor; `port` is that of the streams."""
+        values = [
+            codec.attribute(self.version, a.name, a.kind, actor.attributes.get(a.name, a.value), (), False)[:3]
+            for a in actor.blueprint.attributes
+        ]
+        rows = [[name, kind, value] for name, kind, value in values]
+        token = codec.token(actor.stream, port) if actor.stream else b""
+        tags = bytes([actor.blueprint.tag]) if actor.blueprint.tag else b""
+        description = [actor.blueprint.uid, actor.blueprint.id, rows]
+        return [actor.id, actor.parent, description, self.box(actor), tags, token]
+
+    def box(self, actor: Actor) -> codec.Wire:
+        """Its bounding box; a traffic light's is that of its trigger."""
+        if actor.id not in self._boxes:
+            blueprint = actor.blueprint
+            self._boxes[actor.id] = codec.bounding_box(blueprint.center, blueprint.extent, actor.id)
+        return self._boxes[actor.id]
+
+    def of_kind(self, kind: str) -> Iterable[Actor]:
+        return (actor for actor in self.actors.values() if actor.kind == kind)
+
+    def walk(self, actor: Actor, direction: Sequence[float], speed: float, jump: bool) -> None:
+        """A walker goes straight on in a direction, at a speed."""
+        x, y, z = direction
+        length = math.hypot(x, y) or 1.0
+        body = self.body(actor)
+        body["vx"], body["vy"] = speed * x / length, speed * y / length
+        if speed > 0:
+            body["yaw"] = math.atan2(y, x)
+        actor.stride = (x, y, z, speed, jump)
+
+
+def attached(parent: Sequence[float], offset: Sequence[float]) -> tuple[float, ...]:
+    """World pose of something rigidly attached at `offset` to a level parent. Degrees."""
+    yaw = math.radians(parent[4])
+    cos, sin = math.cos(yaw), math.sin(yaw)
+    x, y, z, pitch, own_yaw, roll = offset
+    return (
+        parent[0] + cos * x - sin * y,
+        parent[1] + sin * x + cos * y,
+        parent[2] + z,
+        parent[3] + pitch,
+        parent[4] + own_yaw,
+        parent[5] + roll,
+    )
