@@ -97,7 +97,7 @@ def lane_change() -> Plan:
 def curve() -> Plan:
     """A closed oval, one way to the left, three lanes."""
     half: list[Piece] = [*split(Line(200.0), 2), Arc(60 * math.pi, 1 / 60)]
-    return Plan("curve", chain(1, Pose(0, 0, 0), half * 2, one_way(3, shoulders=(1.0, 1.0)), 60))
+    return Plan("curve", chain(1, Pose(0, 0, 0), half * 2, one_way(3, shoulders=(1.0, 1.0)), 50))
 
 
 def merge() -> Plan:
@@ -106,8 +106,8 @@ def merge() -> Plan:
     The ramp's lane simply goes on in the highway's fourth lane, without a junction: traffic on the highway need not
     care, and the Traffic Manager changes lanes where the fourth one ends.
     """
-    before, beside, taper, round_ = 300.0, 250.0, 80.0, 200.0
-    lanes, shoulder, bend = 3, 2.5, 200.0
+    before, beside, taper, round_ = 300.0, 250.0, 80.0, 250.0
+    lanes, shoulder, bend, limit = 3, 2.5, 200.0, 100
     profile = one_way(lanes, shoulders=(1.0, shoulder))
     narrowing = math.sqrt(2 * bend * shoulder)  # where the ramp is closer than the shoulder is wide
     verge = Lane(shoulder, "shoulder", NO_PAINT, (-narrowing / bend, 1 / (2 * bend), 0.0))
@@ -117,14 +117,14 @@ def merge() -> Plan:
         start,
         (Line(before),),
         ((0.0, profile), (before - narrowing, replace(profile, right=(*profile.right[:-1], verge)))),
-        110,
+        limit,
     )
     both = one_way(lanes + 1, shoulders=(1.0, shoulder))
     ending = replace(both.right[lanes], widening=(0.0, -3 * WIDTH / taper**2, 2 * WIDTH / taper**3))
     closing = replace(both, right=(*both.right[:lanes], ending, both.right[lanes + 1]))
-    merging = Road(2, join, (Line(beside + taper),), ((0.0, both), (beside, closing)), 110)
+    merging = Road(2, join, (Line(beside + taper),), ((0.0, both), (beside, closing)), limit)
     rest = [Line(800.0 - before - beside - taper), *turn_in_halves(round_), *split(Line(800.0), 2)]
-    around = chain(3, merging.end, [*rest, *turn_in_halves(round_)], profile, 110)
+    around = chain(3, merging.end, [*rest, *turn_in_halves(round_)], profile, limit)
     angle = math.radians(20)
     ramp_end = join.aside(-lanes * WIDTH)
     ramp_bend = Arc(bend * angle, -1 / bend)

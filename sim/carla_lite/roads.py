@@ -126,6 +126,25 @@ class Box:
         offset = xy - (self.x, self.y)
         return (np.abs(offset @ ahead) <= self.extent[0]) & (np.abs(offset @ aside) <= self.extent[1])
 
+    def overlaps(self, xy: np.ndarray, yaw: np.ndarray, extent: np.ndarray) -> np.ndarray:
+        """Boxes with middles (N, 2), yaws (N,) in degrees and half sizes (N, 2) -> bool (N,), seen from above.
+
+        Two rectangles are apart if and only if they are along an axis of one of them.
+        """
+        offset = xy - (self.x, self.y)
+        own, other = np.radians(self.yaw), np.radians(yaw)
+        cos, sin = np.abs(np.cos(other - own)), np.abs(np.sin(other - own))
+        (long, wide), (length, width) = self.extent[:2], extent.T
+        apart = np.zeros(len(xy), dtype=bool)
+        for axis, reach in (
+            (own, long + length * cos + width * sin),
+            (own + np.pi / 2, wide + length * sin + width * cos),
+            (other, length + long * cos + wide * sin),
+            (other + np.pi / 2, width + long * sin + wide * cos),
+        ):
+            apart |= np.abs(offset[:, 0] * np.cos(axis) + offset[:, 1] * np.sin(axis)) > reach
+        return ~apart
+
 
 @dataclass(frozen=True)
 class Stop:
@@ -158,6 +177,27 @@ class Signal:
     """Around the boxes of its stops; None where it governs no lane."""
     controller: str | None
     junction: str | None
+
+    @property
+    def actor_yaw(self) -> float:
+        """Of CARLA's traffic light actor, whose x axis points across the road, to the right of the traffic."""
+        return math.remainder(self.yaw + 90.0, 360.0)
+
+    @property
+    def volume(self) -> Box | None:
+        """The trigger relative to that actor, as `carla.TrafficLight.trigger_volume` has it: x across the road."""
+        if self.trigger is None:
+            return None
+        box, yaw = self.trigger, math.radians(self.actor_yaw)
+        x, y = box.x - self.x, box.y - self.y
+        along, across, up = box.extent
+        return Box(
+            x=x * math.cos(yaw) + y * math.sin(yaw),
+            y=y * math.cos(yaw) - x * math.sin(yaw),
+            z=box.z - self.z,
+            yaw=math.remainder(box.yaw + 90.0 - self.actor_yaw, 360.0),
+            extent=(across, along, up),
+        )
 
 
 @dataclass(frozen=True)

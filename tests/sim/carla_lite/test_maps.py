@@ -25,8 +25,8 @@ LIMITS = {
     "straight": {30, 60},
     "highway": {110},
     "lane_change": {110},
-    "curve": {60},
-    "merge": {80, 110},
+    "curve": {50},
+    "merge": {80, 100},
     "intersection": {40},
     "roundabout": {30, 50},
 }

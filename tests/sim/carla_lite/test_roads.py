@@ -321,6 +321,44 @@ def test_a_box_contains_what_is_within_its_turned_edges() -> None:
     assert box.contains(points).tolist() == [True, False, True, False]
 
 
+angles = st.floats(-180, 180)
+sizes = st.floats(0.2, 5)
+
+
+@given(st.floats(-8, 8), st.floats(-8, 8), angles, angles, sizes, sizes, sizes, sizes)
+def test_boxes_overlap_when_they_share_a_point(
+    x: float, y: float, own: float, yaw: float, long: float, wide: float, length: float, width: float
+) -> None:
+    box = Box(3.0, -2.0, 0.0, own, (long, wide, 1.0))
+    middle, turn = np.array([[3.0 + x, -2.0 + y]]), math.radians(yaw)
+    grid = np.stack(np.meshgrid(np.linspace(-1, 1, 60), np.linspace(-1, 1, 60)), axis=-1).reshape(-1, 2)
+    ahead, aside = np.array([math.cos(turn), math.sin(turn)]), np.array([-math.sin(turn), math.cos(turn)])
+    points = middle + grid[:, :1] * length * ahead + grid[:, 1:] * width * aside
+    shared = bool(box.contains(points).any())
+    overlaps = bool(box.overlaps(middle, np.array([yaw]), np.array([[length, width]]))[0])
+    smaller = Box(3.0, -2.0, 0.0, own, (max(long - 0.3, 0.0), max(wide - 0.3, 0.0), 1.0))
+    if shared:
+        assert overlaps
+    elif smaller.extent[0] > 0 < smaller.extent[1]:  # the grid is finer than 0.3 m
+        assert not smaller.overlaps(middle, np.array([yaw]), np.array([[length, width]]))[0]
+
+
+def test_the_volume_of_a_light_is_its_trigger_seen_from_an_actor_that_faces_across_the_road() -> None:
+    for light in RoadMap.parse(maps.read("intersection")).signals:
+        trigger, volume = light.trigger, light.volume
+        assert trigger is not None
+        assert volume is not None
+        yaw = math.radians(light.actor_yaw)
+        x = light.x + volume.x * math.cos(yaw) - volume.y * math.sin(yaw)
+        y = light.y + volume.x * math.sin(yaw) + volume.y * math.cos(yaw)
+        assert (x, y) == pytest.approx((trigger.x, trigger.y))
+        across = np.array([[x, y]]) + 0.9 * volume.extent[0] * np.array([[math.cos(yaw), math.sin(yaw)]])
+        assert trigger.contains(across).all()
+        assert volume.x < 0  # the pole stands to the right of the lanes
+        assert volume.extent[0] == pytest.approx(3.5 / 2 + 3.5 / 4)
+        assert volume.extent[1] == pytest.approx(1.5)
+
+
 @pytest.mark.parametrize("name", maps.available())
 def test_spawn_points_are_apart_on_driving_lanes_outside_junctions_and_always_the_same(name: str) -> None:
     carla = pytest.importorskip("carla")
