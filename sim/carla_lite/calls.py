@@ -195,9 +195,9 @@ class Calls:
 
     @value()
     def project_point(self, place: Wire, direction: Wire, reach: float) -> Wire:
-        """The ground below or before a point, as an optional labelled point."""
+        """The ground below or before a point: whether there is any, and a labelled point."""
         hit = self.sensors.ground_hit(place, direction, reach)
-        return codec.optional(None if hit is None else [hit, ROAD_LABEL])
+        return [hit is not None, [hit or place, ROAD_LABEL]]
 
     @value()
     def cast_ray(self, start: Wire, end: Wire) -> Wire:
@@ -366,7 +366,7 @@ class Calls:
 
     @value()
     def get_vehicle_light_states(self) -> Wire:
-        return [[actor.id, [actor.light_state]] for actor in self.world.of_kind("vehicle")]
+        return [[actor.id, actor.light_state] for actor in self.world.of_kind("vehicle")]
 
     @done()
     def set_vehicle_light_state(self, number: int, state: Wire) -> None:
