@@ -22,6 +22,7 @@ class Gains:
     lateral: float = 1 / 0.6  # 1/s, highway-env's KP_LATERAL
     heading: float = 1 / 0.2  # 1/s, highway-env's KP_HEADING
     max_heading: float = np.pi / 4  # rad that a lane change may turn the vehicle away from the road, highway-env's
+    braking: float = 3.0  # m/s2 with which sideways motion can be ended: bounds its speed on the way to a line
 
 
 LANE_CHANGE_GAINS = Gains(pedal=0.8, lateral=1 / 0.3)
@@ -92,6 +93,7 @@ def curvature(
         curvature of the road itself.
     """
     speed = np.maximum(speed, SLOWEST)
-    wanted = np.arcsin(np.clip(-gains.lateral * lateral / speed, -1.0, 1.0))
+    sideways = np.minimum(gains.lateral * np.abs(lateral), np.sqrt(2.0 * gains.braking * np.abs(lateral)))
+    wanted = -np.sign(lateral) * np.arcsin(np.clip(sideways / speed, -1.0, 1.0))
     wanted = np.clip(wanted, -gains.max_heading, gains.max_heading)
     return road + gains.heading * (wanted - heading) / speed
