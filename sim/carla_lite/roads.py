@@ -1,8 +1,8 @@
 """Roads of an OpenDRIVE map in CARLA's frame: where lanes lie, what they lead to, where lights stand, what is paved.
 
 CARLA's frame has x forward, y to the right (OpenDRIVE's y negated) and yaw clockwise in degrees. Shapes of lanes agree
-with those of CARLA's client, which `tests/sim/carla_lite/test_lite_roads.py` asks; trigger boxes of lights stand and measure
-as CARLA's server makes them (half as wide as the lane, 3 m long, 1.5 m before the place where the light applies).
+with those of CARLA's client (`tests/sim/carla_lite/test_lite_roads.py` asks it); trigger boxes of lights are those of
+CARLA's server (half as wide as the lane, 3 m long, 1.5 m before the place where the light applies).
 """
 
 from __future__ import annotations
