@@ -258,19 +258,11 @@ class Calls:
     @done()
     def set_actor_location(self, number: int, place: Wire) -> None:
         actor = self.world.actor(number)
-        self._put(actor, (*place, *self.world.pose(actor)[3:]))
+        self.world.put(actor, (*codec.numbers(place), *self.world.pose(actor)[3:]))
 
     @done()
     def set_actor_transform(self, number: int, pose: Wire) -> None:
-        self._put(self.world.actor(number), codec.read_transform(pose))
-
-    def _put(self, actor: Actor, pose: Sequence[float]) -> None:
-        if actor.row < 0:
-            actor.offset = tuple(pose)
-            return
-        body = self.world.body(actor)
-        body["x"], body["y"], body["z"] = pose[:3]
-        body["pitch"], body["yaw"], body["roll"] = np.radians(pose[3:])
+        self.world.put(self.world.actor(number), codec.read_transform(pose))
 
     @done()
     def set_actor_target_velocity(self, number: int, velocity: Wire) -> None:
@@ -330,14 +322,9 @@ class Calls:
 
     @done()
     def apply_ackermann_control_to_vehicle(self, number: int, control: Wire) -> None:
-        """Steering angle (rad) and speed (m/s), by a proportional pedal."""
-        steer, _, speed, _, _ = control[:5]
-        body = self._body(number)
-        own = body["vx"] * math.cos(body["yaw"]) + body["vy"] * math.sin(body["yaw"])
-        pedal = 0.5 * (abs(speed) - abs(own))
-        reverse = speed < 0
-        wheel = steer / body["max_steer"]
-        self.world.control(number, (max(pedal, 0.0), wheel, max(-pedal, 0.0), False, reverse, False, 0))
+        """Steering angle (rad) and speed (m/s) are kept; the rates at which to get there are not."""
+        steer, _, speed, *_ = control
+        self.world.keep_speed(number, float(steer), float(speed))
 
     @value()
     def get_ackermann_controller_settings(self, number: int) -> Wire:
@@ -346,6 +333,7 @@ class Calls:
     @done()
     def apply_ackermann_controller_settings(self, number: int, settings: Wire) -> None:
         """Its controller has no settings."""
+        self.world.actor(number)
 
     @done()
     def set_actor_autopilot(self, number: int, enabled: bool) -> None:
@@ -405,7 +393,7 @@ class Calls:
     @done()
     def set_walker_state(self, number: int, pose: Wire, speed: float) -> None:
         actor = self.world.actor(number)
-        self._put(actor, codec.read_transform(pose))
+        self.world.put(actor, codec.read_transform(pose))
         body = self.world.body(actor)
         heading = float(body["yaw"])
         self.world.walk(actor, (math.cos(heading), math.sin(heading), 0.0), speed, False)
@@ -453,7 +441,7 @@ class Calls:
     @value()
     def get_group_traffic_lights(self, number: int) -> Wire:
         group = self.world.lights.group_of(self._light(number).light)
-        return [self.world.light_actor(light.signal).id for light in group.lights]
+        return [self.world.light_actors[light.signal].id for light in group.lights]
 
     @value()
     def get_light_boxes(self, number: int) -> Wire:

@@ -6,6 +6,7 @@ no world.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -90,13 +91,24 @@ def transform(x: float, y: float, z: float, pitch: float = 0.0, yaw: float = 0.0
 
 
 def read_transform(wire: Wire) -> tuple[float, float, float, float, float, float]:
-    """x, y, z, pitch, yaw, roll."""
-    (x, y, z), (pitch, yaw, roll) = wire
-    return float(x), float(y), float(z), float(pitch), float(yaw), float(roll)
+    """x, y, z, pitch, yaw, roll. ValueError where one is no number."""
+    place, rotation = wire
+    x, y, z = numbers(place)
+    pitch, yaw, roll = numbers(rotation)
+    return x, y, z, pitch, yaw, roll
 
 
-def bounding_box(center: Sequence[float], extent: Sequence[float], actor: int = 0) -> Wire:
-    return [[float(v) for v in center], [float(v) for v in extent], [0.0, 0.0, 0.0], actor]
+def numbers(wire: Wire, count: int = 3) -> list[float]:
+    """So many finite numbers. ValueError for others: one NaN would spread through the world."""
+    found = [float(v) for v in wire]
+    if len(found) != count or not all(map(math.isfinite, found)):
+        raise ValueError(f"expected {count} finite numbers, not {found}")
+    return found
+
+
+def bounding_box(center: Sequence[float], extent: Sequence[float], actor: int = 0, yaw: float = 0.0) -> Wire:
+    """Centre and half sizes in m, from the actor; yaw in degrees."""
+    return [[float(v) for v in center], [float(v) for v in extent], [0.0, float(yaw), 0.0], actor]
 
 
 TOKEN_BYTES = 24
@@ -226,6 +238,23 @@ LIGHT = np.dtype(
 WALKER = np.dtype([("direction", "<f4", 3), ("speed", "<f4"), ("jump", "?")])
 NO_LIGHT = 3
 """The light that a vehicle without one is told: off."""
+
+
+def _actor_as(union: np.dtype) -> np.dtype:
+    """`ACTOR` with the fields of one kind of actor in place of the union's bytes."""
+    names, fields = [], []
+    for base, dtype in ((0, ACTOR), (ACTOR.fields["union"][1], union)):  # type: ignore[index]
+        for name in dtype.names or ():
+            if name != "union":
+                kind, offset = dtype.fields[name][:2]  # type: ignore[index]
+                names.append(name)
+                fields.append((kind, base + offset))
+    formats, offsets = zip(*fields, strict=True)
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": ACTOR.itemsize})
+
+
+ACTOR_VEHICLE, ACTOR_LIGHT, ACTOR_WALKER = _actor_as(VEHICLE), _actor_as(LIGHT), _actor_as(WALKER)
+"""Views of `ACTOR`."""
 
 
 def frame_header(number: int, frame: int, time: float, pose: Sequence[float]) -> bytes:

@@ -1,11 +1,12 @@
 """How bodies move: a kinematic bicycle with tyre limits, and contacts between oriented boxes. Vectorised over bodies.
 
 It is a plain, documented model of our own and no copy of Unreal's vehicle physics: throttle and brake act at once,
-wheels have no slip angle until the tyre limit is reached, the ground is flat. SI units, radians, CARLA's frame.
+wheels have no slip angle until the tyre limit is reached, bodies stay level. SI units, radians, CARLA's frame.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,15 +25,23 @@ DRAG = 4e-4
 """1/m: deceleration by drag is this times the speed squared."""
 GRIP = 8.0
 """m/s2 that tyres hold across the direction of travel."""
+YAW_RATE_CHANGE = 6.0
+"""rad/s2 at which a vehicle's spin follows its wheels."""
+GRAVITY = 9.81
 RESTITUTION = 0.1
 SLOP = 0.01
 """Metres by which touching boxes may overlap before they are pushed apart."""
-SUBSTEPS = 2
+LONGEST_STEP = 0.05
+"""Seconds; longer steps are made in pieces."""
+SETTLES = 0.5
+"""Metres below the road from which a body is put on it; what is deeper was hidden there and stays."""
+FLOATS = 1e-6
+"""Metres above the road from which a body falls."""
 
 BODY = np.dtype(
     [
         *((name, "f8") for name in ("x", "y", "z", "pitch", "yaw", "roll")),
-        *((name, "f8") for name in ("vx", "vy", "spin", "ax", "ay")),
+        *((name, "f8") for name in ("vx", "vy", "vz", "spin", "ax", "ay")),
         *((name, "f8") for name in ("throttle", "steer", "brake")),
         *((name, "?") for name in ("hand_brake", "reverse")),
         ("gear", "i4"),
@@ -41,9 +50,13 @@ BODY = np.dtype(
         ("wheelbase", "f8"),
         ("max_steer", "f8"),
         ("constant", "f8"),  # m/s that it keeps along its heading, NaN for none
+        ("ground", "f8"),  # its z when it stands on the road
+        ("limit", "f8"),  # km/h that are allowed here; for clients to read
         ("moves", "?"),  # simulated; False: stays where it is put
+        ("falls", "?"),  # has weight
         ("solid", "?"),  # takes part in contacts
         ("wheels", "?"),  # driven by the bicycle model; False: keeps its velocity (walkers)
+        ("upright", "?"),  # its place is its middle and not its foot (walkers)
     ]
 )
 """One body."""
@@ -63,84 +76,137 @@ NO_CONTACTS = Contacts(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 2)))
 
 def step(bodies: np.ndarray, dt: float) -> Contacts:
     """Move all bodies on by dt seconds and resolve contacts; fills their accelerations."""
-    before = bodies["vx"].copy(), bodies["vy"].copy()
-    for _ in range(SUBSTEPS):
-        _drive(bodies, dt / SUBSTEPS)
-    contacts = _contacts(bodies)
-    bodies["ax"] = (bodies["vx"] - before[0]) / dt
-    bodies["ay"] = (bodies["vy"] - before[1]) / dt
-    return contacts
-
-
-def _drive(bodies: np.ndarray, dt: float) -> None:
-    b = bodies
-    cos, sin = np.cos(b["yaw"]), np.sin(b["yaw"])
-    along = b["vx"] * cos + b["vy"] * sin
-    across = b["vy"] * cos - b["vx"] * sin
-    along = np.where(b["wheels"], _longitudinal(b, along, dt), along)
-    held = np.isfinite(b["constant"])
-    along = np.where(held, b["constant"], along)
-    across = np.where(b["wheels"], np.sign(across) * np.maximum(np.abs(across) - GRIP * dt, 0.0), across)
-    speed = np.abs(along)
-    bend = np.tan(b["steer"] * b["max_steer"]) / b["wheelbase"]
-    limit = GRIP / np.maximum(speed, 0.1) ** 2
-    turn = along * np.clip(bend, -limit, limit)
-    slide = b["spin"] - turn
-    spin = np.where(b["wheels"], turn + np.sign(slide) * np.maximum(np.abs(slide) - 6.0 * dt, 0.0), b["spin"])
-    yaw = b["yaw"] + np.where(b["moves"], spin * dt, 0.0)
-    middle = b["yaw"] + 0.5 * spin * dt
-    b["spin"] = np.where(b["moves"], spin, 0.0)
-    x_speed = along * np.cos(middle) - across * np.sin(middle)
-    y_speed = along * np.sin(middle) + across * np.cos(middle)
-    b["x"] += np.where(b["moves"], x_speed * dt, 0.0)
-    b["y"] += np.where(b["moves"], y_speed * dt, 0.0)
-    b["yaw"] = np.remainder(yaw + np.pi, 2 * np.pi) - np.pi
-    cos, sin = np.cos(b["yaw"]), np.sin(b["yaw"])
-    b["vx"] = np.where(b["moves"], along * cos - across * sin, 0.0)
-    b["vy"] = np.where(b["moves"], along * sin + across * cos, 0.0)
-
-
-def _longitudinal(b: np.ndarray, along: np.ndarray, dt: float) -> np.ndarray:
-    """Speeds along the heading after pedals, drag and rolling; resistance never turns a direction around."""
-    top = np.where(b["reverse"], REVERSE_TOP_SPEED, TOP_SPEED)
-    direction = np.where(b["reverse"], -1.0, 1.0)
-    drive = direction * DRIVE * b["throttle"] * np.clip(1.0 - direction * along / top, 0.0, 1.0)
-    along = along + drive * dt
-    resistance = b["brake"] * BRAKE + b["hand_brake"] * HAND_BRAKE + ROLLING + DRAG * along**2
-    return np.sign(along) * np.maximum(np.abs(along) - resistance * dt, 0.0)
-
-
-def _contacts(bodies: np.ndarray) -> Contacts:
-    """Find overlapping boxes, exchange momentum along the shallowest axis, and push them apart."""
-    solid = np.flatnonzero(bodies["solid"])
-    pairs = _near(bodies[solid])
-    if not len(pairs[0]):
+    pieces = max(math.ceil(dt / LONGEST_STEP - 1e-9), 1)
+    vx, vy = bodies["vx"].copy(), bodies["vy"].copy()
+    found = [contacts for contacts in (_piece(bodies, dt / pieces) for _ in range(pieces)) if contacts.first.size]
+    bodies["ax"], bodies["ay"] = (bodies["vx"] - vx) / dt, (bodies["vy"] - vy) / dt
+    if not found:
         return NO_CONTACTS
-    first, second = solid[pairs[0]], solid[pairs[1]]
+    return Contacts(*(np.concatenate([getattr(c, name) for c in found]) for name in ("first", "second", "impulse")))
+
+
+def _piece(bodies: np.ndarray, dt: float) -> Contacts:
+    awake = _awake(bodies)
+    count = np.count_nonzero(awake)
+    if not count:
+        return NO_CONTACTS
+    if count == len(bodies):
+        _move(bodies, dt)
+    else:
+        moving = bodies[awake]
+        _move(moving, dt)
+        bodies[awake] = moving
+    return _contacts(bodies, awake)
+
+
+def _awake(b: np.ndarray) -> np.ndarray:
+    """Bodies that move, or would: all others can be left alone."""
+    motion = (b["vx"] != 0) | (b["vy"] != 0) | (b["spin"] != 0) | (b["throttle"] > 0) | (b["constant"] == b["constant"])
+    off_ground = b["z"] - b["ground"]
+    return b["moves"] & (motion | (b["falls"] & (off_ground != 0) & (off_ground > -SETTLES)))
+
+
+def _move(b: np.ndarray, dt: float) -> None:
+    """Pedals, tyres, then places: turned half way, moved, turned the rest."""
+    yaw, steer, wheels = b["yaw"], b["steer"], b["wheels"]
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    vx, vy, spin = b["vx"], b["vy"], b["spin"]
+    along, across = vx * cos + vy * sin, vy * cos - vx * sin
+    if wheels.all():
+        along, across, spin = _roll(b, along, across, spin, steer, dt)
+    else:
+        rolling = _roll(b, along, across, spin, steer, dt)
+        along, across, spin = (np.where(wheels, *pair) for pair in zip(rolling, (along, across, spin), strict=True))
+    turn = spin * dt
+    middle = yaw + 0.5 * turn
+    cos, sin = np.cos(middle), np.sin(middle)
+    b["x"] += (along * cos - across * sin) * dt
+    b["y"] += (along * sin + across * cos) * dt
+    yaw = yaw + turn
+    yaw -= 2 * np.pi * np.floor((yaw + np.pi) / (2 * np.pi))
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    b["yaw"], b["spin"] = yaw, spin
+    b["vx"], b["vy"] = along * cos - across * sin, along * sin + across * cos
+    _fall(b, dt)
+
+
+def _roll(
+    b: np.ndarray, along: np.ndarray, across: np.ndarray, spin: np.ndarray, steer: np.ndarray, dt: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Speeds along and across the heading and the spin of vehicles, dt later.
+
+    Resistance never turns a direction around. A bend tighter than the tyres hold is made as tight as they do; what
+    slides sideways is slowed by them.
+    """
+    forth = 1.0 - 2.0 * b["reverse"]
+    top = np.where(b["reverse"], REVERSE_TOP_SPEED, TOP_SPEED)
+    pull = np.minimum(np.maximum(1.0 - forth * along / top, 0.0), 1.0)
+    along = along + (DRIVE * dt) * forth * b["throttle"] * pull
+    resistance = BRAKE * b["brake"] + HAND_BRAKE * b["hand_brake"] + (ROLLING + DRAG * along * along)
+    along = np.copysign(np.maximum(np.abs(along) - resistance * dt, 0.0), along)
+    held = b["constant"]
+    along = np.where(held == held, held, along)
+    across = np.copysign(np.maximum(np.abs(across) - GRIP * dt, 0.0), across)
+    speed = np.maximum(np.abs(along), 0.1)
+    limit = GRIP / (speed * speed)
+    bend = np.tan(steer * b["max_steer"]) / b["wheelbase"]
+    turn = along * np.minimum(np.maximum(bend, -limit), limit)
+    slide = spin - turn
+    spin = turn + np.copysign(np.maximum(np.abs(slide) - YAW_RATE_CHANGE * dt, 0.0), slide)
+    return along, across, spin
+
+
+def _fall(b: np.ndarray, dt: float) -> None:
+    """What has weight and is above the road falls on it; what is just below it is put on it."""
+    above = b["z"] - b["ground"]
+    off = b["falls"] & (above != 0) & (above > -SETTLES)
+    if not off.any():
+        return
+    vz = b["vz"] - GRAVITY * dt
+    z = np.maximum(b["z"] + vz * dt, b["ground"])
+    landed = z - b["ground"] <= FLOATS
+    b["z"] = np.where(off, np.where(landed, b["ground"], z), b["z"])
+    b["vz"] = np.where(off & ~landed, vz, 0.0)
+
+
+def _contacts(bodies: np.ndarray, awake: np.ndarray) -> Contacts:
+    """Find overlapping boxes, exchange momentum along the shallowest axis, and push them apart."""
+    first, second = _near(bodies)
+    moved = awake[first] | awake[second]
+    first, second = first[moved], second[moved]
+    if not first.size:
+        return NO_CONTACTS
     depth, normal = overlap(bodies[first], bodies[second])
     hit = depth > 0.0
+    if not hit.any():
+        return NO_CONTACTS
     first, second, depth, normal = first[hit], second[hit], depth[hit], normal[hit]
     impulse = np.zeros((len(first), 2))
     for k, (i, j) in enumerate(zip(first, second, strict=True)):
         impulse[k] = _exchange(bodies, i, j, depth[k], normal[k])
-    return Contacts(first, second, impulse)
+    felt = impulse.any(axis=1) | (depth > SLOP)
+    return Contacts(first[felt], second[felt], impulse[felt])
 
 
 def _near(b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs whose circles touch, at least one of them movable and at the same height: a sweep along x."""
-    reach = np.hypot(b["length"], b["width"])
-    order = np.argsort(b["x"] - reach, kind="stable")
-    left, right = (b["x"] - reach)[order], (b["x"] + reach)[order]
-    until = np.searchsorted(left, right, side="right")
-    counts = np.maximum(until - np.arange(len(order)) - 1, 0)
-    i = np.repeat(np.arange(len(order)), counts)
-    starts = np.cumsum(counts) - counts
-    j = i + 1 + np.arange(len(i)) - np.repeat(starts, counts)
+    """Pairs of solid bodies whose circles touch, at the same height: a sweep along x."""
+    x, reach = b["x"], np.sqrt(b["length"] ** 2 + b["width"] ** 2)
+    left = x - reach
+    order = np.argsort(left, kind="stable")
+    until = np.searchsorted(left[order], (x + reach)[order], side="right")
+    places = np.arange(len(order))
+    counts = np.maximum(until - places - 1, 0)
+    total = counts.sum()
+    i = np.repeat(places, counts)
+    j = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts) + i + 1
     i, j = order[i], order[j]
-    near = np.hypot(b["x"][i] - b["x"][j], b["y"][i] - b["y"][j]) < reach[i] + reach[j]
+    i, j = np.minimum(i, j), np.maximum(i, j)
+    dx, dy = x[i] - x[j], b["y"][i] - b["y"][j]
+    keep = dx * dx + dy * dy < (reach[i] + reach[j]) ** 2
+    i, j = i[keep], j[keep]
     level = np.abs(b["z"][i] - b["z"][j]) < b["height"][i] + b["height"][j]
-    keep = near & level & (b["moves"][i] | b["moves"][j])
-    return np.minimum(i, j)[keep], np.maximum(i, j)[keep]
+    keep = level & b["solid"][i] & b["solid"][j] & (b["moves"][i] | b["moves"][j])
+    return i[keep], j[keep]
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -149,22 +215,23 @@ def overlap(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Separating axes: the two edge directions of each box.
     """
     dx, dy = a["x"] - b["x"], a["y"] - b["y"]
-    best, normal = np.full(len(a), np.inf), np.zeros((len(a), 2))
-    for yaw in (a["yaw"], b["yaw"]):
-        for ux, uy in ((np.cos(yaw), np.sin(yaw)), (-np.sin(yaw), np.cos(yaw))):
-            distance = dx * ux + dy * uy
-            depth = _radius(a, ux, uy) + _radius(b, ux, uy) - np.abs(distance)
-            side = np.where(distance < 0, -1.0, 1.0)
-            closer = depth < best
-            best = np.where(closer, depth, best)
-            normal = np.where(closer[:, None], np.stack([side * ux, side * uy], axis=1), normal)
-    return best, normal
-
-
-def _radius(b: np.ndarray, ux: np.ndarray, uy: np.ndarray) -> np.ndarray:
-    """Half of a box's extent along unit axes."""
-    cos, sin = np.cos(b["yaw"]), np.sin(b["yaw"])
-    return b["length"] * np.abs(ux * cos + uy * sin) + b["width"] * np.abs(uy * cos - ux * sin)
+    turn = b["yaw"] - a["yaw"]
+    cos, sin = np.abs(np.cos(turn)), np.abs(np.sin(turn))
+    axes = np.array([(np.cos(yaw), np.sin(yaw)) for yaw in (a["yaw"], b["yaw"])])
+    ux, uy = np.concatenate([axes[:, 0], -axes[:, 1]]), np.concatenate([axes[:, 1], axes[:, 0]])
+    distance = dx * ux + dy * uy
+    reach = np.array(
+        [
+            a["length"] + b["length"] * cos + b["width"] * sin,
+            b["length"] + a["length"] * cos + a["width"] * sin,
+            a["width"] + b["length"] * sin + b["width"] * cos,
+            b["width"] + a["length"] * sin + a["width"] * cos,
+        ]
+    )
+    depth = reach - np.abs(distance)
+    best, pair = np.argmin(depth, axis=0), np.arange(len(dx))
+    side = np.where(distance[best, pair] < 0, -1.0, 1.0)
+    return depth[best, pair], np.stack([side * ux[best, pair], side * uy[best, pair]], axis=1)
 
 
 def _exchange(bodies: np.ndarray, i: int, j: int, depth: float, normal: np.ndarray) -> np.ndarray:

@@ -15,8 +15,9 @@ import numpy as np
 
 from sim.carla_lite import codec, maps, physics
 from sim.carla_lite.blueprints import Blueprint, check_attributes, library
+from sim.carla_lite.frames import Table
 from sim.carla_lite.lights import LightGroups
-from sim.carla_lite.roads import RoadMap
+from sim.carla_lite.roads import Box, RoadMap
 
 MAP_PREFIX = "CarlaLite/Maps/"
 GENERATED = "OpenDriveMap"
@@ -25,6 +26,12 @@ SPAWN_LIFT = 0.5
 MAX_STEER = math.radians(70.0)
 WHEELBASE_SHARE = 0.6
 """Of a vehicle's length, between its axles."""
+SPEED_LIMIT = 90.0
+"""km/h for vehicles as long as the map says nothing."""
+LIMITS_EVERY = 10
+"""Frames between two looks at the map's speed limits."""
+PEDAL = 0.5
+"""Pedal per m/s that the speed of an Ackermann command is missed by."""
 REAL_TIME_STEP = 0.05
 """Seconds of a frame without a fixed step."""
 SPECTATOR_HEIGHT = 50.0
@@ -53,10 +60,15 @@ class Actor:
     """OpenDRIVE id of a traffic light."""
     children: list[int] = field(default_factory=list)
     autopilot: bool = False
+    volume: Box | None = None
+    """Where a traffic light holds sway, from its place."""
     light_state: int = 0
-    speed_limit: float = 90.0
     stride: tuple[float, float, float, float, bool] = (1.0, 0.0, 0.0, 0.0, False)
     """Direction, speed, jump of a walker."""
+    physics: codec.Wire = None
+    """VehiclePhysicsControl that a client gave it."""
+    ackermann: tuple[float, float] | None = None
+    """Wheel angle (rad) and speed (m/s) that a vehicle keeps by itself."""
     due: float = 0.0
     """When a sensor fires next."""
 
@@ -78,6 +90,8 @@ class World:
         self.random = np.random.default_rng(seed)
         self.delay = delay
         self.generated: str | None = None
+        self.roads: RoadMap
+        self.map_text: str
         self._next_stream = 2
         self.load(map_name, text)
 
@@ -85,22 +99,25 @@ class World:
 
     def load(self, name: str, text: str) -> None:
         """A new episode on this map; all actors are gone. UsageError for a map that cannot be read."""
-        roads = RoadMap.parse(text)
+        roads = self.roads if self.episode and text == self.map_text else RoadMap.parse(text)
         self.map_name, self.map_text, self.roads = name, text, roads
         self.lights = LightGroups(roads)
         self.spawn_points = [codec.transform(x, y, z + SPAWN_LIFT, 0.0, yaw) for x, y, z, yaw in roads.spawn_points()]
         self.episode += 1
+        self.time = 0.0
         self.actors: dict[int, Actor] = {}
+        self.table = Table(self)
         self.bodies = np.zeros(16, physics.BODY)
         self.rows: list[int] = []
         """Actor of each row in use."""
         self._next_id = 1
         self._waiting: list[tuple[int, tuple]] = []
+        self._steady: set[int] = set()
+        """Vehicles that follow an Ackermann command."""
         self.contacts: list[tuple[int, int, np.ndarray]] = []
         self.map_changed = True
         self.spectator = self._place_spectator()
         self._place_lights()
-        self._boxes: dict[int, codec.Wire] = {}
 
     def load_named(self, name: str) -> None:
         """A shipped map, or the generated one, by its name with or without path. Refused for others."""
@@ -128,7 +145,8 @@ class World:
             actor = self._new_actor(self.blueprints["traffic.traffic_light"], {"role_name": ""}, [])
             actor.light = signal.id
             self.light_actors[signal.id] = actor
-            actor.offset = (signal.x, signal.y, 0.0, 0.0, signal.yaw, 0.0)
+            actor.volume = signal.volume
+            actor.offset = (signal.x, signal.y, signal.z, 0.0, signal.actor_yaw, 0.0)
 
     # -- actors --------------------------------------------------------------------------------------------------------
 
@@ -136,6 +154,7 @@ class World:
         actor = Actor(self._next_id, blueprint, attributes, given)
         self._next_id += 1
         self.actors[actor.id] = actor
+        self.table.changed()
         return actor
 
     def actor(self, number: int) -> Actor:
@@ -197,26 +216,41 @@ class World:
         self.rows.append(actor.id)
         blueprint = actor.blueprint
         body = self.bodies[actor.row]
-        body["x"], body["y"], body["z"] = pose[0], pose[1], self._ground(pose, blueprint)
-        body["yaw"] = math.radians(pose[4])
-        body["vx"] = body["vy"] = body["spin"] = body["ax"] = body["ay"] = 0.0
-        body["throttle"] = body["steer"] = body["brake"] = 0.0
-        body["hand_brake"] = body["reverse"] = False
-        body["gear"] = 0
+        self.bodies[actor.row] = np.zeros((), physics.BODY)
         body["length"], body["width"], body["height"] = blueprint.extent
         body["mass"] = blueprint.mass or 1.0
         body["wheelbase"] = max(2 * blueprint.extent[0] * WHEELBASE_SHARE, 0.5)
         body["max_steer"] = MAX_STEER
-        body["constant"] = np.nan
-        body["moves"] = blueprint.kind in ("vehicle", "walker")
+        body["constant"], body["limit"] = np.nan, SPEED_LIMIT
+        body["moves"] = body["falls"] = blueprint.kind in ("vehicle", "walker")
         body["solid"], body["wheels"] = True, blueprint.kind == "vehicle"
+        body["upright"] = blueprint.kind == "walker"
+        self.put(actor, pose)
+        if 0 < body["z"] - body["ground"] <= physics.SETTLES:
+            body["z"] = body["ground"]
 
-    def _ground(self, pose: Sequence[float], blueprint: Blueprint) -> float:
-        """Height at which a body stands: vehicles are measured from the ground, walkers from their middle."""
-        ground = float(self.roads.height(np.array([[pose[0], pose[1]]]), np.array([pose[2]]))[0])
-        if not math.isfinite(ground):
-            ground = 0.0
-        return ground + (blueprint.extent[2] if blueprint.kind == "walker" else 0.0)
+    def put(self, actor: Actor, pose: Sequence[float]) -> None:
+        """Teleports an actor: x, y, z in m, pitch, yaw, roll in degrees. What is attached to another moves on it."""
+        if actor.row < 0:
+            actor.offset = tuple(pose)
+            self.table.changed()
+            return
+        body = self.bodies[actor.row]
+        body["x"], body["y"], body["z"] = pose[:3]
+        body["pitch"], body["yaw"], body["roll"] = np.radians(pose[3:])
+        body["ground"] = self._ground(self.bodies[actor.row : actor.row + 1])[0]
+        body["limit"] = self._limits(self.bodies[actor.row : actor.row + 1])[0]
+
+    def _ground(self, b: np.ndarray) -> np.ndarray:
+        """z (N,) at which bodies stand: vehicles are measured from the ground, walkers from their middle."""
+        ground = self.roads.height(np.array([b["x"], b["y"]]).T, b["z"])
+        ground = np.where(ground == ground, ground, 0.0)
+        return ground if b["wheels"].all() else ground + np.where(b["upright"], b["height"], 0.0)
+
+    def _limits(self, b: np.ndarray) -> np.ndarray:
+        """km/h (N,) where bodies are; what they had where the map says nothing."""
+        found = self.roads.speed_limit(np.array([b["x"], b["y"]]).T)
+        return np.where(np.isnan(found), b["limit"], found)
 
     def destroy(self, number: int) -> bool:
         """An actor and what is attached to it; False where there is nobody. Lights and spectator stay."""
@@ -235,7 +269,8 @@ class World:
                 self.actors[self.rows[last]].row = actor.row
             self.rows.pop()
         del self.actors[number]
-        self._boxes.pop(number, None)
+        self._steady.discard(number)
+        self.table.changed()
         return True
 
     # -- time ----------------------------------------------------------------------------------------------------------
@@ -250,9 +285,14 @@ class World:
         self.frame += 1
         self.time += dt
         self._apply_waiting()
+        self._steer_steady()
         self.lights.step(dt)
         bodies = self.bodies[: len(self.rows)]
         found = physics.step(bodies, dt) if len(bodies) else physics.NO_CONTACTS
+        if len(bodies):
+            bodies["ground"] = self._ground(bodies)
+            if self.frame % LIMITS_EVERY == 0:
+                bodies["limit"] = self._limits(bodies)
         self.contacts = [
             (self.rows[i], self.rows[j], impulse)
             for i, j, impulse in zip(found.first, found.second, found.impulse, strict=True)
@@ -261,6 +301,9 @@ class World:
 
     def control(self, number: int, values: tuple) -> None:
         """Pedals and steering of a vehicle from now on, or one frame later with `delay`."""
+        codec.numbers(values[:3])
+        self.body(self.actor(number))
+        self._steady.discard(number)
         if self.delay:
             self._waiting.append((number, values))
         else:
@@ -272,6 +315,24 @@ class World:
         for number, values in ready:
             if number in self.actors:
                 self._set_control(number, values)
+
+    def keep_speed(self, number: int, angle: float, speed: float) -> None:
+        """An Ackermann command: the wheels' angle (rad) and a speed (m/s, < 0 in reverse), until control comes."""
+        codec.numbers((angle, speed), 2)
+        actor = self.actor(number)
+        self.body(actor)
+        actor.ackermann = angle, speed
+        self._steady.add(number)
+
+    def _steer_steady(self) -> None:
+        """The pedals of vehicles that keep a speed by themselves."""
+        for number in self._steady:
+            actor = self.actors[number]
+            body, (angle, speed) = self.body(actor), actor.ackermann or (0.0, 0.0)
+            own = body["vx"] * math.cos(body["yaw"]) + body["vy"] * math.sin(body["yaw"])
+            reverse = speed < 0
+            pedal = PEDAL * ((own - speed) if reverse else (speed - own))
+            self._set_control(number, (pedal, angle / body["max_steer"], -pedal, False, reverse, False, 0))
 
     def _set_control(self, number: int, values: tuple) -> None:
         throttle, steer, brake, hand_brake, reverse, _, gear = values
@@ -300,62 +361,6 @@ class World:
             return attached(self.pose(self.actors[actor.parent]), actor.offset)
         return actor.offset
 
-    def records(self) -> np.ndarray:
-        """`codec.ACTOR` of all actors."""
-        actors = list(self.actors.values())
-        records = np.zeros(len(actors), codec.ACTOR)
-        records["id"] = [actor.id for actor in actors]
-        records["active"] = 1
-        with_body = [k for k, actor in enumerate(actors) if actor.row >= 0]
-        rows = [actors[k].row for k in with_body]
-        self._fill_bodies(records, with_body, rows, actors)
-        for k, actor in enumerate(actors):
-            if actor.row < 0:
-                records["pose"][k] = self.pose(actor)
-                if actor.kind == "light":
-                    records["union"][k] = self._light_record(actor)
-        return records
-
-    def _fill_bodies(self, records: np.ndarray, where: list[int], rows: list[int], actors: list[Actor]) -> None:
-        b = self.bodies[rows]
-        degrees = np.degrees
-        pose = [b["x"], b["y"], b["z"], degrees(b["pitch"]), degrees(b["yaw"]), degrees(b["roll"])]
-        records["pose"][where] = np.stack(pose, axis=1)
-        records["velocity"][where, 0], records["velocity"][where, 1] = b["vx"], b["vy"]
-        records["angular_velocity"][where, 2] = degrees(b["spin"])
-        records["acceleration"][where, 0], records["acceleration"][where, 1] = b["ax"], b["ay"]
-        state = np.zeros(len(rows), codec.VEHICLE)
-        for name in ("throttle", "steer", "brake", "hand_brake", "reverse", "gear"):
-            state[name] = b[name]
-        state["speed_limit"] = [actors[k].speed_limit for k in where]
-        state["light_state"] = codec.NO_LIGHT
-        for signal in self.roads.signals:
-            if signal.trigger is None:
-                continue
-            inside = signal.trigger.contains(np.stack([b["x"], b["y"]], axis=1))
-            state["light_state"][inside] = self.lights.light(signal.id).state
-            state["at_light"][inside], state["light"][inside] = True, self.light_actor(signal.id).id
-        size = codec.VEHICLE.itemsize
-        union = np.zeros((len(rows), codec.UNION_BYTES), np.uint8)
-        union[:, :size] = state.view(np.uint8).reshape(len(rows), size)
-        for k, number in enumerate(where):
-            if actors[number].kind == "walker":
-                x, y, z, speed, jump = actors[number].stride
-                walk = np.array([((x, y, z), speed, jump)], codec.WALKER)
-                union[k, : codec.WALKER.itemsize] = walk.view(np.uint8)
-        records["union"][where] = union
-
-    def light_actor(self, signal: str) -> Actor:
-        return self.light_actors[signal]
-
-    def _light_record(self, actor: Actor) -> np.ndarray:
-        light = self.lights.light(actor.light)
-        record = np.zeros(1, codec.LIGHT)
-        record["sign"], record["state"], record["elapsed"] = actor.light.encode(), light.state, light.elapsed
-        record["green"], record["yellow"], record["red"] = light.times.green, light.times.yellow, light.times.red
-        record["pole"], record["frozen"] = light.pole, light.frozen
-        return record.view(np.uint8)
-
     def state_frame(self) -> bytes:
         """The present frame for the world's stream."""
         return codec.world_state(
@@ -365,7 +370,7 @@ class World:
             self.episode,
             time.time(),
             self.step_seconds,
-            self.records(),
+            self.table.records(),
             self.map_changed,
         )
 
@@ -383,10 +388,10 @@ class World:
 
     def box(self, actor: Actor) -> codec.Wire:
         """Its bounding box; a traffic light's is that of its trigger."""
-        if actor.id not in self._boxes:
-            blueprint = actor.blueprint
-            self._boxes[actor.id] = codec.bounding_box(blueprint.center, blueprint.extent, actor.id)
-        return self._boxes[actor.id]
+        if actor.volume is not None:
+            box = actor.volume
+            return codec.bounding_box((box.x, box.y, box.z), box.extent, actor.id, box.yaw)
+        return codec.bounding_box(actor.blueprint.center, actor.blueprint.extent, actor.id)
 
     def of_kind(self, kind: str) -> Iterable[Actor]:
         return (actor for actor in self.actors.values() if actor.kind == kind)
@@ -400,6 +405,7 @@ class World:
         if speed > 0:
             body["yaw"] = math.atan2(y, x)
         actor.stride = (x, y, z, speed, jump)
+        self.table.changed()
 
 
 def attached(parent: Sequence[float], offset: Sequence[float]) -> tuple[float, ...]:

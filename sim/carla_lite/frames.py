@@ -1,0 +1,131 @@
+"""The table of actors that clients are sent with every frame. It is kept between frames: only what moves is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sim.carla_lite import codec
+from sim.carla_lite.roads import Signal
+
+if TYPE_CHECKING:
+    from sim.carla_lite.world import Actor, World
+
+CONTROLS = ("throttle", "steer", "brake", "hand_brake", "reverse", "gear")
+REACH = 8.0
+"""Metres round a vehicle's middle within which its box lies; longer ones notice a light a little late."""
+
+
+class Table:
+    """`codec.ACTOR` of all actors of a world: bodies in the order of their rows, then lights, then the rest."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._records = np.zeros(0, codec.ACTOR)
+        self._current = False
+        self._vehicles: np.ndarray | slice = slice(0)
+        self._lights: list[Actor] = []
+        self._others: list[Actor] = []
+        self.triggers = Triggers(world.roads.signals)
+
+    def changed(self) -> None:
+        """An actor came, went, or turned to something that `records` does not look at by itself."""
+        self._current = False
+
+    def records(self) -> np.ndarray:
+        """All actors as they are now; valid until the next call."""
+        if not self._current:
+            self._arrange()
+        self._fill_bodies()
+        self._fill_lights()
+        first = len(self._records) - len(self._others)
+        for k, actor in enumerate(self._others, start=first):
+            self._records["pose"][k] = self._world.pose(actor)
+        return self._records
+
+    def _arrange(self) -> None:
+        world = self._world
+        bodies = [world.actors[number] for number in world.rows]
+        without = [actor for actor in world.actors.values() if actor.row < 0]
+        self._lights = [actor for actor in without if actor.kind == "light"]
+        self._others = [actor for actor in without if actor.kind != "light"]
+        actors = [*bodies, *self._lights, *self._others]
+        self._records = records = np.zeros(len(actors), codec.ACTOR)
+        records["id"], records["active"] = [actor.id for actor in actors], 1
+        vehicles = np.array([actor.kind == "vehicle" for actor in bodies], dtype=bool)
+        self._vehicles = slice(len(bodies)) if vehicles.all() else np.flatnonzero(vehicles)
+        walkers = records.view(codec.ACTOR_WALKER)
+        for k, actor in enumerate(bodies):
+            if actor.kind == "walker":
+                x, y, z, speed, jump = actor.stride
+                walkers[k]["direction"], walkers[k]["speed"], walkers[k]["jump"] = (x, y, z), speed, jump
+        first = len(bodies)
+        for k, actor in enumerate(self._lights, start=first):
+            records["pose"][k] = world.pose(actor)
+            records.view(codec.ACTOR_LIGHT)["sign"][k] = actor.light.encode()
+        self._current = True
+
+    def _fill_bodies(self) -> None:
+        count = len(self._world.rows)
+        b, records = self._world.bodies[:count], self._records[:count]
+        pose, velocity = records["pose"], records["velocity"]
+        for k, name in enumerate(("x", "y", "z")):
+            pose[:, k] = b[name]
+        for k, name in enumerate(("pitch", "yaw", "roll"), start=3):
+            pose[:, k] = np.degrees(b[name])
+        for k, name in enumerate(("vx", "vy", "vz")):
+            velocity[:, k] = b[name]
+        records["angular_velocity"][:, 2] = np.degrees(b["spin"])
+        records["acceleration"][:, 0], records["acceleration"][:, 1] = b["ax"], b["ay"]
+        vehicles, which = records.view(codec.ACTOR_VEHICLE), self._vehicles
+        for name in CONTROLS:
+            vehicles[name][which] = b[name][which]
+        vehicles["speed_limit"][which] = b["limit"][which]
+        vehicles["light_state"][which] = codec.NO_LIGHT
+        if self._lights:
+            self._fill_at_lights(b, vehicles)
+
+    def _fill_at_lights(self, b: np.ndarray, vehicles: np.ndarray) -> None:
+        world = self._world
+        vehicles["at_light"][self._vehicles], vehicles["light"][self._vehicles] = False, 0
+        for row, signal in self.triggers.at(b):
+            if b["wheels"][row]:
+                vehicles["light_state"][row] = world.lights.light(signal.id).state
+                vehicles["at_light"][row], vehicles["light"][row] = True, world.light_actors[signal.id].id
+
+    def _fill_lights(self) -> None:
+        if not self._lights:
+            return
+        first = len(self._world.rows)
+        records = self._records[first : first + len(self._lights)].view(codec.ACTOR_LIGHT)
+        lights = [self._world.lights.light(actor.light) for actor in self._lights]
+        records["green"] = [light.times.green for light in lights]
+        records["yellow"] = [light.times.yellow for light in lights]
+        records["red"] = [light.times.red for light in lights]
+        records["elapsed"] = [light.elapsed for light in lights]
+        records["pole"] = [light.pole for light in lights]
+        records["frozen"] = [light.frozen for light in lights]
+        records["state"] = [light.state for light in lights]
+
+
+class Triggers:
+    """Where vehicles are at a light: their box overlaps the light's trigger box, as on CARLA."""
+
+    def __init__(self, signals: tuple[Signal, ...]) -> None:
+        self._signals = [signal for signal in signals if signal.trigger is not None]
+        boxes = [signal.trigger for signal in self._signals if signal.trigger is not None]
+        self._places = np.array([(box.x, box.y) for box in boxes]).reshape(-1, 2)
+        self._reach = np.array([np.hypot(*box.extent[:2]) for box in boxes]) + REACH
+
+    def at(self, b: np.ndarray) -> list[tuple[int, Signal]]:
+        """(row, signal) for each of the bodies that is at a light."""
+        xy = np.stack([b["x"], b["y"]], axis=1)
+        near = ((xy[:, None] - self._places) ** 2).sum(axis=2) < self._reach**2
+        found = []
+        for row, k in zip(*np.nonzero(near), strict=True):
+            box, one = self._signals[k].trigger, slice(row, row + 1)
+            size = np.stack([b["length"][one], b["width"][one]], axis=1)
+            if box is not None and box.overlaps(xy[one], np.degrees(b["yaw"][one]), size)[0]:
+                found.append((int(row), self._signals[k]))
+        return found
