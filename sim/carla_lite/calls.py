@@ -7,17 +7,22 @@ leniently, because an error there ends the client's process.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import socket
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from sim.carla_lite import codec, maps
+from sim.carla_lite.roads import RoadMap
 from sim.carla_lite.rpc import Streams
 from sim.carla_lite.sensors import Sensors
-from sim.carla_lite.world import GENERATED, Actor, Refused, World
+from sim.carla_lite.world import Actor, Refused, World
 from sim.errors import UsageError
 
 log = logging.getLogger("carla-lite")
@@ -25,38 +30,42 @@ Wire = codec.Wire
 Call = Callable[..., Wire]
 
 NO_RECORDER = "carla-lite records nothing: use a real server, or lgdrl play --save"
+NO_SKELETON = "carla-lite has boxes only: no bones, sockets or components"
+NO_BUFFERS = "carla-lite renders nothing: no g-buffers"
+NO_SURFACES = "carla-lite has no textures to paint"
 TABLE: dict[str, Call] = {}
-GRAVITY = 9.81
+CLIENT_SETTLES = 0.05
+"""Seconds that a client gets to notice a new episode."""
+MANAGER_PATIENCE = 0.2
+"""Seconds to find out whether a registered Traffic Manager still listens."""
 
 
 def value(*names: str) -> Callable[[Call], Call]:
     """Registers a call that returns a result."""
-
-    def register(function: Call) -> Call:
-        def call(self: Calls, *arguments: Any) -> Wire:
-            try:
-                return codec.value(function(self, *arguments))
-            except (Refused, UsageError) as error:
-                return codec.failure(str(error))
-
-        TABLE.update(dict.fromkeys(names or (function.__name__,), call))
-        return function
-
-    return register
+    return _registered(names, codec.value, codec.failure)
 
 
 def done(*names: str) -> Callable[[Call], Call]:
     """Registers a call without a result."""
+    return _registered(names, lambda _: codec.DONE, codec.refusal)
+
+
+def _registered(names: Sequence[str], success: Call, error: Call) -> Callable[[Call], Call]:
+    """Under the function's own name if none is given. Whatever a client sends, the server lives on."""
 
     def register(function: Call) -> Call:
+        called = names or (function.__name__,)
+
         def call(self: Calls, *arguments: Any) -> Wire:
             try:
-                function(self, *arguments)
-            except (Refused, UsageError) as error:
-                return codec.refusal(str(error))
-            return codec.DONE
+                return success(function(self, *arguments))
+            except (Refused, UsageError) as problem:
+                return error(str(problem))
+            except Exception as problem:  # the border: arguments of any shape can come from a client
+                log.warning("call %r with %d arguments failed: %r", called[0], len(arguments), problem)
+                return error(f"carla-lite cannot carry out '{called[0]}': {problem}")
 
-        TABLE.update(dict.fromkeys(names or (function.__name__,), call))
+        TABLE.update(dict.fromkeys(called, call))
         return function
 
     return register
@@ -72,6 +81,7 @@ class Calls:
         """Of the streams."""
         self._managers: dict[int, tuple[str, int]] = {}
         self._unknown: set[str] = set()
+        self._just_loaded = False
 
     def dispatch(self, name: str, arguments: Sequence[Any]) -> Wire:
         """The answer to a call. An unknown one is an error that names it."""
@@ -81,11 +91,7 @@ class Calls:
                 self._unknown.add(name)
                 log.warning("unknown call %r", name)
             return codec.failure(f"carla-lite does not know the call '{name}'")
-        try:
-            return call(self, *arguments)
-        except (TypeError, ValueError, IndexError, KeyError) as error:
-            log.warning("call %r with %d arguments failed: %s", name, len(arguments), error)
-            return codec.failure(f"carla-lite cannot read the arguments of '{name}': {error}")
+        return call(self, *arguments)
 
     def advance(self) -> int:
         """One frame: sensors first, then the world, so that a client that has the frame has its sensors' data."""
@@ -100,6 +106,11 @@ class Calls:
 
     @value()
     def version(self) -> Wire:
+        """Right after a load it comes late: the client asks it on seeing the new episode, and then closes the stream
+        that its own thread is still reading, which kills the process where that thread did not get its turn."""
+        if self._just_loaded:
+            time.sleep(CLIENT_SETTLES)
+            self._just_loaded = False
         return self.world.version.name
 
     @value()
@@ -144,27 +155,31 @@ class Calls:
 
     @value()
     def set_episode_settings(self, wire: Wire) -> Wire:
-        self.world.settings = codec.Settings.read(wire)
+        """A step of 0 or less is none, as on CARLA."""
+        settings = codec.Settings.read(wire)
+        step = settings.fixed_delta_seconds
+        self.world.settings = replace(settings, fixed_delta_seconds=step if step and step > 0 else None)
         return self.world.frame
 
     @done()
     def load_new_episode(self, name: str, reset_settings: bool, layers: int = 0) -> None:
-        self._close_streams()
+        streams = [actor.stream for actor in self.world.of_kind("sensor")]
         self.world.load_named(name)
+        self._just_loaded = True
+        for stream in streams:
+            self.streams.close(stream)
         if reset_settings:
             self.world.settings = codec.Settings()
 
     @done()
     def copy_opendrive_to_file(self, text: str, parameters: Wire) -> None:
+        """Kept until it is loaded; one that cannot be is refused here."""
+        RoadMap.parse(text)
         self.world.generated = text
 
     @done("load_map_layer", "unload_map_layer")
     def map_layer(self, layers: int) -> None:
         """A map without scenery has no layers; nothing to do is done."""
-
-    def _close_streams(self) -> None:
-        for actor in self.world.of_kind("sensor"):
-            self.streams.close(actor.stream)
 
     # -- scenery -------------------------------------------------------------------------------------------------------
 
@@ -189,9 +204,21 @@ class Calls:
         """There is no scenery: no buildings, trees or lamps."""
         return []
 
-    @done("enable_environment_objects", "update_lights_state", "update_day_night_cycle", "draw_debug_shape")
+    @done(
+        "enable_environment_objects",
+        "update_lights_state",
+        "update_day_night_cycle",
+        "draw_debug_shape",
+        "clear_debug_shape",
+        "clear_debug_string",
+        "set_annotations_traverse_translucency",
+    )
     def nothing_to_change(self, *which: Any) -> None:
         """Scenery is not there, debug shapes have no screen."""
+
+    @done("apply_color_texture_to_objects", "apply_float_color_texture_to_objects")
+    def paint(self, *what: Any) -> None:
+        raise Refused(NO_SURFACES)
 
     @value()
     def project_point(self, place: Wire, direction: Wire, reach: float) -> Wire:
@@ -250,6 +277,30 @@ class Calls:
         actor = self.world.actors.get(number)
         return codec.bounding_box((0, 0, 0), (0, 0, 0), number) if actor is None else self.world.box(actor)
 
+    @value("get_actor_component_names", "get_actor_bone_names", "get_actor_socket_names")
+    def names_of_parts(self, number: int) -> Wire:
+        self.world.actor(number)
+        return []
+
+    @value(
+        "get_actor_bone_world_transforms",
+        "get_actor_bone_relative_transforms",
+        "get_vehicle_bone_world_transforms",
+        "get_actor_socket_world_transforms",
+        "get_actor_socket_relative_transforms",
+    )
+    def places_of_parts(self, number: int) -> Wire:
+        self.world.actor(number)
+        return []
+
+    @value("get_actor_component_world_transform", "get_actor_component_relative_transform", "get_bones_transform")
+    def place_of_part(self, *what: Any) -> Wire:
+        raise Refused(NO_SKELETON)
+
+    @done("set_bones_transform", "blend_pose", "get_pose_from_animation")
+    def move_parts(self, *what: Any) -> None:
+        raise Refused(NO_SKELETON)
+
     # -- bodies --------------------------------------------------------------------------------------------------------
 
     def _body(self, number: int) -> np.void:
@@ -267,51 +318,91 @@ class Calls:
     @done()
     def set_actor_target_velocity(self, number: int, velocity: Wire) -> None:
         body = self._body(number)
-        body["vx"], body["vy"] = velocity[:2]
+        body["vx"], body["vy"], body["vz"] = codec.numbers(velocity)
 
     @done()
     def set_actor_target_angular_velocity(self, number: int, velocity: Wire) -> None:
-        self._body(number)["spin"] = math.radians(velocity[2])
+        """Degrees per second; bodies turn about the vertical only."""
+        self._body(number)["spin"] = math.radians(codec.numbers(velocity)[2])
 
     @done()
     def enable_actor_constant_velocity(self, number: int, velocity: Wire) -> None:
-        self._body(number)["constant"] = velocity[0]
+        """In the vehicle's frame; what is not forward counts for nothing."""
+        self._body(number)["constant"] = codec.numbers(velocity)[0]
 
     @done()
     def disable_actor_constant_velocity(self, number: int) -> None:
         self._body(number)["constant"] = np.nan
 
-    @done("add_actor_impulse", "add_actor_impulse_at_location")
-    def add_impulse(self, number: int, impulse: Wire, place: Wire | None = None) -> None:
-        body = self._body(number)
-        body["vx"] += impulse[0] / body["mass"]
-        body["vy"] += impulse[1] / body["mass"]
+    @done()
+    def add_actor_impulse(self, number: int, impulse: Wire) -> None:
+        """N s, as all impulses here."""
+        self._push(number, codec.numbers(impulse))
 
-    @done("add_actor_force", "add_actor_force_at_location")
-    def add_force(self, number: int, force: Wire, place: Wire | None = None) -> None:
-        """For the length of one frame."""
-        self.add_impulse(number, [component * self.world.step_seconds for component in force])
+    @done()
+    def add_actor_force(self, number: int, force: Wire) -> None:
+        """N, for the length of one frame, as all forces here."""
+        self._push(number, self._over_a_frame(force))
 
-    @done("add_actor_angular_impulse", "add_actor_torque")
-    def add_angular_impulse(self, number: int, impulse: Wire) -> None:
+    @done()
+    def add_actor_impulse_at_location(self, number: int, impulse: Wire, place: Wire) -> None:
+        self._push(number, codec.numbers(impulse), codec.numbers(place))
+
+    @done()
+    def add_actor_force_at_location(self, number: int, force: Wire, place: Wire) -> None:
+        self._push(number, self._over_a_frame(force), codec.numbers(place))
+
+    @done()
+    def add_actor_angular_impulse(self, number: int, impulse: Wire) -> None:
+        self._turn(number, codec.numbers(impulse)[2])
+
+    @done()
+    def add_actor_torque(self, number: int, torque: Wire) -> None:
+        self._turn(number, self._over_a_frame(torque)[2])
+
+    def _over_a_frame(self, vector: Wire) -> list[float]:
+        return [component * self.world.step_seconds for component in codec.numbers(vector)]
+
+    def _push(self, number: int, impulse: Sequence[float], place: Sequence[float] | None = None) -> None:
+        """At the middle of the body, or at a place in the world."""
         body = self._body(number)
-        inertia = body["mass"] * (body["length"] ** 2 + body["width"] ** 2) / 3
-        body["spin"] += impulse[2] / inertia
+        if not body["moves"]:
+            return
+        for name, component in zip(("vx", "vy", "vz"), impulse, strict=True):
+            body[name] += component / body["mass"]
+        if place is not None:
+            dx, dy = place[0] - body["x"], place[1] - body["y"]
+            self._turn(number, dx * impulse[1] - dy * impulse[0])
+
+    def _turn(self, number: int, impulse: float) -> None:
+        """About the vertical, clockwise from above; the body is a solid box."""
+        body = self._body(number)
+        if body["moves"]:
+            body["spin"] += 3.0 * impulse / (body["mass"] * (body["length"] ** 2 + body["width"] ** 2))
 
     @done()
     def set_actor_simulate_physics(self, number: int, enabled: bool) -> None:
-        actor = self.world.actor(number)
-        if actor.row >= 0 and actor.kind in ("vehicle", "walker"):
-            self.world.body(actor)["moves"] = enabled
+        """Without physics a body stays where it is put. Lenient: the Traffic Manager asks it for actors just gone."""
+        actor = self.world.actors.get(number)
+        if actor is not None and actor.row >= 0 and actor.kind in ("vehicle", "walker"):
+            body = self.world.body(actor)
+            body["moves"] = enabled
+            if not enabled:
+                for name in ("vx", "vy", "vz", "spin"):
+                    body[name] = 0.0
 
     @done()
     def set_actor_collisions(self, number: int, enabled: bool) -> None:
         self._body(number)["solid"] = enabled
 
-    @done("set_actor_enable_gravity", "set_actor_dead")
-    def set_actor_gravity(self, number: int, enabled: bool = True) -> None:
-        """Bodies stay on the ground anyway."""
-        self.world.actor(number)
+    @done()
+    def set_actor_enable_gravity(self, number: int, enabled: bool) -> None:
+        self._body(number)["falls"] = enabled
+
+    @done()
+    def set_actor_dead(self, number: int) -> None:
+        """It lies where it is."""
+        self.set_actor_simulate_physics(number, False)
 
     # -- vehicles ------------------------------------------------------------------------------------------------------
 
@@ -341,16 +432,29 @@ class Calls:
 
     @value()
     def get_physics_control(self, number: int) -> Wire:
-        return physics_control(self._body(number), self.world.pose(self.world.actor(number)))
+        actor = self.world.actor(number)
+        return physics_control(self._body(number), self.world.pose(actor), actor.physics)
 
     @done()
     def apply_physics_control(self, number: int, wire: Wire) -> None:
-        """Mass and steering range count; the rest has no counterpart in a kinematic model."""
+        """Mass and steering range count; the rest is kept for those who ask, it has no counterpart in this model."""
         body = self._body(number)
-        body["mass"] = max(float(wire[MASS]), 1.0)
-        wheels = wire[WHEELS]
-        if wheels:
-            body["max_steer"] = math.radians(max(wheel[2] for wheel in wheels)) or body["max_steer"]
+        body["mass"] = max(*codec.numbers([wire[MASS]], 1), 1.0)
+        angles = codec.numbers([wheel[WHEEL_ANGLE] for wheel in wire[WHEELS]], len(wire[WHEELS]))
+        body["max_steer"] = math.radians(min(max(angles, default=0.0), WIDEST_ANGLE)) or body["max_steer"]
+        self.world.actor(number).physics = wire
+
+    @value()
+    def get_telemetry_data(self, number: int) -> Wire:
+        """Speed and pedals; engine and tyres have no counterpart in a kinematic model."""
+        body = self._body(number)
+        pedals = [float(body[name]) for name in ("steer", "throttle", "brake")]
+        speed = math.hypot(body["vx"], body["vy"])
+        return [speed, *pedals, 0.0, int(body["gear"]), 0.0, [[0.0] * WHEEL_TELEMETRY] * WHEEL_COUNT]
+
+    @value()
+    def get_vehicle_light_state(self, number: int) -> Wire:
+        return [self.world.actor(number).light_state]
 
     @value()
     def get_vehicle_light_states(self) -> Wire:
@@ -358,7 +462,7 @@ class Calls:
 
     @done()
     def set_vehicle_light_state(self, number: int, state: Wire) -> None:
-        self.world.actor(number).light_state = state[0]
+        self.world.actor(number).light_state = int(state[0])
 
     @value()
     def get_wheel_steer_angle(self, number: int, wheel: int) -> Wire:
@@ -388,6 +492,7 @@ class Calls:
     @done()
     def apply_control_to_walker(self, number: int, control: Wire) -> None:
         direction, speed, jump = control
+        codec.numbers([*direction, speed], 4)
         self.world.walk(self.world.actor(number), direction, speed, jump)
 
     @done()
@@ -453,6 +558,9 @@ class Calls:
 
     @value()
     def is_traffic_manager_running(self, port: int) -> Wire:
+        """One whose client died without a word is forgotten here, so that its port can be used again."""
+        if port in self._managers and not _listens(self._managers[port]):
+            del self._managers[port]
         return port in self._managers
 
     @value()
@@ -472,13 +580,25 @@ class Calls:
 
     # -- sensors -------------------------------------------------------------------------------------------------------
 
-    @done("enable_sensor_for_ros", "disable_sensor_for_ros", "send")
+    @done("enable_sensor_for_ros", "disable_sensor_for_ros", "send", "set_ignored_vehicles")
     def ros(self, *what: Any) -> None:
         raise Refused("carla-lite has no ROS bridge and no V2X")
 
     @value()
     def is_sensor_enabled_for_ros(self, number: int) -> Wire:
         return False
+
+    @done()
+    def enable_gbuffers(self, *what: Any) -> None:
+        raise Refused(NO_BUFFERS)
+
+    @value()
+    def are_gbuffers_enabled(self, number: int) -> Wire:
+        return False
+
+    @value()
+    def get_gbuffer_token(self, *what: Any) -> Wire:
+        raise Refused(NO_BUFFERS)
 
     # -- recorder ------------------------------------------------------------------------------------------------------
 
@@ -572,22 +692,29 @@ COMMANDS = {
 }
 """Batch commands by their number."""
 ROAD_LABEL = 1
-MASS, WHEELS = 11, 15
-"""Places in the wire form of a VehiclePhysicsControl."""
+MASS, WHEELS, WHEEL_ANGLE, WHEEL_PLACE = 11, 15, 2, -1
+"""Places in the wire form of a VehiclePhysicsControl, and of its wheels."""
+WHEEL_COUNT, WHEEL_TELEMETRY = 4, 11
+WIDEST_ANGLE = 85.0
+"""Degrees that wheels can turn at most."""
 CENTIMETRES = 100.0
 
 
-def physics_control(body: np.void, pose: Sequence[float]) -> Wire:
-    """VehiclePhysicsControl: true are mass, steering range and where the wheels are; the rest are usual values."""
-    x, y, _, _, yaw, _ = pose
+def physics_control(body: np.void, pose: Sequence[float], given: Wire = None) -> Wire:
+    """VehiclePhysicsControl: what was `given`, else usual values; mass, steering range and places are true."""
+    x, y, z, _, yaw, _ = pose
     cos, sin = math.cos(math.radians(yaw)), math.sin(math.radians(yaw))
     wheels = []
     for along in (0.5, -0.5):
         for across in (-0.8, 0.8):
             dx, dy = along * body["wheelbase"], across * body["width"]
-            place = [CENTIMETRES * (x + cos * dx - sin * dy), CENTIMETRES * (y + sin * dx + cos * dy), 35.0]
+            place = [x + cos * dx - sin * dy, y + sin * dx + cos * dy, z + 0.35]
             angle = math.degrees(body["max_steer"]) if along > 0 else 0.0
-            wheels.append([3.5, 0.25, angle, 35.0, 1500.0, 3000.0, 3.0, 20.0, 1000.0, [float(v) for v in place]])
+            rest = [35.0, 1500.0, 3000.0 if along < 0 else 0.0, 3.0, 20.0, 1000.0]
+            wheels.append([3.5, 0.25, angle, *rest, [CENTIMETRES * float(v) for v in place]])
+    if given is not None:
+        wheels = [[*old[:WHEEL_PLACE], new[WHEEL_PLACE]] for old, new in zip(given[WHEELS], wheels, strict=False)]
+        return [*given[:WHEELS], wheels, *given[WHEELS + 1 :]]
     torque = [[0.0, 400.0], [1890.0, 500.0], [5729.0, 400.0]]
     gears = [[ratio, 0.5, 0.65] for ratio in (4.0, 2.0, 1.5, 1.1, 1.0)]
     steering = [[0.0, 1.0], [120.0, 1.0]]
@@ -597,4 +724,7 @@ def physics_control(body: np.void, pose: Sequence[float]) -> Wire:
     ]  # fmt: skip
 
 
-__all__ = ["GENERATED", "GRAVITY", "TABLE", "Calls"]
+def _listens(place: tuple[str, int]) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(place, timeout=MANAGER_PATIENCE):
+        return True
+    return False

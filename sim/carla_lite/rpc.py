@@ -20,10 +20,11 @@ import msgpack
 log = logging.getLogger("carla-lite")
 Dispatch = Callable[[str, Sequence[Any]], Any]
 """(name, arguments) -> the wire form of the result."""
+REQUEST, ANSWER, NOTICE = 0, 1, 2
 MAX_REQUEST = 64 << 20
 """Bytes of one request: OpenDRIVE texts are large, nothing else is."""
 MAX_BACKLOG = 32 << 20
-"""Bytes that wait for a stream's reader before it is dropped."""
+"""Bytes that wait for a reader before it is dropped."""
 
 
 class Calls(asyncio.Protocol):
@@ -43,17 +44,22 @@ class Calls(asyncio.Protocol):
             self._unpacker.feed(data)
             for message in self._unpacker:
                 self._answer(message)
-        except (ValueError, msgpack.exceptions.UnpackException) as error:
+        except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
             log.warning("a client sent what is no request (%s): connection closed", error)
-            self._transport.close()
+            self._transport.abort()
 
     def _answer(self, message: Any) -> None:
-        if not isinstance(message, list) or len(message) not in (3, 4) or message[0] not in (0, 2):
+        kind, *rest = message if isinstance(message, list) and message else [None]
+        if (kind, len(rest)) not in ((REQUEST, 3), (NOTICE, 2)):
             raise ValueError(f"unexpected message of type {type(message).__name__}")
-        name, params = message[-2], message[-1]
+        name, params = rest[-2:]
+        if not isinstance(name, str) or not isinstance(params, list):
+            raise ValueError("a call without a name or without a list of arguments")
         result = self._dispatch(name, params[1:])
-        if message[0] == 0:
-            self._transport.write(msgpack.packb([1, message[1], None, result]))
+        if kind == REQUEST and not self._transport.is_closing():
+            if self._transport.get_write_buffer_size() > MAX_BACKLOG:
+                raise ValueError("its answers are not read")
+            self._transport.write(msgpack.packb([ANSWER, rest[0], None, result]))
 
 
 class Streams:
@@ -121,8 +127,8 @@ class StreamReader(asyncio.Protocol):
         if self._transport.get_write_buffer_size() > MAX_BACKLOG:
             log.warning("a client does not read stream %s: dropped", self._stream)
             self._transport.abort()
-            return
-        self._transport.write(data)
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def close(self) -> None:
         self._transport.close()
