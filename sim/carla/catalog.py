@@ -57,7 +57,15 @@ CARLA_SCENARIOS: tuple[Scenario, ...] = (
     road(
         "intersection",
         "turn left at traffic lights, among Traffic Manager cars",
-        replace(SLOW, map="intersection", start=(-140.0, 1.75), turns=("left",), goal_distance=185.0, duration=90.0),
+        replace(
+            SLOW,
+            map="intersection",
+            start=(-140.0, 1.75),
+            turns=("left",),
+            goal_distance=185.0,
+            goal_lane=0,
+            duration=90.0,
+        ),
     ),
     road(
         "roundabout",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.carla.lights import StopLine
-from sim.carla.routes import until_lane_end
+from sim.carla.routes import STEP
 from sim.scene import Ego, Goal, LaneShape, Scene, Vehicles
 
 if TYPE_CHECKING:
@@ -104,18 +104,29 @@ def nearest_gap(episode: Episode) -> float:
 
 def lane_shapes(world_map: Any) -> tuple[LaneShape, ...]:
     """All lanes of a map, to draw."""
-    shapes, seen = [], set()
-    for start, _ in world_map.get_topology():
-        key = start.road_id, start.section_id, start.lane_id
-        if key in seen:
-            continue
-        seen.add(key)
-        points = until_lane_end(start)
-        center = np.array([[p.transform.location.x, p.transform.location.y] for p in points])
-        if len(center) < 2:
-            continue
-        left, right = (
-            PAINT.get(mark.type.name, "broken") for mark in (start.left_lane_marking, start.right_lane_marking)
-        )
-        shapes.append(LaneShape(center=center, width=start.lane_width, left=left, right=right))
+    lanes: dict[tuple[int, int, int], list[Any]] = {}
+    for waypoint in world_map.generate_waypoints(STEP):
+        lanes.setdefault((waypoint.road_id, waypoint.section_id, waypoint.lane_id), []).append(waypoint)
+    shapes = []
+    for waypoints in lanes.values():
+        waypoints.sort(key=lambda waypoint: waypoint.s)
+        places = [waypoint.transform.location for waypoint in waypoints]
+        center = _to_the_ends(np.array([[place.x, place.y] for place in places]))
+        if len(center) > 1:
+            middle = waypoints[len(waypoints) // 2]
+            marks = middle.left_lane_marking, middle.right_lane_marking
+            left, right = (PAINT.get(mark.type.name, "broken") for mark in marks)
+            if (
+                middle.lane_id > 0
+            ):  # s counts against the traffic there, so that the sides of the drawn line are swapped
+                left, right = right, left
+            shapes.append(LaneShape(center=center, width=middle.lane_width, left=left, right=right))
     return tuple(shapes)
+
+
+def _to_the_ends(center: np.ndarray) -> np.ndarray:
+    """Half a step more at both ends: a lane is sampled from its start, and its last sample lies short of its end."""
+    if len(center) < 2:
+        return center
+    first, last = center[0] - center[1], center[-1] - center[-2]
+    return np.concatenate([[center[0] + first / 4], center, [center[-1] + last / 2]])

@@ -27,6 +27,8 @@ LITE_MAPS = "CarlaLite/"
 """How the maps of a carla-lite server are named: the way to know one."""
 FIRST_DELAY, LONGEST_DELAY = 0.1, 2.0
 """Seconds between attempts to connect, doubling."""
+FRAME_PATIENCE = 2.0
+"""Seconds for a frame before it is asked whether the server lives at all."""
 SENSOR_THREADS = 4
 """Sensors + 2: with as many threads as cores, a client with sensors can deadlock on two cores."""
 MESH = {
@@ -245,7 +247,11 @@ class Session:
     def tick(self) -> Any:
         """One frame of `STEP` seconds; returns its snapshot. SimTimeout or SimCrashed where it does not come."""
         with self._guarded("compute a frame"):
-            self.frame = self.world.tick(self.patience.answer)
+            try:
+                self.frame = self.world.tick(FRAME_PATIENCE)
+            except RuntimeError:
+                self.frame += 1
+                self._wait_for_frame()
             snapshot = self.world.get_snapshot()
         if snapshot.frame != self.frame:
             raise SimTimeout(
@@ -253,6 +259,14 @@ class Session:
                 "does another client tick it too?"
             )
         return snapshot
+
+    def _wait_for_frame(self) -> None:
+        """A frame that takes long. Raises RuntimeError when the server is gone, or `patience.answer` is over."""
+        deadline = time.monotonic() + self.patience.answer
+        while self.world.get_snapshot().frame < self.frame:
+            if not self.alive() or time.monotonic() > deadline:
+                raise RuntimeError("time-out")
+            time.sleep(0.05)
 
     def apply(self, commands: Sequence[Any]) -> None:
         """Commands that take effect in the next frame."""
