@@ -12,11 +12,16 @@ from collections.abc import Callable, Sequence
 from lgdrl import __version__
 
 PUBLISHED = "published"
+CARLA_LITE = "carla-lite"
+"""The one command with a parser of its own, so that the server can be started without this package too."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == [CARLA_LITE]:
+        return guarded(f"lgdrl {CARLA_LITE}", lambda: _carla_lite(words[1:]))
+    arguments = _parser().parse_args(words)
     if arguments.command is None:
         _parser().print_help()
         return 0
@@ -44,6 +49,16 @@ def guarded(program: str, run: Callable[[], int | None]) -> int:
         return 130
     except BrokenPipeError:
         return 0
+
+
+def _carla_lite(words: Sequence[str]) -> int:
+    from sim.errors import UsageError
+
+    try:
+        from sim.carla_lite.server import main as serve
+    except ImportError as error:
+        raise UsageError(f"carla-lite needs {error.name}: pip install 'lgdrl[carla-lite]'") from None
+    return serve(words, f"lgdrl {CARLA_LITE}")
 
 
 def _seed(text: str) -> int | str:
@@ -75,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_list(commands)
     _add_bench(commands)
     _add_llm(commands)
+    commands.add_parser(CARLA_LITE, help="serve a CARLA world without Unreal and without a GPU", add_help=False)
     return parser
 
 

@@ -140,12 +140,11 @@ class CarlaDrivingEnv(DrivingEnv):
         super().reset(seed=seed)
         if seed is not None:
             self.action_space.seed(seed)
-        draws = np.random.default_rng(self.np_random.integers(2**63))
-        beginning = draws.bit_generator.state
+        beginning = self.np_random.bit_generator.state
         for attempt in range(1, ATTEMPTS + 1):
-            draws.bit_generator.state = beginning
+            self.np_random.bit_generator.state = beginning
             try:
-                self._begin(draws)
+                self._begin()
                 break
             except SimError as error:
                 self._drop_session()
@@ -228,12 +227,12 @@ class CarlaDrivingEnv(DrivingEnv):
 
     # -- beginning -----------------------------------------------------------------------------------------------------
 
-    def _begin(self, draws: np.random.Generator) -> None:
+    def _begin(self) -> None:
         self._episode = None
         session = self._ready_session()
-        start = self.task.start(session.map, draws)
+        start = self.task.start(session.map, self.np_random)
         ego = self._place_ego(session, start)
-        traffic = self._place_traffic(session, start, ego, draws)
+        traffic = self._place_traffic(session, start, ego)
         self._collisions.clear()
         self._invasions.clear()
         snapshot = session.tick()
@@ -295,8 +294,8 @@ class CarlaDrivingEnv(DrivingEnv):
             sensor.listen(_collect(found))
         return ego
 
-    def _place_traffic(self, session: Session, start: Start, ego: Any, draws: np.random.Generator) -> Traffic:
-        task = self.task
+    def _place_traffic(self, session: Session, start: Start, ego: Any) -> Traffic:
+        task, draws = self.task, self.np_random
         if task.traffic == "none" or (not start.cars and task.traffic == "idm"):
             return NoTraffic()
         kinds = [session.blueprint(name, role="traffic") for name in task.others]

@@ -7,6 +7,7 @@ CarlaUE4.sh to start, without a screen, and to start again when it crashes.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import socket
@@ -115,6 +116,8 @@ class LiteServer(OwnServer):
 
     def start(self) -> Address:
         self.stop()
+        if importlib.util.find_spec("msgpack") is None:
+            raise UsageError("carla-lite needs msgpack: pip install 'lgdrl[carla]'")
         command = [sys.executable, "-m", "sim.carla_lite", "--port", "0", "--until-stdin-closes", *self.options]
         process = self._launch(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert process.stdout is not None

@@ -164,9 +164,9 @@ def _watch_stdin(loop: asyncio.AbstractEventLoop, end: Callable[[int], None]) ->
         loop.call_soon_threadsafe(end, 0)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command by itself: `python -m sim.carla_lite`."""
-    parser = argparse.ArgumentParser(prog="carla-lite", description="A headless server for the real CARLA client.")
+def main(argv: Sequence[str] | None = None, program: str = "carla-lite") -> int:
+    """The command, alone (`python -m sim.carla_lite`) or as a part of another program."""
+    parser = argparse.ArgumentParser(prog=program, description="Serve a CARLA world without Unreal and without a GPU.")
     add_arguments(parser)
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     try:
