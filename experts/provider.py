@@ -50,6 +50,8 @@ class Context:
     step: int = 0
     branch: Callable[[np.ndarray], Branches] | None = field(default=None, repr=False)
     """Exact roll-out of (P, H) plans from this state, where the world can copy itself. Privileged knowledge."""
+    say: Callable[[str], None] | None = field(default=None, repr=False)
+    """Called, from any thread, with the reason so far while the answer is on its way; None: nobody listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,11 @@ class Decision:
 
 @runtime_checkable
 class PolicyProvider(Protocol):
-    """Anything that can advise or drive."""
+    """Anything that can advise or drive.
+
+    Some have more: `close()`, `metrics()`, `state_dict()` with `load_state_dict()`, and `interrupt()`, which may be
+    called from any thread when whoever waits for a decision wants to leave: what is under way then ends at once.
+    """
 
     name: str
 

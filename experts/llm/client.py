@@ -5,12 +5,16 @@ The client's own 600 s time-out and silent retries are of no use in a control lo
 the time allows), every failure has a name (`experts.llm.faults`), and after several in a row a circuit breaker stops
 asking for a while. One event loop in a thread of its own serves all requests, at most `concurrency` at a time.
 
+An answer comes in one piece, or as a stream to whoever listens. Both end in the same body, the same faults and the same
+time. `interrupt` ends what is under way at once.
+
 The API key comes from OPENAI_API_KEY only and is read once, in `connect`; it is cut out of every text that leaves here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -26,11 +30,15 @@ from urllib.parse import urlsplit
 from experts.llm.budget import Budget, Usage
 from experts.llm.faults import RETRYABLE, Fault
 from experts.llm.ladder import Rung, SamplingConfig, read_completion, request, supported
-from experts.llm.parse import Answer, parse
+from experts.llm.parse import MAX_ANSWER, Answer, parse
 from experts.llm.prompt import Prompt, PromptConfig, PromptGenerator, probe_scene
+from experts.llm.stream import Draft
 from sim.errors import UsageError
 
 T = TypeVar("T")
+Listener = Callable[[str], None]
+"""Gets the text of an answer so far, whenever it has grown; called in the client's thread."""
+STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 DEFAULT_URL = "https://api.openai.com/v1"
 NO_KEY = "not-needed"
 """Sent to endpoints of the user's own when no key is set; the client library refuses to send none."""
@@ -50,7 +58,7 @@ class ClientConfig:
     concurrency: int = 8  # requests in flight at most
     breaker_failures: int = 5  # failed questions in a row that open the circuit
     breaker_open_s: float = 30.0  # s before a single probe is let through
-    max_bytes: int = 1_000_000  # largest body that is read
+    max_bytes: int = 1_000_000  # largest body that is read; of a stream, all of its events
 
     def __post_init__(self) -> None:
         for name in ("connect_s", "total_s", "startup_s", "backoff_s", "backoff_cap_s", "breaker_open_s"):
@@ -156,6 +164,10 @@ class ChatClient:
         self.faults: Counter[Fault] = Counter()
         """Failed attempts by class; a retried one counts although the question may end well."""
         self.retries = 0
+        self.streams = True
+        """Whether streams are asked for: until the endpoint has refused one and answered the same question plainly."""
+        self._interrupted = False
+        self._limits: set[asyncio.Timeout] = set()
         self._openai = openai_client
         self._rng = random.Random(seed)
         self._loop = asyncio.new_event_loop()
@@ -193,19 +205,33 @@ class ChatClient:
         async with self._slots:
             return await work
 
-    async def ask(self, args: Mapping[str, Any], text: str, until: float, retry_until: float | None = None) -> Reply:
+    async def ask(
+        self,
+        args: Mapping[str, Any],
+        text: str,
+        until: float,
+        retry_until: float | None = None,
+        listen: Listener | None = None,
+    ) -> Reply:
         """One question with retries.
 
         Args: arguments of `chat.completions.create`; the text of its messages, for the budget; `time.monotonic()` value
-            at which the question is given up; the one after which no further attempt begins (default: the same).
+            at which the question is given up; the one after which no further attempt begins (default: the same); who
+            hears the answer while it comes (default: it comes in one piece).
         Never raises for what an endpoint can do.
         """
         begin = time.monotonic()
+        listen, refused = (listen if self.streams else None), False
         if not self.breaker.allow():
             self.faults[Fault.CIRCUIT_OPEN] += 1
             return Reply(fault=Fault.CIRCUIT_OPEN, detail="too many failures in a row: not asking for a while")
         tokens, cost, attempt = 0, 0.0, 0
         while True:
+            if self._interrupted:
+                self.breaker.release()
+                self.faults[Fault.INTERRUPTED] += 1
+                words = "whoever asked has left"
+                return Reply(None, Fault.INTERRUPTED, words, None, tokens, cost, "", _since(begin), attempt)
             reserved = self.budget.reserve(text, len(args["messages"]), _answer_limit(args))
             if reserved is None:
                 self.breaker.release()
@@ -215,7 +241,7 @@ class ChatClient:
             spent: Usage | None = None  # None: unknown, so the reservation counts in full
             failed: _AttemptFailed | None = None
             try:
-                answer, usage, fingerprint = await self._attempt(args, until)
+                answer, usage, fingerprint = await self._attempt(args, until, listen)
                 spent = usage
             except _AttemptFailed as failure:
                 failed = failure
@@ -226,14 +252,44 @@ class ChatClient:
                 tokens += (spent or reserved.usage).total
             if failed is None:
                 self.breaker.record(True)
+                self.streams = self.streams and not refused
                 return Reply(answer, None, "", usage, tokens, cost, fingerprint, _since(begin), attempt)
+            if self._interrupted:
+                continue
             self.faults[failed.fault] += 1
+            if failed.fault is Fault.REQUEST and listen is not None:  # it may be the stream that it does not know
+                listen, refused = None, True
+                continue
             pause = self._pause(failed, attempt, until if retry_until is None else min(until, retry_until))
             if pause is None:
                 self.breaker.record(False)
                 return Reply(None, failed.fault, failed.detail, None, tokens, cost, "", _since(begin), attempt)
             self.retries += 1
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                await self._within(pause + 1.0, asyncio.sleep(pause))
+
+    async def _within(self, seconds: float, work: Awaitable[T]) -> T:
+        """`work`, for at most so many seconds. TimeoutError when they are over, or at once when interrupted."""
+        async with asyncio.timeout(0.0 if self._interrupted else seconds) as limit:
+            self._limits.add(limit)
+            try:
+                return await work
+            finally:
+                self._limits.discard(limit)
+
+    def interrupt(self) -> None:
+        """End what is under way, connections included, and answer further questions with INTERRUPTED: for good.
+
+        From any thread.
+        """
+        self._interrupted = True
+        if self._thread is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._cut)
+
+    def _cut(self) -> None:
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(self._loop.time())
 
     def _pause(self, failed: _AttemptFailed, attempt: int, until: float) -> float | None:
         """Seconds before the next attempt, None for none: full jitter, or longer if the server asks for it."""
@@ -243,7 +299,9 @@ class ChatClient:
         pause = max(self._rng.uniform(0.0, ceiling), failed.retry_after or 0.0)
         return pause if time.monotonic() + pause < until else None
 
-    async def _attempt(self, args: Mapping[str, Any], until: float) -> tuple[Answer, Usage | None, str]:
+    async def _attempt(
+        self, args: Mapping[str, Any], until: float, listen: Listener | None = None
+    ) -> tuple[Answer, Usage | None, str]:
         """One HTTP request: answer, usage where reported, system fingerprint. Raises _AttemptFailed."""
         import openai
 
@@ -251,8 +309,7 @@ class ChatClient:
         if left <= 0:
             raise _AttemptFailed(Fault.TIMEOUT, "no time left", billed=False)
         try:
-            async with asyncio.timeout(left):
-                body = await self._body(args, left)
+            data = await self._within(left, self._completion(args, left, listen))
         except (TimeoutError, openai.APITimeoutError):
             raise _AttemptFailed(Fault.TIMEOUT, f"no answer within {left:.1f} s") from None
         except openai.APIStatusError as error:
@@ -261,9 +318,34 @@ class ChatClient:
             raise self._lost(error.__cause__ or error) from None
         except openai.OpenAIError as error:
             raise _AttemptFailed(Fault.PROTOCOL, self.redact(f"the client refused the answer: {error}")) from None
-        return self._read(body)
+        return self._read(data)
 
-    async def _body(self, args: Mapping[str, Any], left: float) -> bytes:
+    async def _completion(self, args: Mapping[str, Any], left: float, listen: Listener | None) -> Any:
+        """The completion, as the endpoint's JSON has it in one piece."""
+        if listen is None:
+            return _json(await self._body(args, left))
+        draft, heard = Draft(), ""
+
+        def feed(part: bytes) -> bool:
+            nonlocal heard
+            draft.feed(part)
+            if len(heard) <= MAX_ANSWER and draft.text != heard:
+                heard = draft.text
+                listen(heard)
+            return draft.done
+
+        try:
+            body = await self._body({**args, **STREAMED}, left, feed)
+        except ValueError as error:
+            raise _AttemptFailed(Fault.PROTOCOL, self.redact(str(error))) from None
+        if not draft.events:
+            return _json(body)
+        if not draft.complete:
+            raise _AttemptFailed(Fault.PROTOCOL, "the stream ended in the middle of the answer")
+        return draft.body()
+
+    async def _body(self, args: Mapping[str, Any], left: float, feed: Callable[[bytes], bool] | None = None) -> bytes:
+        """The body of the answer; `feed` gets its parts as they come and says when no more of them are needed."""
         import httpx2 as httpx
 
         connect = min(self.config.connect_s, left)
@@ -277,6 +359,8 @@ class ChatClient:
                     if size > self.config.max_bytes:
                         raise _AttemptFailed(Fault.OVERSIZED, f"an answer of more than {self.config.max_bytes} bytes")
                     parts.append(part)
+                    if feed is not None and feed(part):
+                        break
                 return b"".join(parts)
         except httpx.TimeoutException:
             raise TimeoutError from None
@@ -299,11 +383,7 @@ class ChatClient:
             return _AttemptFailed(Fault.SERVER, detail, after, billed=False, status=code)
         return _AttemptFailed(Fault.REQUEST, detail, billed=False, status=code)
 
-    def _read(self, body: bytes) -> tuple[Answer, Usage | None, str]:
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError):
-            raise _AttemptFailed(Fault.PROTOCOL, "the body is not JSON") from None
+    def _read(self, data: Any) -> tuple[Answer, Usage | None, str]:
         answer = read_completion(data) if isinstance(data, dict) else None
         if answer is None:
             raise _AttemptFailed(Fault.PROTOCOL, "the body is not a chat completion")
@@ -318,14 +398,22 @@ class ChatClient:
         return clean, _usage(data.get("usage")), self.redact(str(fingerprint or ""))[:80]
 
     def close(self) -> None:
-        """Close connections and stop the loop's thread. Safe to call twice."""
+        """Interrupt, close connections and stop the loop's thread. Safe to call twice."""
         if self._loop.is_closed():
             return
+        self.interrupt()
         if self._thread is not None:
-            asyncio.run_coroutine_threadsafe(self._openai.close(), self._loop).result(timeout=5.0)
+            asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result(timeout=5.0)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=5.0)
         self._loop.close()
+
+    async def _finish(self) -> None:
+        """Let those who wait have their answer, that they were interrupted, before the loop stops."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=2.0)
+        await self._openai.close()
 
 
 def connect(model: str, config: ClientConfig, budget: Budget, seed: int) -> ChatClient:
@@ -428,6 +516,13 @@ def redactor(key: str, url: str = "") -> Callable[[str], str]:
 def plain_url(url: str) -> str:
     """A URL without user name and password."""
     return re.sub(r"//[^/@]*@", "//", url).rstrip("/")
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise _AttemptFailed(Fault.PROTOCOL, "the body is not JSON") from None
 
 
 def _answer_limit(args: Mapping[str, Any]) -> int:

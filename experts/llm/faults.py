@@ -44,6 +44,8 @@ class Fault(StrEnum):
     # Ourselves.
     BUDGET = "budget"
     CIRCUIT_OPEN = "circuit_open"
+    INTERRUPTED = "interrupted"
+    """Whoever asked has left: the question was broken off, or not sent any more."""
     CACHE_MISS = "cache_miss"
     """Replay-only mode and no stored answer."""
     CACHE_IO = "cache_io"

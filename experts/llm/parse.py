@@ -17,7 +17,7 @@ import numpy as np
 
 from experts.llm.faults import Fault
 from experts.llm.labels import ActionSet
-from experts.llm.prompt import MAX_REASON, Prompt
+from experts.llm.prompt import MAX_REASON, Form, Prompt
 
 MAX_ANSWER = 20_000
 """Characters of an answer beyond which it is not read."""
@@ -36,6 +36,8 @@ _REFUSAL = re.compile(
 )
 _STATED_LABEL = re.compile(r"\b(?i:answer|action|label|choice|choose|option)\b\W{0,3}(?:is\W{0,3})?([A-Z])(?!\w)")
 _FENCE = re.compile(r"^```[a-zA-Z]*\s*(.*?)\s*```$", re.DOTALL)
+_REASON = re.compile(r'"reason(?:ing)?"\s*:\s*"((?:[^"\\]|\\u[0-9a-fA-F]{4}|\\["\\/bfnrt])*)')
+"""The reason of a JSON answer that may end anywhere, up to the last whole character."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,17 @@ def parse(answer: Answer, prompt: Prompt) -> Parsed:
     if found.fault in (Fault.MALFORMED, Fault.TWO_ACTIONS) and _REFUSAL.search(text):
         return Parsed(fault=Fault.REFUSAL)
     return _legal(found, prompt)
+
+
+def reason_so_far(text: str, form: Form) -> str:
+    """The reason in an answer that is still arriving, its newest `MAX_REASON` characters; empty while there is none."""
+    found = _REASON.search(text) if form == "json" else None
+    if found is not None:
+        reason = json.loads(f'"{found.group(1)}"', strict=False)
+    else:
+        reason = text.split("####")[0].rstrip("#") if form == "text" else ""
+    line = " ".join(reason.encode("utf-8", "replace").decode().split())
+    return line if len(line) <= MAX_REASON else "..." + line[3 - MAX_REASON :]
 
 
 def parse_labels(first_token: Mapping[str, float], prompt: Prompt) -> Parsed:

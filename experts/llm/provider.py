@@ -4,6 +4,8 @@ After construction nothing that an endpoint does raises: every failed question b
 with its class counted. The order for one context: no driving scene -> fallback; cache; budget and circuit; endpoint
 with retries; at most one repair call; veto of unavailable or unsafe actions; lateness.
 
+Where the context has a listener (`Context.say`; a window does) the answer is streamed to it, see `LLMConfig.stream`.
+
 With `deadline_s` no attempt or repair begins after the deadline, but an answer that is under way is awaited up to
 `client.total_s`: it comes back as LATE, a label for its own state. Where a fallback provider decided after the deadline
 the status stays FALLBACK or VETOED, and `faults` ends with LATE; check `latency_s` before executing such advice.
@@ -15,7 +17,7 @@ import math
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,10 +26,10 @@ import numpy as np
 
 from experts.llm.budget import Budget, BudgetConfig, Usage
 from experts.llm.cache import AnswerCache, Mode, Question, Stored
-from experts.llm.client import Ability, ChatClient, ClientConfig, Reply, connect, probe
+from experts.llm.client import Ability, ChatClient, ClientConfig, Listener, Reply, connect, probe
 from experts.llm.faults import VETOES, Fault
 from experts.llm.ladder import Rung, SamplingConfig, request, rungs_for
-from experts.llm.parse import Parsed, parse
+from experts.llm.parse import Parsed, parse, reason_so_far
 from experts.llm.prompt import Prompt, PromptConfig, PromptGenerator
 from experts.provider import Context, Decision, PolicyProvider, Status, label_distribution
 from sim.config import resolve, to_dict
@@ -57,6 +59,7 @@ class LLMConfig:
     smoothing: float = 0.01  # share of the uniform distribution mixed into given ones, so that none is zero
     veto_unsafe: bool = True  # refuse answers that the action-utility analysis calls UNSAFE
     repair: bool = True  # ask once more after an unusable answer
+    stream: Literal["watched", "always", "never"] = "watched"  # watched: where somebody sees the reason arrive
     fallback: str = "rule"  # expert that decides when the model does not; "none": status FAILED
     fallback_options: dict[str, Any] = field(default_factory=dict)
     prompt: PromptConfig = field(default_factory=PromptConfig)
@@ -103,6 +106,7 @@ class _Work:
     """One context on its way through the expert."""
 
     prompt: Prompt
+    say: Callable[[str], None] | None = None
     faults: list[Fault] = field(default_factory=list)
     detail: str = ""
     parsed: Parsed = field(default_factory=Parsed)
@@ -174,7 +178,7 @@ class LLMExpert:
             return None
         legal = scene.legal if context.legal is None else context.legal
         try:
-            return _Work(self.generator.build(scene, self.ability.rung.form, legal))
+            return _Work(self.generator.build(scene, self.ability.rung.form, legal), context.say)
         except ValueError:
             return None
 
@@ -234,7 +238,7 @@ class LLMExpert:
     async def _exchange(self, client: ChatClient, work: _Work, prompt: Prompt, until: float, timely: float) -> None:
         config = self.config
         args = request(self.ability.rung, prompt, config.prompt, config.sampling, self.ability.choice)
-        reply = await client.ask(args, prompt.text(), until, timely)
+        reply = await client.ask(args, prompt.text(), until, timely, self._listener(work))
         work.asked = work.asked or reply.attempts > 0
         work.tokens += reply.tokens
         work.cost += reply.cost
@@ -245,6 +249,13 @@ class LLMExpert:
             return
         self._store(work, prompt, reply)
         self._take(work, reply.answer, prompt)
+
+    def _listener(self, work: _Work) -> Listener | None:
+        """Who hears the text of the answer while it comes; None: it comes in one piece."""
+        say, form = work.say, work.prompt.form
+        if say is not None and form != "label" and self.config.stream != "never":
+            return lambda text: say(reason_so_far(text, form))
+        return (lambda text: None) if self.config.stream == "always" else None
 
     def _take(self, work: _Work, answer: Any, prompt: Prompt) -> None:
         work.answer = answer.content or answer.refusal
@@ -382,6 +393,14 @@ class LLMExpert:
         inner = getattr(self.fallback, "load_state_dict", None)
         if inner and state["fallback"] is not None:
             inner(state["fallback"])
+
+    def interrupt(self) -> None:
+        """End the questions under way, and those to come, at once: the fallback decides. From any thread, for good."""
+        if self._client is not None:
+            self._client.interrupt()
+        inner = getattr(self.fallback, "interrupt", None)
+        if inner:
+            inner()
 
     def close(self) -> None:
         """Close connections, the cache and the fallback. Safe to call twice."""

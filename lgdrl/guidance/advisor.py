@@ -44,6 +44,8 @@ class ExpertDesk:
         self.label_budget = label_budget
         self.label_spread = label_spread
         self.log = log
+        self.say: Callable[[str], None] | None = None
+        """Who hears what the expert says about the first of the worlds while it answers."""
         self.counts: Counter[str] = Counter()
         """Decisions by status, with `queries`, `labels`, `tokens`."""
         self.wait_s = 0.0
@@ -130,6 +132,7 @@ class ExpertDesk:
                 episode=int(episodes[i]),
                 step=int(steps[i]),
                 branch=partial(env.branch, int(i)) if isinstance(env, DrivingVecEnv) else None,
+                say=self.say if i == 0 else None,
             )
             for i, scene in zip(asked, scenes, strict=True)
         ]

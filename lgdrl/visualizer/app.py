@@ -235,11 +235,13 @@ class App:
             pygame.display.flip()
 
     def close(self) -> None:
-        """End the sessions: what is running is waited for, what was recorded is kept."""
+        """End the sessions: what is running is waited for, experts are told to end, what was recorded is kept."""
+        self.running = False
+        for pane in self.panes:
+            pane.session.interrupt()
+            if pane.thinking is not None:
+                pane.thinking.cancel()
         self._collect_film(wait=True)
-        for job in (pane.thinking for pane in self.panes):
-            if job is not None:
-                job.cancel()
         if self.worker is not None:
             self.worker.shutdown()
         for pane in self.panes:
@@ -360,6 +362,8 @@ class App:
                 pane.session.act()
                 self._shown(pane)
             else:
+                if pane.thinking is None:
+                    pane.asked_at = self.clock.now()
                 pane.acting = self.worker.submit(pane.session.act)
 
     def _patient(self, pane: Pane) -> bool:
@@ -394,7 +398,7 @@ class App:
         pane.asked_at, pane.asked = self.clock.now(), pane.session.track.last
         if self.adviser is None:
             pane.session.think()
-        elif pane.session.live and not pane.session.track.outcome:
+        elif self.running and pane.session.live and not pane.session.track.outcome:
             pane.thinking = self.adviser.submit(pane.session.think)
 
     def _end(self) -> None:
@@ -668,7 +672,8 @@ class App:
             controller = "human" if hands is not None and hands.engaged else pane.session.autopilot
             if track.turns and (track.outcome or not pane.session.live):
                 controller = track.turns[-1].controller
-        waiting = self.clock.now() - pane.asked_at if pane.thinking is not None else 0.0
+        busy = pane.thinking is not None or pane.acting is not None
+        waiting = self.clock.now() - pane.asked_at if busy else 0.0
         total = float(track.rewards[: k + 1].sum()) if len(track) else 0.0
         return State(
             thought,
@@ -681,6 +686,7 @@ class App:
             tuple(pane.session.facts()),
             curves,
             pane.session.expert_name,
+            track.saying if thought is track.last else "",
         )
 
     def _curves(self, pane: Pane, head: float) -> tuple[Curve, ...]:

@@ -59,6 +59,8 @@ class State:
     facts: tuple[tuple[str, str], ...] = ()
     curves: tuple[Curve, ...] = ()
     expert_name: str = ""
+    saying: str = ""
+    """What the expert is saying before it has decided."""
 
 
 class Painter:
@@ -210,9 +212,10 @@ class Panel:
             return y
         y = self._rule(surface, x, right, y, f"Expert {state.expert_name}".strip())
         if thought.expert is None:
-            words = f"is thinking … {state.waiting_s:.1f} s" if state.waiting_s > 0.2 else "…"
+            doing = "answering" if state.saying else "thinking"
+            words = f"is {doing} … {state.waiting_s:.1f} s" if state.waiting_s > 0.2 else "…"
             p.text(surface, words, x, y, 12, theme.muted)
-            return y + p.px(26)
+            return self._reason(surface, x, right, y + p.px(22), bottom, state.saying)
         decision = thought.expert
         status = decision.status.value
         good = status in ("ok", "repaired")
@@ -221,9 +224,12 @@ class Panel:
             p.text(surface, f"{decision.latency_s:.1f} s", x + width + p.px(8), y + p.px(4), 11, theme.muted)
         if state.divergence is not None:
             p.right(surface, f"JS {state.divergence:.2f} nats", right, y + p.px(4), 11, theme.muted)
-        y += p.px(28)
+        return self._reason(surface, x, right, y + p.px(28), bottom, decision.reason or "")
+
+    def _reason(self, surface: pygame.Surface, x: int, right: int, y: int, bottom: int, words: str) -> int:
+        p, theme = self.p, self.p.theme
         most = max((bottom - y - p.px(90)) // p.px(17), 1)
-        for line in p.lines(decision.reason or "", 12, right - x, min(most, 5)):
+        for line in p.lines(words, 12, right - x, min(most, 5)):
             piece = p.typist.fit(line, max(p.px(12), 8), theme.ink, right - x)
             surface.blit(piece, (x, y))
             y += p.px(17)

@@ -60,6 +60,8 @@ class Track:
     outcome: str = ""
     """success | crash | missed; empty while it goes on."""
     summary: dict[str, Any] = field(default_factory=dict)
+    saying: str = ""
+    """What the expert is saying about the newest state, before it has decided."""
 
     def __len__(self) -> int:
         return len(self.turns)
@@ -117,6 +119,10 @@ class Session(Protocol):
         """The episode so far, to be kept."""
         ...
 
+    def interrupt(self) -> None:
+        """The window closes: an expert that somebody waits for shall come to an end. From any thread."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -168,8 +174,12 @@ class DriveSession:
         thought = track.last
         if self.expert is None or thought is None or thought.expert is not None or track.outcome:
             return
+
+        def hear(words: str) -> None:
+            track.saying = words
+
         started = time.perf_counter()
-        decision = self.expert.decide([self.context(thought, self.waits)])[0]
+        decision = self.expert.decide([replace(self.context(thought, self.waits), say=hear)])[0]
         decision = replace(decision, latency_s=decision.latency_s or time.perf_counter() - started)
         track.last = replace(thought, expert=decision)
 
@@ -217,6 +227,9 @@ class DriveSession:
 
     def facts(self) -> list[tuple[str, str]]:
         return []
+
+    def interrupt(self) -> None:
+        interrupt(self.expert)
 
     def close(self) -> None:
         self.world.close()
@@ -284,6 +297,9 @@ class ReplaySession:
     def facts(self) -> list[tuple[str, str]]:
         return [("Episode", f"{self.number + 1} of {len(self.episodes)}")]
 
+    def interrupt(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -307,6 +323,13 @@ def episode_of(
         truncated=ended[1],
         summary=track.summary,
     )
+
+
+def interrupt(expert: PolicyProvider | None) -> None:
+    """Let an expert come to an end, where it can."""
+    stop = getattr(expert, "interrupt", None)
+    if stop:
+        stop()
 
 
 # --- what everyone thinks -------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from experts.provider import Decision
 from lgdrl.guidance.human import WithHuman
 from lgdrl.guidance.strategy import STATUSES
 from lgdrl.training import Trainer
-from lgdrl.visualizer.session import Thought, Track, episode_of, opinion, turn_of, unsafe_of
+from lgdrl.visualizer.session import Thought, Track, episode_of, interrupt, opinion, turn_of, unsafe_of
 
 
 class TrainSession:
@@ -39,6 +39,8 @@ class TrainSession:
         self._ended = False, False
         self._whole = True
         """No decision was broken off: what stands in memory may be saved."""
+        if trainer.desk is not None:
+            trainer.desk.say = self._hear
         trainer.prepare()
         self.track = Track(last=self._look())
 
@@ -59,6 +61,9 @@ class TrainSession:
 
     def think(self) -> None:
         """The strategy itself decides whether to ask the expert, in the middle of a decision."""
+
+    def _hear(self, words: str) -> None:
+        self.track.saying = words
 
     def act(self) -> None:
         model, thought = self.trainer.model, self.track.last
@@ -115,6 +120,10 @@ class TrainSession:
         if dual is not None:
             rows.append(("Dual", f"{dual.value:.2f}"))
         return rows
+
+    def interrupt(self) -> None:
+        if self.trainer.desk is not None:
+            interrupt(self.trainer.desk.provider)
 
     def close(self) -> None:
         try:

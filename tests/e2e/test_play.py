@@ -1,14 +1,17 @@
 """`lgdrl play` from the command line: films and windows without a display, and what is said when something is wrong."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pygame
 import pytest
 
 from experts.episodes import load_episodes
 from lgdrl.cli import main
+from tests.faults.server import FaultServer, Reply
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +85,17 @@ def test_a_broken_recording_is_refused(tmp_path, capsys):
     path.write_bytes(b"PK not really")
     assert play(path) == 2
     assert "broken.npz" in capsys.readouterr().err
+
+
+def test_leaving_does_not_wait_for_a_language_model():
+    with FaultServer([Reply(delay_s=60.0)]) as server:
+        settings = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "test-key-0123456789abcdef"}
+        command = [sys.executable, "-m", "lgdrl.cli", "play", "expert:llm"]
+        command += ["--set", "expert_options.client.total_s=120"]
+        window = subprocess.Popen(command, env=os.environ | settings)
+        while not server.asked and window.poll() is None:
+            time.sleep(0.05)
+        begin = time.monotonic()
+        window.send_signal(signal.SIGINT)
+        assert window.wait(30) == 130
+        assert time.monotonic() - begin < 15

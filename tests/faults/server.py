@@ -1,7 +1,8 @@
 """A scripted chat endpoint over real TCP that fails in every way we know, repeatably.
 
 `FaultServer(script=[...])` serves one behaviour per request, the last one for ever after; requests of the start-up
-probe (recognised by the fixed probe scene) are answered by `rungs` alone unless `probe` names a behaviour.
+probe (recognised by the fixed probe scene) are answered by `rungs` alone unless `probe` names a behaviour. A request
+with `stream` is answered by server-sent events, a few letters in each.
 """
 
 from __future__ import annotations
@@ -57,7 +58,12 @@ class Reply:
     drop: str = ""
     """"before": hang up without a byte; "body": after half of the body; "chunk": inside a chunked body."""
     drip_s: float = 0.0
-    """Seconds between single bytes of the body."""
+    """Seconds between single bytes of the body, or between the events of a stream."""
+    stream: str = ""
+    """What is odd about a stream. "refused": 400 in its place; "plain": the whole body in its place; "cut": it ends in
+    the middle, cleanly; "broken": an event is half a JSON text; "error": an event reports an error; "silent": no event
+    holds anything; "held": the connection stays open after the last event; "bare": usage and finish reason come in one
+    event, and no [DONE]."""
     logprobs: dict[str, float] | None = None
     """Alternatives of the first token instead of a peaked distribution."""
     function: Callable[[Seen], Reply] | None = None
@@ -82,6 +88,8 @@ class FaultServer(ThreadingHTTPServer):
         self.seen: list[Seen] = []
         self.connections = 0
         self.in_flight = 0
+        self.hung_up = 0
+        """Streams whose reader left before their end."""
         self.peak = 0
         """Most requests that were being answered at one time."""
         self.rng = random.Random(seed)
@@ -152,6 +160,13 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.drop == "before":
             self.close_connection = True
             return
+        if reply.status == 200 and reply.raw is None and body.get("stream") and reply.stream != "plain":
+            if reply.stream != "refused":
+                self._stream(
+                    reply, _completion(reply, rung), bool((body.get("stream_options") or {}).get("include_usage"))
+                )
+                return
+            reply = Reply(status=400, error="stream is not supported")
         if reply.status != 200:
             data = json.dumps({"error": {"message": reply.error, "type": "scripted", "code": None}}).encode()
         else:
@@ -181,6 +196,75 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(reply.drip_s)
         else:
             self.wfile.write(data)
+
+    def _stream(self, reply: Reply, completion: dict[str, Any], usage: bool) -> None:
+        events = _events(reply, completion, usage)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        half = events[: len(events) // 2]
+        try:
+            for event in half if reply.drop or reply.stream == "cut" else events:
+                data = event.encode()
+                self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+                self.wfile.flush()
+                time.sleep(reply.drip_s)
+            if reply.drop:
+                self.close_connection = True
+                return
+            while reply.stream == "held":
+                self.connection.settimeout(30.0)
+                if not self.rfile.read(1):
+                    raise ConnectionError
+            self.wfile.write(b"0\r\n\r\n")
+        except ConnectionError:
+            self.server.hung_up += 1
+            self.close_connection = True
+
+
+def _events(reply: Reply, completion: dict[str, Any], usage: bool) -> list[str]:
+    """A completion as server-sent events, with what `reply.stream` says about them."""
+    choice = completion["choices"][0]
+    message, logprobs = choice["message"], choice["logprobs"]
+    envelope = {**completion, "object": "chat.completion.chunk"}
+    counts = envelope.pop("usage", None)
+
+    def event(delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
+        return _line({**envelope, "choices": [{"index": 0, "delta": delta, "finish_reason": finish, **more}]})
+
+    if reply.stream == "silent":
+        return [": ping\n\n", _line({**envelope, "choices": []}), "data:\n\n", "data: [DONE]\n\n"] * 3
+    events = [": ping\n\n", event({"role": "assistant", "content": ""}), _line({**envelope, "choices": []})]
+    for piece in _pieces(message.get("refusal")):
+        events.append(event({"refusal": piece}))
+    for k, call in enumerate(message.get("tool_calls") or []):
+        events.append(event({"tool_calls": [{**call, "index": k, "function": {"name": "choose_action"}}]}))
+        for piece in _pieces(call["function"]["arguments"]):
+            events.append(event({"tool_calls": [{"index": k, "function": {"arguments": piece}}]}))
+    for k, piece in enumerate(_pieces(message.get("content"))):
+        events.append(event({"content": piece}, logprobs=None if k else logprobs))
+    if reply.stream in ("broken", "error"):
+        bad = 'data: {"choices": [{"del\n\n' if reply.stream == "broken" else _line({"error": {"message": reply.error}})
+        events.insert(len(events) // 2, bad)
+    if reply.stream == "bare":
+        return [
+            *events,
+            event({}, choice["finish_reason"]).replace('"choices"', f'"usage": {json.dumps(counts)}, "choices"'),
+        ]
+    events.append(event({}, choice["finish_reason"]))
+    if usage and counts is not None:
+        events.append(_line({**envelope, "choices": [], "usage": counts}))
+    return [*events, "data: [DONE]\n\n"]
+
+
+def _line(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data)}\n\n"
+
+
+def _pieces(text: str | None) -> list[str]:
+    size = max(5, len(text or "") // 200)
+    return [text[i : i + size] for i in range(0, len(text), size)] if text else []
 
 
 def _rung(body: dict[str, Any]) -> tuple[str, list[str]]:

@@ -1,6 +1,7 @@
 """The window, driven by key, button and mouse events as a person makes them, on a clock that needs no waiting."""
 
 import threading
+import time
 
 import numpy as np
 import pygame
@@ -20,6 +21,7 @@ from lgdrl.visualizer.session import DriveSession, ReplaySession
 from lgdrl.visualizer.training import TrainSession
 from sim.actions import MetaAction
 from sim.errors import UsageError
+from tests.faults.server import FaultServer, Reply
 
 SIZE = (640, 400)
 
@@ -390,6 +392,108 @@ def test_what_breaks_in_a_session_is_raised():
     app = open_app(drive(expert=Broken()), clock=RealClock())
     with pytest.raises(UsageError, match="the expert is broken"):
         app.run()
+
+
+# --- language models -------------------------------------------------------------------------------------------------
+
+REASON = "The gap on the right is long enough and the car behind it is slow, so this is the moment to change."
+
+
+def language_model(server, **options):
+    client = {"base_url": server.url, "total_s": 60.0, "retries": 0}
+    options = {
+        "model": "scripted",
+        "rung": "json_schema",
+        "prompt": {"reasoning": "short"},
+        "client": client,
+        **options,
+    }
+    return registry.make("llm", "lane-change", options)
+
+
+def shown(app):
+    return app.state_at(app.panes[0], app.head)
+
+
+@pytest.fixture
+def key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key-0123456789abcdef")
+
+
+def test_the_panel_shows_a_reason_while_it_arrives(key):
+    with FaultServer([Reply(extra={"reason": REASON}, drip_s=0.02)], rungs=("json_schema",)) as server:
+        app = open_app(drive(expert=language_model(server)), clock=RealClock(), draw_every=1)
+        words, pictures = [], []
+        while shown(app).thought.expert is None or len(words) < 2:
+            app.frame()
+            state = shown(app)
+            if state.saying and (not words or words[-1] != state.saying):
+                assert state.thought.expert is None
+                words.append(state.saying)
+                pictures.append(pygame.surfarray.array3d(app.canvas.subsurface(app.sides[0])))
+        assert len(words) > 5
+        assert all(REASON.startswith(each) for each in words)
+        assert not np.array_equal(pictures[0], pictures[-1])
+        assert (shown(app).saying, shown(app).thought.expert.reason) == ("", REASON)
+        app.close()
+
+
+def test_a_stream_that_breaks_ends_in_its_status(key):
+    broken = Reply(extra={"reason": REASON}, drip_s=0.01, stream="cut")
+    with FaultServer([broken], rungs=("json_schema",)) as server:
+        app = open_app(drive(expert=language_model(server)), clock=RealClock(), draw_every=1)
+        run_until(app, lambda: track(app).saying)
+        run_until(app, lambda: app.length == 1)
+        assert track(app).turns[0].expert_status == "fallback"
+        assert "stream ended" in track(app).turns[0].expert_reason
+        app.close()
+
+
+def test_words_of_an_abandoned_question_are_not_shown_at_the_next_state(key):
+    hands = Hands()
+    with FaultServer([Reply(extra={"reason": REASON}, drip_s=0.1)], rungs=("json_schema",)) as server:
+        app = open_app(drive(hands, expert=language_model(server)), clock=RealClock())
+        run_until(app, lambda: track(app).saying)
+        tap(app, pygame.K_LEFT)
+        run_until(app, lambda: app.length == 1)
+        assert shown(app).saying == ""
+        app.close()
+
+
+def test_closing_the_window_does_not_wait_for_a_language_model(key):
+    with FaultServer([Reply(delay_s=30.0)], rungs=("json_schema",)) as server:
+        app = open_app(drive(expert=language_model(server)), clock=RealClock())
+        run_until(app, lambda: server.asked)
+        pygame.event.post(pygame.Event(pygame.QUIT))
+        begin = time.monotonic()
+        app.run()
+        assert time.monotonic() - begin < 5.0
+
+
+def test_closing_in_mid_training_does_not_wait_either_and_saves_the_run(key, tmp_path):
+    with FaultServer([Reply(label="E")] * 3 + [Reply(delay_s=30.0)], rungs=("json_schema",)) as server:
+        llm = language_model(server)
+        config = RunConfig(num_envs=1, steps=400, evaluate_every=0, strategy_options={"episodes": {"kind": "always"}})
+        session = TrainSession(start(config, tmp_path / "run", llm, Hands()))
+        app = open_app(session, clock=RealClock(), pace=16.0)
+        run_until(app, lambda: len(server.asked) == 4)
+        pygame.event.post(pygame.Event(pygame.QUIT))
+        begin = time.monotonic()
+        app.run()
+        assert time.monotonic() - begin < 10.0
+        assert session.trainer.desk.counts["fallback"] == 1
+        resumed = resume(tmp_path / "run", language_model(server))
+        assert resumed.decisions == 4
+        resumed.close()
+
+
+def test_the_panel_shows_what_is_said_during_training(key, tmp_path):
+    with FaultServer([Reply(extra={"reason": REASON}, drip_s=0.02)], rungs=("json_schema",)) as server:
+        config = RunConfig(num_envs=1, steps=400, evaluate_every=0, strategy_options={"episodes": {"kind": "always"}})
+        session = TrainSession(start(config, tmp_path / "run", language_model(server), Hands()))
+        app = open_app(session, clock=RealClock(), pace=16.0)
+        run_until(app, lambda: REASON.startswith(shown(app).saying or "?"))
+        app.close()
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------
