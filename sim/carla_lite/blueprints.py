@@ -5,7 +5,8 @@ Sizes (half extents in metres) and masses are rounded public figures of CARLA's 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sim.carla_lite import codec
@@ -13,11 +14,43 @@ from sim.carla_lite import codec
 
 @dataclass(frozen=True)
 class Attribute:
+    """`kind` is bool | int | float | string | color. Choices are recommended; numbers must lie in low..high."""
+
     name: str
     kind: str
     value: str
     choices: tuple[str, ...] = ()
     modifiable: bool = True
+    low: float = -math.inf
+    high: float = math.inf
+
+    def read(self, value: str) -> str:
+        """The value as it is kept. ValueError where it is of the wrong kind or out of bounds."""
+        if self.kind == "bool":
+            if value.lower() not in ("true", "false"):
+                raise ValueError(f"'{value}' for attribute '{self.name}': choose true or false")
+            return value.lower()
+        if self.kind in ("int", "float"):
+            number = _parsed(int if self.kind == "int" else float, value)
+            if number is None or not self.low <= number <= self.high or not math.isfinite(number):
+                raise ValueError(f"'{value}' for attribute '{self.name}': choose {self._numbers()}")
+        if self.kind == "color":
+            parts = [_parsed(int, part) for part in value.split(",")]
+            if len(parts) != 3 or not all(part is not None and 0 <= part <= 255 for part in parts):
+                raise ValueError(f"'{value}' for attribute '{self.name}': choose R,G,B from 0 to 255 each")
+        return value
+
+    def _numbers(self) -> str:
+        what = "a whole number" if self.kind == "int" else "a number"
+        bounds = [f"from {self.low:g}"] * (self.low > -math.inf) + [f"up to {self.high:g}"] * (self.high < math.inf)
+        return " ".join([what, *bounds])
+
+
+def _parsed(kind: Callable[[str], float], value: str) -> float | None:
+    try:
+        return kind(value)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -156,44 +189,81 @@ def _walker(number: int) -> Blueprint:
 
 
 def _sensor(name: str, *attributes: Attribute) -> Blueprint:
-    common = (_role("front"), Attribute("sensor_tick", "float", "0.0"))
+    common = (_role("front"), _number("sensor_tick", 0.0, 0.0))
     return Blueprint(f"sensor.{name}", "sensor", (*common, *attributes))
 
 
-def _number(name: str, value: float | int) -> Attribute:
-    return Attribute(name, "int" if isinstance(value, int) else "float", str(value))
+def _number(name: str, value: float | int, low: float = -math.inf, high: float = math.inf) -> Attribute:
+    return Attribute(name, "int" if isinstance(value, int) else "float", str(value), low=low, high=high)
 
 
-def _camera(name: str) -> Blueprint:
+def _camera(name: str, *attributes: Attribute) -> Blueprint:
     return _sensor(
         f"camera.{name}",
-        _number("image_size_x", 800),
-        _number("image_size_y", 600),
-        _number("fov", 90.0),
-        *(
-            _number(f"lens_{key}", value)
-            for key, value in (
-                ("circle_falloff", 5.0),
-                ("circle_multiplier", 0.0),
-                ("k", -1.0),
-                ("kcube", 0.0),
-                ("x_size", 0.08),
-                ("y_size", 0.08),
-            )
-        ),
-        Attribute("enable_postprocess_effects", "bool", "true"),
-        _number("gamma", 2.2),
+        _number("image_size_x", 800, 1, WIDEST_PICTURE),
+        _number("image_size_y", 600, 1, WIDEST_PICTURE),
+        _number("fov", 90.0, 1.0, 170.0),
+        *(_number(f"lens_{key}", value) for key, value in LENS),
+        *attributes,
     )
 
 
+WIDEST_PICTURE = 4096
+LENS = (
+    ("circle_falloff", 5.0),
+    ("circle_multiplier", 0.0),
+    ("k", -1.0),
+    ("kcube", 0.0),
+    ("x_size", 0.08),
+    ("y_size", 0.08),
+)
+EFFECTS = (
+    Attribute("enable_postprocess_effects", "bool", "true"),
+    Attribute("exposure_mode", "string", "histogram", ("manual", "histogram")),
+    *(
+        _number(name, value)
+        for name, value in (
+            ("gamma", 2.2),
+            ("shutter_speed", 200.0),
+            ("iso", 100.0),
+            ("fstop", 1.4),
+            ("min_fstop", 1.2),
+            ("blade_count", 5),
+            ("exposure_compensation", 0.0),
+            ("exposure_min_bright", 10.0),
+            ("exposure_max_bright", 12.0),
+            ("exposure_speed_up", 3.0),
+            ("exposure_speed_down", 1.0),
+            ("calibration_constant", 16.0),
+            ("focal_distance", 1000.0),
+            ("blur_amount", 1.0),
+            ("blur_radius", 0.0),
+            ("bloom_intensity", 0.675),
+            ("lens_flare_intensity", 0.1),
+            ("motion_blur_intensity", 0.45),
+            ("motion_blur_max_distortion", 0.35),
+            ("motion_blur_min_object_screen_size", 0.1),
+            ("slope", 0.88),
+            ("toe", 0.55),
+            ("shoulder", 0.26),
+            ("black_clip", 0.0),
+            ("white_clip", 0.04),
+            ("temp", 6500.0),
+            ("tint", 0.0),
+            ("chromatic_aberration_intensity", 0.0),
+            ("chromatic_aberration_offset", 0.0),
+        )
+    ),
+)
+"""Of the RGB camera, so that scripts can set them; a drawing has none of it."""
 LIDAR = (
-    _number("channels", 32),
-    _number("range", 10.0),
-    _number("points_per_second", 56000),
-    _number("rotation_frequency", 10.0),
-    _number("upper_fov", 10.0),
-    _number("lower_fov", -30.0),
-    _number("horizontal_fov", 360.0),
+    _number("channels", 32, 1, 1024),
+    _number("range", 10.0, 0.01),
+    _number("points_per_second", 56000, 1, 20_000_000),
+    _number("rotation_frequency", 10.0, 0.0),
+    _number("upper_fov", 10.0, -90.0, 90.0),
+    _number("lower_fov", -30.0, -90.0, 90.0),
+    _number("horizontal_fov", 360.0, 0.1, 360.0),
 )
 NOISE = tuple(
     _number(f"noise_{name}", value)
@@ -218,17 +288,26 @@ SENSORS = (
     _sensor("other.imu", *NOISE),
     _sensor(
         "other.obstacle",
-        _number("distance", 5.0),
-        _number("hit_radius", 0.5),
+        _number("distance", 5.0, 0.0),
+        _number("hit_radius", 0.5, 0.0),
         Attribute("only_dynamics", "bool", "false"),
         Attribute("debug_linetrace", "bool", "false"),
     ),
-    _camera("rgb"),
+    _sensor(
+        "other.radar",
+        _number("horizontal_fov", 30.0, 0.0, 180.0),
+        _number("vertical_fov", 30.0, 0.0, 180.0),
+        _number("points_per_second", 1500, 1, 1_000_000),
+        _number("range", 100.0, 0.01),
+    ),
+    _camera("rgb", *EFFECTS),
+    _camera("depth"),
+    _camera("semantic_segmentation"),
     _sensor(
         "lidar.ray_cast",
         *LIDAR,
         _number("atmosphere_attenuation_rate", 0.004),
-        _number("dropoff_general_rate", 0.0),
+        _number("dropoff_general_rate", 0.0, 0.0, 1.0),
         _number("dropoff_intensity_limit", 0.8),
         _number("dropoff_zero_intensity", 0.0),
         _number("noise_stddev", 0.0),
@@ -259,11 +338,17 @@ def library() -> dict[str, Blueprint]:
 
 
 def check_attributes(blueprint: Blueprint, given: Sequence[codec.Wire]) -> dict[str, str]:
-    """The attribute values of a spawn request over the blueprint's defaults. ValueError for a name it does not have."""
-    values = {attribute.name: attribute.value for attribute in blueprint.attributes}
+    """The attribute values of a spawn request over the blueprint's defaults.
+
+    ValueError for a name that it does not have and a value that it does not take.
+    """
+    known = {attribute.name: attribute for attribute in blueprint.attributes}
+    values = {name: attribute.value for name, attribute in known.items()}
     values["ros_name"] = blueprint.id
     for name, _, value in given:
         if name not in values:
             raise ValueError(f"{blueprint.id} has no attribute '{name}'")
-        values[name] = value
+        attribute = known.get(name)
+        if attribute is not None and attribute.modifiable:
+            values[name] = attribute.read(value)
     return values

@@ -168,6 +168,7 @@ class Calls:
         self._just_loaded = True
         for stream in streams:
             self.streams.close(stream)
+            self.sensors.forget(stream)
         if reset_settings:
             self.world.settings = codec.Settings()
 
@@ -262,6 +263,7 @@ class Calls:
     def destroy_actor(self, number: int) -> Wire:
         for stream in self._streams_of(number):
             self.streams.close(stream)
+            self.sensors.forget(stream)
         return self.world.destroy(number)
 
     def _streams_of(self, number: int) -> list[int]:

@@ -135,8 +135,8 @@ def read_optional(wire: Wire) -> Wire | None:
 
 
 def attribute(version: Version, name: str, kind: str, value: str, choices: Sequence[str], modifiable: bool) -> Wire:
-    """An attribute of a blueprint; `restrict` goes with choices."""
-    return [name, version.attribute_types[kind], value, list(choices), modifiable, bool(choices)]
+    """An attribute of a blueprint. Choices are recommended and do not restrict, as on CARLA."""
+    return [name, version.attribute_types[kind], value, list(choices), modifiable, False]
 
 
 @dataclass(frozen=True)

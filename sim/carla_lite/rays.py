@@ -56,3 +56,16 @@ def ground_distance(origin: np.ndarray, rays: np.ndarray, height: float) -> tupl
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = np.where(fall > 1e-9, (origin[2] - height) / fall, np.inf)
     return np.where(distance > 0, distance, np.inf), np.maximum(fall, 0.0)
+
+
+def rotation(pitch: float, yaw: float, roll: float) -> np.ndarray:
+    """(3, 3) matrix from a sensor's frame to the world's (left-handed; degrees), as in `carla.Transform.get_matrix`."""
+    p, y, r = np.radians([pitch, yaw, roll])
+    cp, sp, cy, sy, cr, sr = np.cos(p), np.sin(p), np.cos(y), np.sin(y), np.cos(r), np.sin(r)
+    return np.array(
+        [
+            [cp * cy, cy * sp * sr - sy * cr, -cy * sp * cr - sy * sr],
+            [cp * sy, sy * sp * sr + cy * cr, -sy * sp * cr + cy * sr],
+            [sp, -cp * sr, cp * cr],
+        ]
+    )

@@ -1,42 +1,52 @@
 """What sensors tell. Computed only for streams that somebody reads, and as often as `sensor_tick` says.
 
-Lidars cast rays against boxes and the ground. The camera is a drawing (flat roads, coloured boxes, a sky): good for
-running image code, worthless for research on perception.
+Lidars and the radar cast rays against boxes and the ground. Cameras are drawings (flat roads, coloured boxes, a sky):
+good for running image code, worthless for research on perception.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import numpy as np
 
 from sim.carla_lite import codec
 from sim.carla_lite.blueprints import PROP_TAG
-from sim.carla_lite.rays import Boxes, cast, ground_distance
+from sim.carla_lite.rays import Boxes, cast, ground_distance, rotation
 from sim.carla_lite.rpc import Streams
 from sim.carla_lite.world import Actor, World
 
-EARTH_RADIUS = 6378137.0
-"""Metres, of the Mercator projection that CARLA uses."""
+if TYPE_CHECKING:
+    from sim.carla_lite.camera import Lens, Scenery
+
+ROUNDING = 1e-9
+"""Seconds that a sum of steps may be short of a time."""
+EARTH_RADIUS = 6378137.0 * 0.9996
+"""Metres, times the scale of the projection that CARLA uses."""
 GRAVITY = 9.81
-ROAD_TAG, OTHER_TAG = 1, 22
+ROAD_TAG, TERRAIN_TAG = 1, 10
 """Semantic tags of the ground."""
 
 
 class Sensors:
     """All sensors of a world."""
 
-    def __init__(self, world: World, streams: Streams) -> None:
-        self.world, self.streams = world, streams
+    def __init__(self, world: World, streams: Streams, jitter: float = 0.0) -> None:
+        """With `jitter` (seconds) frames come late, and those of different sensors out of order."""
+        self.world, self.streams, self.jitter = world, streams, jitter
         self.gravity = GRAVITY
-        self._spun: dict[int, float] = {}
-        """Degrees that each lidar has turned."""
+        self._random = np.random.default_rng(world.seed)
+        self._delivered: dict[int, float] = {}
+        """When the last frame of a stream is to be sent, on the loop's clock."""
+        self._scenery: Scenery | None = None
 
     def send(self) -> None:
         """Everything that is due in the present frame."""
@@ -46,24 +56,32 @@ class Sensors:
             kind = actor.blueprint.id.removeprefix("sensor.")
             if kind == "other.collision":
                 self._send_collisions(actor)
-            elif kind == "other.obstacle":
-                if self._due(actor):
-                    self._send_obstacle(actor)
             elif self._due(actor):
-                number, body = PAYLOADS[kind](self, actor)
-                self._send(actor, number, body)
+                found = PAYLOADS[kind](self, actor)
+                if found is not None:
+                    self._send(actor, *found)
 
     def _due(self, actor: Actor) -> bool:
-        period = float(actor.attributes["sensor_tick"])
-        if self.world.time + 1e-9 < actor.due:
+        period, late = float(actor.attributes["sensor_tick"]), self.world.time - actor.due + ROUNDING
+        if late < 0:
             return False
-        actor.due = max(actor.due + period, self.world.time)
+        actor.due = self.world.time + period if late >= period else actor.due + period
         return True
 
     def _send(self, actor: Actor, kind: str, body: bytes) -> None:
         world = self.world
         head = codec.frame_header(world.version.sensors[kind], world.frame, world.time, world.pose(actor))
-        self.streams.send(actor.stream, head + body)
+        if not self.jitter:
+            self.streams.send(actor.stream, head + body)
+            return
+        loop = asyncio.get_running_loop()
+        due = max(loop.time() + self._random.uniform(0.0, self.jitter), self._delivered.get(actor.stream, 0.0))
+        self._delivered[actor.stream] = due
+        loop.call_at(due, self.streams.send, actor.stream, head + body)
+
+    def forget(self, stream: int) -> None:
+        """A stream that is closed."""
+        self._delivered.pop(stream, None)
 
     # -- events --------------------------------------------------------------------------------------------------------
 
@@ -79,8 +97,8 @@ class Sensors:
             push = [float(sign * impulse[0]), float(sign * impulse[1]), 0.0]
             self._send(actor, "collision", msgpack.packb([*parties, push]))
 
-    def _send_obstacle(self, actor: Actor) -> None:
-        """The nearest body within reach straight ahead, within `hit_radius` of the line; silent without one."""
+    def obstacle(self, actor: Actor) -> tuple[str, bytes] | None:
+        """The nearest body within reach straight ahead, within `hit_radius` of the line; nothing without one."""
         world, values = self.world, actor.attributes
         reach, radius = float(values["distance"]), float(values["hit_radius"])
         boxes = self._boxes(exclude=actor.parent)
@@ -89,17 +107,21 @@ class Sensors:
         wide = replace(boxes, extents=boxes.extents + radius)
         pose = world.pose(actor)
         distance, which, _ = cast(np.array(pose[:3]), rotation(*pose[3:])[None, :, 0], wide)
-        if distance[0] <= reach and actor.parent in world.actors:
-            own, other = world.actors[actor.parent], world.actors[int(boxes.ids[which[0]])]
-            parties = [world.describe(party, 0) for party in (own, other)]
-            self._send(actor, "obstacle", msgpack.packb([*parties, float(distance[0])]))
+        if distance[0] > reach or actor.parent not in world.actors:
+            return None
+        own, other = world.actors[actor.parent], world.actors[int(boxes.ids[which[0]])]
+        parties = [world.describe(party, 0) for party in (own, other)]
+        return "obstacle", msgpack.packb([*parties, float(distance[0])])
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
     def gnss(self, actor: Actor) -> tuple[str, bytes]:
         x, y, z, *_ = self.world.pose(actor)
         latitude, longitude = geolocation(self.world.map_text, x, y)
-        noise = self._noise(actor, "noise_lat", "noise_lon", "noise_alt")
+        noise = [
+            float(actor.attributes[f"noise_{name}_bias"]) + self._draw(actor, f"noise_{name}_stddev")
+            for name in ("lat", "lon", "alt")
+        ]
         return "gnss", msgpack.packb([latitude + noise[0], longitude + noise[1], z + noise[2]])
 
     def imu(self, actor: Actor) -> tuple[str, bytes]:
@@ -122,47 +144,76 @@ class Sensors:
         compass = math.fmod(yaw + math.pi / 2 + 2 * math.pi, 2 * math.pi)
         return "imu", msgpack.packb([[float(v) for v in accelerations], [float(v) for v in rates], compass])
 
-    def _noise(self, actor: Actor, *names: str) -> list[float]:
-        return [float(actor.attributes[f"{name}_bias"]) + self._draw(actor, f"{name}_stddev") for name in names]
-
     def _draw(self, actor: Actor, name: str) -> float:
+        """Noise of this deviation from the sensor's own generator."""
         deviation = float(actor.attributes[name])
-        return float(self.world.random.normal(0.0, deviation)) if deviation > 0 else 0.0
+        return float(self.world.dice(actor).normal(0.0, deviation)) if deviation > 0 else 0.0
 
     # -- rays ----------------------------------------------------------------------------------------------------------
 
     def lidar(self, actor: Actor) -> tuple[str, bytes]:
-        head, points, *_ = self._sweep(actor)
-        rate = float(actor.attributes["atmosphere_attenuation_rate"])
-        intensity = np.exp(-rate * np.linalg.norm(points, axis=1))
-        return "lidar", head + np.column_stack([points, intensity]).astype("<f4").tobytes()
+        values, dice = actor.attributes, self.world.dice(actor)
+        head, counts, points, _, _, _ = self._sweep(actor)
+        distance = np.linalg.norm(points, axis=1)
+        intensity = np.exp(-float(values["atmosphere_attenuation_rate"]) * distance)
+        deviation, lost = float(values["noise_stddev"]), float(values["dropoff_general_rate"])
+        if deviation > 0:
+            points = points * (1.0 + dice.normal(0.0, deviation, len(points)) / np.maximum(distance, 1e-6))[:, None]
+        if lost > 0:
+            kept = dice.random(len(points)) >= lost
+            channel = np.repeat(np.arange(len(counts)), counts)[kept]
+            points, intensity, counts = points[kept], intensity[kept], np.bincount(channel, minlength=len(counts))
+        body = np.column_stack([points, intensity]).astype("<f4").tobytes()
+        return "lidar", head + counts.astype("<u4").tobytes() + body
 
     def semantic_lidar(self, actor: Actor) -> tuple[str, bytes]:
-        head, points, cosines, numbers, tags = self._sweep(actor)
+        head, counts, points, cosines, numbers, tags = self._sweep(actor)
         record = np.zeros(len(points), [("xyz", "<f4", 3), ("cosine", "<f4"), ("actor", "<u4"), ("tag", "<u4")])
         record["xyz"], record["cosine"], record["actor"], record["tag"] = points, cosines, numbers, tags
-        return "semantic_lidar", head + record.tobytes()
+        return "semantic_lidar", head + counts.astype("<u4").tobytes() + record.tobytes()
 
-    def _sweep(self, actor: Actor) -> tuple[bytes, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Header, points (N, 3) in the sensor's frame by channel, incidence (N,), actors (N,), tags (N,)."""
+    def radar(self, actor: Actor) -> tuple[str, bytes]:
+        """Speed (m/s, positive: going away), azimuth and altitude (rad), depth (m) of what random rays meet."""
+        values, dice, world = actor.attributes, self.world.dice(actor), self.world
+        count = max(round(float(values["points_per_second"]) * world.step_seconds), 1)
+        wide, high = (math.radians(float(values[f"{name}_fov"])) / 2 for name in ("horizontal", "vertical"))
+        azimuth, altitude = dice.uniform(-wide, wide, count), dice.uniform(-high, high, count)
+        rays = _rays(azimuth, altitude)
+        distance, numbers, _, _ = self._cast(actor, rays)
+        hit = distance < float(values["range"])
+        going = rays[hit] @ rotation(*world.pose(actor)[3:]).T
+        own = self._velocity(actor.parent)
+        velocity = np.array([self._velocity(number) for number in numbers[hit]]).reshape(-1, 3) - own
+        found = [(velocity * going).sum(axis=1), azimuth[hit], altitude[hit], distance[hit]]
+        return "radar", np.column_stack(found).astype("<f4").tobytes()
+
+    def _velocity(self, number: int) -> np.ndarray:
+        """(3,) of an actor; zero without a body."""
+        actor = self.world.actors.get(number)
+        if actor is None or actor.row < 0:
+            return np.zeros(3)
+        body = self.world.bodies[actor.row]
+        return np.array([body["vx"], body["vy"], body["vz"]])
+
+    def _sweep(self, actor: Actor) -> tuple[bytes, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Header, points per channel (C,), points (N, 3) in the sensor's frame by channel, incidence, actors, tags."""
         values = actor.attributes
         channels, reach = int(values["channels"]), float(values["range"])
         step = self.world.step_seconds
         per_channel = max(round(float(values["points_per_second"]) * step / channels), 1)
         view, turn = float(values["horizontal_fov"]), 360.0 * float(values["rotation_frequency"]) * step
-        start = self._spun.get(actor.id, 0.0)
-        self._spun[actor.id] = (start + turn) % view if view else 0.0
+        start, actor.turned = actor.turned, (actor.turned + turn) % view
         angles = np.radians(np.mod(start + turn * np.arange(per_channel) / per_channel, view) - view / 2)
         rise = np.radians(np.linspace(float(values["upper_fov"]), float(values["lower_fov"]), channels))
         rise, angles = np.repeat(rise, per_channel), np.tile(angles, channels)
-        rays = np.column_stack([np.cos(rise) * np.cos(angles), np.cos(rise) * np.sin(angles), np.sin(rise)])
-        distance, numbers, tags, cosines = self._cast(actor, rays, reach)
+        rays = _rays(angles, rise)
+        distance, numbers, tags, cosines = self._cast(actor, rays)
         hit = distance < reach
         counts = hit.reshape(channels, per_channel).sum(axis=1)
-        head = struct.pack("<fI", math.degrees(angles[-1]), channels) + counts.astype("<u4").tobytes()
-        return head, (rays * distance[:, None])[hit], cosines[hit], numbers[hit], tags[hit]
+        head = struct.pack("<fI", math.degrees(angles[-1]), channels)
+        return head, counts, rays[hit] * distance[hit, None], cosines[hit], numbers[hit], tags[hit]
 
-    def _cast(self, actor: Actor, rays: np.ndarray, reach: float) -> tuple[np.ndarray, ...]:
+    def _cast(self, actor: Actor, rays: np.ndarray) -> tuple[np.ndarray, ...]:
         """Distance, actor, tag and cosine of incidence (R,) of rays in the sensor's frame."""
         pose = self.world.pose(actor)
         world_rays = rays @ rotation(*pose[3:]).T
@@ -171,8 +222,11 @@ class Sensors:
         distance, which, cosine = cast(origin, world_rays, boxes)
         ground, slope = ground_distance(origin, world_rays, self._ground_height(origin))
         lower = ground < distance
-        numbers = np.where(lower | (which < 0), 0, boxes.ids[which] if len(boxes.ids) else 0)
-        tags = np.where(lower, ROAD_TAG, boxes.tags[which] if len(boxes.ids) else OTHER_TAG)
+        numbers, tags = np.zeros(len(rays), int), np.zeros(len(rays), int)
+        struck = ~lower & (which >= 0)
+        numbers[struck], tags[struck] = boxes.ids[which[struck]], boxes.tags[which[struck]]
+        met = origin[:2] + world_rays[lower, :2] * ground[lower, None]
+        tags[lower] = np.where(self.world.roads.on_road(met), ROAD_TAG, TERRAIN_TAG)
         return np.minimum(distance, ground), numbers, tags, np.where(lower, slope, cosine)
 
     def _ground_height(self, place: np.ndarray) -> float:
@@ -222,52 +276,75 @@ class Sensors:
     # -- images --------------------------------------------------------------------------------------------------------
 
     def rgb(self, actor: Actor) -> tuple[str, bytes]:
-        from sim.carla_lite.camera import draw
+        return self._picture(actor, "rgb")
+
+    def semantic(self, actor: Actor) -> tuple[str, bytes]:
+        return self._picture(actor, "semantic")
+
+    def depth(self, actor: Actor) -> tuple[str, bytes]:
+        return self._picture(actor, "depth")
+
+    def _picture(self, actor: Actor, kind: str) -> tuple[str, bytes]:
+        from sim.carla_lite import camera  # pygame takes its time, and most worlds have no cameras
+
+        scenery, boxes, lens = self._drawn(), self._boxes(), self._lens(actor)
+        head = struct.pack("<IIf", lens.width, lens.height, lens.fov)
+        if kind == "depth":
+            return kind, head + camera.depth(scenery, boxes, lens)
+        palette = camera.SEMANTIC if kind == "semantic" else camera.NATURAL
+        return kind, head + camera.draw(scenery, boxes, lens, palette)
+
+    def _lens(self, actor: Actor) -> Lens:
+        from sim.carla_lite.camera import Lens
 
         values = actor.attributes
-        width, height = int(values["image_size_x"]), int(values["image_size_y"])
-        fov = float(values["fov"])
-        boxes = self._boxes()
-        picture = draw(self.world.roads, boxes, self.world.pose(actor), (width, height), fov)
-        return "rgb", struct.pack("<IIf", width, height, fov) + picture.tobytes()
+        size = int(values["image_size_x"]), int(values["image_size_y"])
+        return Lens(self.world.pose(actor), *size, float(values["fov"]))
+
+    def _drawn(self) -> Scenery:
+        """Of the present map."""
+        from sim.carla_lite.camera import Scenery
+
+        if self._scenery is None or self._scenery.roads is not self.world.roads:
+            self._scenery = Scenery.of(self.world.roads)
+        return self._scenery
+
+
+def _rays(azimuth: np.ndarray, altitude: np.ndarray) -> np.ndarray:
+    """Unit vectors (N, 3), x ahead, y to the right, z up, from angles (N,) in rad."""
+    level = np.cos(altitude)
+    return np.column_stack([level * np.cos(azimuth), level * np.sin(azimuth), np.sin(altitude)])
 
 
 def geolocation(map_text: str, x: float, y: float) -> tuple[float, float]:
-    """Latitude and longitude (degrees) of a place, by the map's reference, as CARLA projects it."""
+    """Latitude and longitude (degrees) of a place, as the 0.9.16 client's map tells them.
+
+    A spherical transverse Mercator projection about the map's reference; y counts northward there.
+    """
     latitude, longitude = (_reference(map_text, key) for key in ("lat_0", "lon_0"))
-    scale = math.cos(math.radians(latitude))
-    east = scale * math.radians(longitude) * EARTH_RADIUS + x
-    north = scale * EARTH_RADIUS * math.log(math.tan(math.radians(90.0 + latitude) / 2)) - y
+    north, east = math.radians(latitude) + y / EARTH_RADIUS, x / EARTH_RADIUS
     return (
-        math.degrees(2 * math.atan(math.exp(north / (EARTH_RADIUS * scale)))) - 90.0,
-        math.degrees(east / (EARTH_RADIUS * scale)),
+        math.degrees(math.asin(math.sin(north) / math.cosh(east))),
+        longitude + math.degrees(math.atan2(math.sinh(east), math.cos(north))),
     )
 
 
+@lru_cache(maxsize=8)
 def _reference(map_text: str, key: str) -> float:
     found = re.search(rf"\+{key}=([-+0-9.eE]+)", map_text)
     return float(found.group(1)) if found else 0.0
 
 
-def rotation(pitch: float, yaw: float, roll: float) -> np.ndarray:
-    """(3, 3) matrix from a sensor's frame to the world's (left-handed; degrees), as in `carla.Transform.get_matrix`."""
-    p, y, r = np.radians([pitch, yaw, roll])
-    cp, sp, cy, sy, cr, sr = np.cos(p), np.sin(p), np.cos(y), np.sin(y), np.cos(r), np.sin(r)
-    return np.array(
-        [
-            [cp * cy, cy * sp * sr - sy * cr, -cy * sp * cr - sy * sr],
-            [cp * sy, sy * sp * sr + cy * cr, -sy * sp * cr + cy * sr],
-            [sp, -cp * sr, cp * cr],
-        ]
-    )
-
-
-Payload = Callable[[Any, Actor], tuple[str, bytes]]
+Payload = Callable[[Any, Actor], "tuple[str, bytes] | None"]
 PAYLOADS: dict[str, Payload] = {
     "other.gnss": Sensors.gnss,
     "other.imu": Sensors.imu,
+    "other.obstacle": Sensors.obstacle,
+    "other.radar": Sensors.radar,
     "camera.rgb": Sensors.rgb,
+    "camera.semantic_segmentation": Sensors.semantic,
+    "camera.depth": Sensors.depth,
     "lidar.ray_cast": Sensors.lidar,
     "lidar.ray_cast_semantic": Sensors.semantic_lidar,
 }
-"""Sensors that speak at every tick of theirs."""
+"""Sensors that speak at every tick of theirs: kind and body of a frame, None for nothing to tell."""

@@ -69,8 +69,12 @@ class Actor:
     """VehiclePhysicsControl that a client gave it."""
     ackermann: tuple[float, float] | None = None
     """Wheel angle (rad) and speed (m/s) that a vehicle keeps by itself."""
-    due: float = 0.0
+    due: float = -math.inf
     """When a sensor fires next."""
+    turned: float = 0.0
+    """Degrees of a lidar."""
+    dice: np.random.Generator | None = None
+    """Of a sensor's noise."""
 
     @property
     def kind(self) -> str:
@@ -87,7 +91,7 @@ class World:
         self.settings = codec.Settings()
         self.weather: codec.Wire = [0.0] * 14
         self.episode, self.frame, self.time = 0, 0, 0.0
-        self.random = np.random.default_rng(seed)
+        self.seed = seed
         self.delay = delay
         self.generated: str | None = None
         self.roads: RoadMap
@@ -193,7 +197,6 @@ class World:
             self._add_body(actor, pose)
         if blueprint.kind == "sensor" and name != CLIENT_SIDE:
             actor.stream, self._next_stream = self._next_stream, self._next_stream + 1
-            actor.due = self.time
         return actor
 
     def _taken(self, blueprint: Blueprint, pose: Sequence[float]) -> bool:
@@ -392,6 +395,13 @@ class World:
             box = actor.volume
             return codec.bounding_box((box.x, box.y, box.z), box.extent, actor.id, box.yaw)
         return codec.bounding_box(actor.blueprint.center, actor.blueprint.extent, actor.id)
+
+    def dice(self, actor: Actor) -> np.random.Generator:
+        """A generator of the actor's own: noise does not depend on what else there is."""
+        if actor.dice is None:
+            own = int(actor.attributes.get("noise_seed", 0))
+            actor.dice = np.random.default_rng([self.seed, abs(own), actor.id])
+        return actor.dice
 
     def of_kind(self, kind: str) -> Iterable[Actor]:
         return (actor for actor in self.actors.values() if actor.kind == kind)
