@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from sim.carla_lite import codec, maps
+from sim.carla_lite.faults import Trouble
 from sim.carla_lite.roads import RoadMap
 from sim.carla_lite.rpc import Streams
 from sim.carla_lite.sensors import Sensors
@@ -74,9 +75,10 @@ def _registered(names: Sequence[str], success: Call, error: Call) -> Callable[[C
 class Calls:
     """The calls on one world."""
 
-    def __init__(self, world: World, streams: Streams) -> None:
-        self.world, self.streams = world, streams
-        self.sensors = Sensors(world, streams)
+    def __init__(self, world: World, streams: Streams, trouble: Trouble, jitter: float = 0.0) -> None:
+        """Sensors' frames come up to `jitter` seconds late."""
+        self.world, self.streams, self.trouble = world, streams, trouble
+        self.sensors = Sensors(world, streams, jitter)
         self.port = 0
         """Of the streams."""
         self._managers: dict[int, tuple[str, int]] = {}
@@ -98,7 +100,8 @@ class Calls:
         world = self.world
         frame = world.tick()
         self.sensors.send()
-        self.streams.send(codec.WORLD_STREAM, world.state_frame())
+        if not self.trouble.stalled:
+            self.streams.send(codec.WORLD_STREAM, world.state_frame())
         world.map_changed = False
         return frame
 
@@ -111,10 +114,11 @@ class Calls:
         if self._just_loaded:
             time.sleep(CLIENT_SETTLES)
             self._just_loaded = False
-        return self.world.version.name
+        return self.trouble.faults.version or self.world.version.name
 
     @value()
     def tick_cue(self) -> Wire:
+        self.trouble.tick()
         return self.advance()
 
     @value()
@@ -163,6 +167,7 @@ class Calls:
 
     @done()
     def load_new_episode(self, name: str, reset_settings: bool, layers: int = 0) -> None:
+        self.trouble.load()
         streams = [actor.stream for actor in self.world.of_kind("sensor")]
         self.world.load_named(name)
         self._just_loaded = True
@@ -251,13 +256,18 @@ class Calls:
 
     @value()
     def spawn_actor(self, description: Wire, pose: Wire) -> Wire:
-        return self._describe(self.world.spawn(description, codec.read_transform(pose)))
+        return self._describe(self._spawn(description, pose))
 
     @value()
     def spawn_actor_with_parent(
         self, description: Wire, pose: Wire, parent: int, attachment: int = 0, socket: str = ""
     ) -> Wire:
-        return self._describe(self.world.spawn(description, codec.read_transform(pose), parent))
+        return self._describe(self._spawn(description, pose, parent))
+
+    def _spawn(self, description: Wire, pose: Wire, parent: int = 0) -> Actor:
+        if self.trouble.refuses_spawn():
+            raise Refused("Spawn failed because of collision at spawn position")
+        return self.world.spawn(description, codec.read_transform(pose), parent)
 
     @value()
     def destroy_actor(self, number: int) -> Wire:
@@ -656,7 +666,7 @@ class Calls:
         """Spawn, then what shall be done with the new actor, whose number stands in for the placeholder."""
         description, pose, parent, *_, following = fields
         mother = codec.read_optional(parent)
-        actor = self.world.spawn(description, codec.read_transform(pose), mother or 0)
+        actor = self._spawn(description, pose, mother or 0)
         for ((index, (_, *rest)),) in following:
             self._command([[index, [actor.id, *rest]]])
         return actor.id

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -20,6 +21,8 @@ from typing import Any
 
 from sim.carla_lite import codec, maps
 from sim.carla_lite.calls import Calls
+from sim.carla_lite.faults import HELP as FAULTS_HELP
+from sim.carla_lite.faults import Faults, Trouble
 from sim.carla_lite.rpc import Calls as CallChannel
 from sim.carla_lite.rpc import Streams
 from sim.carla_lite.world import World
@@ -27,6 +30,8 @@ from sim.errors import UsageError
 
 DEFAULT_MAP = "highway"
 DEFAULT_PORT = 2000
+LONGEST_JITTER = 10.0
+"""Seconds."""
 log = logging.getLogger("carla-lite")
 
 
@@ -37,6 +42,8 @@ class Options:
     port: int = DEFAULT_PORT
     seed: int = 0
     delay: bool = False
+    jitter: float = 0.0
+    fault: Sequence[str] = ()
     until_stdin_closes: bool = False
 
 
@@ -46,16 +53,23 @@ class Server:
     def __init__(self, options: Options) -> None:
         """UsageError for a client version without a table, and for a map that cannot be read."""
         self.options = options
+        if not 0 <= options.jitter <= LONGEST_JITTER:
+            raise UsageError(f"--jitter {options.jitter:g}: choose 0 to {LONGEST_JITTER:g} s")
+        if not 0 <= options.port < 65535:
+            raise UsageError(f"--port {options.port}: choose 0 (any free one) to 65534; streams use the next one")
+        if options.seed < 0:
+            raise UsageError(f"--seed {options.seed}: choose 0 or more")
         self.version = codec.check_client()
+        self.trouble = Trouble(Faults.read(options.fault))
         name, text = read_map(options.map)
         self.world = World(self.version, name, text, options.seed, options.delay)
         self.streams = Streams(self._greet)
-        self.calls = Calls(self.world, self.streams)
+        self.calls = Calls(self.world, self.streams, self.trouble, options.jitter)
         self.port = 0
 
     def _greet(self, stream: int) -> None:
         """A new reader of the world gets the present frame at once: a synchronous client waits for it."""
-        if stream == codec.WORLD_STREAM:
+        if stream == codec.WORLD_STREAM and not self.trouble.stalled:
             self.streams.send(stream, self.world.state_frame())
 
     async def serve(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
@@ -79,13 +93,13 @@ class Server:
                 calls = await loop.create_server(
                     lambda: CallChannel(self.calls.dispatch), self.options.host, wanted, backlog=64
                 )
-            except (OSError, OverflowError) as error:
+            except OSError as error:
                 raise UsageError(f"port {wanted} of {self.options.host}: {_reason(error)}: choose another") from None
             port = calls.sockets[0].getsockname()[1]
             try:
                 streams = await loop.create_server(self.streams.protocol, self.options.host, port + 1, backlog=64)
                 return calls, streams, port
-            except (OSError, OverflowError) as error:
+            except OSError as error:
                 calls.close()
                 if wanted != 0:
                     raise UsageError(
@@ -114,7 +128,8 @@ def read_map(name: str) -> tuple[str, str]:
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number and number > 0 else str(error)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +139,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="calls; streams use the next one; 0: any free")
     parser.add_argument("--seed", type=int, default=0, help="of the sensors' noise")
     parser.add_argument("--delay", action="store_true", help="apply control one frame late, as a real server may")
+    parser.add_argument(
+        "--jitter", type=float, default=0.0, metavar="SECONDS", help="sensors' frames come up to so much late"
+    )
+    parser.add_argument("--fault", action="append", default=[], metavar="FAULT", help=FAULTS_HELP)
     parser.add_argument("--until-stdin-closes", action="store_true", help="end with the process that started it")
 
 
@@ -157,8 +176,9 @@ def _announce(server: Server) -> None:
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, end: Callable[[int], None]) -> None:
+    """Unbuffered: a thread that waits in a buffered read would end the interpreter with a complaint."""
     with contextlib.suppress(OSError, ValueError):
-        while sys.stdin.buffer.read(4096):
+        while os.read(sys.stdin.fileno(), 4096):
             pass
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(end, 0)
@@ -174,3 +194,5 @@ def main(argv: Sequence[str] | None = None, program: str = "carla-lite") -> int:
     except UsageError as error:
         print(f"carla-lite: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
