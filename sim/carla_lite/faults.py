@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 from sim.errors import UsageError, unknown
 
@@ -31,7 +32,7 @@ class Faults:
     @staticmethod
     def read(words: Iterable[str]) -> Faults:
         """From the words of `HELP`. UsageError for others."""
-        faults = Faults()
+        found: dict[str, Any] = {}
         for word in words:
             name, sign, value = _split(word)
             key = name.replace("-", "_")
@@ -41,10 +42,10 @@ class Faults:
             try:
                 if sign != expected:
                     raise ValueError
-                faults = replace(faults, **{key: kind(value)})
+                found[key] = kind(value)
             except ValueError:
                 raise UsageError(f"fault {word!r}: write {name}{expected} and a value, see --help") from None
-        return faults
+        return Faults(**found)
 
 
 def _split(word: str) -> tuple[str, str, str]:
@@ -69,7 +70,7 @@ def _seconds(text: str) -> float:
     return value
 
 
-_KINDS: dict[str, tuple[str, Callable[[str], int | float | str]]] = {
+_KINDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "stall_stream": ("@", _count),
     "die": ("@", _count),
     "slow_load": ("=", _seconds),

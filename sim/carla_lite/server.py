@@ -127,9 +127,9 @@ def read_map(name: str) -> tuple[str, str]:
     return name, maps.read(name)
 
 
-def _reason(error: Exception) -> str:
-    number = getattr(error, "errno", None)
-    return os.strerror(number) if number and number > 0 else str(error)
+def _reason(error: OSError) -> str:
+    """asyncio puts the address into an error's text; names that cannot be found have numbers of their own."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
