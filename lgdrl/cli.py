@@ -37,11 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def guarded(program: str, run: Callable[[], int | None]) -> int:
     """The exit code of `run`; what it raises on purpose becomes one line on stderr."""
     from lgdrl.runs import RunFailed
+    from sim.carla.errors import SimError
     from sim.errors import UsageError
 
     try:
         return run() or 0
-    except (UsageError, RunFailed) as error:
+    except (UsageError, RunFailed, SimError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:

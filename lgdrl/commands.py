@@ -79,7 +79,7 @@ def evaluate(arguments: Namespace) -> int:
     """`lgdrl evaluate`: a trained policy alone, or an expert, on fixed seeds."""
     from lgdrl.evaluation import evaluate as drive
     from lgdrl.runs import Run, write_json
-    from lgdrl.training import RunConfig, evaluate_run, load_config, make_worlds
+    from lgdrl.training import RunConfig, evaluate_run, judging_worlds, load_config
 
     if (arguments.run_folder is None) == (arguments.expert is None):
         raise UsageError("name either a RUN to evaluate or an --expert to drive, not both")
@@ -100,7 +100,7 @@ def evaluate(arguments: Namespace) -> int:
 
         name = arguments.expert
         config = load_config(None, changes | {"expert": arguments.expert}).resolved()
-        worlds = make_worlds(config, min(arguments.episodes, 100))
+        worlds = judging_worlds(config, arguments.episodes)
         provider = experts.registry.make(name, config.scenario, config.expert_options, config.seed)
         found = drive(worlds, provider, range(first, first + arguments.episodes))
         worlds.close()

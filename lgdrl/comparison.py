@@ -234,10 +234,10 @@ def _drive_reference(out: str, base: Mapping[str, Any], name: str, episodes: int
     signal.signal(signal.SIGINT, signal.default_int_handler)
     import experts.registry as expert_registry
     from lgdrl.evaluation import evaluate
-    from lgdrl.training import RunConfig, make_worlds
+    from lgdrl.training import RunConfig, judging_worlds
 
     config = resolve(RunConfig(), base, "base").resolved()
-    worlds = make_worlds(config, min(episodes, 100))
+    worlds = judging_worlds(config, episodes)
     options = config.expert_options if name == config.expert else {}
     found = evaluate(
         worlds, expert_registry.make(name, config.scenario, options, 0), range(first_seed, first_seed + episodes)

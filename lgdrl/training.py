@@ -36,6 +36,9 @@ from sim.config import dump_yaml, load_yaml, resolve, to_dict
 from sim.env import DrivingVecEnv
 from sim.errors import UsageError
 
+WORLDS, JUDGING_WORLDS = 32, 100
+"""Parallel worlds of a run and of an evaluation, where the simulator takes any number."""
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -52,7 +55,7 @@ class RunConfig:
     demonstrations: str | None = None  # a recording, a folder of them, or minari:DATASET: in the replay from the start
     sac: SACConfig = field(default_factory=SACConfig)
     steps: int = 60_000  # decisions, over all worlds
-    num_envs: int = 32  # parallel worlds
+    num_envs: int = 0  # parallel worlds; 0: 32, or fewer where each is a server (CARLA)
     workers: int = 0  # processes (highway-env) or threads (engine) for the worlds; 0: none beside this one
     seed: int = 0
     label_budget: int | None = None  # most labels in the run; None: no limit
@@ -64,11 +67,11 @@ class RunConfig:
     checkpoint_every: int = 10_000  # decisions
 
     def __post_init__(self) -> None:
-        for name in ("steps", "num_envs", "log_every", "checkpoint_every", "evaluate_episodes"):
+        for name in ("steps", "log_every", "checkpoint_every", "evaluate_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: choose at least 1")
-        if self.evaluate_every < 0 or self.workers < 0 or self.seed < 0:
-            raise ValueError("evaluate_every, workers and seed must not be negative")
+        if min(self.num_envs, self.evaluate_every, self.workers, self.seed) < 0:
+            raise ValueError("num_envs, evaluate_every, workers and seed must not be negative")
         if self.label_budget is not None and self.label_budget < 0:
             raise ValueError(f"label_budget = {self.label_budget}: choose 0 or more, or null for no limit")
         if not 0 <= self.label_spread < 1:
@@ -80,11 +83,12 @@ class RunConfig:
         if scenario.actions == "continuous":
             raise UsageError(f"scenario {self.scenario!r} has continuous actions: this trainer needs discrete ones")
         scenario_config = resolve(scenario.defaults, self.scenario_config, "scenario_config")
-        backend, _ = scenario.backend(self.backend, scenario_config)
+        backend, kind = scenario.backend(self.backend, scenario_config)
         method = method_registry.get(self.strategy)
         return dataclasses.replace(
             self,
             backend=backend,
+            num_envs=self.num_envs or min(kind.worlds or WORLDS, WORLDS),
             scenario_config=to_dict(scenario_config),
             strategy_options=to_dict(resolve(method.defaults, self.strategy_options, "strategy_options")),
         )
@@ -116,6 +120,13 @@ def make_worlds(config: RunConfig, num_envs: int, seed: int | None = None) -> Dr
         config.scenario, num_envs, seed, config.backend, config.scenario_config, workers=config.workers
     )
     return ShieldedVecEnv(worlds) if config.shield else worlds
+
+
+def judging_worlds(config: RunConfig, episodes: int) -> DrivingVecEnv:
+    """Worlds to evaluate on, as many as the episodes and the simulator make use of."""
+    scenario = sim.get(config.scenario)
+    _, kind = scenario.backend(config.backend, resolve(scenario.defaults, config.scenario_config, "scenario_config"))
+    return make_worlds(config, min(episodes, kind.worlds or JUDGING_WORLDS))
 
 
 class Trainer:
@@ -234,7 +245,7 @@ class Trainer:
         if not due:
             return None
         if self._test_worlds is None:
-            self._test_worlds = make_worlds(config, min(config.evaluate_episodes, 100))
+            self._test_worlds = judging_worlds(config, config.evaluate_episodes)
         seeds = range(CURVE_SEEDS.start, CURVE_SEEDS.start + config.evaluate_episodes)
         return evaluate(self._test_worlds, PolicyActor(self.model), seeds)
 
@@ -373,7 +384,7 @@ def evaluate_run(run: Run, episodes: int, first_seed: int, overrides: Mapping[st
     """The learner of a finished run alone, expert off, on seeds first_seed ... `overrides` change its config."""
     config = load_config(run.config, overrides or {}).resolved()
     model = load_policy(run)
-    worlds = make_worlds(config, min(episodes, 100))
+    worlds = judging_worlds(config, episodes)
     try:
         found = evaluate(worlds, PolicyActor(model), range(first_seed, first_seed + episodes))
     finally:

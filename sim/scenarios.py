@@ -37,6 +37,8 @@ class Backend:
     why_not: str | None = None
     vector: str | None = None
     """`vector(scenario, config, num_envs, autoreset) -> gymnasium.vector.VectorEnv`; None: single worlds in a row."""
+    worlds: int | None = None
+    """How many worlds at once make sense where each is a process of its own; None: any number."""
     places: bool = False
     """Takes `name@place`, e.g. the address of a server: `env` and `vec` get it as the keyword `place`."""
 

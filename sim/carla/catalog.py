@@ -7,8 +7,8 @@ from dataclasses import replace
 from sim.carla.config import RoadConfig, RoadReward
 from sim.scenarios import Backend, Scenario
 
-LITE = Backend("sim.carla.factory:make_lite_env", "sim.carla.factory:make_lite_vec")
-SERVER = Backend("sim.carla.factory:make_env", "sim.carla.factory:make_vec", places=True)
+LITE = Backend("sim.carla.factory:make_lite_env", "sim.carla.factory:make_lite_vec", worlds=2)
+SERVER = Backend("sim.carla.factory:make_env", "sim.carla.factory:make_vec", worlds=1, places=True)
 CARLA_BACKENDS = {"carla-lite": LITE, "carla": SERVER}
 """A server that the world starts for itself; one that runs: `carla`, `carla@HOST:PORT`, `carla@CarlaUE4.sh`."""
 

@@ -9,6 +9,10 @@ class SimError(RuntimeError):
     """The simulator did not do its part. The message is one line: what happened, where, and what to do."""
 
 
+class SimUnreachable(UsageError):
+    """Nobody answers at an address. Waiting longer does not help, so it is bad input."""
+
+
 class SimTimeout(SimError):
     """The server did not answer, or a frame did not arrive, in time."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import socket
 import time
 import weakref
@@ -17,9 +18,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sim.carla.config import STEP
-from sim.carla.errors import SimCrashed, SimError, SimTimeout, SimVersionMismatch, SpawnRefused
+from sim.carla.errors import (
+    SimCrashed,
+    SimError,
+    SimTimeout,
+    SimUnreachable,
+    SimVersionMismatch,
+    SpawnRefused,
+)
 from sim.errors import UsageError
 
+log = logging.getLogger("sim.carla")
 ROLE = "lgdrl"
 LITE = "carla-lite kinematic"
 """What results name as their simulator: nobody shall take it for Unreal's physics."""
@@ -55,7 +64,7 @@ class Address:
 class Patience:
     """Seconds."""
 
-    connect: float = 60.0  # until a server must have answered at all
+    connect: float = 30.0  # until a server must have answered at all
     load: float = 120.0  # for a map
     answer: float = 20.0  # for any other call, and for a frame
 
@@ -95,7 +104,7 @@ class Session:
     def connect(self) -> None:
         """Connect, check versions, sweep, and make the world synchronous.
 
-        Raises: SimTimeout without an answer in time, SimVersionMismatch for another version.
+        Raises: SimUnreachable without an answer in time, SimVersionMismatch for another version.
         """
         self.client = self._first_answer()
         mine, theirs = self.client.get_client_version(), self.client.get_server_version()
@@ -118,7 +127,7 @@ class Session:
                 raise SimCrashed(f"the CARLA server for {self.address} ended before it answered: see its output")
             left = deadline - time.monotonic()
             if left <= 0:
-                raise SimTimeout(
+                raise SimUnreachable(
                     f"no CARLA server answers at {self.address} within {self.patience.connect:g} s: start one "
                     "(`lgdrl carla-lite`, or CarlaUE4.sh), or name another address"
                 )
@@ -130,6 +139,8 @@ class Session:
                     return client
                 except RuntimeError:
                     pass
+            if delay == FIRST_DELAY:
+                log.warning("waiting for a CARLA server at %s, up to %g s", self.address, left)
             time.sleep(delay)
             delay = min(2 * delay, LONGEST_DELAY)
 
@@ -219,12 +230,12 @@ class Session:
     def clear(self) -> None:
         """Stop and destroy all actors of this session, sensors first, in one batch."""
         mine, self._mine = self._mine, []
-        ids = [actor if isinstance(actor, int) else actor.id for actor in reversed(mine)]
         for actor in mine:
-            if hasattr(actor, "stop"):
-                with contextlib.suppress(RuntimeError):
+            if hasattr(actor, "stop"):  # a sensor; the client grumbles about those that go in a batch
+                with self._guarded("destroy a sensor"):
                     actor.stop()
-        self._destroy(ids)
+                    actor.destroy()
+        self._destroy([actor if isinstance(actor, int) else actor.id for actor in mine if not hasattr(actor, "stop")])
 
     def sweep(self) -> int:
         """Destroy what an earlier session of ours left behind; returns how many actors that were."""
