@@ -38,7 +38,7 @@ def cast(origin: np.ndarray, rays: np.ndarray, boxes: Boxes) -> tuple[np.ndarray
         turn = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
         start = turn @ (origin - boxes.centers[k])
         local = rays @ turn.T
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             one, two = (-boxes.extents[k] - start) / local, (boxes.extents[k] - start) / local
         near, far = np.fmin(one, two), np.fmax(one, two)
         enter, leave = near.max(axis=1), far.min(axis=1)
