@@ -1,0 +1,1 @@
+"""BREAD-style training: hints from expert traces, as short as they can be."""

@@ -1,0 +1,106 @@
+"""A text task for tests: the prompt names a key, the answer is the key's sequence of symbols.
+
+`key k3 <think>` -> `s1 ; s0 ; s2 <eos>`: one episode per symbol. A student that knows the form but no key is right once
+in symbols ** length tries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from baselines.lm.task import Prompt, Reward, Split, Tokens, Trace, with_hint
+from experts.lm.gpt import GPT, GPTConfig, new
+from experts.lm.teacher import Follower
+from experts.lm.vocabulary import SPECIALS, Vocabulary
+
+
+class KeyTask:
+    """`keys` prompts, each with a sequence of `length` of the `symbols`; `traced` of them come with a trace."""
+
+    name = "keys"
+    allowed = None
+
+    def __init__(self, keys: int = 6, length: int = 3, symbols: int = 3, seed: int = 0, traced: int | None = None):
+        self.keys, self.length, self.symbols = keys, length, symbols
+        names = [f"k{i}" for i in range(keys)] + [f"s{i}" for i in range(symbols)]
+        self.vocabulary = Vocabulary("keys", [*SPECIALS, ";", "key", *names])
+        self.right = np.random.default_rng(seed).integers(0, symbols, (keys, length))
+        self.traced = keys if traced is None else traced
+
+    def prompts(self, split: Split) -> Sequence[Prompt]:
+        return [
+            Prompt(str(k), self.vocabulary.encode(f"key k{k} <think>"), self.trace(k) if k < self.traced else None)
+            for k in range(self.keys)
+        ]
+
+    def answer(self, symbols: Sequence[int]) -> Tokens:
+        return self.vocabulary.encode(" ; ".join(f"s{s}" for s in symbols) + " <eos>")
+
+    def trace(self, key: int) -> Trace:
+        return self._cut(self.answer(self.right[key]))
+
+    def _cut(self, tokens: Tokens) -> Trace:
+        return Trace(tokens, tuple(range(2, len(tokens) + 1, 2)))
+
+    def rewards(self, prompts: Sequence[Prompt], answers: Sequence[Tokens]) -> Sequence[Reward]:
+        return [self._reward(int(prompt.key), answer) for prompt, answer in zip(prompts, answers, strict=True)]
+
+    def _reward(self, key: int, answer: Tokens) -> Reward:
+        words = self.vocabulary.decode(answer).split()
+        said = [word for word in words if word[0] == "s"]
+        form = words == self.vocabulary.decode(self.answer([int(s[1:]) for s in said])).split() if said else False
+        form = form and len(said) == self.length
+        success = tuple(answer) == self.trace(key).tokens
+        return Reward(0.9 * success + 0.1 * form, success, form, {"symbols": float(len(said))})
+
+    def hinted(self, prompt: Prompt, opening: Tokens) -> Tokens:
+        return with_hint(prompt.tokens, opening, self.vocabulary)
+
+    def model(self, seed: int = 0, width: int = 32, layers: int = 2) -> GPT:
+        return new(GPTConfig(len(self.vocabulary), context=32, layers=layers, heads=2, width=width), seed)
+
+    def of_form(self, count: int = 64) -> list[Prompt]:
+        """Prompts with well-formed traces of random symbols: imitating them teaches the form and no key."""
+        stream = np.random.default_rng(99)
+        prompts = self.prompts("train")
+        drawn = [prompts[i % self.keys] for i in range(count)]
+        answers = [self.answer(stream.integers(0, self.symbols, self.length)) for _ in drawn]
+        return [
+            Prompt(prompt.key, prompt.tokens, self._cut(tokens)) for prompt, tokens in zip(drawn, answers, strict=True)
+        ]
+
+
+class KeyTeacher:
+    """Knows every key: 1 - `doubt` on the right next token, the rest evenly. No opinion off the form."""
+
+    name = "keys"
+
+    def __init__(self, task: KeyTask, doubt: float = 0.1) -> None:
+        self.task, self.doubt, self.calls = task, doubt, 0
+        self.vocabulary = task.vocabulary.version
+
+    def follow(self, prompts: Sequence[Tokens]) -> Follower:
+        keys = [int(self.task.vocabulary.words[prompt[1]][1:]) for prompt in prompts]
+
+        def log_probs(completions: Sequence[Tokens], count: int) -> torch.Tensor:
+            self.calls += 1
+            rows = [
+                [self._next(key, said[: len(said) - count + 1 + i]) for i in range(count)]
+                for key, said in zip(keys, completions, strict=True)
+            ]
+            return torch.tensor(np.array(rows), dtype=torch.float32)
+
+        return log_probs
+
+    def _next(self, key: int, said: Tokens) -> np.ndarray:
+        words, right = len(self.task.vocabulary), self.task.trace(key).tokens
+        symbol = self.task.vocabulary.id("s0")
+        shape = [";" if t < symbol else "s" for t in said]
+        if len(said) >= len(right) or shape != [";" if i % 2 else "s" for i in range(len(said))]:
+            return np.full(words, np.nan)
+        probs = np.full(words, self.doubt / (words - 1))
+        probs[right[len(said)]] = 1 - self.doubt
+        return np.log(probs)
