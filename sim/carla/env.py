@@ -49,7 +49,7 @@ RELOAD_EVERY = 50
 """Episodes on one loaded map. Loading leaks and crashes real servers; never loading lets other things pile up."""
 ATTEMPTS = 3
 """Times that a reset starts over, each with a fresh connection, before it gives up."""
-CONTACT = 1.0
+CONTACT = 0.5
 """Metres between two cars below which a collision report may be on its way."""
 REPORT_PATIENCE = 0.02
 """Seconds to wait for such a report: sensors have a channel of their own."""

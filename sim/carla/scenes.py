@@ -94,12 +94,14 @@ def _vehicles(episode: Episode, stops: list[StopLine]) -> Vehicles:
 
 
 def nearest_gap(episode: Episode) -> float:
-    """Metres between the ego and the nearest car, as circles around both: never more than the true distance."""
+    """Metres between the ego's box and that of the nearest car, both taken as turned like the ego."""
     cars, own = episode.state, episode.own[0]
     if not len(cars):
         return np.inf
-    reach = (np.hypot(*episode.sizes.T) + np.hypot(*episode.ego_size)) / 2
-    return float(np.nanmin(np.hypot(cars["x"] - own["x"], cars["y"] - own["y"]) - reach))
+    dx, dy, yaw = cars["x"] - own["x"], cars["y"] - own["y"], own["yaw"]
+    along = np.abs(dx * np.cos(yaw) + dy * np.sin(yaw)) - (episode.sizes[:, 0] + episode.ego_size[0]) / 2
+    across = np.abs(dy * np.cos(yaw) - dx * np.sin(yaw)) - (episode.sizes[:, 1] + episode.ego_size[1]) / 2
+    return float(np.nanmin(np.maximum(along, across)))
 
 
 def lane_shapes(world_map: Any) -> tuple[LaneShape, ...]:

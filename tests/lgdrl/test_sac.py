@@ -12,6 +12,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.torch_layers import create_mlp
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
@@ -742,3 +743,24 @@ def test_it_solves_cartpole():
         model.learn(24_000)
         scores.append(evaluate_policy(model, make_vec_env("CartPole-v1", 8, seed=1000), n_eval_episodes=20)[0])
     assert np.mean(scores) >= 475, scores
+
+
+@pytest.mark.slow
+def test_it_solves_the_lunar_lander():
+    config = SACConfig(
+        learning_rate=5e-4,
+        batch_size=256,
+        tau=0.02,
+        gamma=0.995,
+        target_entropy_ratio=0.65,
+        alpha_initial=1.0,
+        alpha_cap=None,
+        updates_per_decision=0.5,
+        buffer_size=200_000,
+        learning_starts=5000,
+    )
+    worlds = DummyVecEnv([lambda: Monitor(gym.make("LunarLander-v3"))] * 8)
+    model = DiscreteSAC(worlds, config, seed=0, device="cpu").learn(400_000)
+    judged = Monitor(gym.make("LunarLander-v3"))
+    judged.reset(seed=1000)
+    assert evaluate_policy(model, judged, n_eval_episodes=20)[0] >= 200
