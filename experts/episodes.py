@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ FORMAT = 1
 """A reader refuses files with a higher number."""
 _ARRAYS = ("learner_probs", "q_values", "expert_probs", "unsafe")
 _NUMBERS = ("learner_action", "expert_action", "reaction_s")
+_REMARKS = ("controller", "expert_status", "expert_reason", "terms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Turn:
     expert_latency_s: float = 0.0
     unsafe: np.ndarray | None = None
     """bool (A,): actions that fail the safety check."""
+    terms: dict[str, float] | None = None
+    """What each term of the reward adds to it, before the world rescales their sum (where it does)."""
     reaction_s: float | None = None
     """A person's: from the moment that the scene was shown to the input, s."""
 
@@ -193,9 +196,7 @@ def _packed(episode: Episode) -> dict[str, np.ndarray]:
         "truncated": bool(episode.truncated),
         "summary": episode.summary,
         "observation_keys": keys,
-        "turns": {
-            name: [getattr(turn, name) for turn in turns] for name in ("controller", "expert_status", "expert_reason")
-        },
+        "turns": {name: [getattr(turn, name) for turn in turns] for name in _REMARKS},
         "scenes": scenes,
         "columns": columns.index,
     }
@@ -222,7 +223,8 @@ def _unpacked(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Episode:
     actions = [action.item() if action.ndim == 0 else action for action in columns.take_all("action", count)]
     rows: dict[str, list[Any]] = {name: columns.take(name, count) for name in _ARRAYS}
     rows |= {name: columns.take_numbers(name, count) for name in (*_NUMBERS, "reward", "expert_latency_s")}
-    rows |= {name: getattr(checked.turns, name) for name in ("controller", "expert_status", "expert_reason")}
+    rows |= {name: getattr(checked.turns, name) for name in _REMARKS}
+    rows["terms"] = rows["terms"] or [None] * count
     rows |= {"scene": scenes[:-1], "obs": obs[:-1], "legal": legal[:-1], "action": actions}
     turns = tuple(Turn(**dict(zip(rows, values, strict=True))) for values in zip(*rows.values(), strict=True))
     return Episode(
@@ -253,6 +255,8 @@ class _Remarks:
     controller: list[Controller]
     expert_status: list[str | None]
     expert_reason: list[str]
+    terms: list[dict[str, float] | None] = field(default_factory=list)
+    """Empty in recordings made before there were any."""
 
 
 @dataclass(frozen=True)

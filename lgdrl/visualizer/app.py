@@ -663,11 +663,11 @@ class App:
         if k < len(track):
             turn = track.turns[k]
             executed = int(turn.action) if not hasattr(turn.action, "shape") else None
-            thought, controller, reward = thought_of(turn), turn.controller, turn.reward
+            thought, controller, reward, terms = thought_of(turn), turn.controller, turn.reward, turn.terms
             distance = pane.series[k][2]
         else:
             assert track.last is not None
-            thought, executed, reward = track.last, None, None
+            thought, executed, reward, terms = track.last, None, None, None
             distance = divergence(thought)
             controller = "human" if hands is not None and hands.engaged else pane.session.autopilot
             if track.turns and (track.outcome or not pane.session.live):
@@ -687,6 +687,7 @@ class App:
             curves,
             pane.session.expert_name,
             track.saying if thought is track.last else "",
+            terms,
         )
 
     def _curves(self, pane: Pane, head: float) -> tuple[Curve, ...]:

@@ -61,6 +61,8 @@ class State:
     expert_name: str = ""
     saying: str = ""
     """What the expert is saying before it has decided."""
+    terms: dict[str, float] | None = None
+    """What adds up to the reward, or to what the world rescales to it."""
 
 
 class Painter:
@@ -117,6 +119,11 @@ class Painter:
             done.append(line)
             line = word
         return [*done, line] if line else done
+
+
+def signed(value: float) -> str:
+    """A number with its sign and two digits that matter."""
+    return f"{value:+.2f}" if abs(value) >= 0.1 else f"{value:+.3f}"
 
 
 class Panel:
@@ -237,13 +244,12 @@ class Panel:
 
     def _figures(self, surface: pygame.Surface, x: int, right: int, y: int, bottom: int, state: State) -> int:
         p, theme = self.p, self.p.theme
-        rows = [("Return", f"{state.total:.2f}")]
-        if state.reward is not None:
-            rows.insert(0, ("Reward", f"{state.reward:+.3f}"))
-        rows += list(state.facts)
+        rows = [("Return", f"{state.total:.2f}"), *state.facts]
         if y + p.px(34) > bottom:
             return bottom
         y = self._rule(surface, x, right, y, "Episode")
+        if state.reward is not None:
+            y = self._reward(surface, x, right, y, bottom, state.reward, state.terms)
         for name, value in rows:
             if y + p.px(17) > bottom:
                 break
@@ -251,6 +257,29 @@ class Panel:
             p.right(surface, value, right, y, 12, theme.ink)
             y += p.px(18)
         return y
+
+    def _reward(
+        self,
+        surface: pygame.Surface,
+        x: int,
+        right: int,
+        y: int,
+        bottom: int,
+        reward: float,
+        terms: dict[str, float] | None,
+    ) -> int:
+        """The reward and, in one small line with the largest first, its terms."""
+        p, theme = self.p, self.p.theme
+        found = sorted(((value, name) for name, value in (terms or {}).items() if value), key=lambda row: -abs(row[0]))
+        rescaled = terms is not None and not math.isclose(sum(terms.values()), reward, abs_tol=1e-6)
+        p.text(surface, "Reward, rescaled" if rescaled else "Reward", x, y, 12, theme.muted)
+        p.right(surface, f"{reward:+.3f}", right, y, 12, theme.ink)
+        y += p.px(18)
+        if terms is None or y + p.px(34) > bottom:
+            return y
+        words = " · ".join(f"{name.removesuffix('_reward').replace('_', ' ')} {signed(value)}" for value, name in found)
+        surface.blit(p.typist.fit(words, max(p.px(10), 8), theme.muted, right - x), (x, y))
+        return y + p.px(18)
 
     def _curves(self, surface: pygame.Surface, x: int, right: int, y: int, bottom: int, state: State) -> None:
         """Small charts, as many as there is room for."""

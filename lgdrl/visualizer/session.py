@@ -8,6 +8,7 @@ them from worker threads.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -200,7 +201,9 @@ class DriveSession:
         action, controller, reaction = self._choose(thought)
         obs, reward, terminated, truncated, info = self.world.step(action)
         self._ended = terminated, truncated
-        turn = turn_of(thought, action, controller, float(reward), reaction)
+        ask = getattr(self.world, "reward_terms", None)  # what takes long is not in the info of every step
+        terms = contributions(info.get("rewards") or (ask() if ask else None), self.world.scenario_config)
+        turn = turn_of(thought, action, controller, float(reward), reaction, terms)
         ended = terminated or truncated
         self.track = Track(
             turns=[*self.track.turns, turn],
@@ -362,8 +365,25 @@ def idle_action(space: spaces.Space, thought: Thought) -> int | np.ndarray:
     return idle if legal[idle] else int(np.argmax(legal))
 
 
+def contributions(terms: Mapping[str, float] | None, config: Any) -> dict[str, float] | None:
+    """What the terms that a world reports add to its reward, before the world rescales their sum.
+
+    highway-env reports terms named `..._reward` without their weights, which its config has under the same names (a
+    term without one is a factor, not a summand); other worlds report weighted terms.
+    """
+    if not terms:
+        return None
+    unweighted = {name: float(getattr(config, name, 0.0)) for name in terms if name.endswith("_reward")}
+    return {name: value * unweighted.get(name, 1.0) for name, value in terms.items()}
+
+
 def turn_of(
-    thought: Thought, action: int | np.ndarray, controller: Controller, reward: float, reaction: float | None
+    thought: Thought,
+    action: int | np.ndarray,
+    controller: Controller,
+    reward: float,
+    reaction: float | None,
+    terms: dict[str, float] | None = None,
 ) -> Turn:
     """A thought and what came of it."""
     expert = thought.expert
@@ -384,6 +404,7 @@ def turn_of(
         expert_reason="" if expert is None else expert.reason or "",
         expert_latency_s=0.0 if expert is None else expert.latency_s,
         unsafe=thought.unsafe,
+        terms=terms,
         reaction_s=reaction,
     )
 

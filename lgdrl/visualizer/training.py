@@ -13,7 +13,7 @@ from experts.provider import Decision
 from lgdrl.guidance.human import WithHuman
 from lgdrl.guidance.strategy import STATUSES
 from lgdrl.training import Trainer
-from lgdrl.visualizer.session import Thought, Track, episode_of, interrupt, opinion, turn_of, unsafe_of
+from lgdrl.visualizer.session import Thought, Track, contributions, episode_of, interrupt, opinion, turn_of, unsafe_of
 
 
 class TrainSession:
@@ -87,9 +87,10 @@ class TrainSession:
         reaction = None
         if human:
             controller, reaction = "human", self.human.person.reaction_s
-        turn = turn_of(thought, int(execution.actions[0]), controller, self._reward, reaction)
-        turns: list[Turn] = [*self.track.turns, turn]
         info = self._infos[0]
+        terms = contributions(info.get("rewards"), self.trainer.worlds.scenario_config)
+        turn = turn_of(thought, int(execution.actions[0]), controller, self._reward, reaction, terms)
+        turns: list[Turn] = [*self.track.turns, turn]
         if "episode" in info:
             late = bool(info.get("TimeLimit.truncated", False))
             self._ended = not late, late

@@ -7,9 +7,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from sim import lane_change as task
+from sim.engine.highway import HighwayWorld
+from sim.engine.lane_change import LaneChangeWorld
 from sim.engine.world import World
 from sim.env import Branches, DrivingEnv
 from sim.errors import UsageError
+from sim.outcome import Outcome
 from sim.scene import Scene
 
 
@@ -27,6 +31,8 @@ class EngineEnv(DrivingEnv):
         self.observation_space = world.observation_space
         self.action_space = world.action_space
         self._running = self._seeded = False
+        self._last_action: int | None = None
+        self._lanes_before = 0, 0  # lane and target lane before it, on `lane-change`
         self._renderer: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
@@ -39,7 +45,7 @@ class EngineEnv(DrivingEnv):
             self.action_space.seed(seed)
             self._seeded = True
         self.world.reset()
-        self._running = True
+        self._running, self._last_action = True, None
         return self.world.obs[0].copy(), self._info()
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -49,6 +55,10 @@ class EngineEnv(DrivingEnv):
         number = np.asarray(action)
         if number.size != 1 or number.dtype.kind not in "iu" or not 0 <= number.item() < self.world.num_actions:
             raise UsageError(f"action {action!r}: {self.scenario} takes the integers 0 to {self.world.num_actions - 1}")
+        self._last_action = int(number.item())
+        if isinstance(self.world, LaneChangeWorld):
+            worlds = self.world.state.worlds
+            self._lanes_before = int(worlds["lane"][0]), int(worlds["target_lane"][0])
         self.world.step(number.reshape(1))
         self._running = not (self.world.terminated[0] or self.world.truncated[0])
         info = self._info()
@@ -59,6 +69,19 @@ class EngineEnv(DrivingEnv):
 
     def _info(self) -> dict[str, Any]:
         return {**self.world.info(0), "backend": self.backend}
+
+    def reward_terms(self) -> dict[str, float]:
+        """The terms of the last decision's reward, as highway-env's worlds report them in `info["rewards"]`.
+
+        Worked out when asked for: that takes up to ten times as long as the decision. Empty before the first one.
+        """
+        if self._last_action is None:
+            return {}
+        if isinstance(self.world, LaneChangeWorld):
+            return _lane_change_terms(self.world, *self._lanes_before)
+        assert isinstance(self.world, HighwayWorld)
+        terms = self.world.mirror.show(self.world, 0)._rewards(self._last_action)
+        return {name: float(value) for name, value in terms.items()}
 
     def scene(self) -> Scene:
         return self.world.scene(0)
@@ -78,7 +101,7 @@ class EngineEnv(DrivingEnv):
     def set_state(self, state: Any) -> None:
         """Continue exactly from a `get_state` value."""
         arrays, obs, masks, self._running = state
-        self._seeded = True
+        self._seeded, self._last_action = True, None
         self.world.set_state(arrays)
         self.world.obs[...], self.world.masks[...] = obs, masks
 
@@ -97,3 +120,19 @@ class EngineEnv(DrivingEnv):
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+
+def _lane_change_terms(world: LaneChangeWorld, old_lane: int, old_target: int) -> dict[str, float]:
+    """Weighted reward terms of the decision just made, in the order of their sum."""
+    config, weights, w = world.config, world.config.reward, world.state.worlds[0]
+    lane, goal, outcome = int(w["lane"]), config.goal_lane, Outcome(w["outcome"])
+    front = world.scene(0).front(lane)
+    return {
+        "crash": weights.crash * (outcome is Outcome.CRASH),
+        "success": weights.success * (outcome is Outcome.SUCCESS),
+        "missed": weights.missed * (outcome is Outcome.MISSED),
+        "speed": weights.speed * float((w["speed"] - config.slowest) / (config.fastest - config.slowest)),
+        "lane_gained": weights.lane_gained * (abs(goal - old_lane) - abs(goal - lane)),
+        "lane_change": weights.lane_change * bool(w["target_lane"] != old_target),
+        "short_ttc": weights.short_ttc * (front is not None and front.ttc < task.TTC_WARNING),
+    }

@@ -87,6 +87,7 @@ def episodes(draw):
             expert_reason=draw(WORDS),
             expert_latency_s=draw(FLOATS),
             unsafe=maybe(np.bool_),
+            terms=draw(st.none() | st.dictionaries(WORDS, FLOATS, max_size=2)),
             reaction_s=draw(st.none() | FLOATS),
         )
 
@@ -157,6 +158,17 @@ def test_saving_names_the_file_makes_its_folder_and_leaves_nothing_else(tmp_path
     path = save_episode(tmp_path / "new" / "take.1", driven)
     assert path == tmp_path / "new" / "take.1.npz"
     assert [each.name for each in path.parent.iterdir()] == ["take.1.npz"]
+
+
+def test_recordings_from_before_there_were_terms_are_read(driven):
+    with np.load(io.BytesIO(to_bytes(driven))) as archive:
+        arrays = dict(archive)
+    header = json.loads(arrays["header"].tobytes())
+    del header["turns"]["terms"]
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    assert bits(from_bytes(file.getvalue(), "old")) == bits(driven)
 
 
 def test_the_same_episode_makes_the_same_file(tmp_path, driven, recorded):

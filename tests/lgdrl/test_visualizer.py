@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pygame
@@ -392,6 +393,50 @@ def test_what_breaks_in_a_session_is_raised():
     app = open_app(drive(expert=Broken()), clock=RealClock())
     with pytest.raises(UsageError, match="the expert is broken"):
         app.run()
+
+
+# --- rewards ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scenario", ["lane-change", "two-way-v0", "highway-fast-v0", "roundabout-v0", "parking-v0"])
+def test_the_panel_takes_the_reward_apart(scenario):
+    hands = Hands()
+    discrete = scenario != "parking-v0"
+    session = drive(hands, "random" if discrete else None, "expert" if discrete else "human", scenario)
+    hands.press("key", Held(MetaAction.IDLE), 0.0)
+    app = open_app(session, pace=16.0)
+    hands.press("key", Held(MetaAction.IDLE), 0.0)
+    run_until(app, lambda: app.length >= 3 or track(app).outcome)
+    turns = track(app).turns
+    if scenario == "parking-v0":  # highway-env reports no terms there
+        assert {turn.terms for turn in turns} == {None}
+    elif scenario in ("lane-change", "two-way-v0"):
+        assert [sum(turn.terms.values()) for turn in turns] == pytest.approx([turn.reward for turn in turns])
+    else:  # rescaled by the world: f(sum of terms), rising
+        pairs = sorted((sum(turn.terms.values()), turn.reward) for turn in turns)
+        assert [reward for _, reward in pairs] == sorted(turn.reward for turn in turns)
+    app.head = 0.0
+    app.draw()
+    assert shown(app).terms == turns[0].terms
+    app.close()
+
+
+def test_terms_are_shown_only_where_there_is_room():
+    app = open_app(drive(), draw_every=1)
+    run_until(app, lambda: app.length == 2)
+    app.head, app.paused = 0.5, True
+
+    def picture(terms, height):
+        state, area = replace(shown(app), terms=terms), pygame.Rect(0, 0, 300, height)
+        surface = pygame.Surface(area.size)
+        app.panel.draw(surface, area, state, "")
+        return pygame.surfarray.array3d(surface)
+
+    reward = shown(app).reward
+    for height, room in ((700, True), (190, False)):
+        same = np.array_equal(picture({"speed": reward}, height), picture({"lane_gained": reward}, height))
+        assert same != room
+    app.close()
 
 
 # --- language models -------------------------------------------------------------------------------------------------
