@@ -199,7 +199,6 @@ def write_mixed(
             read += draft * int(running.sum())
             replaced = running & (kept < draft)
             tokens[every[replaced], (said + kept)[replaced]] = replacement[replaced]
-            taught[every[replaced], (said + kept)[replaced]] = True
         # Rows go on after the kept words and the replacement, or end where either ends the text.
         words = tokens.gather(1, at)
         written = torch.minimum(kept + 1, torch.tensor(draft))
@@ -207,10 +206,12 @@ def write_mixed(
         finished = over.any(dim=1) & running
         ends = torch.where(finished, torch.minimum(ends, said + over.long().argmax(dim=1) + 1), ends)
         inside = running[:, None] & (torch.arange(draft) < written[:, None]) & (at < ends[:, None])
+        own_words = torch.arange(draft) < kept[:, None]
         if consulted:
             judged += int(inside.sum())
-            accepted += int((inside & (torch.arange(draft) < kept[:, None])).sum())
+            accepted += int((inside & own_words).sum())
         spots = (every[:, None].expand(-1, draft)[inside], at[inside])
+        taught[spots] = ~own_words[inside]
         log_probs[spots] = policy.gather(2, words[:, :, None])[:, :, 0][inside]
         entropies[spots], weights[spots] = uncertainty[inside], share[inside]
         said = torch.where(running, torch.minimum(said + written, ends), said)
