@@ -158,7 +158,8 @@ def test_continuous_actions_are_pedal_and_steering():
     world.reset(seed=0)
     for _ in range(3):
         _, _, terminated, truncated, info = world.step(np.array([-1.0, 0.0]))
-    assert not (terminated or truncated)
+    assert not terminated
+    assert not truncated
     assert info["speed"] < 8.0
     straight = world.scene().ego.d
     world.step(np.array([0.6, 0.1]))
