@@ -127,6 +127,9 @@ class Calls:
 
     @value()
     def get_sensor_token(self, stream: int) -> Wire:
+        """Asked before a stream is read; a tick may come in between, and shall not be missed."""
+        if stream != codec.WORLD_STREAM:
+            self.streams.expect(stream)
         return [codec.token(stream, self.port)]
 
     @value()
@@ -474,7 +477,8 @@ class Calls:
 
     @done()
     def set_vehicle_light_state(self, number: int, state: Wire) -> None:
-        self.world.actor(number).light_state = int(state[0])
+        """As a struct in a call, as a number in a batch."""
+        self.world.actor(number).light_state = int(state[0] if isinstance(state, list) else state)
 
     @value()
     def get_wheel_steer_angle(self, number: int, wheel: int) -> Wire:

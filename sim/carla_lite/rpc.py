@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 import struct
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +26,8 @@ MAX_REQUEST = 64 << 20
 """Bytes of one request: OpenDRIVE texts are large, nothing else is."""
 MAX_BACKLOG = 32 << 20
 """Bytes that wait for a reader before it is dropped."""
+PATIENCE = 2.0
+"""Seconds within which who asks for a stream begins to read it."""
 
 
 class Calls(asyncio.Protocol):
@@ -68,12 +71,20 @@ class Streams:
     def __init__(self, on_reader: Callable[[int], None]) -> None:
         """`on_reader(stream)` is called when somebody begins to read it."""
         self._readers: dict[int, set[StreamReader]] = defaultdict(set)
+        self._expected: dict[int, tuple[float, list[bytes]]] = {}
+        """Until when, and what was said to readers that have not come yet."""
         self._on_reader = on_reader
 
     def protocol(self) -> StreamReader:
         return StreamReader(self)
 
+    def expect(self, stream: int) -> None:
+        """Somebody asked where a stream is, and will read it: frames from now on are kept until then, for a while."""
+        self._expected[stream] = time.monotonic() + PATIENCE, []
+
     def add(self, stream: int, reader: StreamReader) -> None:
+        for data in self._expected.pop(stream, (0.0, []))[1]:
+            reader.send(data)
         self._readers[stream].add(reader)
         self._on_reader(stream)
 
@@ -83,17 +94,22 @@ class Streams:
             del self._readers[stream]
 
     def read(self, stream: int) -> bool:
-        """Does anybody read it?"""
-        return stream in self._readers
+        """Does anybody read it, or is about to?"""
+        if stream in self._expected and time.monotonic() > self._expected[stream][0]:
+            del self._expected[stream]
+        return stream in self._readers or stream in self._expected
 
     def send(self, stream: int, payload: bytes) -> None:
         """To all readers of a stream. One that has stopped reading is dropped."""
         data = struct.pack("<I", len(payload)) + payload
+        if stream in self._expected:
+            self._expected[stream][1].append(data)
         for reader in list(self._readers.get(stream, ())):
             reader.send(data)
 
     def close(self, stream: int) -> None:
         """Of a sensor that is gone."""
+        self._expected.pop(stream, None)
         for reader in list(self._readers.get(stream, ())):
             reader.close()
 

@@ -124,9 +124,11 @@ class World:
         self._place_lights()
 
     def load_named(self, name: str) -> None:
-        """A shipped map, or the generated one, by its name with or without path. Refused for others."""
+        """A shipped map, or the generated one, by its name with or without path; "" again. Refused for others."""
         short = name.rpartition("/")[2]
-        if short == GENERATED and self.generated is not None:
+        if not name:
+            self.load(self.map_name, self.map_text)
+        elif short == GENERATED and self.generated is not None:
             self.load(GENERATED, self.generated)
         elif short in maps.available():
             self.load(short, maps.read(short))

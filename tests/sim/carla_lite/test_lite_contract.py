@@ -1,0 +1,37 @@
+"""What the unmodified client of CARLA 0.9.16 is promised, call by call, each script of calls in its own process.
+
+Tested against the real client, never against a real server: a real one may differ in what it computes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("carla", reason="the CARLA client is not installed (extra `carla`)")
+
+import lite_clients
+from lite_servers import LiteServer
+
+PATIENCE = 120.0
+"""Seconds for one script on a loaded machine."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiteServer]:
+    with LiteServer("--map", "straight") as server:
+        yield server
+        assert server.running(), server.errors()
+        assert "unknown call" not in server.errors()
+        assert "failed" not in server.errors()
+
+
+@pytest.mark.parametrize("script", lite_clients.SCRIPTS)
+def test_the_real_client_finds_that(script, server):
+    command = [sys.executable, lite_clients.__file__, script, str(server.port)]
+    done = subprocess.run(command, cwd=Path(lite_clients.__file__).parent, capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode() + server.errors()
