@@ -95,6 +95,10 @@ def test_groups_that_are_thrown_away_are_booked_as_search(formed):
         assert row["probes"] is None or 1 <= row["probes"] <= 2  # four episodes: two groups at most
         assert (after.search > before.search) == (groups > 0)
         assert after.trace > before.trace
+        bare = run.desk.bare
+        assert len(bare) == 4 * 8
+        assert all(rollout.context == rollout.prompt.tokens for rollout in bare)
+        assert row["success"] == np.mean([rollout.reward.success for rollout in bare])
     assert run.rows[0]["failing"] >= 3
 
 

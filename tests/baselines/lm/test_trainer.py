@@ -9,6 +9,7 @@ import torch
 from baselines.lm.arms import ARMS, get, make_trainer
 from baselines.lm.evaluation import evaluate
 from baselines.lm.grpo import GRPOConfig
+from baselines.lm.rivals import uncertain_words
 from baselines.lm.rollout import Ledger, Source
 from baselines.lm.sft import SFTConfig, imitate
 from experts.lm.gpt import GPTConfig, copy, new
@@ -226,6 +227,19 @@ def test_a_hybrid_group_has_one_answer_with_an_opening_that_shortens(formed):
         lengths.append(np.mean([len(rollout.opening) for rollout in hybrids]) if hybrids else 0)
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[0] > lengths[-1]
+
+
+def test_the_learned_words_of_an_opening_are_those_that_the_student_is_least_sure_of(formed):
+    run = trainer(formed, "fixed-prefix", share=0.67)
+    run.step()
+    rollout, formed_desk = run.rollouts[0], trainer(formed).desk
+    with torch.no_grad():
+        policies = torch.log_softmax(formed(torch.tensor([rollout.context]))[0], dim=-1)
+    entropies = -(policies.exp() * policies).sum(dim=-1)[len(rollout.prompt.tokens) - 1 :][: len(rollout.opening)]
+    for share, count in ((0.0, 0), (0.25, 1), (0.5, 2), (1.0, 4)):
+        mask = uncertain_words(formed, rollout, share, formed_desk)
+        assert mask.sum() == count
+        assert set(np.flatnonzero(mask)) == set(entropies.argsort(descending=True)[:count].tolist())
 
 
 def test_distillation_follows_the_teacher_without_any_reward(formed):

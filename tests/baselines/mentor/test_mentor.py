@@ -72,11 +72,18 @@ def test_the_first_update_is_the_students_alone(formed):
 
 
 def test_the_threshold_comes_from_the_on_policy_words_of_the_update_before(formed):
-    run = trainer(formed, quantile=0.9, floor=0.2, num_mixed=5)
-    run.step()
-    own = np.concatenate([r.entropies for r in run.rollouts if r.source is Source.STUDENT])
-    row = run.step()
-    assert row["threshold"] == pytest.approx(max(np.quantile(own, 0.9), 0.2))
+    run = trainer(formed, quantile=0.6, floor=0.1, num_mixed=8, fade=False)
+    differs = []
+    for _ in range(3):
+        run.step()
+        own, everyone = (
+            np.concatenate([r.entropies for r in run.rollouts if r.source in sources])
+            for sources in ([Source.STUDENT], list(Source))
+        )
+        threshold = float(np.quantile(own, 0.6))
+        assert run.step()["threshold"] == pytest.approx(max(threshold, 0.1))
+        differs.append(threshold != pytest.approx(float(np.quantile(everyone, 0.6))))
+    assert any(differs)
     low = trainer(formed, quantile=0.9, floor=50.0)
     assert [low.step()["threshold"] for _ in range(3)][1:] == [50.0, 50.0]
 
