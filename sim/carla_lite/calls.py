@@ -20,6 +20,7 @@ import numpy as np
 
 from sim.carla_lite import codec, maps
 from sim.carla_lite.faults import Trouble
+from sim.carla_lite.nudge import Nudge
 from sim.carla_lite.roads import RoadMap
 from sim.carla_lite.rpc import Streams
 from sim.carla_lite.sensors import Sensors
@@ -81,7 +82,9 @@ class Calls:
         self.sensors = Sensors(world, streams, jitter)
         self.port = 0
         """Of the streams."""
-        self._managers: dict[int, tuple[str, int]] = {}
+        self.nudge = Nudge()
+        self.managers: dict[int, tuple[str, int]] = {}
+        """Traffic Managers by port."""
         self._unknown: set[str] = set()
         self._just_loaded = False
 
@@ -93,6 +96,7 @@ class Calls:
                 self._unknown.add(name)
                 log.warning("unknown call %r", name)
             return codec.failure(f"carla-lite does not know the call '{name}'")
+        self.nudge.called(name)
         return call(self, *arguments)
 
     def advance(self) -> int:
@@ -174,6 +178,7 @@ class Calls:
         streams = [actor.stream for actor in self.world.of_kind("sensor")]
         self.world.load_named(name)
         self._just_loaded = True
+        self.nudge.reset()
         for stream in streams:
             self.streams.close(stream)
             self.sensors.forget(stream)
@@ -575,24 +580,24 @@ class Calls:
     @value()
     def is_traffic_manager_running(self, port: int) -> Wire:
         """One whose client died without a word is forgotten here, so that its port can be used again."""
-        if port in self._managers and not _listens(self._managers[port]):
-            del self._managers[port]
-        return port in self._managers
+        if port in self.managers and not _listens(self.managers[port]):
+            del self.managers[port]
+        return port in self.managers
 
     @value()
     def get_traffic_manager_running(self, port: int) -> Wire:
-        return list(self._managers.get(port, ("", 0)))
+        return list(self.managers.get(port, ("", 0)))
 
     @value()
     def add_traffic_manager_running(self, place: Wire) -> Wire:
         host, port = place
-        free = port not in self._managers
-        self._managers.setdefault(port, (host, port))
+        free = port not in self.managers
+        self.managers.setdefault(port, (host, port))
         return free
 
     @value()
     def destroy_traffic_manager(self, port: int) -> Wire:
-        return self._managers.pop(port, None) is not None
+        return self.managers.pop(port, None) is not None
 
     # -- sensors -------------------------------------------------------------------------------------------------------
 
@@ -641,46 +646,46 @@ class Calls:
 
     def apply_batch(self, commands: Sequence[Wire], tick: bool = False) -> Wire:
         """Results of all commands, without the wrapper of other calls. The client ticks by itself."""
+        if not isinstance(commands, list):
+            return codec.failure("a batch is a list of commands")
         results = [self._command(command) for command in commands]
         if tick:
             self.advance()
         return results
 
     def _command(self, command: Wire) -> Wire:
-        ((index, fields),) = command
-        number = 0
+        """The actor it was about, or why it was not carried out."""
         try:
-            if index == SPAWN:
-                number = self._spawn_command(fields)
-            else:
-                name = COMMANDS.get(index)
-                if name is None:
-                    raise Refused(f"carla-lite does not know batch command {index}")
-                number = fields[0]
-                answer = TABLE[name](self, *fields)
-                if answer[0][0] is True:
-                    raise Refused(answer[0][1][0])
-                if name == "destroy_actor" and answer[0][1] is False:
-                    raise Refused(f"actor {number} does not exist")
-        except Refused as error:
-            return codec.failure(str(error))
-        return codec.value(number)
+            ((index, fields),) = command
+            return codec.value(self._spawn_command(fields) if index == SPAWN else self._act(index, fields))
+        except Refused as refusal:
+            return codec.failure(str(refusal))
+        except Exception as problem:  # the border, as in `_registered`
+            log.warning("a command of a batch failed: %r", problem)
+            return codec.failure(f"carla-lite cannot carry out this command: {problem}")
+
+    def _act(self, index: int, fields: Wire) -> int:
+        """Every command but a spawn is a call, about the actor that comes first."""
+        name = COMMANDS.get(index)
+        if name is None:
+            raise Refused(f"carla-lite does not know batch command {index}")
+        (answer,) = TABLE[name](self, *fields)
+        if answer[0] is True:
+            raise Refused(answer[1][0])
+        if name == "destroy_actor" and answer == [1, False]:
+            raise Refused(f"actor {fields[0]} does not exist")
+        return fields[0]
 
     def _spawn_command(self, fields: Wire) -> int:
         """Spawn, then what shall be done with the new actor, whose number stands in for the placeholder."""
         description, pose, parent, *_, following = fields
-        mother = codec.read_optional(parent)
-        actor = self._spawn(description, pose, mother or 0)
+        actor = self._spawn(description, pose, codec.read_optional(parent) or 0)
         for ((index, (_, *rest)),) in following:
             self._command([[index, [actor.id, *rest]]])
         return actor.id
 
 
-def _batch(self: Calls, *arguments: Any) -> Wire:
-    return self.apply_batch(*arguments)
-
-
-TABLE["apply_batch"] = _batch
+TABLE["apply_batch"] = lambda self, *arguments: self.apply_batch(*arguments[:2])
 
 SPAWN = 0
 COMMANDS = {

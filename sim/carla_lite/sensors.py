@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-9
 """Seconds that a sum of steps may be short of a time."""
+IN_ORDER = 1e-6
+"""Seconds between late frames of one sensor."""
 EARTH_RADIUS = 6378137.0 * 0.9996
 """Metres, times the scale of the projection that CARLA uses."""
 GRAVITY = 9.81
@@ -75,7 +77,8 @@ class Sensors:
             self.streams.send(actor.stream, head + body)
             return
         loop = asyncio.get_running_loop()
-        due = max(loop.time() + self._random.uniform(0.0, self.jitter), self._delivered.get(actor.stream, 0.0))
+        after = self._delivered.get(actor.stream, 0.0) + IN_ORDER
+        due = max(loop.time() + self._random.uniform(0.0, self.jitter), after)
         self._delivered[actor.stream] = due
         loop.call_at(due, self.streams.send, actor.stream, head + body)
 

@@ -78,11 +78,12 @@ class Server:
         calls, streams, self.port = await self._listen(loop)
         self.calls.port = self.port + 1
         ready()
-        clock = asyncio.create_task(self._run_free())
+        tasks = [asyncio.create_task(work) for work in (self._run_free(), self._wake_managers())]
         try:
             await stop.wait()
         finally:
-            clock.cancel()
+            for task in tasks:
+                task.cancel()
             for listener in (calls, streams):
                 listener.close()
 
@@ -106,6 +107,9 @@ class Server:
                         f"port {port + 1} of {self.options.host} (the streams' port): {_reason(error)}: choose another"
                     ) from None
         raise UsageError("no two free ports in a row were found: name one with --port")
+
+    async def _wake_managers(self) -> None:
+        await self.calls.nudge.watch(self.calls.managers.values())
 
     async def _run_free(self) -> None:
         """In asynchronous mode the world runs by itself, in real time."""

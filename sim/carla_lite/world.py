@@ -116,6 +116,7 @@ class World:
         """Actor of each row in use."""
         self._next_id = 1
         self._waiting: list[tuple[int, tuple]] = []
+        self._next: list[tuple[int, tuple]] = []
         self._steady: set[int] = set()
         """Vehicles that follow an Ackermann command."""
         self.contacts: list[tuple[int, int, np.ndarray]] = []
@@ -316,8 +317,8 @@ class World:
 
     def _apply_waiting(self) -> None:
         """Control that came before the last frame takes effect in this one."""
-        ready, self._waiting = self._waiting, []
-        for number, values in ready:
+        due, self._next, self._waiting = self._next, self._waiting, []
+        for number, values in due:
             if number in self.actors:
                 self._set_control(number, values)
 
