@@ -52,6 +52,7 @@ BODY = np.dtype(
         ("constant", "f8"),  # m/s that it keeps along its heading, NaN for none
         ("ground", "f8"),  # its z when it stands on the road
         ("limit", "f8"),  # km/h that are allowed here; for clients to read
+        *((name, "f8") for name in ("sign_x", "sign_y")),  # where it looked for that
         ("moves", "?"),  # simulated; False: stays where it is put
         ("falls", "?"),  # has weight
         ("solid", "?"),  # takes part in contacts

@@ -28,8 +28,8 @@ WHEELBASE_SHARE = 0.6
 """Of a vehicle's length, between its axles."""
 SPEED_LIMIT = 90.0
 """km/h for vehicles as long as the map says nothing."""
-LIMITS_EVERY = 10
-"""Frames between two looks at the map's speed limits."""
+SIGN_DISTANCE = 10.0
+"""Metres that a vehicle moves between two looks at the map's speed limits."""
 PEDAL = 0.5
 """Pedal per m/s that the speed of an Ackermann command is missed by."""
 REAL_TIME_STEP = 0.05
@@ -245,7 +245,8 @@ class World:
         body["x"], body["y"], body["z"] = pose[:3]
         body["pitch"], body["yaw"], body["roll"] = np.radians(pose[3:])
         body["ground"] = self._ground(self.bodies[actor.row : actor.row + 1])[0]
-        body["limit"] = self._limits(self.bodies[actor.row : actor.row + 1])[0]
+        body["sign_x"] = np.inf
+        self._read_signs(self.bodies[actor.row : actor.row + 1])
 
     def _ground(self, b: np.ndarray) -> np.ndarray:
         """z (N,) at which bodies stand: vehicles are measured from the ground, walkers from their middle."""
@@ -253,10 +254,16 @@ class World:
         ground = np.where(ground == ground, ground, 0.0)
         return ground if b["wheels"].all() else ground + np.where(b["upright"], b["height"], 0.0)
 
-    def _limits(self, b: np.ndarray) -> np.ndarray:
-        """km/h (N,) where bodies are; what they had where the map says nothing."""
-        found = self.roads.speed_limit(np.array([b["x"], b["y"]]).T)
-        return np.where(np.isnan(found), b["limit"], found)
+    def _read_signs(self, b: np.ndarray) -> None:
+        """Speed limits of bodies that have come far enough since they last looked; kept where the map has none.
+
+        It depends on nothing but where a body goes, so that traffic that obeys is the same in every run.
+        """
+        far = np.abs(b["x"] - b["sign_x"]) + np.abs(b["y"] - b["sign_y"]) > SIGN_DISTANCE
+        if far.any():
+            found = self.roads.speed_limit(np.array([b["x"][far], b["y"][far]]).T)
+            b["limit"][far] = np.where(np.isnan(found), b["limit"][far], found)
+            b["sign_x"][far], b["sign_y"][far] = b["x"][far], b["y"][far]
 
     def destroy(self, number: int) -> bool:
         """An actor and what is attached to it; False where there is nobody. Lights and spectator stay."""
@@ -297,8 +304,7 @@ class World:
         found = physics.step(bodies, dt) if len(bodies) else physics.NO_CONTACTS
         if len(bodies):
             bodies["ground"] = self._ground(bodies)
-            if self.frame % LIMITS_EVERY == 0:
-                bodies["limit"] = self._limits(bodies)
+            self._read_signs(bodies)
         self.contacts = [
             (self.rows[i], self.rows[j], impulse)
             for i, j, impulse in zip(found.first, found.second, found.impulse, strict=True)

@@ -1,11 +1,14 @@
 """Scripts that drive a server with the real CARLA client. Each runs in a process of its own, because a client that is
 answered wrongly does not raise: it dies. `python lite_clients.py NAME PORT`; the exit code is the verdict.
+`python lite_clients.py traffic_report PORT MAP SEED TICKS` prints a hash and a number of lane changes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
+import struct
 import sys
 import time
 import traceback
@@ -899,6 +902,30 @@ def the_traffic_manager_stops_at_red(client):
     leave(manager, world)
 
 
+def traffic_report(client: carla.Client, name: str, seed: int, count: int) -> str:
+    """Hash of the trajectories of 20 cars of different tempers, and how often they changed lanes."""
+    world = load(client, name)
+    world_map, manager, cars = world.get_map(), *traffic(client, world, 20, seed, PORT + 8)
+    for k, actor in enumerate(cars):
+        manager.vehicle_percentage_speed_difference(actor, -20.0 + 5.0 * (k % 9))
+        manager.random_left_lanechange_percentage(actor, 5.0)
+        manager.random_right_lanechange_percentage(actor, 5.0)
+    digest, changes, lanes = hashlib.sha256(), 0, {}
+    for k in range(count):
+        world.tick()
+        snapshot = world.get_snapshot()
+        for actor in cars:
+            place = snapshot.find(actor.id).get_transform()
+            digest.update(struct.pack("<3f", place.location.x, place.location.y, place.rotation.yaw))
+            if k % 10 == 0:
+                waypoint = world_map.get_waypoint(place.location)
+                road, lane = lanes.get(actor.id, (None, None))
+                changes += road == waypoint.road_id and lane != waypoint.lane_id
+                lanes[actor.id] = waypoint.road_id, waypoint.lane_id
+    leave(manager, world)
+    return f"{digest.hexdigest()} {changes}"
+
+
 PORT = 0
 
 
@@ -907,7 +934,11 @@ def main() -> None:
     global PORT
     PORT, code = int(sys.argv[2]), 0
     try:
-        SCRIPTS[sys.argv[1]](connect(PORT))
+        if sys.argv[1] == "traffic_report":
+            name, seed, count = sys.argv[3:]
+            print(traffic_report(connect(PORT), name, int(seed), int(count)), flush=True)
+        else:
+            SCRIPTS[sys.argv[1]](connect(PORT))
     except BaseException:
         traceback.print_exc()
         code = 1

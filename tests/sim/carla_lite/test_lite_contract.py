@@ -32,6 +32,22 @@ def server() -> Iterator[LiteServer]:
 
 @pytest.mark.parametrize("script", lite_clients.SCRIPTS)
 def test_the_real_client_finds_that(script, server):
-    command = [sys.executable, lite_clients.__file__, script, str(server.port)]
+    run(server, script)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["highway", "roundabout"])
+def test_the_traffic_manager_drives_the_same_way_again_with_the_same_seed(name, server):
+    (first, changes), (second, _), (other, _) = (
+        run(server, "traffic_report", name, seed, "1000").split() for seed in ("7", "7", "8")
+    )
+    assert first == second != other
+    assert int(changes) > 0
+
+
+def run(server: LiteServer, script: str, *arguments: str) -> str:
+    """What a client process printed; the test fails where the process does, or dies."""
+    command = [sys.executable, lite_clients.__file__, script, str(server.port), *arguments]
     done = subprocess.run(command, cwd=Path(lite_clients.__file__).parent, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode() + server.errors()
+    return done.stdout.decode()
