@@ -51,6 +51,7 @@ def imitate(
     Returns one row per epoch: epoch, loss (nats per token), trace_tokens so far. UsageError where there is no trace.
     """
     torch.set_num_threads(1)
+    model.requires_grad_(True)
     prompts = traced(prompts, "imitation")
     stream = np.random.default_rng(seed)
     optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)

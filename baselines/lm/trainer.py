@@ -52,7 +52,7 @@ class Trainer:
         torch.set_num_threads(1)
         _check_vocabulary(task, model, teacher)
         order, words, own = np.random.SeedSequence(seed).spawn(3)
-        self.task, self.model, self.config, self.seed = task, model, config, seed
+        self.task, self.model, self.config, self.seed = task, model.requires_grad_(True), config, seed
         self.strategy = build(Setting(own, teacher))
         self.desk = Desk(task, model, config, np.random.default_rng(words), ledger or Ledger())
         self.reference = gpt.copy(model) if config.beta > 0 else None
@@ -116,10 +116,7 @@ class Trainer:
         """Every prompt once before any comes again, in an order of its own each time."""
         while len(self._waiting) < self.config.prompts_per_update:
             self._waiting += self._order.permutation(len(self._prompts)).tolist()
-        now, self._waiting = (
-            self._waiting[: self.config.prompts_per_update],
-            self._waiting[self.config.prompts_per_update :],
-        )
+        now = [self._waiting.pop(0) for _ in range(self.config.prompts_per_update)]
         return [self._prompts[i] for i in now]
 
     # --- the gradient --------------------------------------------------------------------------------------------
@@ -189,7 +186,7 @@ class Trainer:
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 tensors[f"optimiser.{name}.{key}"] = value
         about = {
-            "fingerprint": self._fingerprint(),
+            "identity": self._identity(),
             "update": self.updates,
             "ledger": {name: getattr(self.desk.ledger, name) for name in ("student", "search", "teacher", "trace")},
             "order": self._order.bit_generator.state,
@@ -213,11 +210,13 @@ class Trainer:
             raise UsageError(f"cannot read checkpoint {str(path)!r}: {error.strerror or error}") from None
         except (SafetensorError, KeyError, json.JSONDecodeError):
             raise UsageError(f"{str(path)!r} is not a checkpoint of this trainer") from None
-        if about["fingerprint"] != self._fingerprint():
-            raise UsageError(
-                f"checkpoint {str(path)!r} is of another run ({about['fingerprint']}, not {self._fingerprint()}): "
-                "resume with the arguments that it was started with"
-            )
+        for key, here in self._identity().items():
+            there = about["identity"].get(key)
+            if there != here:
+                raise UsageError(
+                    f"checkpoint {str(path)!r} is of another run: its {key} is {there!r}, here {here!r}; "
+                    "resume with what it was started with"
+                )
         self.model.load_state_dict(_under("model.", tensors))
         if self.reference is not None:
             self.reference.load_state_dict(_under("reference.", tensors))
@@ -234,17 +233,12 @@ class Trainer:
         self.strategy.load_state_dict(about["strategy"])
         self.rows = about["rows"]
 
-    def _fingerprint(self) -> str:
+    def _identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
-        values = {
-            "task": self.task.name,
-            "arm": self.strategy.name,
-            "arm_config": to_dict(self.strategy.config) if self.strategy.config is not None else {},
-            "seed": self.seed,
-            "grpo": to_dict(self.config),
-            "model": to_dict(self.model.config),
-        }
-        return json.dumps(values, sort_keys=True)
+        arm = self.strategy.config
+        parts = {"grpo": self.config, "model": self.model.config} | ({} if arm is None else {"options": arm})
+        named = {f"{part}.{name}": value for part, config in parts.items() for name, value in to_dict(config).items()}
+        return {"task": self.task.name, "arm": self.strategy.name, "seed": self.seed, **named}
 
 
 class _Part:

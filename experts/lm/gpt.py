@@ -340,9 +340,3 @@ def check_room(model: GPT, prompts: Sequence[Sequence[int]], limits: Sequence[in
             f"prompt and answer of up to {longest} tokens exceed the model's context of {model.config.context}: "
             "allow shorter answers or make a model with a larger context"
         )
-
-
-def describe(model: GPT) -> str:
-    """One line about a model's size."""
-    c = model.config
-    return f"{model.parameter_count:,} parameters: {c.layers} layers, width {c.width}, context {c.context}"

@@ -29,7 +29,7 @@ def formed():
 
 def trainer(model, arm="mentor", teacher=None, config=CONFIG, seed=0, **options):
     teacher = teacher or KeyTeacher(TASK)
-    return make_trainer(TASK, copy(model).requires_grad_(True), get(arm), options, config, seed, teacher)
+    return make_trainer(TASK, copy(model), get(arm), options, config, seed, teacher)
 
 
 def mixed(run):

@@ -131,7 +131,7 @@ def test_how_long_the_drafts_are_does_not_change_what_is_written(student, teache
 
 def test_answers_written_by_drafting_have_the_distribution_of_answers_written_word_by_word(student, teacher):
     """Chi-square over the most frequent two-word answers, and over all others together."""
-    prompt, count, rule = PROMPTS[0], 3000, by_entropy(2.0)
+    prompt, count, rule = PROMPTS[0], 1500, by_entropy(2.0)
     uniforms = np.random.default_rng(5).random((2, count, 2, USES))
     fast = write_mixed(student, teacher, [prompt], [2], EOS, uniforms[0], rule, 2, count)
     direct = [write_directly(student, teacher, prompt, 2, EOS, u, rule) for u in uniforms[1]]
