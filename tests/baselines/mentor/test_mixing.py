@@ -129,18 +129,40 @@ def test_how_long_the_drafts_are_does_not_change_what_is_written(student, teache
         torch.testing.assert_close(a[inside], b[inside], atol=1e-4, rtol=1e-4)
 
 
-def test_answers_written_by_drafting_have_the_distribution_of_answers_written_word_by_word(student, teacher):
-    """Chi-square over the most frequent two-word answers, and over all others together."""
-    prompt, count, rule = PROMPTS[0], 1500, by_entropy(2.0)
-    uniforms = np.random.default_rng(5).random((2, count, 2, USES))
-    fast = write_mixed(student, teacher, [prompt], [2], EOS, uniforms[0], rule, 2, count)
-    direct = [write_directly(student, teacher, prompt, 2, EOS, u, rule) for u in uniforms[1]]
-    answers = sorted(set(direct) | set(rows(fast)))
-    table = np.array([[found.count(answer) for answer in answers] for found in (rows(fast), direct)])
-    frequent = table.sum(axis=0) >= 20
-    table = np.column_stack([table[:, frequent], table[:, ~frequent].sum(axis=1)])
-    assert frequent.sum() > 10
-    assert stats.chi2_contingency(table[:, table.sum(axis=0) > 0]).pvalue > 1e-3
+def exactly(student, teacher, prompt, threshold) -> dict[tuple[int, ...], float]:
+    """The probability of every answer of up to two words, by enumeration."""
+    follow = teacher.follow([prompt])
+
+    def mixed(said):
+        with torch.no_grad():
+            own = torch.softmax(student(torch.tensor([[*prompt, *said]]))[0, -1].double(), dim=-1)
+        share = min(1.0, float(-(own * own.log()).sum()) / threshold)
+        return ((1 - share) * own + share * follow([list(said)], 1)[0, 0].double().exp()).tolist()
+
+    first = mixed(())
+    answers = {(EOS,): first[EOS]}
+    for word in set(range(WORDS)) - {EOS}:
+        answers |= {(word, after): first[word] * p for after, p in enumerate(mixed((word,)))}
+    return answers
+
+
+def fits(found, exact) -> float:
+    """p-value of chi-square, answers expected fewer than five times taken together."""
+    expected = np.array([p * len(found) for p in exact.values()])
+    counts = np.array([found.count(answer) for answer in exact])
+    assert counts.sum() == len(found)
+    rare = expected < 5
+    merged = [np.append(x[~rare], x[rare].sum()) for x in (counts, expected)]
+    return stats.chisquare(merged[0], merged[1] / merged[1].sum() * len(found)).pvalue
+
+
+def test_answers_written_by_drafting_and_word_by_word_have_the_distribution_of_the_mixture(student, teacher):
+    prompt, exact = PROMPTS[0], exactly(student, teacher, PROMPTS[0], 2.0)
+    uniforms = np.random.default_rng(5).random((4000, 2, USES))
+    drafted = write_mixed(student, teacher, [prompt], [2], EOS, uniforms, by_entropy(2.0), 2, 4000)
+    assert fits(rows(drafted), exact) > 1e-3
+    direct = [write_directly(student, teacher, prompt, 2, EOS, u, by_entropy(2.0)) for u in uniforms[:400]]
+    assert fits(direct, exact) > 1e-3
 
 
 def test_without_weight_the_student_writes_alone_and_the_teacher_is_never_asked(student, teacher):
