@@ -236,9 +236,9 @@ class Calls:
 
     @value()
     def project_point(self, place: Wire, direction: Wire, reach: float) -> Wire:
-        """The ground below or before a point: whether there is any, and a labelled point."""
-        hit = self.sensors.ground_hit(place, direction, reach)
-        return [hit is not None, [hit or place, ROAD_LABEL]]
+        """What lies below or before a point first: whether there is anything, and a labelled point."""
+        hit = self.sensors.first_hit(place, direction, reach)
+        return [hit is not None, hit or [place, ROAD_LABEL]]
 
     @value()
     def cast_ray(self, start: Wire, end: Wire) -> Wire:

@@ -12,7 +12,7 @@ from sim.carla_lite.roads import Signal
 if TYPE_CHECKING:
     from sim.carla_lite.world import Actor, World
 
-CONTROLS = ("throttle", "steer", "brake", "hand_brake", "reverse", "gear")
+CONTROLS = ("throttle", "steer", "brake", "hand_brake", "reverse", "manual", "gear")
 REACH = 8.0
 """Metres round a vehicle's middle within which its box lies; longer ones notice a light a little late."""
 

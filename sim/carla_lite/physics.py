@@ -44,6 +44,7 @@ BODY = np.dtype(
         *((name, "f8") for name in ("vx", "vy", "vz", "spin", "ax", "ay")),
         *((name, "f8") for name in ("throttle", "steer", "brake")),
         *((name, "?") for name in ("hand_brake", "reverse")),
+        ("manual", "?"),  # the gear was shifted by hand; both are for clients to read
         ("gear", "i4"),
         *((name, "f8") for name in ("length", "width", "height")),  # half extents
         ("mass", "f8"),

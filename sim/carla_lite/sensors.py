@@ -250,14 +250,12 @@ class Sensors:
             tags=np.array([actor.blueprint.tag for actor in actors], dtype=int),
         )
 
-    def ground_hit(self, place: Sequence[float], direction: Sequence[float], reach: float) -> codec.Wire | None:
-        """Where a ray meets the ground within `reach` metres."""
+    def first_hit(self, place: Sequence[float], direction: Sequence[float], reach: float) -> codec.Wire | None:
+        """What a ray meets first within `reach` metres: [place, semantic tag]."""
         origin, ray = np.array(place, float), np.array(direction, float)
         length = np.linalg.norm(ray)
-        if length == 0:
-            return None
-        distance = ground_distance(origin, ray[None] / length, self._ground_height(origin))[0][0]
-        return None if distance > reach else [float(v) for v in origin + ray / length * distance]
+        hits = self.labelled_hits(place, origin + ray / length * reach) if length > 0 else []
+        return hits[0] if hits else None
 
     def labelled_hits(self, start: Sequence[float], end: Sequence[float]) -> codec.Wire:
         """What a segment passes through, nearest first: [place, semantic tag] each."""

@@ -347,13 +347,13 @@ class World:
             self._set_control(number, (pedal, angle / body["max_steer"], -pedal, False, reverse, False, 0))
 
     def _set_control(self, number: int, values: tuple) -> None:
-        throttle, steer, brake, hand_brake, reverse, _, gear = values
+        throttle, steer, brake, hand_brake, reverse, manual, gear = values
         body = self.body(self.actor(number))
         body["throttle"] = min(max(throttle, 0.0), 1.0)
         body["steer"] = min(max(steer, -1.0), 1.0)
         body["brake"] = min(max(brake, 0.0), 1.0)
         body["hand_brake"], body["reverse"] = hand_brake, reverse
-        body["gear"] = gear if gear else (-1 if reverse else 1)
+        body["manual"], body["gear"] = manual, gear if manual else (-1 if reverse else 1)
 
     # -- what clients see ----------------------------------------------------------------------------------------------
 

@@ -570,7 +570,7 @@ def sensors_tick_at_their_own_pace_and_stop_when_told(client):
     assert len(slow) == 10
     assert {b.frame - a.frame for a, b in pairwise(slow)} == {4}
     sensor = next(iter(heard_by.values()))
-    assert sensor.is_listening
+    assert sensor.is_listening()
     sensor.stop()
     ticks(world, 10)
     time.sleep(0.2)
