@@ -129,21 +129,35 @@ VEHICLES: tuple[tuple[str, str, tuple[float, float, float], float, str], ...] = 
 )
 COLOURS = ("17,37,103", "137,0,0", "53,53,53", "180,180,180", "255,255,255", "0,0,0")
 PROPS: tuple[tuple[str, tuple[float, float, float]], ...] = (
+    ("advertisement", (0.20, 0.90, 1.30)),
+    ("barrel", (0.30, 0.30, 0.45)),
+    ("bench01", (0.35, 0.80, 0.45)),
+    ("bin", (0.35, 0.35, 0.55)),
+    ("box01", (0.30, 0.30, 0.30)),
+    ("box02", (0.30, 0.30, 0.30)),
+    ("box03", (0.30, 0.30, 0.30)),
+    ("busstop", (1.00, 2.20, 1.40)),
+    ("busstoplb", (1.00, 2.20, 1.40)),
+    ("chainbarrier", (0.20, 1.00, 0.50)),
+    ("constructioncone", (0.18, 0.18, 0.30)),
+    ("container", (3.00, 1.25, 1.30)),
+    ("dirtdebris01", (0.60, 0.60, 0.02)),
+    ("dirtdebris02", (0.60, 0.60, 0.02)),
+    ("dirtdebris03", (0.60, 0.60, 0.02)),
+    ("foodcart", (1.30, 0.90, 1.20)),
+    ("haybalelb", (0.60, 0.50, 0.50)),
+    ("plasticbag", (0.25, 0.25, 0.20)),
+    ("streetbarrier", (0.10, 0.70, 0.50)),
     ("trafficcone01", (0.25, 0.25, 0.38)),
     ("trafficcone02", (0.22, 0.22, 0.38)),
     ("trafficwarning", (0.90, 0.60, 1.20)),
-    ("constructioncone", (0.18, 0.18, 0.30)),
-    ("warningconstruction", (0.55, 0.40, 0.70)),
-    ("streetbarrier", (0.10, 0.70, 0.50)),
-    ("barrel", (0.30, 0.30, 0.45)),
-    ("box01", (0.30, 0.30, 0.30)),
-    ("busstop", (1.00, 2.20, 1.40)),
-    ("container", (3.00, 1.25, 1.30)),
-    ("dirtdebris01", (0.60, 0.60, 0.10)),
+    ("trashcan01", (0.35, 0.35, 0.55)),
     ("vendingmachine", (0.45, 0.50, 0.95)),
-    ("bench01", (0.35, 0.80, 0.45)),
-    ("bin", (0.35, 0.35, 0.55)),
+    ("warningaccident", (0.20, 0.40, 0.40)),
+    ("warningconstruction", (0.55, 0.40, 0.70)),
 )
+FLAT = 0.05
+"""Half height in metres of things that cars drive over."""
 
 
 def _role(name: str) -> Attribute:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sim.carla_lite import codec, maps, physics
-from sim.carla_lite.blueprints import Blueprint, check_attributes, library
+from sim.carla_lite.blueprints import FLAT, Blueprint, check_attributes, library
 from sim.carla_lite.frames import Table
 from sim.carla_lite.lights import LightGroups
 from sim.carla_lite.roads import Box, RoadMap
@@ -48,7 +48,6 @@ class Actor:
     id: int
     blueprint: Blueprint
     attributes: dict[str, str]
-    given: Sequence[codec.Wire]
     parent: int = 0
     row: int = -1
     """Of its body; -1 without one."""
@@ -141,7 +140,7 @@ class World:
         return MAP_PREFIX + self.map_name
 
     def _place_spectator(self) -> Actor:
-        actor = self._new_actor(self.blueprints["spectator"], {}, [])
+        actor = self._new_actor(self.blueprints["spectator"], {})
         x, y, z = self.spawn_points[0][0] if self.spawn_points else (0.0, 0.0, 0.0)
         actor.offset = (x, y, z + SPECTATOR_HEIGHT, -90.0, 0.0, 0.0)
         return actor
@@ -149,7 +148,7 @@ class World:
     def _place_lights(self) -> None:
         self.light_actors: dict[str, Actor] = {}
         for signal in self.roads.signals:
-            actor = self._new_actor(self.blueprints["traffic.traffic_light"], {"role_name": ""}, [])
+            actor = self._new_actor(self.blueprints["traffic.traffic_light"], {"role_name": ""})
             actor.light = signal.id
             self.light_actors[signal.id] = actor
             actor.volume = signal.volume
@@ -157,8 +156,8 @@ class World:
 
     # -- actors --------------------------------------------------------------------------------------------------------
 
-    def _new_actor(self, blueprint: Blueprint, attributes: dict[str, str], given: Sequence[codec.Wire]) -> Actor:
-        actor = Actor(self._next_id, blueprint, attributes, given)
+    def _new_actor(self, blueprint: Blueprint, attributes: dict[str, str]) -> Actor:
+        actor = Actor(self._next_id, blueprint, attributes)
         self._next_id += 1
         self.actors[actor.id] = actor
         self.table.changed()
@@ -178,7 +177,10 @@ class World:
         return self.bodies[actor.row]
 
     def spawn(self, description: codec.Wire, pose: Sequence[float], parent: int = 0) -> Actor:
-        """Refused for unknown blueprints and attributes, and for a place that is taken."""
+        """Refused for unknown blueprints and attributes, and for a place that is taken.
+
+        With a parent the pose is seen from there, and the actor is carried along: it has no body of its own.
+        """
         uid, name, given = description
         blueprint = self.by_uid.get(uid)
         if blueprint is None or blueprint.id != name or blueprint.kind in ("spectator", "light"):
@@ -188,10 +190,10 @@ class World:
         except ValueError as error:
             raise Refused(str(error)) from None
         mother = self.actor(parent) if parent else None
-        has_body = blueprint.kind in ("vehicle", "walker") or name.startswith("static.prop.")
+        has_body = mother is None and (blueprint.kind in ("vehicle", "walker") or name.startswith("static.prop."))
         if has_body and self._taken(blueprint, pose):
             raise Refused("Spawn failed because of collision at spawn position")
-        actor = self._new_actor(blueprint, attributes, given)
+        actor = self._new_actor(blueprint, attributes)
         actor.offset = tuple(pose)
         if mother is not None:
             actor.parent = parent
@@ -229,7 +231,7 @@ class World:
         body["max_steer"] = MAX_STEER
         body["constant"], body["limit"] = np.nan, SPEED_LIMIT
         body["moves"] = body["falls"] = blueprint.kind in ("vehicle", "walker")
-        body["solid"], body["wheels"] = True, blueprint.kind == "vehicle"
+        body["solid"], body["wheels"] = blueprint.extent[2] > FLAT, blueprint.kind == "vehicle"
         body["upright"] = blueprint.kind == "walker"
         self.put(actor, pose)
         if 0 < body["z"] - body["ground"] <= physics.SETTLES:
