@@ -209,12 +209,8 @@ ACTOR = np.dtype(
 )
 VEHICLE = np.dtype(
     [
-        ("throttle", "<f4"),
-        ("steer", "<f4"),
-        ("brake", "<f4"),
-        ("hand_brake", "?"),
-        ("reverse", "?"),
-        ("manual", "?"),
+        ("pedals", "<f4", 3),  # throttle, steer, brake
+        ("switches", "?", 3),  # hand brake, reverse, manual gear shift
         ("gear", "<i4"),
         ("speed_limit", "<f4"),  # km/h
         ("light_state", "u1"),

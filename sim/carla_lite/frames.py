@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.carla_lite import codec
+from sim.carla_lite import codec, physics
 from sim.carla_lite.roads import Signal
 
 if TYPE_CHECKING:
     from sim.carla_lite.world import Actor, World
 
-CONTROLS = ("throttle", "steer", "brake", "hand_brake", "reverse", "manual", "gear")
+DEGREES = 180.0 / np.pi
 REACH = 8.0
 """Metres round a vehicle's middle within which its box lies; longer ones notice a light a little late."""
 
@@ -55,6 +55,7 @@ class Table:
         records["id"], records["active"] = [actor.id for actor in actors], 1
         vehicles = np.array([actor.kind == "vehicle" for actor in bodies], dtype=bool)
         self._vehicles = slice(len(bodies)) if vehicles.all() else np.flatnonzero(vehicles)
+        records.view(codec.ACTOR_VEHICLE)["light_state"][np.flatnonzero(vehicles)] = codec.NO_LIGHT
         walkers = records.view(codec.ACTOR_WALKER)
         for k, actor in enumerate(bodies):
             if actor.kind == "walker":
@@ -69,25 +70,23 @@ class Table:
     def _fill_bodies(self) -> None:
         count = len(self._world.rows)
         b, records = self._world.bodies[:count], self._records[:count]
-        pose, velocity = records["pose"], records["velocity"]
-        for k, name in enumerate(("x", "y", "z")):
-            pose[:, k] = b[name]
-        for k, name in enumerate(("pitch", "yaw", "roll"), start=3):
-            pose[:, k] = np.degrees(b[name])
-        for k, name in enumerate(("vx", "vy", "vz")):
-            velocity[:, k] = b[name]
-        records["angular_velocity"][:, 2] = np.degrees(b["spin"])
-        records["acceleration"][:, 0], records["acceleration"][:, 1] = b["ax"], b["ay"]
+        groups = b.view(physics.BODY_GROUPS)
+        records["pose"] = groups["pose"]
+        records["pose"][:, 3:] *= DEGREES
+        records["velocity"] = groups["velocity"]
+        records["angular_velocity"][:, 2] = DEGREES * b["spin"]
+        records["acceleration"][:, :2] = groups["acceleration"]
         vehicles, which = records.view(codec.ACTOR_VEHICLE), self._vehicles
-        for name in CONTROLS:
-            vehicles[name][which] = b[name][which]
+        vehicles["pedals"][which] = groups["pedals"][which]
+        vehicles["switches"][which] = groups["switches"][which]
+        vehicles["gear"][which] = b["gear"][which]
         vehicles["speed_limit"][which] = b["limit"][which]
-        vehicles["light_state"][which] = codec.NO_LIGHT
         if self._lights:
             self._fill_at_lights(b, vehicles)
 
     def _fill_at_lights(self, b: np.ndarray, vehicles: np.ndarray) -> None:
         world = self._world
+        vehicles["light_state"][self._vehicles] = codec.NO_LIGHT
         vehicles["at_light"][self._vehicles], vehicles["light"][self._vehicles] = False, 0
         for row, signal in self.triggers.at(b):
             if b["wheels"][row]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -35,14 +36,15 @@ LONGEST_STEP = 0.05
 """Seconds; longer steps are made in pieces."""
 SETTLES = 0.5
 """Metres below the road from which a body is put on it; what is deeper was hidden there and stays."""
+FEW = 64
+"""Bodies up to which all pairs are looked at."""
 FLOATS = 1e-6
 """Metres above the road from which a body falls."""
 
 BODY = np.dtype(
     [
         *((name, "f8") for name in ("x", "y", "z", "pitch", "yaw", "roll")),
-        *((name, "f8") for name in ("vx", "vy", "vz", "spin", "ax", "ay")),
-        *((name, "f8") for name in ("throttle", "steer", "brake")),
+        *((name, "f8") for name in ("vx", "vy", "vz", "spin", "throttle", "steer", "brake", "ax", "ay")),
         *((name, "?") for name in ("hand_brake", "reverse")),
         ("manual", "?"),  # the gear was shifted by hand; both are for clients to read
         ("gear", "i4"),
@@ -64,6 +66,33 @@ BODY = np.dtype(
 """One body."""
 
 
+def _group(*names: str) -> tuple[tuple[np.dtype, int], int]:
+    """Neighbouring fields of one type as one field: its format and offset."""
+    fields = [BODY.fields[name] for name in names]  # type: ignore[index]
+    kind, offset = fields[0][:2]
+    assert [field[1] for field in fields] == [offset + k * kind.itemsize for k in range(len(names))]
+    return (kind, len(names)), offset
+
+
+_GROUPS = {
+    "pose": _group("x", "y", "z", "pitch", "yaw", "roll"),
+    "velocity": _group("vx", "vy", "vz"),
+    "motion": _group("vx", "vy", "vz", "spin", "throttle"),
+    "acceleration": _group("ax", "ay"),
+    "pedals": _group("throttle", "steer", "brake"),
+    "switches": _group("hand_brake", "reverse", "manual"),
+}
+BODY_GROUPS = np.dtype(
+    {
+        "names": list(_GROUPS),
+        "formats": [kind for kind, _ in _GROUPS.values()],
+        "offsets": [offset for _, offset in _GROUPS.values()],
+        "itemsize": BODY.itemsize,
+    }
+)
+"""View of `BODY` for what is done to several fields alike: with so few bodies, every operation counts."""
+
+
 @dataclass(frozen=True)
 class Contacts:
     """Pairs of touching boxes, (K,) rows into the bodies, with the impulse (K, 2) on the first of each, N s."""
@@ -79,9 +108,10 @@ NO_CONTACTS = Contacts(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 2)))
 def step(bodies: np.ndarray, dt: float) -> Contacts:
     """Move all bodies on by dt seconds and resolve contacts; fills their accelerations."""
     pieces = max(math.ceil(dt / LONGEST_STEP - 1e-9), 1)
-    vx, vy = bodies["vx"].copy(), bodies["vy"].copy()
+    groups = bodies.view(BODY_GROUPS)
+    before = groups["velocity"][:, :2].copy()
     found = [contacts for contacts in (_piece(bodies, dt / pieces) for _ in range(pieces)) if contacts.first.size]
-    bodies["ax"], bodies["ay"] = (bodies["vx"] - vx) / dt, (bodies["vy"] - vy) / dt
+    groups["acceleration"] = (groups["velocity"][:, :2] - before) / dt
     if not found:
         return NO_CONTACTS
     return Contacts(*(np.concatenate([getattr(c, name) for c in found]) for name in ("first", "second", "impulse")))
@@ -103,9 +133,8 @@ def _piece(bodies: np.ndarray, dt: float) -> Contacts:
 
 def _awake(b: np.ndarray) -> np.ndarray:
     """Bodies that move, or would: all others can be left alone."""
-    motion = (b["vx"] != 0) | (b["vy"] != 0) | (b["spin"] != 0) | (b["throttle"] > 0) | (b["constant"] == b["constant"])
-    off_ground = b["z"] - b["ground"]
-    return b["moves"] & (motion | (b["falls"] & (off_ground != 0) & (off_ground > -SETTLES)))
+    moving = b.view(BODY_GROUPS)["motion"].any(axis=1)
+    return b["moves"] & (moving | (b["constant"] == b["constant"]) | _off_ground(b))
 
 
 def _move(b: np.ndarray, dt: float) -> None:
@@ -160,8 +189,7 @@ def _roll(
 
 def _fall(b: np.ndarray, dt: float) -> None:
     """What has weight and is above the road falls on it; what is just below it is put on it."""
-    above = b["z"] - b["ground"]
-    off = b["falls"] & (above != 0) & (above > -SETTLES)
+    off = _off_ground(b)
     if not off.any():
         return
     vz = b["vz"] - GRAVITY * dt
@@ -169,6 +197,11 @@ def _fall(b: np.ndarray, dt: float) -> None:
     landed = z - b["ground"] <= FLOATS
     b["z"] = np.where(off, np.where(landed, b["ground"], z), b["z"])
     b["vz"] = np.where(off & ~landed, vz, 0.0)
+
+
+def _off_ground(b: np.ndarray) -> np.ndarray:
+    above = b["z"] - b["ground"]
+    return b["falls"] & (above != 0) & (above > -SETTLES)
 
 
 def _contacts(bodies: np.ndarray, awake: np.ndarray) -> Contacts:
@@ -191,24 +224,35 @@ def _contacts(bodies: np.ndarray, awake: np.ndarray) -> Contacts:
 
 
 def _near(b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of solid bodies whose circles touch, at the same height: a sweep along x."""
-    x, reach = b["x"], np.sqrt(b["length"] ** 2 + b["width"] ** 2)
+    """Pairs of solid bodies whose circles touch, at the same height, the lower row first."""
+    x, y, reach = b["x"], b["y"], np.sqrt(b["length"] ** 2 + b["width"] ** 2)
+    i, j = _all_pairs(len(b)) if len(b) <= FEW else _sweep(x, reach)
+    dx, dy, both = x[i] - x[j], y[i] - y[j], reach[i] + reach[j]
+    keep = np.flatnonzero(dx * dx + dy * dy < both * both)
+    i, j = i[keep], j[keep]
+    if not i.size:
+        return i, j
+    level = np.abs(b["z"][i] - b["z"][j]) < b["height"][i] + b["height"][j]
+    keep = level & b["solid"][i] & b["solid"][j] & (b["moves"][i] | b["moves"][j])
+    return i[keep], j[keep]
+
+
+@lru_cache(maxsize=FEW + 1)
+def _all_pairs(count: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.triu_indices(count, 1)
+
+
+def _sweep(x: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs whose extents along x overlap."""
     left = x - reach
     order = np.argsort(left, kind="stable")
     until = np.searchsorted(left[order], (x + reach)[order], side="right")
     places = np.arange(len(order))
     counts = np.maximum(until - places - 1, 0)
-    total = counts.sum()
     i = np.repeat(places, counts)
-    j = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts) + i + 1
+    j = np.arange(len(i)) - np.repeat(np.cumsum(counts) - counts, counts) + i + 1
     i, j = order[i], order[j]
-    i, j = np.minimum(i, j), np.maximum(i, j)
-    dx, dy = x[i] - x[j], b["y"][i] - b["y"][j]
-    keep = dx * dx + dy * dy < (reach[i] + reach[j]) ** 2
-    i, j = i[keep], j[keep]
-    level = np.abs(b["z"][i] - b["z"][j]) < b["height"][i] + b["height"][j]
-    keep = level & b["solid"][i] & b["solid"][j] & (b["moves"][i] | b["moves"][j])
-    return i[keep], j[keep]
+    return np.minimum(i, j), np.maximum(i, j)
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

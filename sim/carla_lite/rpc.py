@@ -43,15 +43,22 @@ class Calls(asyncio.Protocol):
         _without_delay(transport)
 
     def data_received(self, data: bytes) -> None:
+        """Answers of requests that came together leave together: sending costs more than most calls."""
+        answers = []
         try:
             self._unpacker.feed(data)
             for message in self._unpacker:
-                self._answer(message)
+                answers.append(self._answer(message))
+            if self._transport.get_write_buffer_size() > MAX_BACKLOG:
+                raise ValueError("its answers are not read")
         except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
             log.warning("a client sent what is no request (%s): connection closed", error)
             self._transport.abort()
+        if any(answers) and not self._transport.is_closing():
+            self._transport.write(b"".join(answers))
 
-    def _answer(self, message: Any) -> None:
+    def _answer(self, message: Any) -> bytes:
+        """What goes back for a request; nothing for a notice. ValueError for what is neither."""
         kind, *rest = message if isinstance(message, list) and message else [None]
         if (kind, len(rest)) not in ((REQUEST, 3), (NOTICE, 2)):
             raise ValueError(f"unexpected message of type {type(message).__name__}")
@@ -59,10 +66,7 @@ class Calls(asyncio.Protocol):
         if not isinstance(name, str) or not isinstance(params, list):
             raise ValueError("a call without a name or without a list of arguments")
         result = self._dispatch(name, params[1:])
-        if kind == REQUEST and not self._transport.is_closing():
-            if self._transport.get_write_buffer_size() > MAX_BACKLOG:
-                raise ValueError("its answers are not read")
-            self._transport.write(msgpack.packb([ANSWER, rest[0], None, result]))
+        return msgpack.packb([ANSWER, rest[0], None, result]) if kind == REQUEST else b""
 
 
 class Streams:

@@ -104,6 +104,7 @@ class World:
         """A new episode on this map; all actors are gone. UsageError for a map that cannot be read."""
         roads = self.roads if self.episode and text == self.map_text else RoadMap.parse(text)
         self.map_name, self.map_text, self.roads = name, text, roads
+        self._flat = float(np.ptp(np.concatenate([lane.z for lane in roads.lanes]))) == 0.0
         self.lights = LightGroups(roads)
         self.spawn_points = [codec.transform(x, y, z + SPAWN_LIFT, 0.0, yaw) for x, y, z, yaw in roads.spawn_points()]
         self.episode += 1
@@ -305,7 +306,8 @@ class World:
         bodies = self.bodies[: len(self.rows)]
         found = physics.step(bodies, dt) if len(bodies) else physics.NO_CONTACTS
         if len(bodies):
-            bodies["ground"] = self._ground(bodies)
+            if not self._flat:
+                bodies["ground"] = self._ground(bodies)
             self._read_signs(bodies)
         self.contacts = [
             (self.rows[i], self.rows[j], impulse)
@@ -315,20 +317,22 @@ class World:
 
     def control(self, number: int, values: tuple) -> None:
         """Pedals and steering of a vehicle from now on, or one frame later with `delay`."""
-        codec.numbers(values[:3])
-        self.body(self.actor(number))
-        self._steady.discard(number)
+        body = self.body(self.actor(number))
+        if not math.isfinite(values[0] + values[1] + values[2]):
+            raise ValueError(f"expected finite numbers, not {values[:3]}")
+        if self._steady:
+            self._steady.discard(number)
         if self.delay:
             self._waiting.append((number, values))
         else:
-            self._set_control(number, values)
+            _press(body, values)
 
     def _apply_waiting(self) -> None:
         """Control that came before the last frame takes effect in this one."""
         due, self._next, self._waiting = self._next, self._waiting, []
         for number, values in due:
             if number in self.actors:
-                self._set_control(number, values)
+                _press(self.body(self.actors[number]), values)
 
     def keep_speed(self, number: int, angle: float, speed: float) -> None:
         """An Ackermann command: the wheels' angle (rad) and a speed (m/s, < 0 in reverse), until control comes."""
@@ -346,16 +350,7 @@ class World:
             own = body["vx"] * math.cos(body["yaw"]) + body["vy"] * math.sin(body["yaw"])
             reverse = speed < 0
             pedal = PEDAL * ((own - speed) if reverse else (speed - own))
-            self._set_control(number, (pedal, angle / body["max_steer"], -pedal, False, reverse, False, 0))
-
-    def _set_control(self, number: int, values: tuple) -> None:
-        throttle, steer, brake, hand_brake, reverse, manual, gear = values
-        body = self.body(self.actor(number))
-        body["throttle"] = min(max(throttle, 0.0), 1.0)
-        body["steer"] = min(max(steer, -1.0), 1.0)
-        body["brake"] = min(max(brake, 0.0), 1.0)
-        body["hand_brake"], body["reverse"] = hand_brake, reverse
-        body["manual"], body["gear"] = manual, gear if manual else (-1 if reverse else 1)
+            _press(body, (pedal, angle / body["max_steer"], -pedal, False, reverse, False, 0))
 
     # -- what clients see ----------------------------------------------------------------------------------------------
 
@@ -427,6 +422,16 @@ class World:
             body["yaw"] = math.atan2(y, x)
         actor.stride = (x, y, z, speed, jump)
         self.table.changed()
+
+
+def _press(body: np.void, values: tuple) -> None:
+    """Throttle, steering, brake, hand brake, reverse, gear shifted by hand, and which gear then."""
+    throttle, steer, brake, hand_brake, reverse, manual, gear = values
+    body["throttle"] = min(max(throttle, 0.0), 1.0)
+    body["steer"] = min(max(steer, -1.0), 1.0)
+    body["brake"] = min(max(brake, 0.0), 1.0)
+    body["hand_brake"], body["reverse"] = hand_brake, reverse
+    body["manual"], body["gear"] = manual, gear if manual else (-1 if reverse else 1)
 
 
 def attached(parent: Sequence[float], offset: Sequence[float]) -> tuple[float, ...]:

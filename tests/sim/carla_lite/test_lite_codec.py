@@ -70,8 +70,8 @@ def test_a_vehicle_is_read_back_field_by_field_without_numpy(velocity, throttle,
     """The oracle is `struct`, with the layout as it was measured."""
     records = np.zeros(2, codec.ACTOR)
     vehicle = records.view(codec.ACTOR_VEHICLE)[1:]
-    vehicle["id"], vehicle["velocity"], vehicle["throttle"] = 9, velocity, throttle
-    vehicle["reverse"], vehicle["gear"], vehicle["light"] = reverse, gear, light
+    vehicle["id"], vehicle["velocity"], vehicle["pedals"] = 9, velocity, (throttle, 0.0, 0.0)
+    vehicle["switches"], vehicle["gear"], vehicle["light"] = (False, reverse, False), gear, light
     frame = codec.world_state(TABLE, 1, 0.0, 1, 0.0, 0.05, records)
     fields = struct.unpack_from("<IB6f3f3f3f fff??? if B?I B", frame, 48 + 36 + 119)
     assert len(frame) == 48 + 36 + 2 * 119
