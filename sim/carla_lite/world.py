@@ -316,8 +316,13 @@ class World:
         return self.frame
 
     def control(self, number: int, values: tuple) -> None:
-        """Pedals and steering of a vehicle from now on, or one frame later with `delay`."""
+        """Pedals and steering of a vehicle from now on, or one frame later with `delay`.
+
+        The Traffic Manager divides by the speed it wants; where that is 0 its brake is NaN, and taken for a full one.
+        """
         body = self.body(self.actor(number))
+        if math.isnan(values[2]):
+            values = (*values[:2], 1.0, *values[3:])
         if not math.isfinite(values[0] + values[1] + values[2]):
             raise ValueError(f"expected finite numbers, not {values[:3]}")
         if self._steady:

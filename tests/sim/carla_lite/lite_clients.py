@@ -886,6 +886,23 @@ def the_traffic_manager_survives_the_loss_of_its_cars(client):
 
 
 @script
+def the_traffic_manager_can_make_cars_stop_and_go(client):
+    """It computes NaN for the brake of a car that stands and shall stand."""
+    world = load(client, "highway")
+    manager, cars = traffic(client, world, 6, 3, PORT + 8)
+    ticks(world, 100)
+    assert all(actor.get_velocity().length() > 5.0 for actor in cars)
+    manager.global_percentage_speed_difference(100.0)
+    ticks(world, 200)
+    assert all(actor.get_velocity().length() == 0.0 for actor in cars)
+    assert all(actor.get_control().brake == 1.0 for actor in cars)
+    manager.global_percentage_speed_difference(0.0)
+    ticks(world, 100)
+    assert all(actor.get_velocity().length() > 5.0 for actor in cars)
+    leave(manager, world)
+
+
+@script
 def the_traffic_manager_stops_at_red(client):
     world = load(client, "intersection")
     for light in lights_of(world):
