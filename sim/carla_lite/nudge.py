@@ -1,9 +1,9 @@
 """A cure for a race in CARLA 0.9.16's Traffic Manager, which lives in the client.
 
-In synchronous mode every tick wakes its thread; where that thread has not yet fallen asleep, the call is lost, and both
-wait for ever (later versions do without the thread). On a real server ticks are too slow for this; here, on a busy
-machine, it was seen once in several thousand ticks. Who sets its mode to asynchronous, by way of its own port, wakes it
-too, and a mode that is set back at once changes nothing else.
+In synchronous mode every tick wakes its thread, and waits for it; where one of the two has not yet fallen asleep, the
+other's call is lost, and both wait for ever (later versions do without the thread). It was seen once in 5,000 to 20,000
+ticks on a machine with two CPUs. Who sets its mode to asynchronous, by way of its own port, wakes it too, and a mode that
+is set back at once changes nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgpack
 
 log = logging.getLogger("carla-lite")
 Place = tuple[str, int]
-SILENCE = 1.0
+SILENCE = 0.5
 """Seconds after a tick in which a Traffic Manager that worked in all ticks before must have worked."""
 HABIT = 3
 """Ticks in a row after which it is expected to work."""
@@ -69,7 +69,7 @@ class Nudge:
 
 
 async def wake(place: Place) -> None:
-    """Set a Traffic Manager's mode to asynchronous, which wakes it, and back."""
+    """Set a Traffic Manager's mode to asynchronous, which wakes it, and back while it works."""
     reader, writer = await asyncio.open_connection(*place)
     try:
         for number, synchronous in enumerate((False, True)):
