@@ -2,8 +2,8 @@
 
 In synchronous mode every tick wakes its thread, and waits for it; where one of the two has not yet fallen asleep, the
 other's call is lost, and both wait for ever (later versions do without the thread). It was seen once in 5,000 to 20,000
-ticks on a machine with two CPUs. Who sets its mode to asynchronous, by way of its own port, wakes it too, and a mode that
-is set back at once changes nothing else.
+ticks on a machine with two CPUs. Who sets its mode to asynchronous, by way of its own port, wakes it too, and a mode
+that is set back at once changes nothing else.
 """
 
 from __future__ import annotations
