@@ -70,6 +70,8 @@ class Log:
         self.frames = self.off_road = self.ran_red = self.waited = 0
         self.driven, self.fastest, self.nearest = 0.0, 0.0, float("inf")
         self._at, self._in_junction = self.car.get_location(), False
+        self._light: Any = None
+        """The one that it has come to, until it is past the junction's edge."""
 
     def note(self) -> None:
         here, speed = self.car.get_location(), self.car.get_velocity().length()
@@ -79,10 +81,12 @@ class Log:
         self.fastest = max(self.fastest, speed)
         self.nearest = min([self.nearest, *(here.distance(other.get_location()) for other in self.others)])
         self.off_road += waypoint is None
-        red = self.car.is_at_traffic_light() and self.car.get_traffic_light_state() == carla.TrafficLightState.Red
+        self._light = self.car.get_traffic_light() or self._light
+        red = self._light is not None and self._light.state == carla.TrafficLightState.Red
         self.waited += red and speed < 0.1
         inside = waypoint is not None and waypoint.is_junction
         self.ran_red += red and inside and not self._in_junction
+        self._light = None if inside else self._light
         self._at, self._in_junction = here, inside
 
     def told(self) -> dict[str, float]:
