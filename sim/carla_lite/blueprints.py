@@ -31,9 +31,11 @@ class Attribute:
                 raise ValueError(f"'{value}' for attribute '{self.name}': choose true or false")
             return value.lower()
         if self.kind in ("int", "float"):
-            number = _parsed(int if self.kind == "int" else float, value)
-            if number is None or not self.low <= number <= self.high or not math.isfinite(number):
+            number, whole = _parsed(float, value), self.kind == "int"
+            fits = number is not None and math.isfinite(number) and self.low <= number <= self.high
+            if number is None or not fits or (whole and not number.is_integer()):
                 raise ValueError(f"'{value}' for attribute '{self.name}': choose {self._numbers()}")
+            return str(int(number)) if whole else value  # scripts write 64.0 channels, too
         if self.kind == "color":
             parts = [_parsed(int, part) for part in value.split(",")]
             if len(parts) != 3 or not all(part is not None and 0 <= part <= 255 for part in parts):
@@ -180,7 +182,7 @@ def _vehicle(name: str, base: str, extent: tuple[float, float, float], mass: flo
         Attribute("sticky_control", "bool", "true"),
         Attribute("terramechanics", "bool", "false"),
         Attribute("color", "color", COLOURS[0], COLOURS),
-        Attribute("driver_id", "int", "1", ("1", "2")) if wheels == "2" else Attribute("driver_id", "int", "0"),
+        *([Attribute("driver_id", "int", "1", ("1", "2"))] if wheels == "2" else ()),
     )
     return Blueprint(f"vehicle.{name}", "vehicle", attributes, extent, (0.0, 0.0, extent[2]), mass, TAGS[base])
 
@@ -208,7 +210,8 @@ def _sensor(name: str, *attributes: Attribute) -> Blueprint:
 
 
 def _number(name: str, value: float | int, low: float = -math.inf, high: float = math.inf) -> Attribute:
-    return Attribute(name, "int" if isinstance(value, int) else "float", str(value), low=low, high=high)
+    """Its default is what it recommends: scripts ask for the first value that is recommended."""
+    return Attribute(name, "int" if isinstance(value, int) else "float", str(value), (str(value),), low=low, high=high)
 
 
 def _camera(name: str, *attributes: Attribute) -> Blueprint:
@@ -295,6 +298,8 @@ GNSS_NOISE = tuple(
         ("seed", 0),
     )
 )
+NOT_DRAWN = ("optical_flow", "normals", "dvs", "cosmos_visualization")
+"""Cameras that scripts look for and seldom use; they are refused when they are spawned."""
 SENSORS = (
     _sensor("other.collision"),
     _sensor("other.lane_invasion"),
@@ -317,6 +322,8 @@ SENSORS = (
     _camera("rgb", *EFFECTS),
     _camera("depth"),
     _camera("semantic_segmentation"),
+    _camera("instance_segmentation"),
+    *(_camera(name) for name in NOT_DRAWN),
     _sensor(
         "lidar.ray_cast",
         *LIDAR,

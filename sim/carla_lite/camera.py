@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,6 +33,14 @@ class Palette:
     other: Colour | None = None
     """Of boxes with any other tag; None for their tag as the red channel."""
     shaded: bool = True
+    numbered: bool = False
+    """The number of the actor is in the green (low byte) and the blue channel."""
+
+    def of(self, tag: int, actor: int) -> Colour:
+        """The colour of a box."""
+        if self.numbered:
+            return tag, actor & 255, actor >> 8 & 255
+        return self.boxes.get(tag, self.other or (tag, 0, 0))
 
 
 NATURAL = Palette(
@@ -45,6 +53,7 @@ NATURAL = Palette(
 )
 SEMANTIC = Palette((11, 0, 0), (10, 0, 0), (1, 0, 0), (24, 0, 0), {}, shaded=False)
 """CARLA's tags in the red channel: sky, terrain, roads, road lines."""
+PALETTES = {"rgb": NATURAL, "semantic": SEMANTIC, "instance": replace(SEMANTIC, numbered=True)}
 NEAR = 0.1
 """Metres before the lens at which things are cut off."""
 FAR = 300.0
@@ -124,8 +133,8 @@ def draw(scenery: Scenery, boxes: Boxes, lens: Lens, palette: Palette = NATURAL)
         (scenery.paint, scenery.paint_at, LINES_TO, palette.line),
     ):
         _fill(picture, lens, quads[((middles - here) ** 2).sum(axis=1) < reach**2], colour)
-    for corners, tag in _far_first(boxes, lens.place):
-        colour = palette.boxes.get(tag, palette.other or (tag, 0, 0))
+    for corners, which in _far_first(boxes, lens.place):
+        colour = palette.of(int(boxes.tags[which]), int(boxes.ids[which]))
         for k in _towards(corners, lens.place):
             shade = SHADES[k] if palette.shaded else 1.0
             red, green, blue = (round(shade * value) for value in colour)
@@ -206,12 +215,12 @@ def _before_lens(points: np.ndarray) -> np.ndarray:
 
 
 def _far_first(boxes: Boxes, eye: np.ndarray) -> Iterable[tuple[np.ndarray, int]]:
-    """Corners (8, 3) and tag of each box but those around the eye, the farthest first."""
+    """Corners (8, 3) and index of each box but those around the eye, the farthest first."""
     for k in np.argsort(-((boxes.centers - eye) ** 2).sum(axis=1)):
         cos, sin = math.cos(boxes.yaws[k]), math.sin(boxes.yaws[k])
         turn = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
         if (np.abs(turn @ (eye - boxes.centers[k])) > boxes.extents[k]).any():
-            yield boxes.centers[k] + (CORNERS * boxes.extents[k]) @ turn, int(boxes.tags[k])
+            yield boxes.centers[k] + (CORNERS * boxes.extents[k]) @ turn, int(k)
 
 
 def _towards(corners: np.ndarray, eye: np.ndarray) -> np.ndarray:

@@ -38,6 +38,7 @@ SENSORS_0_9_16 = {
     "lidar": 11,
     "rgb": 13,
     "semantic": 14,
+    "instance": 15,
     "world": 17,
 }
 VERSIONS = {

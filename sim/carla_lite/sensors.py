@@ -34,6 +34,8 @@ IN_ORDER = 1e-6
 EARTH_RADIUS = 6378137.0 * 0.9996
 """Metres, times the scale of the projection that CARLA uses."""
 GRAVITY = 9.81
+AT_ONCE = 4096
+"""Points that are looked up on the map together: more would need much memory, which takes its time."""
 ROAD_TAG, TERRAIN_TAG = 1, 10
 """Semantic tags of the ground."""
 
@@ -156,7 +158,7 @@ class Sensors:
 
     def lidar(self, actor: Actor) -> tuple[str, bytes]:
         values, dice = actor.attributes, self.world.dice(actor)
-        head, counts, points, _, _, _ = self._sweep(actor)
+        head, counts, points, _, _ = self._sweep(actor)
         distance = np.linalg.norm(points, axis=1)
         intensity = np.exp(-float(values["atmosphere_attenuation_rate"]) * distance)
         deviation, lost = float(values["noise_stddev"]), float(values["dropoff_general_rate"])
@@ -170,9 +172,10 @@ class Sensors:
         return "lidar", head + counts.astype("<u4").tobytes() + body
 
     def semantic_lidar(self, actor: Actor) -> tuple[str, bytes]:
-        head, counts, points, cosines, numbers, tags = self._sweep(actor)
+        head, counts, points, cosines, numbers = self._sweep(actor)
         record = np.zeros(len(points), [("xyz", "<f4", 3), ("cosine", "<f4"), ("actor", "<u4"), ("tag", "<u4")])
-        record["xyz"], record["cosine"], record["actor"], record["tag"] = points, cosines, numbers, tags
+        record["xyz"], record["cosine"], record["actor"] = points, cosines, numbers
+        record["tag"] = self._tags(actor, points, numbers)
         return "semantic_lidar", head + counts.astype("<u4").tobytes() + record.tobytes()
 
     def radar(self, actor: Actor) -> tuple[str, bytes]:
@@ -182,7 +185,7 @@ class Sensors:
         wide, high = (math.radians(float(values[f"{name}_fov"])) / 2 for name in ("horizontal", "vertical"))
         azimuth, altitude = dice.uniform(-wide, wide, count), dice.uniform(-high, high, count)
         rays = _rays(azimuth, altitude)
-        distance, numbers, _, _ = self._cast(actor, rays)
+        distance, numbers, _ = self._cast(actor, rays)
         hit = distance < float(values["range"])
         going = rays[hit] @ rotation(*world.pose(actor)[3:]).T
         own = self._velocity(actor.parent)
@@ -198,8 +201,8 @@ class Sensors:
         body = self.world.bodies[actor.row]
         return np.array([body["vx"], body["vy"], body["vz"]])
 
-    def _sweep(self, actor: Actor) -> tuple[bytes, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Header, points per channel (C,), points (N, 3) in the sensor's frame by channel, incidence, actors, tags."""
+    def _sweep(self, actor: Actor) -> tuple[bytes, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Header, points per channel (C,), points (N, 3) in the sensor's frame by channel, incidence, actors."""
         values = actor.attributes
         channels, reach = int(values["channels"]), float(values["range"])
         step = self.world.step_seconds
@@ -210,14 +213,14 @@ class Sensors:
         rise = np.radians(np.linspace(float(values["upper_fov"]), float(values["lower_fov"]), channels))
         rise, angles = np.repeat(rise, per_channel), np.tile(angles, channels)
         rays = _rays(angles, rise)
-        distance, numbers, tags, cosines = self._cast(actor, rays)
+        distance, numbers, cosines = self._cast(actor, rays)
         hit = distance < reach
         counts = hit.reshape(channels, per_channel).sum(axis=1)
         head = struct.pack("<fI", math.degrees(angles[-1]), channels)
-        return head, counts, rays[hit] * distance[hit, None], cosines[hit], numbers[hit], tags[hit]
+        return head, counts, rays[hit] * distance[hit, None], cosines[hit], numbers[hit]
 
     def _cast(self, actor: Actor, rays: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Distance, actor, tag and cosine of incidence (R,) of rays in the sensor's frame."""
+        """Distance, actor (0: the ground) and cosine of incidence (R,) of rays in the sensor's frame."""
         pose = self.world.pose(actor)
         world_rays = rays @ rotation(*pose[3:]).T
         origin = np.array(pose[:3])
@@ -225,12 +228,20 @@ class Sensors:
         distance, which, cosine = cast(origin, world_rays, boxes)
         ground, slope = ground_distance(origin, world_rays, self._ground_height(origin))
         lower = ground < distance
-        numbers, tags = np.zeros(len(rays), int), np.zeros(len(rays), int)
-        struck = ~lower & (which >= 0)
-        numbers[struck], tags[struck] = boxes.ids[which[struck]], boxes.tags[which[struck]]
-        met = origin[:2] + world_rays[lower, :2] * ground[lower, None]
-        tags[lower] = np.where(self.world.roads.on_road(met), ROAD_TAG, TERRAIN_TAG)
-        return np.minimum(distance, ground), numbers, tags, np.where(lower, slope, cosine)
+        numbers, struck = np.zeros(len(rays), int), ~lower & (which >= 0)
+        numbers[struck] = boxes.ids[which[struck]]
+        return np.minimum(distance, ground), numbers, np.where(lower, slope, cosine)
+
+    def _tags(self, actor: Actor, points: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """Semantic tags (N,) of points in a sensor's frame on actors, or on the ground (number 0)."""
+        tags, ground, pose = np.zeros(len(points), int), np.flatnonzero(numbers == 0), self.world.pose(actor)
+        for number in np.unique(numbers[numbers > 0]):
+            tags[numbers == number] = self.world.actors[int(number)].blueprint.tag
+        places = (points[ground] @ rotation(*pose[3:]).T + pose[:3])[:, :2]
+        for begin in range(0, len(ground), AT_ONCE):
+            part = slice(begin, begin + AT_ONCE)
+            tags[ground[part]] = np.where(self.world.roads.on_road(places[part]), ROAD_TAG, TERRAIN_TAG)
+        return tags
 
     def _ground_height(self, place: np.ndarray) -> float:
         height = float(self.world.roads.height(place[None, :2], place[2:3])[0])
@@ -282,6 +293,9 @@ class Sensors:
     def semantic(self, actor: Actor) -> tuple[str, bytes]:
         return self._picture(actor, "semantic")
 
+    def instance(self, actor: Actor) -> tuple[str, bytes]:
+        return self._picture(actor, "instance")
+
     def depth(self, actor: Actor) -> tuple[str, bytes]:
         return self._picture(actor, "depth")
 
@@ -292,8 +306,7 @@ class Sensors:
         head = struct.pack("<IIf", lens.width, lens.height, lens.fov)
         if kind == "depth":
             return kind, head + camera.depth(scenery, boxes, lens)
-        palette = camera.SEMANTIC if kind == "semantic" else camera.NATURAL
-        return kind, head + camera.draw(scenery, boxes, lens, palette)
+        return kind, head + camera.draw(scenery, boxes, lens, camera.PALETTES[kind])
 
     def _lens(self, actor: Actor) -> Lens:
         from sim.carla_lite.camera import Lens
@@ -344,6 +357,7 @@ PAYLOADS: dict[str, Payload] = {
     "other.radar": Sensors.radar,
     "camera.rgb": Sensors.rgb,
     "camera.semantic_segmentation": Sensors.semantic,
+    "camera.instance_segmentation": Sensors.instance,
     "camera.depth": Sensors.depth,
     "lidar.ray_cast": Sensors.lidar,
     "lidar.ray_cast_semantic": Sensors.semantic_lidar,

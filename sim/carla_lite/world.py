@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sim.carla_lite import codec, maps, physics
-from sim.carla_lite.blueprints import FLAT, Blueprint, check_attributes, library
+from sim.carla_lite.blueprints import FLAT, NOT_DRAWN, Blueprint, check_attributes, library
 from sim.carla_lite.frames import Table
 from sim.carla_lite.lights import LightGroups
 from sim.carla_lite.roads import Box, RoadMap
@@ -186,6 +186,8 @@ class World:
         blueprint = self.by_uid.get(uid)
         if blueprint is None or blueprint.id != name or blueprint.kind in ("spectator", "light"):
             raise Refused(f"unknown blueprint '{name}'")
+        if name.removeprefix("sensor.camera.") in NOT_DRAWN:
+            raise Refused(f"carla-lite does not draw what {name} shows: use an rgb, depth or segmentation camera")
         try:
             attributes = check_attributes(blueprint, given)
         except ValueError as error:
