@@ -5,6 +5,7 @@ Tested against the real client, never against a real server: a real one may diff
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,13 +37,19 @@ def test_the_real_client_finds_that(script, server):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["highway", "roundabout"])
-def test_the_traffic_manager_drives_the_same_way_again_with_the_same_seed(name, server):
-    (first, changes), (second, _), (other, _) = (
-        run(server, "traffic_report", name, seed, "1000").split() for seed in ("7", "7", "8")
+@pytest.mark.parametrize("name", ["highway", "intersection", "roundabout", "curve"])
+def test_the_traffic_manager_drives_well_and_the_same_way_again_with_the_same_seed(name, server):
+    """On `curve` cars begin side by side, and the Traffic Manager lets such neighbours swap lanes at once."""
+    first, second, other = (
+        json.loads(run(server, "traffic_report", name, seed, "1000").splitlines()[-1]) for seed in ("7", "7", "8")
     )
-    assert first == second != other
-    assert int(changes) > 0
+    assert first == second
+    assert first["hash"] != other["hash"]
+    for report in (first, other):
+        assert report["changes"] > 0
+        assert (report["off_road"], report["ran_red"]) == (0, 0)
+        assert name == "curve" or report["collisions"] == 0
+        assert name != "intersection" or min(report["waited"], report["passed"]) > 0
 
 
 def run(server: LiteServer, script: str, *arguments: str) -> str:
