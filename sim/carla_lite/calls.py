@@ -96,8 +96,9 @@ class Calls:
                 self._unknown.add(name)
                 log.warning("unknown call %r", name)
             return codec.failure(f"carla-lite does not know the call '{name}'")
-        self.nudge.called(name)
-        return call(self, *arguments)
+        answer = call(self, *arguments)
+        self.nudge.called(name)  # after it: a tick may take its time
+        return answer
 
     def advance(self) -> int:
         """One frame: sensors first, then the world, so that a client that has the frame has its sensors' data."""
