@@ -316,8 +316,12 @@ def two_clients_see_the_same_world(client):
     other = connect(PORT)
     hero = car(world)
     hero.apply_control(carla.VehicleControl(throttle=1.0))
-    ticks(world, 10)
-    theirs = other.get_world().get_actor(hero.id)
+    frame, same = ticks(world, 10).frame, other.get_world()
+    deadline = time.monotonic() + 10.0
+    while same.get_snapshot().frame < frame:  # in synchronous mode a client does not wait for its first frame
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    theirs = same.get_actor(hero.id)
     assert apart(theirs.get_location(), hero.get_location()) < 1e-3
     assert theirs.get_velocity().length() > 1.0
     client.load_world("curve")
