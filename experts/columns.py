@@ -6,7 +6,10 @@ Rows of one name may differ in length, shape and type, and may be absent: rows o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,6 +86,27 @@ class Columns:
     def take_numbers(self, name: str, count: int) -> list[Any]:
         """As `take`, for rows that are plain numbers or None."""
         return [None if row is None else row.item() for row in self.take(name, count)]
+
+
+def pack(arrays: Mapping[str, np.ndarray], header: Any, plain: Callable[[Any], Any] | None = None) -> bytes:
+    """Arrays and a JSON-ready header as the content of an .npz that needs no pickle; the same for equal content.
+
+    `plain` makes JSON of what is not, as json.dumps's `default`.
+    """
+    text = json.dumps(header, default=plain)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, header=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def unpack(content: bytes) -> tuple[dict[str, np.ndarray], Any]:
+    """Inverse of `pack`; the header is None where there is none. Raises whatever damaged content leads to."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:  # reading each member whole has its checksum compared
+        members = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
+    arrays = {
+        name: np.lib.format.read_array(io.BytesIO(member), allow_pickle=False) for name, member in members.items()
+    }
+    return arrays, json.loads(arrays.pop("header").tobytes()) if "header" in arrays else None
 
 
 def put_scenes(columns: Columns, scenes: Sequence[Scene]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ names the format's number. Files are written to a temporary name, synced and ren
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experts.columns import Columns, put_scenes, take_scenes
+from experts.columns import Columns, pack, put_scenes, take_scenes, unpack
 from sim.errors import UsageError
 from sim.files import write_atomically
 from sim.scene import Scene
@@ -125,9 +124,7 @@ def load_episodes(path: Path | str) -> list[Episode]:
 
 def to_bytes(episode: Episode) -> bytes:
     """The content of an episode's file; equal episodes give equal bytes."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **_packed(episode))  # type: ignore[arg-type]
-    return buffer.getvalue()
+    return pack(*_packed(episode), _plain)
 
 
 def from_bytes(content: bytes, name: str) -> Episode:
@@ -135,8 +132,7 @@ def from_bytes(content: bytes, name: str) -> Episode:
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise UsageError(f"{name!r} is not a recording, or it was cut short: record it again")
     try:
-        arrays = _read_arrays(content)
-        header = json.loads(arrays.pop("header").tobytes()) if "header" in arrays else None
+        arrays, header = unpack(content)
         if not isinstance(header, dict) or header.get("kind") != KIND:
             raise UsageError(f"{name!r} is not a recording: its header does not say {KIND!r}")
         if header["format"] > FORMAT:
@@ -160,18 +156,8 @@ def _load(path: Path) -> Episode:
     return from_bytes(content, str(path))
 
 
-def _read_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """Arrays of an npz by name; reading each member whole has its checksum compared."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    return {
-        name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(member), allow_pickle=False)
-        for name, member in members.items()
-    }
-
-
-def _packed(episode: Episode) -> dict[str, np.ndarray]:
-    """An episode as arrays that need no pickle."""
+def _packed(episode: Episode) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """An episode as arrays and a header."""
     turns, columns = episode.turns, Columns()
     scenes = put_scenes(columns, [*(turn.scene for turn in turns), episode.last_scene])
     observations: list[Any] = [*(turn.obs for turn in turns), episode.last_obs]
@@ -200,8 +186,7 @@ def _packed(episode: Episode) -> dict[str, np.ndarray]:
         "scenes": scenes,
         "columns": columns.index,
     }
-    text = json.dumps(header, default=_plain)
-    return {"header": np.frombuffer(text.encode(), np.uint8), **columns.arrays}
+    return columns.arrays, header
 
 
 def _plain(value: Any) -> Any:

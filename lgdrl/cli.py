@@ -173,11 +173,14 @@ def _add_play(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--config", help="with --train: YAML file")
     parser.add_argument("--seed", type=_seed, default=0, help=f"of the first episode (0), or '{PUBLISHED}'")
     parser.add_argument("--episodes", type=_count, help="leave after that many (default: go on; films: 1)")
+    parser.add_argument(
+        "--replay", metavar="RUN", help="step through the moments at which its training asked the expert"
+    )
     parser.add_argument("--record", metavar="FILE", help="no window: film the driver into FILE (.mp4 or .gif)")
     parser.add_argument("--save", metavar="DIR", help="keep every finished episode there, to replay or learn from")
     parser.add_argument("--pace", type=float, default=1.0, help="times real time (default: 1)")
     parser.add_argument("--theme", default="light", help="light (default) or dark")
-    parser.add_argument("--size", default="1280x720", help="of the window (default: 1280x720)")
+    parser.add_argument("--size", help="of the window (default: 1280x720) or the film (1280x320)")
     parser.add_argument("--keys", metavar="FILE", help="YAML file that remaps keys and buttons")
     parser.add_argument("--dead-man", action="store_true", help="the car is yours only while you hold a key")
     parser.add_argument("--puppet", metavar="EXPERT", help="press the keys that this expert would press")

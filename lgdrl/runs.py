@@ -3,7 +3,7 @@
     config.yaml        the resolved config; starts the same run again
     environment.json   package versions, machine, git commit
     metrics.csv        one row per log interval (also under tensorboard/)
-    guidance.sqlite    every query to the expert
+    guidance.sqlite    every query to the expert and what came of it, with scenes (`lgdrl.guidance.log`)
     checkpoint.pt      everything needed to continue identically
     policy.zip         the trained policy (Stable-Baselines3 format), written at the end
     evaluation.json    the learner alone, expert off

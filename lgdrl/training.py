@@ -25,8 +25,9 @@ from experts.provider import PolicyProvider
 from lgdrl.demonstrations import transitions_of
 from lgdrl.evaluation import CURVE_SEEDS, Evaluation, PolicyActor, evaluate
 from lgdrl.guidance import registry as method_registry
-from lgdrl.guidance.advisor import ExpertDesk, GuidanceLog
+from lgdrl.guidance.advisor import ExpertDesk
 from lgdrl.guidance.human import WithHuman
+from lgdrl.guidance.log import GuidanceLog
 from lgdrl.guidance.registry import Setting
 from lgdrl.guidance.strategy import Strategy
 from lgdrl.runs import MetricsTable, Run, write_atomically
@@ -62,6 +63,9 @@ class RunConfig:
     label_spread: float = 0.05  # of a bare label, over all legal actions
     shield: bool = False  # mask actions that fail the safety check, in training and evaluation
     log_every: int = 1000  # decisions between rows of metrics.csv
+    log_scenes: int = (
+        10  # every how many episodes the guidance log keeps scenes that rules answer without; 0: no scenes
+    )
     evaluate_every: int = 5000  # decisions between points of the learning curve; 0: none
     evaluate_episodes: int = 300  # episodes per point, seeds 0 ...
     checkpoint_every: int = 10_000  # decisions
@@ -70,8 +74,9 @@ class RunConfig:
         for name in ("steps", "log_every", "checkpoint_every", "evaluate_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: choose at least 1")
-        if min(self.num_envs, self.evaluate_every, self.workers, self.seed) < 0:
-            raise ValueError("num_envs, evaluate_every, workers and seed must not be negative")
+        for name in ("num_envs", "evaluate_every", "workers", "seed", "log_scenes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: choose 0 or more")
         if self.label_budget is not None and self.label_budget < 0:
             raise ValueError(f"label_budget = {self.label_budget}: choose 0 or more, or null for no limit")
         if not 0 <= self.label_spread < 1:
@@ -106,6 +111,8 @@ class Progress:
 
 
 Observer = Callable[[Progress], None]
+Callback = Callable[[dict[str, Any], dict[str, Any]], bool]
+"""(local, global) variables of the loop that collects decisions, after each step -> whether to go on."""
 
 
 def load_config(path: Path | str | None, overrides: Mapping[str, Any]) -> RunConfig:
@@ -151,7 +158,7 @@ class Trainer:
         self.desk: ExpertDesk | None = None
         self.log: GuidanceLog | None = None
         if strategy.needs_expert or hands is not None:
-            self.log = GuidanceLog(run.guidance_log)
+            self.log = GuidanceLog(run.guidance_log, config.log_scenes)
         if strategy.needs_expert:
             if provider is None:
                 options, seed = config.expert_options, _integer(expert_seed)
@@ -206,12 +213,12 @@ class Trainer:
         if self.model._last_obs is None:
             self.model._setup_learn(0)
 
-    def advance(self, decisions: int, callback: Any = None, observe: Observer | None = None) -> None:
+    def advance(self, decisions: int, callback: Callback | None = None, observe: Observer | None = None) -> None:
         """Make this many decisions, at most to the end of the log interval; there the metrics, and what else is due,
-        are written. `callback` is one of Stable-Baselines3's."""
+        are written. `callback` is a function of Stable-Baselines3's kind."""
         config, started = self.config, time.perf_counter()
         fresh = self.model._last_obs is None
-        self.model.learn(decisions, callback, log_interval=10**9, reset_num_timesteps=fresh)
+        self.model.learn(decisions, self._noting(callback), log_interval=10**9, reset_num_timesteps=fresh)
         self.elapsed_s += time.perf_counter() - started
         before, elapsed = self._interval
         if not _crossed(before, self.decisions, config.log_every) and self.decisions < config.steps:
@@ -227,6 +234,17 @@ class Trainer:
             self.save()
         if observe is not None:
             observe(Progress(self.decisions, config.steps, row, evaluation))
+
+    def _noting(self, callback: Callback | None) -> Callback:
+        """`callback`, after the guidance log was told what came of the queries of this decision."""
+
+        def note(local: dict[str, Any], everywhere: dict[str, Any]) -> bool:
+            moment, execution = self.model.moment, self.model.execution
+            if self.log is not None and moment is not None and execution is not None:
+                self.log.settle(moment, execution, local["rewards"], local["infos"])
+            return callback is None or callback(local, everywhere)
+
+        return note
 
     def finish(self) -> bool:
         """Save; with the last decision made, write the policy too. Returns whether that is so."""

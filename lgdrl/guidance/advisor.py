@@ -1,17 +1,14 @@
 """The expert desk: asks a policy provider on behalf of a strategy, within a label budget, and counts everything.
 
-It turns decisions into `Advice` arrays, counts each status, and writes every query to the run's guidance log.
+It turns decisions into `Advice` arrays, counts each status, and hands every query to the run's guidance log.
 """
 
 from __future__ import annotations
 
-import hashlib
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +17,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from experts.driving import batch_advice
 from experts.provider import Context, Decision, PolicyProvider, Status, label_distribution, label_distributions
 from experts.views import ViewExpert
+from lgdrl.guidance.log import GuidanceLog
 from lgdrl.guidance.strategy import STATUSES, Advice
 from sim.env import DrivingVecEnv
+from sim.scene import Scene
 
 OK, FAILED = STATUSES.index(Status.OK), STATUSES.index(Status.FAILED)
 
@@ -72,12 +71,18 @@ class ExpertDesk:
             asked = asked[: int(self.labels_left)]
         if asked.size == 0:
             return advice
+        scenes: list[Scene | None] = [None] * asked.size
         if isinstance(self.provider, ViewExpert) and isinstance(env, DrivingVecEnv):
             decisions = self._ask_together(self.provider, env, asked, masks, advice)
+            kept = np.flatnonzero(self.log.wants(episodes[asked])) if self.log is not None else asked[:0]
+            for k, scene in zip(kept, env.scenes(asked[kept].tolist()) if kept.size else [], strict=True):
+                scenes[k] = scene
         else:
-            decisions = self._ask_each(env, asked, obs, masks, episodes, steps, advice)
+            if isinstance(env, DrivingVecEnv):
+                scenes = list(env.scenes(asked.tolist()))
+            decisions = self._ask_each(env, asked, scenes, obs, masks, episodes, steps, advice)
         if self.log is not None:
-            self.log.add(episodes[asked], steps[asked], decisions())
+            self.log.add(self.provider.name, asked, episodes[asked], steps[asked], decisions(), scenes)
         return advice
 
     def _ask_together(
@@ -115,6 +120,7 @@ class ExpertDesk:
         self,
         env: VecEnv,
         asked: np.ndarray,
+        scenes: Sequence[Scene | None],
         obs: np.ndarray,
         masks: np.ndarray,
         episodes: np.ndarray,
@@ -122,7 +128,6 @@ class ExpertDesk:
         advice: Advice,
     ) -> Callable[[], list[Decision]]:
         """Fill the advice from one decision per world. Returns: what gives these, for the log."""
-        scenes = env.scenes(asked.tolist()) if isinstance(env, DrivingVecEnv) else [None] * asked.size
         contexts = [
             Context(
                 obs=obs[i],
@@ -180,51 +185,3 @@ class ExpertDesk:
         self.wait_s, self.cost = state["wait_s"], state["cost"]
         if state["provider"] is not None:
             self.provider.load_state_dict(state["provider"])  # type: ignore[attr-defined]
-
-
-class GuidanceLog:
-    """Every query of a run, in SQLite: who, when, what was advised, how it came about and what it cost."""
-
-    def __init__(self, path: Path) -> None:
-        # A window trains in a thread of its own; only one thread uses the log at a time.
-        self._db = sqlite3.connect(path, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS queries (id INTEGER PRIMARY KEY, episode INTEGER, step INTEGER, action INTEGER,"
-            " status TEXT, confidence REAL, latency_s REAL, tokens INTEGER, cost REAL, reason TEXT, text TEXT)"
-        )
-        self._db.execute("CREATE TABLE IF NOT EXISTS texts (hash TEXT PRIMARY KEY, prompt TEXT, answer TEXT)")
-        self.last_row = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM queries").fetchone()[0]
-
-    def add(self, episodes: np.ndarray, steps: np.ndarray, decisions: Sequence[Decision]) -> None:
-        """Append one row per decision, made in step steps[k] of episode episodes[k]; durable after `commit`."""
-        rows = []
-        for episode, step, decision in zip(episodes.tolist(), steps.tolist(), decisions, strict=True):
-            self.last_row += 1
-            action = None if decision.action is None else int(decision.action)
-            row = (self.last_row, episode, step, action, decision.status.value)
-            spent = (decision.confidence, decision.latency_s, decision.tokens, decision.cost, decision.reason)
-            rows.append((*row, *spent, self._keep_text(decision)))
-        self._db.executemany(f"INSERT INTO queries VALUES ({', '.join('?' * 11)})", rows)
-
-    def _keep_text(self, decision: Decision) -> str | None:
-        """Store the question and the answer of a language model, each pair once; returns its hash."""
-        prompt, answer = getattr(decision, "prompt", None), getattr(decision, "answer", None)
-        if prompt is None:
-            return None
-        key = hashlib.sha256(f"{prompt}\0{answer}".encode()).hexdigest()[:16]
-        self._db.execute("INSERT OR IGNORE INTO texts VALUES (?, ?, ?)", (key, prompt, answer))
-        return key
-
-    def truncate(self, last_row: int) -> None:
-        """Drop what was written after row `last_row`."""
-        self._db.execute("DELETE FROM queries WHERE id > ?", (last_row,))
-        self._db.commit()
-        self.last_row = last_row
-
-    def commit(self) -> None:
-        self._db.commit()
-
-    def close(self) -> None:
-        self._db.commit()
-        self._db.close()

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from experts.human import Hands, HumanExpert
 from experts.provider import Context, label_distribution
 from lgdrl.buffer import GuidedReplayBuffer, GuidedSamples
-from lgdrl.guidance.advisor import GuidanceLog
+from lgdrl.guidance.log import HUMAN, GuidanceLog
 from lgdrl.guidance.strategy import STATUSES, Batch, Execution, GuidanceLoss, Moment, Strategy, Transitions
 
 
@@ -43,7 +43,7 @@ class WithHuman(Strategy):
         advice.action[0], advice.status[0] = action, STATUSES.index(decision.status)
         advice.probs[0] = label_distribution(action, mask, self.spread)
         self.taken_over += 1
-        self.log.add(moment.episodes[first], moment.steps[first], [decision])
+        self.log.add(HUMAN, first, moment.episodes[first], moment.steps[first], [decision], [context.scene])
         return Execution(actions, advice, intervened)
 
     def on_store(self, transitions: Transitions) -> Transitions:

@@ -22,12 +22,12 @@ from typing import Any, Protocol
 import pygame
 import torch
 
-from experts.episodes import Controller, add_episode, save_episode
+from experts.episodes import add_episode, save_episode
 from lgdrl.visualizer.controls import DRIVING, HAT, WORDS, Command, Keymap
 from lgdrl.visualizer.panel import Curve, Painter, Panel, State, Timeline
 from lgdrl.visualizer.session import Session, Thought, divergence, thought_of
 from sim.errors import UsageError
-from sim.render import THEMES, Overlay, SceneRenderer, interpolate
+from sim.render import THEMES, Overlay, SceneRenderer
 from sim.render.palette import Theme, mix
 from sim.render.text import Typist
 from sim.scene import Scene
@@ -651,9 +651,7 @@ class App:
         """The scene at a playhead, between two decisions."""
         track = pane.session.track
         k = min(int(head), len(track))
-        if k >= len(track):
-            return track.scene(k)
-        return interpolate(track.scene(k), track.scene(k + 1), head - k)
+        return track.between(k, head - k)
 
     def state_at(self, pane: Pane, head: float) -> State:
         """What the panel shows at a playhead: the decision under way, or the one that is due."""
@@ -732,11 +730,10 @@ class App:
             self._pill(self.toast)
 
     def _strip(self) -> None:
-        rows: list[tuple[list[Controller], list[bool], str]] = []
-        for pane in self.panes:
-            turns = pane.session.track.turns
-            troubles = [turn.expert_status not in (None, "ok", "repaired") for turn in turns]
-            rows.append(([turn.controller for turn in turns], troubles, pane.session.track.outcome))
+        rows = [
+            ([(turn.controller, turn.expert_status) for turn in pane.session.track.turns], pane.session.track.outcome)
+            for pane in self.panes
+        ]
         words = f"seed {self.seed}   {self.pace:g}x"
         if self.paused:
             words = f"paused   {words}"

@@ -18,6 +18,7 @@ from lgdrl.visualizer.session import (
     DriveSession,
     ReplaySession,
     Session,
+    asked_in_training,
     driven_by_hand,
     expert_of,
     watched_expert,
@@ -33,6 +34,8 @@ def play(arguments: Namespace, changes: Mapping[str, Any]) -> str:
     """Run `lgdrl play`. Args: what was asked for; the config changes among it. Returns what to tell at the end."""
     if arguments.theme not in THEMES:
         raise unknown("theme", arguments.theme, THEMES)
+    if arguments.replay and (arguments.what or arguments.train or arguments.drive):
+        raise UsageError("--replay RUN shows what its training asked the expert: name no driver beside it")
     if len(arguments.what) > 2:
         raise UsageError(f"{len(arguments.what)} drivers: one is watched, two are compared")
     if arguments.record:
@@ -40,6 +43,9 @@ def play(arguments: Namespace, changes: Mapping[str, Any]) -> str:
     if arguments.train:
         return _train(arguments, changes)
     show = _Window(arguments)
+    if arguments.replay:
+        show.run([_asked(arguments)])
+        return show.words
     hands = Hands(dead_man=arguments.dead_man)
     names = arguments.what or [None]
     show.run([_session(name, arguments, changes, None if k else hands) for k, name in enumerate(names)])
@@ -67,6 +73,12 @@ def _session(name: str | None, arguments: Namespace, changes: Mapping[str, Any],
     config = load_config(run.config, changes)
     config = replace(config, expert=arguments.expert or config.expert).resolved()
     return watched_run(run, config, expert_of(config), hands)
+
+
+def _asked(arguments: Namespace) -> Session:
+    """The moments at which the run of --replay asked its expert."""
+    run = Run.open(arguments.replay)
+    return asked_in_training(run, load_config(run.config, {}))
 
 
 def _train(arguments: Namespace, changes: Mapping[str, Any]) -> str:
@@ -126,7 +138,7 @@ class _Window:
         )
         self.words = ""
         """What to tell the user when it has closed."""
-        open_window(_size(arguments.size))
+        open_window(_size(arguments.size or "1280x720", (640, 400)))
 
     def run(self, sessions: list[Session]) -> None:
         from lgdrl.visualizer.app import App, RealClock, VirtualClock
@@ -147,31 +159,32 @@ def _first_seed(arguments: Namespace) -> int:
     return 0 if arguments.seed == PUBLISHED else int(arguments.seed)
 
 
-def _size(text: str) -> tuple[int, int]:
+def _size(text: str, least: tuple[int, int]) -> tuple[int, int]:
     try:
         width, height = (int(part) for part in text.lower().split("x"))
     except ValueError:
         raise UsageError(f"--size {text!r}: give WIDTHxHEIGHT, e.g. 1280x720") from None
-    if not (640 <= width <= 8192 and 400 <= height <= 8192):
-        raise UsageError(f"--size {text}: choose 640x400 to 8192x8192")
+    if not (least[0] <= width <= 8192 and least[1] <= height <= 8192):
+        raise UsageError(f"--size {text}: choose {least[0]}x{least[1]} to 8192x8192")
     return width, height
 
 
 def _film(arguments: Namespace, changes: Mapping[str, Any]) -> str:
     """Drive or replay without any window and write a film."""
-    from lgdrl.visualizer.film import film
+    from lgdrl.visualizer.film import Look, film
 
     if arguments.train:
         raise UsageError("--record films finished drivers: train first, or watch --train in a window")
     if len(arguments.what) > 1:
         raise UsageError("--record films one driver: name one run, expert or recording")
     check_video(arguments.record)
+    look = Look(arguments.theme, _size(arguments.size or "1280x320", (320, 160)), arguments.pace)
     name = arguments.what[0] if arguments.what else EXPERT + (arguments.expert or "rule")
-    session = _session(name, arguments, changes, None)
+    session = _asked(arguments) if arguments.replay else _session(name, arguments, changes, None)
     first, count = _first_seed(arguments), arguments.episodes or 1
     save = Path(arguments.save) if arguments.save else None
     try:
-        path, outcomes = film(session, range(first, first + count), arguments.record, arguments.theme, save)
+        path, outcomes = film(session, range(first, first + count), arguments.record, look, save)
     finally:
         session.close()
     return f"Film: {path} ({count} episode{'s' * (count > 1)}: {', '.join(outcomes)})"

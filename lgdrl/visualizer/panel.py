@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import pygame
 
 from experts.episodes import Controller
@@ -22,6 +21,8 @@ STATUS_WORDS = {
     "late": "late",
     "failed": "no answer",
 }
+STATUS_MARKS = {"repaired": "↻", "vetoed": "⊘", "fallback": "↓", "late": "◷", "failed": "✕"}
+"""Beside the words, and on the timeline."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,10 @@ class Panel:
                 ground, border = mix(theme.panel, colour, 0.14), mix(theme.panel, colour, 0.7)
                 box = p.typist.box(right - x + p.px(12), row - p.px(2), p.px(6), ground, theme.panel, border)
                 surface.blit(box, (x - p.px(6), y - p.px(2)))
+            elif action == thought.learner_action:  # proposed, not executed
+                border = mix(theme.panel, theme.learner, 0.7)
+                box = p.typist.box(right - x + p.px(12), row - p.px(2), p.px(6), theme.panel, theme.panel, border)
+                surface.blit(box, (x - p.px(6), y - p.px(2)))
             ink = theme.ink if legal else mix(theme.panel, theme.muted, 0.55)
             label = f"{GLYPHS.get(name, '')} {name}".strip()
             p.text(surface, label, x, y + p.px(3), 12, ink, bold=action == state.executed)
@@ -226,7 +231,8 @@ class Panel:
         decision = thought.expert
         status = decision.status.value
         good = status in ("ok", "repaired")
-        width = p.chip(surface, STATUS_WORDS[status], x, y, theme.expert if good else theme.crash, theme.panel)
+        words = f"{STATUS_MARKS.get(status, '')} {STATUS_WORDS[status]}".strip()
+        width = p.chip(surface, words, x, y, theme.expert if good else theme.crash, theme.panel)
         if decision.latency_s > 0.02:
             p.text(surface, f"{decision.latency_s:.1f} s", x + width + p.px(8), y + p.px(4), 11, theme.muted)
         if state.divergence is not None:
@@ -322,7 +328,10 @@ class Panel:
 
 
 class Timeline:
-    """Every decision of an episode as a stripe in the colour of who drove, with what happened on top."""
+    """Every decision of an episode as a stripe in the colour of who drove.
+
+    A mark says how the expert's answer came about, where it is not a plain one; a notch where the car changes hands.
+    """
 
     def __init__(self, painter: Painter) -> None:
         self.p = painter
@@ -333,11 +342,11 @@ class Timeline:
         self,
         surface: pygame.Surface,
         area: pygame.Rect,
-        rows: list[tuple[list[Controller], list[bool], str]],
+        rows: list[tuple[list[tuple[Controller, str | None]], str]],
         head: float,
         words: str,
     ) -> None:
-        """Args: per track who drove and where the expert failed or was vetoed, and the outcome; the playhead, in
+        """Args: per track (who drove, the expert's status) of every decision, and the outcome; the playhead, in
         decisions; words at the right."""
         p, theme = self.p, self.p.theme
         surface.fill(theme.panel, area)
@@ -345,25 +354,45 @@ class Timeline:
         piece = p.typist.text(words, max(p.px(11), 8), theme.muted)
         surface.blit(piece, (area.right - piece.get_width() - p.px(16), area.centery - piece.get_height() // 2))
         left, width = area.left + p.px(16), area.width - piece.get_width() - p.px(52)
-        count = max([len(drivers) for drivers, _, _ in rows] + [20])
+        count = max([len(decisions) for decisions, _ in rows] + [20])
         self.span = (left, max(width, 1), count)
         height = max((area.height - p.px(16)) // max(len(rows), 1) - p.px(3), 3)
         y = area.top + p.px(9)
-        for drivers, troubles, outcome in rows:
+        for decisions, outcome in rows:
             surface.fill(mix(theme.panel, theme.muted, 0.14), (left, y, width, height))
-            start = 0
+            drivers = [driver for driver, _ in decisions]
+            start, hand_overs = 0, []
             for k in range(1, len(drivers) + 1):
                 if k == len(drivers) or drivers[k] != drivers[start]:
                     x0, x1 = left + width * start // count, left + width * k // count
                     surface.fill(theme.controller(drivers[start]), (x0, y, max(x1 - x0, 1), height))
+                    hand_overs += [x1] if k < len(drivers) else []
                     start = k
-            for k in np.flatnonzero(np.array(troubles, bool)).tolist():
-                x = left + round(width * (k + 0.5) / count)
-                surface.fill(theme.ink, (x, y, max(p.px(1), 1), height // 2))
+            for x in hand_overs:
+                self._hand_over(surface, x, y, height)
+            for k, (_, status) in enumerate(decisions):
+                if status in STATUS_MARKS:
+                    x = left + round(width * (k + 0.5) / count)
+                    self._status(surface, x, y, width / count, height, status)
             self._end(surface, left + width * len(drivers) // count, y, height, outcome)
             y += height + p.px(3)
         x = left + round(width * min(head, count) / count)
         surface.fill(theme.ink, (x - p.px(1), area.top + p.px(5), p.px(2), area.height - p.px(10)))
+
+    def _hand_over(self, surface: pygame.Surface, x: int, y: int, height: int) -> None:
+        """A notch in the stripe's upper edge."""
+        p, half = self.p, max(min(self.p.px(5), height // 3), 2)
+        surface.fill(p.theme.panel, (x, y, 1, height))
+        pygame.draw.polygon(surface, p.theme.panel, [(x - half, y), (x + half, y), (x, y + half)])
+
+    def _status(self, surface: pygame.Surface, x: int, y: int, width: float, height: int, status: str) -> None:
+        """The status's mark in a decision's stripe; where that is too narrow, a tick."""
+        p = self.p
+        piece = p.typist.text(STATUS_MARKS[status], max(min(p.px(12), height), 8), p.theme.panel, True)
+        if piece.get_width() <= width:
+            surface.blit(piece, piece.get_rect(center=(x, y + height // 2)))
+        else:
+            surface.fill(p.theme.ink, (x, y, max(p.px(1), 1), height // 2))
 
     def _end(self, surface: pygame.Surface, x: int, y: int, height: int, outcome: str) -> None:
         """A flag or a cross where the episode ended."""

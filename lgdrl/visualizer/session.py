@@ -24,6 +24,7 @@ from experts.provider import Context, Decision, PolicyProvider, Status
 from experts.safety import unsafe_actions
 from experts.views import ViewExpert
 from lgdrl.constraint import js
+from lgdrl.guidance.log import LoggedEpisodes
 from lgdrl.runs import Run
 from lgdrl.sac import DiscreteSAC
 from lgdrl.shield import safe_masks
@@ -31,6 +32,7 @@ from lgdrl.training import RunConfig, load_policy
 from sim.actions import MetaAction
 from sim.config import to_dict
 from sim.env import DrivingEnv, DrivingVecEnv
+from sim.render import interpolate
 from sim.scene import Scene
 from sim.view import views_of
 
@@ -73,6 +75,11 @@ class Track:
             return self.turns[k].scene
         assert self.last is not None
         return self.last.scene
+
+    def between(self, k: int, share: float) -> Scene:
+        """The scene at `share` of the way from decision k to the next one; scene k itself where others lie between."""
+        a, b = self.scene(k), self.scene(min(k + 1, len(self)))
+        return interpolate(a, b, share) if b.time - a.time < 1.5 * a.decision_period else a
 
     @property
     def rewards(self) -> np.ndarray:
@@ -249,6 +256,12 @@ def watched_run(
     return DriveSession(_world(config), learner, expert, "learner", hands, title, config.shield)
 
 
+def asked_in_training(run: Run, config: RunConfig) -> ReplaySession:
+    """The moments at which a run asked its expert, as its guidance log has them."""
+    world = str(config.scenario), str(config.backend), dict(config.scenario_config)
+    return ReplaySession(LoggedEpisodes(run.guidance_log, run.folder.name, *world), config.expert)
+
+
 def watched_expert(config: RunConfig, hands: Hands | None = None) -> DriveSession:
     """The expert of `config` at the wheel."""
     return DriveSession(_world(config), None, expert_of(config), "expert", hands, f"Expert {config.expert}")
@@ -269,15 +282,14 @@ def _world(config: RunConfig) -> DrivingEnv:
 
 
 class ReplaySession:
-    """Recorded episodes, one after the other. A seed counts them: seed k is episode k, modulo their number."""
+    """Recorded episodes, or those of a guidance log, one after the other. A seed counts them: k modulo their number."""
 
     live = done = waits = False
-    expert_name = ""
     autopilot: Controller = "learner"
     hands: Hands | None = None
 
-    def __init__(self, episodes: list[Episode]) -> None:
-        self.episodes = episodes
+    def __init__(self, episodes: list[Episode] | LoggedEpisodes, expert_name: str = "") -> None:
+        self.episodes, self.expert_name = episodes, expert_name
         self.begin(0)
 
     def begin(self, seed: int) -> None:
@@ -285,7 +297,10 @@ class ReplaySession:
         found = self.episodes[self.number]
         last = Thought(found.last_scene, found.last_obs, found.last_legal, unsafe=unsafe_of(found.last_scene))
         outcome = found.summary.get("outcome", "") or "broken off"
-        self.track = Track(list(found.turns), last, outcome, dict(found.summary))
+        turns = [
+            turn if turn.unsafe is not None else replace(turn, unsafe=unsafe_of(turn.scene)) for turn in found.turns
+        ]
+        self.track = Track(turns, last, outcome, dict(found.summary))
         self.title = f"Replay · {found.driver}"
 
     def think(self) -> None:
@@ -298,7 +313,10 @@ class ReplaySession:
         return self.episodes[self.number]
 
     def facts(self) -> list[tuple[str, str]]:
-        return [("Episode", f"{self.number + 1} of {len(self.episodes)}")]
+        rows = [("Episode", f"{self.number + 1:,} of {len(self.episodes):,}")]
+        if isinstance(self.episodes, LoggedEpisodes):
+            rows.append(("Questions kept", f"{self.episodes.moments:,} of {self.episodes.questions:,}"))
+        return rows
 
     def interrupt(self) -> None:
         pass

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -46,14 +47,33 @@ def test_a_scripted_person_records_demonstrations(tmp_path):
     assert {turn.controller for episode in episodes for turn in episode.turns} == {"human"}
 
 
+def test_the_questions_of_a_training_are_replayed_and_filmed(tmp_path, capsys):
+    run, film = tmp_path / "run", tmp_path / "asked.gif"
+    small = ["num_envs=2", "log_every=50", "evaluate_every=0", "sac.learning_starts=20", "log_scenes=1"]
+    assert main(["train", "--steps", "100", "--out", str(run), *small]) == 0
+    assert play("--replay", run, "--record", film, "--seed", 1) == 0
+    assert film.stat().st_size > 10_000
+    with sqlite3.connect(run / "guidance.sqlite") as db:
+        db.execute("DROP TABLE moments")
+    capsys.readouterr()
+    assert play("--replay", run) == 2
+    said = capsys.readouterr().err
+    assert "holds no scenes" in said
+    assert len(said.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--replay", "no-such-run"], "no-such-run"),
+        (["--replay", "run", "expert:rule"], "--replay"),
+        (["--replay", "run", "--train"], "--replay"),
         (["no-such-run"], "no-such-run"),
         (["a", "b", "c"], "two are compared"),
         (["--scenario", "nowhere"], "nowhere"),
         (["--theme", "pink"], "pink"),
         (["--size", "10x10"], "640x400"),
+        (["--size", "10x10", "--record", "x.gif"], "320x160"),
         (["--size", "big"], "WIDTHxHEIGHT"),
         (["--pace", "0"], "pace"),
         (["--keys", "no-such.yaml"], "no-such.yaml"),

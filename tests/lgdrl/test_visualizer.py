@@ -13,12 +13,13 @@ from experts import registry
 from experts.episodes import load_episodes
 from experts.human import Hands, Held, HumanExpert, action_of
 from experts.provider import Context, Decision, Status
-from lgdrl.training import RunConfig, resume, start
+from lgdrl.runs import Run
+from lgdrl.training import RunConfig, load_config, resume, start
 from lgdrl.visualizer.app import App, Options, RealClock, VirtualClock, open_window
 from lgdrl.visualizer.controls import Command, keymap
-from lgdrl.visualizer.film import frames
+from lgdrl.visualizer.film import FPS, Look, frames
 from lgdrl.visualizer.puppet import Puppet, post_key
-from lgdrl.visualizer.session import DriveSession, ReplaySession
+from lgdrl.visualizer.session import DriveSession, ReplaySession, asked_in_training
 from lgdrl.visualizer.training import TrainSession
 from sim.actions import MetaAction
 from sim.errors import UsageError
@@ -245,6 +246,18 @@ def test_the_timeline_can_be_scrubbed():
 
 
 # --- recordings ------------------------------------------------------------------------------------------------------
+
+
+def test_films_have_the_size_and_pace_that_they_are_asked_for():
+    session = drive(expert="faster")
+    session.begin(3)
+    while not session.track.outcome:
+        session.think()
+        session.act()
+    usual, small = list(frames(session.track)), list(frames(session.track, Look("dark", (640, 200), pace=2.0)))
+    assert (usual[0].shape, small[0].shape) == ((320, 1280, 3), (200, 640, 3))
+    held = FPS  # the last scene
+    assert len(usual) - held == 2 * (len(small) - held) > 0
 
 
 def test_a_replay_is_frame_identical_to_what_was_recorded(tmp_path):
@@ -629,6 +642,78 @@ def test_a_decision_that_broke_off_is_not_saved(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         app.run()
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+@pytest.fixture(scope="module")
+def guided_run(tmp_path_factory):
+    """A run whose guidance log has the scene of every question."""
+    folder = tmp_path_factory.mktemp("runs") / "guided"
+    guidance = {"episodes": {"kind": "always"}, "gate": {"kind": "disagree"}}
+    config = RunConfig(num_envs=1, steps=300, evaluate_every=0, log_scenes=1, strategy_options=guidance)
+    trainer = start(config, folder)
+    trainer.train()
+    trainer.close()
+    return Run(folder)
+
+
+def test_the_questions_of_a_training_can_be_stepped_through(guided_run):
+    session = asked_in_training(guided_run, load_config(guided_run.config, {}))
+    app = open_app(session, draw_every=1)
+    for k in range(3):
+        tap(app, pygame.K_PERIOD)
+        run_until(app, lambda: app._step_to is None)
+        state = shown(app)
+        turn = track(app).turns[k + 1]
+        assert (app.head, state.controller, state.executed) == (k + 1, turn.controller, turn.action)
+        assert (state.thought.expert.reason, state.reward) == (turn.expert_reason, turn.reward)
+        assert state.thought.unsafe is not None
+    tap(app, pygame.K_n)
+    assert app.seed == 1
+    assert track(app).turns[0].scene.time == 0.0
+    app.close()
+
+
+def test_what_the_learner_proposed_is_outlined_where_something_else_was_done(guided_run):
+    session = asked_in_training(guided_run, load_config(guided_run.config, {}))
+    app = open_app(session, draw_every=1)
+    app.paused = True
+    k = next(k for k, turn in enumerate(track(app).turns) if turn.controller == "expert")
+    app.head = float(k)
+    state = shown(app)
+    assert state.thought.learner_action != state.executed
+
+    def picture(proposed):
+        surface = pygame.Surface((400, 400))
+        thought = replace(state.thought, learner_action=proposed)
+        app.panel.draw(surface, surface.get_rect(), replace(state, thought=thought), "")
+        return pygame.surfarray.array3d(surface)
+
+    assert not np.array_equal(picture(state.thought.learner_action), picture(None))
+    assert np.array_equal(picture(state.executed), picture(None))
+    app.close()
+
+
+def test_the_timeline_marks_statuses_and_hand_overs():
+    app = open_app(drive(), draw_every=1)
+
+    def strip(decisions):
+        surface = pygame.Surface((600, 44))
+        app.timeline.draw(surface, surface.get_rect(), [(decisions, "")], 0.0, "")
+        return pygame.surfarray.array3d(surface)
+
+    plain = strip([("learner", "ok")] * 6)
+    seen = []
+    for status in ("repaired", "vetoed", "fallback", "late", "failed"):
+        seen.append(strip([("learner", "ok")] * 3 + [("learner", status)] + [("learner", "ok")] * 2))
+    assert all(not np.array_equal(a, b) for k, a in enumerate(seen) for b in [plain, *seen[:k]])
+    assert np.array_equal(strip([("learner", None)] * 6), plain)
+    handed = strip([("learner", "ok")] * 3 + [("human", None)] * 3)
+    left, width, count = app.timeline.span
+    x = left + width * 3 // count
+    stripe = [tuple(app.theme.controller(name)) for name in ("learner", "human")]
+    assert tuple(handed[x, 22]) not in stripe  # a line where the car changes hands
+    assert [tuple(handed[x - 20, 22]), tuple(handed[x + 20, 22])] == stripe
+    app.close()
 
 
 def test_watching_changes_nothing_in_the_training(tmp_path):

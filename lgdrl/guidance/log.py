@@ -1,0 +1,270 @@
+"""The guidance log of a run, in SQLite: every query to an expert, what came of it, and scenes to look at again.
+
+    queries   episode and step, whose advice, how it came about and what it cost; what the learner proposed, what was
+              executed, who drove, the reward, and the outcome where the episode ended
+    texts     questions to language models and their answers, each pair once
+    chunks    up to `CHUNK` scenes with legal actions and distributions, as the arrays of an .npz
+    moments   where a query's scene is: chunk and place in it
+
+Queries are kept once their decision has been made: `add` when the expert has answered, `settle` after the step.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from experts.columns import Columns, pack, put_scenes, take_scenes, unpack
+from experts.episodes import Controller, Episode, Turn
+from experts.provider import Decision
+from lgdrl.guidance.strategy import Execution, Moment
+from sim.errors import UsageError
+from sim.scene import Scene
+
+CHUNK = 64
+"""Scenes that are compressed together: they share their road, and most of what is said about their vehicles."""
+HUMAN = "human"
+QUERIES = {
+    "id": "INTEGER PRIMARY KEY",
+    "episode": "INTEGER",
+    "step": "INTEGER",
+    "action": "INTEGER",
+    "status": "TEXT",
+    "confidence": "REAL",
+    "latency_s": "REAL",
+    "tokens": "INTEGER",
+    "cost": "REAL",
+    "reason": "TEXT",
+    "text": "TEXT",
+    "expert": "TEXT",
+    "learner": "INTEGER",
+    "executed": "INTEGER",
+    "controller": "TEXT",
+    "reward": "REAL",
+    "outcome": "TEXT",
+}
+ARRAYS = ("legal", "learner_probs", "expert_probs")
+LAST = "last question"
+"""How an episode of the log ends, where the expert was not asked at its end."""
+
+
+@dataclass(slots=True)
+class _Query:
+    """A query whose decision has not been made yet."""
+
+    world: int
+    expert: str
+    row: tuple[Any, ...]
+    """The first columns, up to `text`."""
+    scene: Scene | None
+    probs: np.ndarray | None
+
+
+class GuidanceLog:
+    """Args: file; the scenes of every how many episodes are kept (0: none, see `wants`)."""
+
+    def __init__(self, path: Path, scenes_every: int = 0) -> None:
+        # A window trains in a thread of its own; only one thread uses the log at a time.
+        self._db = sqlite3.connect(path, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute(f"CREATE TABLE IF NOT EXISTS queries ({', '.join(map(' '.join, QUERIES.items()))})")
+        known = {row[1] for row in self._db.execute("PRAGMA table_info(queries)")}
+        for name in QUERIES.keys() - known:  # a run of an older version goes on
+            self._db.execute(f"ALTER TABLE queries ADD COLUMN {name} {QUERIES[name]}")
+        self._db.execute("CREATE TABLE IF NOT EXISTS texts (hash TEXT PRIMARY KEY, prompt TEXT, answer TEXT)")
+        self._db.execute("CREATE TABLE IF NOT EXISTS chunks (id INTEGER PRIMARY KEY, scenes BLOB)")
+        self._db.execute("CREATE TABLE IF NOT EXISTS moments (query INTEGER PRIMARY KEY, chunk INTEGER, place INTEGER)")
+        self.scenes_every = scenes_every
+        self.last_row = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM queries").fetchone()[0]
+        self._open: list[_Query] = []
+        self._chunk: list[tuple[int, Scene, tuple[np.ndarray | None, ...]]] = []
+
+    def wants(self, episodes: np.ndarray) -> np.ndarray:
+        """bool (R,): whether the scenes of these episodes are kept, though they would have to be made for it."""
+        return episodes % self.scenes_every == 0 if self.scenes_every else np.zeros(len(episodes), bool)
+
+    def add(
+        self,
+        expert: str,
+        worlds: np.ndarray,
+        episodes: np.ndarray,
+        steps: np.ndarray,
+        decisions: Sequence[Decision],
+        scenes: Sequence[Scene | None],
+    ) -> None:
+        """Append one query per decision, made in world worlds[k], step steps[k] of episode episodes[k]."""
+        rows = zip(worlds.tolist(), episodes.tolist(), steps.tolist(), decisions, scenes, strict=True)
+        for world, episode, step, decision, scene in rows:
+            self.last_row += 1
+            action = None if decision.action is None else int(decision.action)
+            asked = (self.last_row, episode, step, action, decision.status.value)
+            spent = (decision.confidence, decision.latency_s, decision.tokens, decision.cost, decision.reason)
+            row = (*asked, *spent, self._keep_text(decision))
+            self._open.append(_Query(world, expert, row, scene if self.scenes_every else None, decision.probs))
+
+    def settle(self, moment: Moment, execution: Execution, rewards: np.ndarray, infos: Sequence[dict]) -> None:
+        """The decision for which queries were added has been made. Args: what was known and done, what came of it."""
+        if not self._open:
+            return
+        by_hand = {query.world for query in self._open if query.expert == HUMAN}
+        rows = []
+        for query in self._open:
+            i = query.world
+            controller = HUMAN if i in by_hand else "expert" if execution.intervened[i] else "learner"
+            done = (int(moment.proposals[i]), int(execution.actions[i]), controller)
+            came = (float(rewards[i]), infos[i].get("outcome"))
+            rows.append((*query.row, query.expert, *done, *came))
+            if query.scene is not None:
+                arrays = (moment.masks[i].copy(), moment.probs[i].copy(), query.probs)
+                self._chunk.append((query.row[0], query.scene, arrays))
+        self._db.executemany(f"INSERT INTO queries ({', '.join(QUERIES)}) VALUES ({_marks(QUERIES)})", rows)
+        self._open.clear()
+        if len(self._chunk) >= CHUNK:
+            self._write_chunk()
+
+    def _write_chunk(self) -> None:
+        queries, scenes, arrays = zip(*self._chunk, strict=True)
+        columns = Columns()
+        rest = put_scenes(columns, scenes)
+        for name, rows in zip(ARRAYS, zip(*arrays, strict=True), strict=True):
+            columns.put(name, rows)
+        content = pack(columns.arrays, {"count": len(scenes), "scenes": rest, "columns": columns.index})
+        chunk = self._db.execute("INSERT INTO chunks (scenes) VALUES (?)", (content,)).lastrowid
+        rows_of_moments = [(query, chunk, place) for place, query in enumerate(queries)]
+        self._db.executemany("INSERT INTO moments VALUES (?, ?, ?)", rows_of_moments)
+        self._chunk.clear()
+
+    def _keep_text(self, decision: Decision) -> str | None:
+        """Store the question and the answer of a language model, each pair once; returns its hash."""
+        prompt, answer = getattr(decision, "prompt", None), getattr(decision, "answer", None)
+        if prompt is None:
+            return None
+        key = hashlib.sha256(f"{prompt}\0{answer}".encode()).hexdigest()[:16]
+        self._db.execute("INSERT OR IGNORE INTO texts VALUES (?, ?, ?)", (key, prompt, answer))
+        return key
+
+    def truncate(self, last_row: int) -> None:
+        """Drop what was written after row `last_row`, which was the last one at some `commit`."""
+        self._db.execute("DELETE FROM queries WHERE id > ?", (last_row,))
+        self._db.execute("DELETE FROM moments WHERE query > ?", (last_row,))
+        self._db.execute("DELETE FROM chunks WHERE id NOT IN (SELECT chunk FROM moments)")
+        self._db.commit()
+        self.last_row = last_row
+
+    def commit(self) -> None:
+        """Make durable what was settled."""
+        if self._chunk:
+            self._write_chunk()
+        self._db.commit()
+
+    def close(self) -> None:
+        self.commit()
+        self._db.close()
+
+
+class LoggedEpisodes:
+    """The episodes of a run's training in which an expert was asked, as far as the log has their scenes.
+
+    A turn is a moment at which it was asked; between two of them others may have been decided without it. Args: the
+    log's file; how to call the run; scenario, backend and config of its worlds. UsageError in one line for a file that
+    is no log, or holds no scenes.
+    """
+
+    def __init__(self, path: Path, run: str, scenario: str, backend: str, scenario_config: dict[str, Any]) -> None:
+        self.path, self.run = path, run
+        self.scenario, self.backend, self.scenario_config = scenario, backend, scenario_config
+        if not path.is_file():
+            raise UsageError(f"run {run!r} has no guidance log: its strategy asked no expert")
+        try:
+            self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+            self.questions = int(self._db.execute("SELECT COUNT(*) FROM queries").fetchone()[0])
+            tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
+            found = self._read_moments() if "moments" in tables else []
+        except sqlite3.Error as error:
+            raise self._damaged(error) from None
+        if not found:
+            raise UsageError(
+                f"the guidance log of run {run!r} holds no scenes of its {self.questions:,} questions: it is of an "
+                "older version, or log_scenes was 0; train again to replay them"
+            )
+        self.moments = len(found)
+        """Questions with a scene."""
+        self._episodes = [list(rows) for _, rows in itertools.groupby(found, key=lambda row: row["episode"])]
+        self._chunk = functools.lru_cache(8)(self._load)
+
+    def _read_moments(self) -> list[dict[str, Any]]:
+        """Queries with a scene by episode and step; of two at one step, a person's and an expert's, the expert's."""
+        names = [*QUERIES, "chunk", "place"]
+        order = "ORDER BY episode, step, expert = 'human', id"
+        rows = self._db.execute(f"SELECT {', '.join(names)} FROM queries JOIN moments ON id = query {order}")
+        found = [dict(zip(names, row, strict=True)) for row in rows]
+        return [next(same) for _, same in itertools.groupby(found, key=lambda row: (row["episode"], row["step"]))]
+
+    def __len__(self) -> int:
+        return len(self._episodes)
+
+    def __getitem__(self, k: int) -> Episode:
+        """The episode that came k-th in training. UsageError where the log is damaged."""
+        rows = self._episodes[k]
+        try:
+            turns = tuple(self._turn(row) for row in rows)
+        except Exception as error:  # a damaged page, array or header raises almost anything
+            raise self._damaged(error) from None
+        last = turns[-1]
+        return Episode(
+            scenario=self.scenario,
+            backend=self.backend,
+            scenario_config=self.scenario_config,
+            seed=None,
+            driver=f"{self.run}, episode {rows[0]['episode']}",
+            turns=turns,
+            last_scene=last.scene,
+            last_obs=last.obs,
+            last_legal=last.legal,
+            terminated=bool(rows[-1]["outcome"]),
+            truncated=False,
+            summary={"outcome": rows[-1]["outcome"] or LAST},
+        )
+
+    def _turn(self, row: dict[str, Any]) -> Turn:
+        scenes, arrays = self._chunk(row["chunk"])
+        legal, learner_probs, expert_probs = (arrays[name][row["place"]] for name in ARRAYS)
+        return Turn(
+            scene=scenes[row["place"]],
+            obs=np.zeros(0, np.float32),
+            legal=legal,
+            action=row["executed"],
+            controller=cast(Controller, row["controller"]),
+            reward=row["reward"],
+            learner_action=row["learner"],
+            learner_probs=learner_probs,
+            expert_action=row["action"],
+            expert_probs=expert_probs,
+            expert_status=row["status"],
+            expert_reason=row["reason"] or "",
+            expert_latency_s=row["latency_s"],
+        )
+
+    def _load(self, chunk: int) -> tuple[list[Scene], dict[str, list[Any]]]:
+        content = self._db.execute("SELECT scenes FROM chunks WHERE id = ?", (chunk,)).fetchone()[0]
+        arrays, header = unpack(content)
+        columns, count = Columns(arrays, header["columns"]), header["count"]
+        return take_scenes(columns, header["scenes"], count), {name: columns.take(name, count) for name in ARRAYS}
+
+    def _damaged(self, error: Exception) -> UsageError:
+        return UsageError(f"the guidance log {str(self.path)!r} is damaged ({type(error).__name__}): train again")
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _marks(names: Any) -> str:
+    return ", ".join("?" * len(names))
