@@ -551,11 +551,11 @@ class Calls:
 
     @done()
     def freeze_traffic_light(self, number: int, frozen: bool) -> None:
-        self.world.lights.freeze(self._light(number).light, frozen)
+        self.world.lights.freeze(self._light(number).light, bool(frozen))
 
     @done()
     def freeze_all_traffic_lights(self, frozen: bool) -> None:
-        self.world.lights.freeze_all(frozen)
+        self.world.lights.freeze_all(bool(frozen))
 
     @done()
     def reset_traffic_light_group(self, number: int) -> None:
@@ -645,7 +645,7 @@ class Calls:
 
     # -- batches -------------------------------------------------------------------------------------------------------
 
-    def apply_batch(self, commands: Sequence[Wire], tick: bool = False) -> Wire:
+    def apply_batch(self, commands: Wire = None, tick: bool = False) -> Wire:
         """Results of all commands, without the wrapper of other calls. The client ticks by itself."""
         if not isinstance(commands, list):
             return codec.failure("a batch is a list of commands")

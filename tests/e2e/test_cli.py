@@ -136,7 +136,7 @@ def test_compare_is_one_table_and_continues(tmp_path):
         (["train", "--scenario", "lane-chnage"], ["did you mean 'lane-change'"]),
         (["train", "--expert", "oracle"], ["unknown expert 'oracle'"]),
         (["train", "--strategy", "lgdlr"], ["did you mean 'lgdrl'"]),
-        (["train", "--backend", "carla"], ["unknown backend"]),
+        (["train", "--backend", "carlo"], ["unknown backend"]),
         (["train", "sac.gama=0.9"], ["did you mean 'gamma'"]),
         (["train", "sac.gamma=high"], ["sac.gamma", "high"]),
         (["train", "sac.gamma=2"], ["gamma = 2"]),
