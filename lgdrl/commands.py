@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,11 +40,17 @@ def train(arguments: Namespace) -> int:
         trainer = training.start(config, folder)
     config = trainer.config
     console.print(_introduction(config, trainer.run.folder, trainer.decisions, trainer.desk is not None))
+    impossible = False
     try:
         with training.stop_on_interrupt(trainer), training_progress(console, config.steps, trainer.decisions) as show:
             finished = trainer.train(show)
+    except UsageError:  # a world that cannot be reached shows only when it is entered
+        impossible = trainer.decisions == 0
+        raise
     finally:
         trainer.close()
+        if impossible:
+            shutil.rmtree(trainer.run.folder)
     if not finished:
         console.print(
             f"Stopped at {trainer.decisions:,} decisions. Continue: lgdrl train --resume {trainer.run.folder}"

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import sim
+from lgdrl.cli import main
 from sim.carla.env import CarlaDrivingEnv
 from sim.carla.errors import SimUnreachable, SimVersionMismatch
 from sim.carla.lane_change import LaneChangeTask
@@ -138,6 +139,14 @@ def test_nobody_at_an_address_is_bad_input_in_one_line():
     world = world_on(RunningServer(Address("127.0.0.1", free_port())), Patience(connect=0.5))
     with pytest.raises(SimUnreachable, match=r"no CARLA server answers at .* within 0\.5 s"):
         world.reset(seed=0)
+
+
+def test_a_training_that_cannot_begin_leaves_no_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sim.carla.env.Patience", lambda: Patience(connect=0.5))
+    place = f"carla@127.0.0.1:{free_port()}"
+    assert main(["train", "--backend", place, "--out", str(tmp_path / "run"), "--steps", "50"]) == 2
+    assert "no CARLA server answers" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_something_else_that_listens_there_is_no_server():
