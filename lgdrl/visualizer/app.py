@@ -684,7 +684,7 @@ class App:
             tuple(pane.session.facts()),
             curves,
             pane.session.expert_name,
-            track.saying if thought is track.last else "",
+            track.saying if thought is track.last and thought.expert is None else "",
             terms,
         )
 

@@ -492,7 +492,8 @@ def test_the_panel_shows_a_reason_while_it_arrives(key):
         assert len(words) > 5
         assert all(REASON.startswith(each) for each in words)
         assert not np.array_equal(pictures[0], pictures[-1])
-        assert (shown(app).saying, shown(app).thought.expert.reason) == ("", REASON)
+        decided = shown(app)
+        assert (decided.saying, decided.thought.expert.reason) == ("", REASON)
         app.close()
 
 
