@@ -1,7 +1,7 @@
 """Closed word-level vocabularies: every word that a driving language model can read or write, and its id.
 
 Text is words separated by single spaces. Numbers do not occur as digits: they are bins, one word each (`g3` is a gap of
-15 to 20 m), so that a model of a million parameters need not learn to count. `DRIVING` is the vocabulary of this
+7.5 to 10 m), so that a model of a million parameters need not learn to count. `DRIVING` is the vocabulary of this
 project. A vocabulary is known by its version, a name and a hash of its words: models keep it, and refuse another one.
 """
 
@@ -49,37 +49,28 @@ class Bins:
         return (index if self.centred else index + 0.5) * self.width
 
 
-GAP = Bins("g", 5.0, 0, 15)
+GAP = Bins("g", 2.5, 0, 31)
 """Bumper to bumper, m."""
-CLOSING = Bins("c", 2.0, -7, 7, centred=True)
+CLOSING = Bins("c", 1.0, -14, 14, centred=True)
 """Speed at which a gap shrinks, m/s."""
 TTC = Bins("t", 1.0, 0, 7)
 """Seconds until two cars meet; `t7` also when they never do."""
-SPEED = Bins("v", 2.0, 0, 19)
+SPEED = Bins("v", 1.0, 0, 39, centred=True)
 """m/s."""
 REMAINING = Bins("r", 25.0, 0, 20)
 """Metres left to a goal."""
-OFFSET = Bins("o", 0.25, -4, 4, centred=True)
-"""To the right of a lane's centre, in lane widths."""
 LANE = Bins("l", 1.0, 0, 7, centred=True)
 """Lane index, 0 being the leftmost."""
-STEP = Bins("step", 1.0, 1, 8, centred=True)
-"""Which meta-action of a plan."""
 COUNT = Bins("", 1.0, 0, 9, centred=True)
 """Small whole numbers: of lanes, of steps."""
-BINS = (GAP, CLOSING, TTC, SPEED, REMAINING, OFFSET, LANE, STEP, COUNT)
+BINS = (GAP, CLOSING, TTC, SPEED, REMAINING, LANE, COUNT)
 
-PUNCTUATION = (";", ":", ",", "=")
+PUNCTUATION = (";",)
 ACTIONS = tuple(action.name for action in MetaAction)
-SLOTS = ("own", "left", "right", "F", "R", "none")
+PLACES = ("own", "left", "right", "F", "R", "none")
 """Lanes seen from the ego, the car ahead (F) and behind (R), nobody."""
-VERDICTS = ("safe", "unsafe", "legal", "blocked", "clear", "crash", "yes", "no", "unknown")
-WORDS = (
-    *("lanes", "ego", "plan", "goal", "hazard", "ttc", "gap", "closing", "speed", "remaining", "offset"),
-    *("want", "pass", "keep", "reach", "follow", "brake", "free", "change", "wait", "fast", "slow", "near", "far"),
-    *("after", "before", "then", "because", "best", "worst", "not", "and", "or", "all", "more", "less"),
-    *("car", "cars", "lane", "at", "to", "of", "is"),
-)
+VERDICTS = ("safe", "unsafe", "blocked", "wait", "free")
+WORDS = ("lanes", "ego", "to", "goal", "legal", "plan", "limit")
 
 
 class Vocabulary:
@@ -125,6 +116,6 @@ class Vocabulary:
 
 DRIVING = Vocabulary(
     "driving-1",
-    [*SPECIALS, *PUNCTUATION, *ACTIONS, *SLOTS, *VERDICTS, *(word for bins in BINS for word in bins.words), *WORDS],
+    [*SPECIALS, *PUNCTUATION, *ACTIONS, *PLACES, *VERDICTS, *(word for bins in BINS for word in bins.words), *WORDS],
 )
 """What the driving task is written in. A changed word list changes the version; rename it when it does."""
