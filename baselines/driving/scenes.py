@@ -1,0 +1,264 @@
+"""Situations to reason about: exact states of engine worlds, what a prompt shows of them, and how every plan ends.
+
+A situation is met while a rule drives, now and then replaced by a random legal action, in one of several scenarios.
+How good a plan of m meta-actions is, is not estimated but rolled out: the plan, then `TAIL` decisions of IDLE, in a
+copy of the exact state. All 5^m plans of a situation are rolled out once (`Outcomes`); a reward is then a look-up.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import sim
+from experts.lm.language import Facts, Picture, own_fact
+from experts.rules import kernel
+from experts.rules.config import RuleConfig
+from sim.actions import NUM_ACTIONS, MetaAction
+from sim.config import resolve
+from sim.engine.factory import make_world
+from sim.engine.world import World
+from sim.errors import UsageError, unknown
+
+TAIL = 4
+"""Decisions of IDLE that follow a plan: what it leads into counts too."""
+TOLERANCE = 0.1
+"""A plan is good if its return is this near to the best one's, as a share of the spread of all that end well."""
+WORLDS = 32
+"""Worlds that are driven side by side."""
+LONGEST = 4
+"""Meta-actions of the longest plan: 625 plans."""
+RULE = RuleConfig()
+PARAMETERS = RULE.record()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where situations come from."""
+
+    scenario: str
+    config: tuple[tuple[str, Any], ...] = ()
+    """Overrides of the scenario's config as (name, value), e.g. its density."""
+
+    def worlds(self, count: int) -> World:
+        """So many worlds of it. UsageError for a scenario that the engine does not have, or one without the five
+        meta-actions."""
+        known = sim.registry()
+        if self.scenario not in known:
+            raise unknown("scenario", self.scenario, known)
+        entry = known[self.scenario]
+        if "engine" not in entry.backends:
+            raise UsageError(f"scenario {self.scenario!r} does not run on the engine: plans cannot be rolled out there")
+        made = make_world(entry, resolve(entry.defaults, dict(self.config), self.scenario), count)
+        if made.num_actions != NUM_ACTIONS:
+            raise UsageError(f"scenario {self.scenario!r} has {made.num_actions} actions: plans need all {NUM_ACTIONS}")
+        return made
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """How situations are met."""
+
+    random_share: float = 0.3  # of the decisions that are random and legal
+    kept_share: float = 0.08  # of the states on the way that are kept
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.random_share <= 1 and 0 < self.kept_share <= 1):
+            raise ValueError(
+                f"random_share = {self.random_share}, kept_share = {self.kept_share}: choose shares, the second above 0"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """How the 5^m plans from one state end; plan (a, b, c) is row 25 a + 5 b + c, actions by id."""
+
+    good: np.ndarray
+    """bool (5^m,): no crash, nothing missed, and a return within `TOLERANCE` of the best."""
+    crash: np.ndarray
+    """bool (5^m,)"""
+    speed: np.ndarray
+    """float32 (5^m,) m/s at the end"""
+    best: int
+    """Row of the best plan; of equal ones that with the fewest changes, then the first."""
+
+    def plan(self, row: int) -> tuple[int, ...]:
+        """The meta-actions of a row."""
+        return tuple(int(a) for a in plans(_length(len(self.good)))[row])
+
+
+def row_of(plan: Sequence[int]) -> int:
+    """The row of a plan in `Outcomes`."""
+    return functools.reduce(lambda row, action: NUM_ACTIONS * row + int(action), plan, 0)
+
+
+@functools.cache
+def plans(length: int) -> np.ndarray:
+    """int64 (5^length, length): all plans, by row."""
+    return np.array(list(itertools.product(range(NUM_ACTIONS), repeat=length)), np.int64)
+
+
+def _length(rows: int) -> int:
+    return round(np.log(rows) / np.log(NUM_ACTIONS))
+
+
+@dataclass(frozen=True)
+class Situation:
+    """One state of one world, and what can be said about it."""
+
+    key: str
+    source: Source
+    state: tuple[np.ndarray, ...] = field(repr=False)
+    """One row of every state array."""
+    picture: Picture
+    facts: Facts
+    rule: tuple[int, ...]
+    """What the rule does in its next `LONGEST` decisions, seeing what becomes of them."""
+
+
+def outcomes(situations: Sequence[Situation], length: int) -> list[Outcomes | None]:
+    """How all plans of so many meta-actions end in each situation; None where none ends well."""
+    worlds: dict[Source, World] = {}
+    found = []
+    for situation in situations:
+        if situation.source not in worlds:
+            worlds[situation.source] = situation.source.worlds(1)
+        world = worlds[situation.source]
+        for array, row in zip(world.state, situation.state, strict=True):
+            array[0] = row
+        found.append(judge(world, length))
+    return found
+
+
+def judge(world: World, length: int) -> Outcomes | None:
+    """How all plans of so many meta-actions end from world 0's present state; None where none ends well."""
+    actions = plans(length)
+    ends = world.branch(0, np.hstack([actions, np.full((len(actions), TAIL), int(MetaAction.IDLE))]))
+    fails = ends.crashed | (ends.ended & ~ends.success)
+    if fails.all():
+        return None
+    returns = ends.rewards.sum(axis=1)
+    best, worst = returns[~fails].max(), returns[~fails].min()
+    good = ~fails & (returns >= best - TOLERANCE * (best - worst) - 1e-9)
+    assert ends.final is not None
+    moves = (actions != MetaAction.IDLE).sum(axis=1)
+    order = np.lexsort((moves, -np.where(fails, -np.inf, returns)))
+    return Outcomes(good, ends.crashed, ends.final[:, 4].astype(np.float32), int(order[0]))
+
+
+def situations(sources: Sequence[Source], count: int, seed: int, config: SceneConfig | None = None) -> list[Situation]:
+    """`count` situations in all, as many from each source. Others for every seed, the same for the same one.
+
+    UsageError as in `Source.worlds`.
+    """
+    config = config or SceneConfig()
+    shares = [len(part) for part in np.array_split(np.arange(count), len(sources))]
+    streams = np.random.SeedSequence(seed).spawn(len(sources))
+    found: list[Situation] = []
+    for source, share, stream in zip(sources, shares, streams, strict=True):
+        found += itertools.islice(_met(source, np.random.default_rng(stream), config), share)
+    return found
+
+
+def _met(source: Source, rng: np.random.Generator, config: SceneConfig) -> Iterator[Situation]:
+    """Situations of a source, without end."""
+    world, copies = source.worlds(WORLDS), source.worlds(WORLDS)
+    everyone = np.arange(WORLDS)
+    world.seed(everyone, [int(seed) for seed in rng.integers(2**31, size=WORLDS)])
+    world.reset()
+    name = rng.integers(2**31)
+    for step in itertools.count():
+        kept = np.flatnonzero(rng.random(WORLDS) < config.kept_share)
+        if kept.size:
+            yield from _situations(source, world, copies, kept, f"{source.scenario}/{name}/{step}")
+        chance = world.masks * rng.random(world.masks.shape)
+        wanted = np.where(rng.random(WORLDS) < config.random_share, chance.argmax(axis=1), rule_actions(world))
+        world.step(wanted)
+        ended = np.flatnonzero(world.terminated | world.truncated)
+        if ended.size:
+            world.reset(ended)
+
+
+def _situations(source: Source, world: World, copies: World, rows: np.ndarray, name: str) -> list[Situation]:
+    """The situations that some rows of a world are in; the rule drives on in the copies."""
+    driven = _rule_plans(copies, [array[rows] for array in world.state])
+    views = world.views(rows).rows
+    return [
+        Situation(
+            f"{name}/{row}",
+            source,
+            tuple(array[row].copy() for array in world.state),
+            Picture.of(world.scene(int(row))),
+            facts_of(view),
+            tuple(int(a) for a in plan),
+        )
+        for row, view, plan in zip(rows, views, driven, strict=True)
+    ]
+
+
+def _rule_plans(world: World, state: Sequence[np.ndarray]) -> np.ndarray:
+    """int64 (R, LONGEST): what the rule does from some states on; IDLE after an end. `world` is overwritten."""
+    count = len(state[0])
+    for array, rows in zip(world.state, state, strict=True):
+        array[:] = rows[np.arange(world.num_envs) % count]
+    world.masks[...] = legal_masks(world)
+    found = np.full((count, LONGEST), int(MetaAction.IDLE))
+    over = np.zeros(world.num_envs, bool)
+    for step in range(LONGEST):
+        actions = rule_actions(world)
+        found[:, step] = np.where(over[:count], MetaAction.IDLE, actions[:count])
+        world.step(actions)
+        ended = world.terminated | world.truncated
+        over |= ended
+        if ended.any():
+            world.reset(np.flatnonzero(ended))
+    return found
+
+
+def legal_masks(world: World) -> np.ndarray:
+    """bool (N, 5) from the worlds' scenes (after states were written, `World.masks` is out of date)."""
+    return np.stack([world.scene(i).legal for i in range(world.num_envs)])
+
+
+def rule_actions(world: World) -> np.ndarray:
+    """int64 (N,): what the rule does in every world."""
+    wanted = np.zeros(world.num_envs, np.int64)
+    kernel.drive(world.views(np.arange(world.num_envs)).rows, world.masks, PARAMETERS, wanted)
+    legal = world.masks[np.arange(world.num_envs), wanted]
+    return np.where(legal, wanted, int(MetaAction.IDLE))
+
+
+
+def facts_of(view: np.record) -> Facts:
+    """The facts behind the rule's decisions in one view."""
+    ahead = [view.target, view.old] if view.old_distance < RULE.old_lane_reach else [view.target]
+    ttc = min(_ttc(view.speed, lane) for lane in ahead)
+    return Facts(
+        own_fact(ttc, float(kernel.allowed_speed(view, PARAMETERS[0]))),
+        _side(view, view.left, view.has_left),
+        _side(view, view.right, view.has_right),
+    )
+
+
+def _ttc(speed: float, lane: np.record) -> float:
+    closing = speed - lane.front_speed
+    return max(lane.front - kernel.CAR_LENGTH, 0.0) / closing if closing > 0 and np.isfinite(lane.front) else np.inf
+
+
+_VERDICT = {
+    kernel.CLEAR: "safe",
+    kernel.FRONT_GAP: "unsafe F",
+    kernel.FRONT_TTC: "unsafe F",
+    kernel.REAR_GAP: "unsafe R",
+    kernel.REAR_TTC: "unsafe R",
+    kernel.NOT_STEADY: "wait",
+}
+
+
+def _side(view: np.record, lane: np.record, exists: bool) -> str:
+    return _VERDICT[kernel.enter(view, lane, 1.0, PARAMETERS[0])] if exists else "blocked"
