@@ -7,15 +7,14 @@ was. Experts and dumb policies are driven through the same episodes and stand in
 from __future__ import annotations
 
 import json
-import multiprocessing
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lgdrl.runs import Run, RunFailed, write_json, write_text
+from lgdrl.jobs import Job, Report, contained, run_all, say
+from lgdrl.runs import Run, write_json, write_text
 from sim.config import deep_merge, dump_yaml, load_yaml, resolve, to_dict
 from sim.errors import UsageError
 
@@ -90,10 +89,6 @@ def load_compare_config(path: Path | str | None, overrides: Mapping[str, Any]) -
     return resolve(config, overrides, "config")
 
 
-Report = Callable[[str, int, int], None]
-"""(run name, decisions done, decisions in total)"""
-
-
 def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Report | None = None) -> list[Row]:
     """Run everything that is not finished yet; returns the table's rows and writes comparison.json, .md and plots.
 
@@ -110,7 +105,7 @@ def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Re
             resolved = resolve(RunConfig(), overrides, f"arms.{arm}").resolved()
             runs[f"{arm}/seed{seed}"] = (out / arm / f"seed{seed}", to_dict(resolved))
     _claim(out, config)
-    tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+    tasks: list[Job] = [
         (train_and_evaluate, (str(path), values, name, config.episodes, config.first_seed))
         for name, (path, values) in runs.items()
         if not Run(path).evaluation.exists()
@@ -119,7 +114,7 @@ def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Re
         if not _reference(out, name).exists():
             episodes = config.reference_episodes.get(name, config.episodes)
             tasks.append((drive_reference, (str(out), config.base, name, episodes, config.first_seed)))
-    _run_all(tasks, jobs, report)
+    run_all(tasks, jobs, report)
     rows = collect(config, out)
     write_json(out / "comparison.json", {"config": to_dict(config), "rows": [row.to_dict() for row in rows]})
     write_text(out / "comparison.md", markdown(rows))
@@ -144,51 +139,9 @@ def _claim(out: Path, config: CompareConfig) -> None:
         raise UsageError(f"cannot write the output folder {str(out)!r}: {error.strerror}") from None
 
 
-def _run_all(tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int, report: Report | None) -> None:
-    """Run all tasks; one that fails does not stop the others. Raises RunFailed at the end if any did."""
-    if not tasks:
-        return
-    failures: list[str] = []
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        messages = manager.Queue()
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare_worker, initargs=(messages,)) as pool:
-            waiting: set[Future] = {pool.submit(task, *arguments) for task, arguments in tasks}
-            try:
-                while waiting:
-                    done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                    while not messages.empty():
-                        message = messages.get()
-                        if report is not None:
-                            report(*message)
-                    failures += [future.result() for future in done if future.result()]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    if failures:
-        raise RunFailed(f"{len(failures)} of {len(tasks)} runs failed, the others are saved; first: {failures[0]}")
-
-
-def _contained(name: str, work: Callable[[], None]) -> str | None:
-    """Do the work of a run; what goes wrong becomes one line, so that other runs go on."""
-    try:
-        work()
-    except Exception as error:
-        return f"{name}: {type(error).__name__}: {error}".splitlines()[0]
-    return None
-
-
-_messages: Any = None
-
-
-def _prepare_worker(messages: Any) -> None:
-    global _messages  # the pool's only way to hand its workers a queue
-    _messages = messages
-
-
 def train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episodes: int, first_seed: int) -> str | None:
     """One run from wherever it stands to its evaluation.json, in a worker process. Returns what failed, if anything."""
-    return _contained(name, lambda: _train_and_evaluate(folder, values, name, episodes, first_seed))
+    return contained(name, lambda: _train_and_evaluate(folder, values, name, episodes, first_seed))
 
 
 def _train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episodes: int, first_seed: int) -> None:
@@ -199,7 +152,7 @@ def _train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episo
     trainer = training.resume(folder) if run.config.exists() else training.start(config, folder)
     try:
         with training.stop_on_interrupt(trainer):
-            finished = trainer.train(lambda progress: _messages.put((name, progress.decisions, progress.total)))
+            finished = trainer.train(lambda progress: say(name, progress.decisions, progress.total))
         if not finished:
             raise KeyboardInterrupt
         found = training.evaluate_run(run, episodes, first_seed)
@@ -226,7 +179,7 @@ def decisions_to(success: float, rows: Sequence[Mapping[str, Any]]) -> int | Non
 
 def drive_reference(out: str, base: Mapping[str, Any], name: str, episodes: int, first_seed: int) -> str | None:
     """An expert through the same episodes, untrained, in a worker process. Returns what failed, if anything."""
-    return _contained(name, lambda: _drive_reference(out, base, name, episodes, first_seed))
+    return contained(name, lambda: _drive_reference(out, base, name, episodes, first_seed))
 
 
 def _drive_reference(out: str, base: Mapping[str, Any], name: str, episodes: int, first_seed: int) -> None:
@@ -246,7 +199,7 @@ def _drive_reference(out: str, base: Mapping[str, Any], name: str, episodes: int
     path.parent.mkdir(parents=True, exist_ok=True)
     outcomes = "".join(episode["outcome"][0] for episode in found.episodes)
     write_json(path, found.to_dict() | {"outcomes": outcomes})
-    _messages.put((name, 1, 1))
+    say(name, 1, 1)
 
 
 def _reference(out: Path, name: str) -> Path:

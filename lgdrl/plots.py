@@ -30,14 +30,14 @@ def learning_curve(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 def plot_comparison(rows: Sequence[Row], out: Path, runs: Mapping[str, Sequence[Path]]) -> None:
     """Writes curves.png (if anything was trained) and success.png into `out`."""
     if runs:
-        _save(_curves(rows, runs), out / "curves.png")
-    _save(_success(rows), out / "success.png")
+        save_figure(_curves(rows, runs), out / "curves.png")
+    save_figure(_success(rows), out / "success.png")
 
 
 def speed_plot(rows: Sequence[Speed], path: Path) -> None:
     """Bars of simulators by scenario on a logarithmic axis, each with its ratio to highway-env."""
     names = list(dict.fromkeys(row.scenario for row in rows))
-    figure, axes = _figure(8.4, 0.9 + 0.32 * (len(rows) + len(names)))
+    figure, axes = figure_of(8.4, 0.9 + 0.32 * (len(rows) + len(names)))
     place, ticks, labels = 0.0, [], []
     for name in names:
         for row in (row for row in rows if row.scenario == name):
@@ -62,10 +62,11 @@ def speed_plot(rows: Sequence[Speed], path: Path) -> None:
     axes.margins(x=0.12)
     axes.grid(axis="y", visible=False)
     axes.set(xlabel="decisions per second of CPU time (resets included), ratio to highway-env")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def figure_of(width: float, height: float) -> tuple[Any, Any]:
+    """A figure and its axes in the style of all plots; inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
@@ -77,7 +78,7 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _curves(rows: Sequence[Row], runs: Mapping[str, Sequence[Path]]) -> Any:
-    figure, axes = _figure(8.4, 4.4)
+    figure, axes = figure_of(8.4, 4.4)
     for index, (arm, folders) in enumerate(runs.items()):
         curves = [learning_curve(folder) for folder in folders]
         if not all(len(decisions) for decisions, _ in curves):
@@ -102,7 +103,7 @@ def _curves(rows: Sequence[Row], runs: Mapping[str, Sequence[Path]]) -> Any:
 
 
 def _success(rows: Sequence[Row]) -> Any:
-    figure, axes = _figure(8.4, 0.7 + 0.34 * len(rows))
+    figure, axes = figure_of(8.4, 0.7 + 0.34 * len(rows))
     kinds = {"trained": COLOURS[0], "expert": COLOURS[2], "dumb": GREY}
     for place, row in enumerate(reversed(rows)):
         rate, colour = row.rate("success"), kinds[row.kind]
@@ -120,7 +121,8 @@ def _success(rows: Sequence[Row]) -> Any:
     return figure
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Write it in the format of its name, all or nothing."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix.lstrip(".") or "png")
     write_atomically(path, lambda file: file.write(buffer.getvalue()))

@@ -20,7 +20,7 @@ from experts.lm.language import Facts, Picture, own_fact
 from experts.rules import kernel
 from experts.rules.config import RuleConfig
 from sim.actions import NUM_ACTIONS, MetaAction
-from sim.config import resolve
+from sim.config import fingerprint, resolve
 from sim.engine.factory import make_world
 from sim.engine.world import World
 from sim.errors import UsageError, unknown
@@ -42,8 +42,13 @@ class Source:
     """Where situations come from."""
 
     scenario: str
-    config: tuple[tuple[str, Any], ...] = ()
-    """Overrides of the scenario's config as (name, value), e.g. its density."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Overrides of the scenario's config, e.g. its density."""
+
+    @property
+    def name(self) -> str:
+        """Names scenario and config."""
+        return f"{self.scenario}-{fingerprint(self.config)}"
 
     def worlds(self, count: int) -> World:
         """So many worlds of it. UsageError for a scenario that the engine does not have, or one without the five
@@ -54,7 +59,7 @@ class Source:
         entry = known[self.scenario]
         if "engine" not in entry.backends:
             raise UsageError(f"scenario {self.scenario!r} does not run on the engine: plans cannot be rolled out there")
-        made = make_world(entry, resolve(entry.defaults, dict(self.config), self.scenario), count)
+        made = make_world(entry, resolve(entry.defaults, self.config, self.scenario), count)
         if made.num_actions != NUM_ACTIONS:
             raise UsageError(f"scenario {self.scenario!r} has {made.num_actions} actions: plans need all {NUM_ACTIONS}")
         return made
@@ -65,7 +70,7 @@ class SceneConfig:
     """How situations are met."""
 
     random_share: float = 0.3  # of the decisions that are random and legal
-    kept_share: float = 0.08  # of the states on the way that are kept
+    kept_share: float = 0.08  # of the decisions before which the states of all worlds are kept
 
     def __post_init__(self) -> None:
         if not (0 <= self.random_share <= 1 and 0 < self.kept_share <= 1):
@@ -123,12 +128,13 @@ class Situation:
 
 def outcomes(situations: Sequence[Situation], length: int) -> list[Outcomes | None]:
     """How all plans of so many meta-actions end in each situation; None where none ends well."""
-    worlds: dict[Source, World] = {}
+    worlds: dict[str, World] = {}
     found = []
     for situation in situations:
-        if situation.source not in worlds:
-            worlds[situation.source] = situation.source.worlds(1)
-        world = worlds[situation.source]
+        source = situation.source
+        if source.name not in worlds:
+            worlds[source.name] = source.worlds(1)
+        world = worlds[source.name]
         for array, row in zip(world.state, situation.state, strict=True):
             array[0] = row
         found.append(judge(world, length))
@@ -173,9 +179,8 @@ def _met(source: Source, rng: np.random.Generator, config: SceneConfig) -> Itera
     world.reset()
     name = rng.integers(2**31)
     for step in itertools.count():
-        kept = np.flatnonzero(rng.random(WORLDS) < config.kept_share)
-        if kept.size:
-            yield from _situations(source, world, copies, kept, f"{source.scenario}/{name}/{step}")
+        if rng.random() < config.kept_share:
+            yield from _situations(source, world, copies, f"{source.scenario}/{name}/{step}")
         chance = world.masks * rng.random(world.masks.shape)
         wanted = np.where(rng.random(WORLDS) < config.random_share, chance.argmax(axis=1), rule_actions(world))
         world.step(wanted)
@@ -184,45 +189,38 @@ def _met(source: Source, rng: np.random.Generator, config: SceneConfig) -> Itera
             world.reset(ended)
 
 
-def _situations(source: Source, world: World, copies: World, rows: np.ndarray, name: str) -> list[Situation]:
-    """The situations that some rows of a world are in; the rule drives on in the copies."""
-    driven = _rule_plans(copies, [array[rows] for array in world.state])
-    views = world.views(rows).rows
+def _situations(source: Source, world: World, copies: World, name: str) -> list[Situation]:
+    """The situations that the worlds are in; the rule drives on in the copies."""
+    driven = _rule_plans(world, copies)
+    views = world.views(np.arange(world.num_envs)).rows
     return [
         Situation(
             f"{name}/{row}",
             source,
             tuple(array[row].copy() for array in world.state),
-            Picture.of(world.scene(int(row))),
+            Picture.of(world.scene(row)),
             facts_of(view),
             tuple(int(a) for a in plan),
         )
-        for row, view, plan in zip(rows, views, driven, strict=True)
+        for row, (view, plan) in enumerate(zip(views, driven, strict=True))
     ]
 
 
-def _rule_plans(world: World, state: Sequence[np.ndarray]) -> np.ndarray:
-    """int64 (R, LONGEST): what the rule does from some states on; IDLE after an end. `world` is overwritten."""
-    count = len(state[0])
-    for array, rows in zip(world.state, state, strict=True):
-        array[:] = rows[np.arange(world.num_envs) % count]
-    world.masks[...] = legal_masks(world)
-    found = np.full((count, LONGEST), int(MetaAction.IDLE))
+def _rule_plans(world: World, copies: World) -> np.ndarray:
+    """int64 (N, LONGEST): what the rule does from the worlds' states on, in copies; IDLE after an end."""
+    copies.set_state(world.state)
+    copies.masks[...] = world.masks
+    found = np.full((world.num_envs, LONGEST), int(MetaAction.IDLE))
     over = np.zeros(world.num_envs, bool)
     for step in range(LONGEST):
-        actions = rule_actions(world)
-        found[:, step] = np.where(over[:count], MetaAction.IDLE, actions[:count])
-        world.step(actions)
-        ended = world.terminated | world.truncated
+        actions = rule_actions(copies)
+        found[~over, step] = actions[~over]
+        copies.step(actions)
+        ended = copies.terminated | copies.truncated
         over |= ended
         if ended.any():
-            world.reset(np.flatnonzero(ended))
+            copies.reset(np.flatnonzero(ended))
     return found
-
-
-def legal_masks(world: World) -> np.ndarray:
-    """bool (N, 5) from the worlds' scenes (after states were written, `World.masks` is out of date)."""
-    return np.stack([world.scene(i).legal for i in range(world.num_envs)])
 
 
 def rule_actions(world: World) -> np.ndarray:
@@ -231,7 +229,6 @@ def rule_actions(world: World) -> np.ndarray:
     kernel.drive(world.views(np.arange(world.num_envs)).rows, world.masks, PARAMETERS, wanted)
     legal = world.masks[np.arange(world.num_envs), wanted]
     return np.where(legal, wanted, int(MetaAction.IDLE))
-
 
 
 def facts_of(view: np.record) -> Facts:

@@ -94,11 +94,7 @@ class DrivingTask:
         if self.teacher == "rule" and not case.outcomes.good[row_of(rule)]:
             return None
         plan = rule if self.teacher == "rule" else case.outcomes.plan(case.outcomes.best)
-        tokens = DRIVING.encode(answer(case.situation.facts, plan))
-        separator = DRIVING.id(";")
-        ends = [i + 1 for i, token in enumerate(tokens) if token == separator]
-        ends[2] += 1  # the third fact ends with </think>
-        return Trace(tokens, (*ends, len(tokens)))
+        return trace_of(case.situation, plan)
 
     def rewards(self, prompts: Sequence[Prompt], answers: Sequence[Tokens]) -> Sequence[Reward]:
         return [self._reward(self._cases[prompt.key], tokens) for prompt, tokens in zip(prompts, answers, strict=True)]
@@ -125,3 +121,12 @@ class DrivingTask:
     def chance(self, split: Literal["train", "test"] = "test") -> float:
         """Share of good plans, over the prompts of a split: what uniform guessing of actions would reach."""
         return float(np.mean([self._cases[prompt.key].outcomes.good.mean() for prompt in self._prompts[split]]))
+
+
+def trace_of(situation: Situation, plan: Sequence[int]) -> Trace:
+    """An answer with right facts and this plan; an episode ends after every fact and every meta-action."""
+    tokens = DRIVING.encode(answer(situation.facts, plan))
+    separator = DRIVING.id(";")
+    ends = [i + 1 for i, token in enumerate(tokens) if token == separator]
+    ends[2] += 1  # the third fact ends with </think>
+    return Trace(tokens, (*ends, len(tokens)))
