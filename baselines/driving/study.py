@@ -304,14 +304,10 @@ def collect(config: StudyConfig, out: Path) -> dict[str, Any]:
 def _summary(runs: Sequence[Mapping[str, Any]], sets: Mapping[str, Any]) -> dict[str, Any]:
     """One arm over its seeds: intervals of what was judged, means of what happened in training."""
     columns = ("success", "pass_at_1", "pass_at_8", "pass_at_32", "crash", "speed", "distinct", "entropy", "facts")
-    found: dict[str, Any] = {
-        name: {
-            column: interval([run[name][column] for run in runs])
-            for column in columns
-            if all(column in run[name] for run in runs)
-        }
-        for name in sets
-    }
+    found: dict[str, Any] = {}
+    for name in sets:
+        known = [column for column in columns if all(column in run[name] for run in runs)]
+        found[name] = {column: interval([run[name][column] for run in runs]) for column in known}
     logged = ("zero_advantage_share", "skipped", "probes", "anchor", "revealed_share", "weight", "taught_share")
     found["training"] = {}
     for column in logged:

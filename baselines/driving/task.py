@@ -60,8 +60,7 @@ class DrivingTask:
             raise UsageError(f"trace_share = {trace_share}: choose 0 to 1")
         self.steps, self.check_facts, self.teacher = steps, check_facts, teacher
         self.name = f"D3({steps})" if check_facts else "D1" if steps == 1 else f"D2({steps})"
-        self.allowed = np.zeros(len(DRIVING), bool)
-        self.allowed[[DRIVING.id(word) for word in ANSWER_WORDS]] = True
+        self.allowed: np.ndarray | None = np.isin(DRIVING.words, ANSWER_WORDS)
         self._cases: dict[str, Case] = {}
         drawn = np.random.default_rng(seed).random(len(train)) < trace_share
         self._prompts = {
