@@ -8,12 +8,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint, entry_points
 
 from lgdrl import __version__
 
 PUBLISHED = "published"
 CARLA_LITE = "carla-lite"
-"""The one command with a parser of its own, so that the server can be started without this package too."""
+"""A command with a parser of its own, so that the server can be started without this package too."""
+BENCHES = "lgdrl.benches"
+"""Entry point group of further benchmarks: functions of the words after `lgdrl bench NAME`, each with its own parser."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == [CARLA_LITE]:
         return guarded(f"lgdrl {CARLA_LITE}", lambda: _carla_lite(words[1:]))
+    if words[:1] == ["bench"] and len(words) > 1 and words[1] in _benches():
+        return guarded(f"lgdrl bench {words[1]}", lambda: _benches()[words[1]].load()(words[2:]))
     arguments = _parser().parse_args(words)
     if arguments.command is None:
         _parser().print_help()
@@ -60,6 +65,11 @@ def _carla_lite(words: Sequence[str]) -> int:
     except ImportError as error:
         raise UsageError(f"carla-lite needs {error.name}: pip install 'lgdrl[carla-lite]'") from None
     return serve(words, f"lgdrl {CARLA_LITE}")
+
+
+def _benches() -> dict[str, EntryPoint]:
+    """Benchmarks of other packages, by name; nothing is imported yet."""
+    return {entry.name: entry for entry in sorted(entry_points(group=BENCHES), key=lambda entry: entry.name)}
 
 
 def _seed(text: str) -> int | str:
@@ -210,7 +220,7 @@ def _add_list(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("bench", help="measure speed on this machine")
+    parser = commands.add_parser("bench", help="measure speed on this machine; run the studies of the documentation")
     parser.set_defaults(run="bench_help")
     actions = parser.add_subparsers(dest="action", metavar="WHAT", required=True)
     worlds = _command(actions, "sim", "simulators side by side, interleaved in one run", "bench_sim")
@@ -222,6 +232,8 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     worlds.add_argument("--seed", type=_seed, default=0)
     worlds.add_argument("--json", metavar="FILE", help="write the figures here")
     worlds.add_argument("--plot", metavar="FILE", help="draw them here (.png or .svg)")
+    for name, entry in _benches().items():
+        actions.add_parser(name, help=f"a study ({entry.module}); see `lgdrl bench {name} --help`", add_help=False)
 
 
 def _add_llm(commands: argparse._SubParsersAction) -> None:

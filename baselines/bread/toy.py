@@ -10,7 +10,6 @@ available), and so is every figure.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,11 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from scipy import stats
 
 from baselines.bread import anchors
 from baselines.bread.anchors import Range
 from baselines.lm.grpo import group_advantages
+from lgdrl.display import comparison_progress
+from lgdrl.runs import write_json
+from sim.config import resolve
 from sim.errors import UsageError, unknown
 
 ARMS = ("grpo", "sft-grpo", "bread")
@@ -206,8 +209,9 @@ def run(
     arms: Sequence[str] = ARMS,
     config: ToyConfig | None = None,
     observer: Callable[[Outcome], None] | None = None,
+    first_seed: int = 0,
 ) -> ToyResult:
-    """Every arm on every level, seeds 0 to `seeds` - 1. UsageError for arguments that make no sense.
+    """Every arm on every level, so many seeds from the first on. UsageError for arguments that make no sense.
 
     With 20 seeds and all levels this takes a few minutes of one core. `observer` sees every training when it ends.
     """
@@ -220,7 +224,7 @@ def run(
             raise unknown("arm", arm, ARMS)
     config = config or ToyConfig()
     outcomes = []
-    for outcome in _outcomes(levels, seeds, arms, config):
+    for outcome in _outcomes(levels, range(first_seed, first_seed + seeds), arms, config):
         outcomes.append(outcome)
         if observer:
             observer(outcome)
@@ -230,8 +234,8 @@ def run(
     return ToyResult(outcomes, cells, slopes_of(outcomes))
 
 
-def _outcomes(levels: Sequence[int], seeds: int, arms: Sequence[str], config: ToyConfig) -> Iterator[Outcome]:
-    return (train(arm, level, seed, config) for level in levels for arm in arms for seed in range(seeds))
+def _outcomes(levels: Sequence[int], seeds: range, arms: Sequence[str], config: ToyConfig) -> Iterator[Outcome]:
+    return (train(arm, level, seed, config) for level in levels for arm in arms for seed in seeds)
 
 
 def _cell(outcomes: Sequence[Outcome], config: ToyConfig) -> Cell:
@@ -301,24 +305,33 @@ def table(result: ToyResult, config: ToyConfig | None = None) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """`python -m baselines.bread.toy`: run, print the table, write plain figures where asked to."""
-    parser = argparse.ArgumentParser(
-        prog="python -m baselines.bread.toy", description="BREAD-style on a chain of states"
-    )
+def main(words: Sequence[str] | None = None) -> None:
+    """`lgdrl bench bread-toy`: run, print the table, write plain figures where asked to."""
+    parser = argparse.ArgumentParser(prog="lgdrl bench bread-toy", description="BREAD-style on a chain of states.")
     parser.add_argument("--levels", default=",".join(map(str, LEVELS)), help="lengths of the chain")
     parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=20, help="trainings per length and arm (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="the first of them (default: 0)")
     parser.add_argument("--stride", type=int, default=ToyConfig.stride, help="states per step of the expert")
     parser.add_argument("--cap", type=int, default=ToyConfig.cap, help="most updates of one training")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    given = parser.parse_args()
+    given = parser.parse_args(words)
+    if not all(level.isdigit() for level in given.levels.split(",")):
+        raise UsageError(f"--levels {given.levels!r}: give whole numbers, e.g. 4,8,16")
     levels = [int(level) for level in given.levels.split(",")]
-    config = ToyConfig(stride=given.stride, cap=given.cap)
-    result = run(levels, given.seeds, given.arms.split(","), config)
+    config = resolve(ToyConfig(), {"stride": given.stride, "cap": given.cap}, "chain")
+    done: dict[str, int] = {}
+    with comparison_progress(Console(stderr=True)) as report:
+
+        def observe(outcome: Outcome) -> None:
+            name = f"{outcome.arm}, L = {outcome.level}"
+            done[name] = done.get(name, 0) + 1
+            report(name, done[name], given.seeds)
+
+        result = run(levels, given.seeds, given.arms.split(","), config, observe, given.seed)
     print(table(result, config))
     if given.json:
-        given.json.write_text(json.dumps(result.to_dict(), indent=2) + "\n")
+        write_json(given.json, result.to_dict())
 
 
 if __name__ == "__main__":
