@@ -16,7 +16,7 @@ PUBLISHED = "published"
 CARLA_LITE = "carla-lite"
 """A command with a parser of its own, so that the server can be started without this package too."""
 BENCHES = "lgdrl.benches"
-"""Entry point group of further benchmarks: functions of the words after `lgdrl bench NAME`, each with its own parser."""
+"""Entry point group of further benchmarks: functions of what follows `lgdrl bench NAME`, with parsers of their own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
