@@ -1,6 +1,6 @@
 """What a frame costs: the picture of the road alone, and the whole window as a person sees it; whether memory grows.
 
-    python benchmarks/frames.py [--frames 2000] [--json FILE]
+    python benchmarks/frames.py [--frames 2000] [--worlds highway-50] [--json FILE]
 
 Everything at 1280 x 720, drawn in software (a display that shows nothing; a real one adds the time to show a picture).
 Two decisions are joined by frames at 60 Hz of simulated time.
@@ -40,7 +40,7 @@ FPS = 60
 WARM_UP = 60
 IDLE = 1
 WORLDS: dict[str, tuple[str, dict]] = {
-    "highway, 50 vehicles": ("highway-v0", {"vehicles_count": 50, "vehicles_density": 2}),
+    "highway-50": ("highway-v0", {"vehicles_count": 50, "vehicles_density": 2}),
     "lane-change": ("lane-change", {}),
     "intersection": ("intersection-v0", {}),
     "roundabout": ("roundabout-v0", {}),
@@ -156,16 +156,21 @@ def window(name: str, config: dict, frames: int) -> Record:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=2000, help="frames per world, at least 1 (default: 2000)")
+    parser.add_argument("--worlds", default=",".join(WORLDS), help="comma-separated (default: all)")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args()
     if options.frames < 1:
         parser.error("--frames: at least 1")
+    wanted = options.worlds.split(",")
+    if not set(wanted) <= set(WORLDS):
+        parser.error(f"--worlds: choose from {', '.join(WORLDS)}")
     found: dict[str, dict] = {}
-    for title, (name, config) in WORLDS.items():
+    for title in wanted:
+        name, config = WORLDS[title]
         for kind, measure in (("picture", pictures), ("window", window)):
             row = found.setdefault(title, {})[kind] = measure(name, config, options.frames).summary()
             print(
-                f"{title:22} {kind:8} median {row['median_ms']:5.2f} ms  p99 {row['p99_ms']:5.2f}  "
+                f"{title:12} {kind:8} median {row['median_ms']:5.2f} ms  p99 {row['p99_ms']:5.2f}  "
                 f"max {row['max_ms']:5.2f}  (first frame {row['first_ms']:.1f}, first second up to "
                 f"{row['first_second_max_ms']:.1f})  RSS {row['rss_before_mib']:.1f} MiB, {row['rss_warm_mib']:.1f} "
                 f"warm, {row['rss_half_mib']:.1f} half way, {row['rss_after_mib']:.1f} after",

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experts.lm.vocabulary import ANSWERED, CLOSING, COUNT, EOS, GAP, LANE, REMAINING, SPEED, THINK, TTC
-from sim.actions import LONGITUDINAL, NUM_ACTIONS, MetaAction
+from sim.actions import MetaAction
 from sim.errors import UsageError
 from sim.scene import Neighbour, Scene
 
@@ -80,7 +80,7 @@ class Picture:
         """The picture behind the user message of an LLM prompt. UsageError for any other text."""
         try:
             return _read(text)
-        except (AttributeError, ValueError, KeyError, IndexError):
+        except (ValueError, KeyError, IndexError):
             raise UsageError(
                 "this model only answers driving prompts (version driving_v1, as lgdrl's LLM expert writes them): "
                 f"it cannot read {' '.join(text.split())[:60]!r}"
@@ -209,7 +209,8 @@ def _read(text: str) -> Picture:
     lines = [line.strip() for line in text.splitlines()]
     ego = _EGO.fullmatch(lines[0])
     goal = _GOAL.fullmatch(lines[1])
-    assert ego is not None and goal is not None
+    if ego is None or goal is None:
+        raise ValueError("no ego or no goal")
     rows = dict(line.split(": ", 1) for line in lines[2:] if ": " in line)
     cars: list[tuple[Car | None, Car | None] | None] = []
     for side in SIDES:
@@ -234,15 +235,11 @@ def _read_car(text: str) -> Car | None:
     if text == "none":
         return None
     found = _CAR.fullmatch(text)
-    assert found is not None
+    if found is None:
+        raise ValueError("no car")
     return Car(float(found[1]), float(found[2]))
 
 
 def _read_action(word: str) -> MetaAction:
     """`B`, or `1 IDLE`."""
     return MetaAction[word.split()[1]] if " " in word else MetaAction(LETTERS.index(word))
-
-
-def action_ids(num_actions: int) -> tuple[MetaAction, ...]:
-    """What the ids of a world with so many actions mean (5, or 3 longitudinal ones)."""
-    return tuple(MetaAction) if num_actions == NUM_ACTIONS else LONGITUDINAL

@@ -40,6 +40,8 @@ BANNER_S = 1.6
 TOAST_S = 3.0
 LONGEST_TTC, TTC_WARNING = 10.0, 4.0
 """s: the top of the chart, and what is short."""
+TURN_S = 0.0002
+"""Seconds for which a thread of Python may hold up the others: a frame takes many turns, and the usual 5 ms show."""
 REFERENCE = (1280, 720)
 """Window at which sizes are meant as written."""
 
@@ -158,6 +160,9 @@ class App:
         self.panes = [
             Pane(session, SceneRenderer(size=REFERENCE, theme=self.theme, strip=False)) for session in sessions
         ]
+        self._turn = sys.getswitchinterval()
+        if self.clock.threads:
+            sys.setswitchinterval(TURN_S)
         self.worker = _thread("world") if self.clock.threads else None
         self.adviser = _thread("expert") if self.clock.threads else None
         self.pads: dict[int, Any] = {}
@@ -252,6 +257,7 @@ class App:
         for pane in self.panes:
             pane.session.close()
             pane.renderer.close()
+        sys.setswitchinterval(self._turn)
         pygame.display.quit()
 
     # -- episodes ------------------------------------------------------------------------------------------------------

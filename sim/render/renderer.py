@@ -345,15 +345,20 @@ class SceneRenderer:
         """A stretch of lane in slanted stripes that lean away from the ego, with an edge on the ego's side."""
         colour, length = self.theme.crash, path.length
         self._brush.fill(tint(colour, 0.13), path.strip(-half, half, 0.0, length))
-        for begin in np.arange(-HATCH_SLANT, length, HATCH_PERIOD):
+        stripes = []
+        for begin in np.arange(-HATCH_SLANT, length, HATCH_PERIOD).tolist():
             # Corners as arc length and share of the lane's width, counted from the ego's side.
             tip = begin + HATCH_SLANT
             corners = [(begin, 0.0), (begin + HATCH, 0.0), (tip + HATCH, 1.0), (tip, 1.0)]
-            stripe = _between(corners, 0.0, length)
-            if len(stripe) >= 3:
-                s, share = np.array(stripe).T
-                points, normals = path.at(s)
-                self._brush.fill(tint(colour, 0.42), points + normals * (side * half * (2.0 * share - 1.0))[:, None])
+            if begin < 0.0 or tip + HATCH > length:
+                corners = _between(corners, 0.0, length)
+            if len(corners) >= 3:
+                stripes.append(corners)
+        s, share = np.concatenate(stripes).T
+        points, normals = path.at(s)
+        points += normals * (side * half * (2.0 * share - 1.0))[:, None]
+        for stripe in np.split(points, np.cumsum([len(corners) for corners in stripes])[:-1]):
+            self._brush.fill(tint(colour, 0.42), stripe)
         edge = sorted((-side * half, -side * (half - 0.14)))
         self._brush.fill(tint(colour, 0.75), path.strip(edge[0], edge[1], 0.0, length))
 

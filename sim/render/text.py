@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 from pathlib import Path
 
 import pygame
@@ -71,6 +72,11 @@ class Typist:
         piece = self._pieces.get(key)
         if piece is not None:
             return piece
+        corner = math.ceil(radius) + 2
+        small = min(width, 2 * corner + 1), min(height, 2 * corner + 1)
+        if small != (width, height):  # bars change their size all the time: only corners need smoothing, and only once
+            piece = _stretched(self.box(*small, radius, colour, around, border), corner, (width, height))
+            return self._keep(key, piece)
         large = pygame.Surface((width * SCALE, height * SCALE), 0, 32)
         large.fill(around)
         rect = large.get_rect()
@@ -130,3 +136,23 @@ class Typist:
             words = words[:keep].rstrip(" …")
             piece = self.text(words + "…", size, colour)
         return piece
+
+
+def _stretched(piece: pygame.Surface, corner: int, size: tuple[int, int]) -> pygame.Surface:
+    """A piece whose corners are kept, and whose one row and column between them, where there are any, fill the rest."""
+    result = pygame.Surface(size, 0, 32)
+    spans = [_thirds(old, new, corner) for old, new in zip(piece.get_size(), size, strict=True)]
+    for x0, wide, x1, width in spans[0]:
+        for y0, high, y1, height in spans[1]:
+            part = piece.subsurface((x0, y0, wide, high))
+            if (wide, high) != (width, height):
+                part = pygame.transform.scale(part, (width, height))
+            result.blit(part, (x1, y1))
+    return result
+
+
+def _thirds(old: int, new: int, corner: int) -> list[tuple[int, int, int, int]]:
+    """(begin, length) in the old size and (begin, length) in the new one."""
+    if old == new:
+        return [(0, old, 0, new)]
+    return [(0, corner, 0, corner), (corner, 1, corner, new - 2 * corner), (old - corner, corner, new - corner, corner)]

@@ -51,14 +51,14 @@ def test_the_middle_of_a_bin_lies_in_it(bins):
 
 def test_who_never_meets_has_the_last_bin_and_nothing_has_a_bin_for_nan():
     assert TTC.word(math.inf) == "t7"
-    assert GAP.word(17.0) == "g3"
+    assert GAP.word(17.0) == "g6"
     with pytest.raises(ValueError, match="NaN"):
         GAP.word(math.nan)
 
 
 def test_an_unknown_word_is_named_with_a_suggestion():
     with pytest.raises(UsageError, match=r"'LANE_LEFTT'.*did you mean 'LANE_LEFT'"):
-        DRIVING.encode("want LANE_LEFTT")
+        DRIVING.encode("legal LANE_LEFTT")
     with pytest.raises(UsageError, match="token 9999"):
         DRIVING.decode([9999])
 
