@@ -36,6 +36,8 @@ CLOSEST, FARTHEST = 4.0, 0.4
 """Limits of the user's zoom."""
 PAN_LIMIT = 500.0
 """Metres that the view may be dragged away from the ego."""
+STOP_LINE = 0.7
+"""m, how wide the bar of a red light is."""
 UNSAFE_REACH = 8.0
 """Metres ahead of and behind the ego that are hatched where a lane change is unsafe."""
 HATCH, HATCH_PERIOD, HATCH_SLANT = 0.5, 1.5, 2.2
@@ -281,6 +283,7 @@ class SceneRenderer:
         self._brush = Brush(self._picture, camera)
         for draw in (
             lambda: self._draw_goal(scene),
+            lambda: self._draw_stop_lines(scene),
             lambda: self._draw_unsafe(scene, overlay),
             lambda: self._draw_trail(scene),
             lambda: self._draw_target(scene),
@@ -494,6 +497,16 @@ class SceneRenderer:
         for s in (inset, path.length - inset):
             self._brush.fill(colour, path.strip(-0.7, 0.7, s - half, s + half))
 
+    def _draw_stop_lines(self, scene: Scene) -> None:
+        """A bar across the lane where a light is red: cars of no length stand for it."""
+        cars = scene.vehicles
+        for k in np.flatnonzero(cars.length == 0.0):
+            along = np.array([math.cos(cars.heading[k]), math.sin(cars.heading[k])]) * STOP_LINE / 2
+            across = np.array([-along[1], along[0]]) * (cars.width[k] / STOP_LINE)
+            corners = [(-1, -1), (1, -1), (1, 1), (-1, 1)]
+            middle = np.array([cars.x[k], cars.y[k]])
+            self._brush.fill(tint(self.theme.crash), np.array([middle + a * along + b * across for a, b in corners]))
+
     def _draw_vehicles(self, scene: Scene, overlay: Overlay | None) -> None:
         camera, cars, ego = self.camera, scene.vehicles, scene.ego
         assert camera is not None
@@ -503,7 +516,7 @@ class SceneRenderer:
         reach = (np.maximum(cars.length, cars.width) / 2 + 2.0) * camera.zoom
         near = np.flatnonzero(
             (columns > left - reach) & (columns < left + width + reach) & (rows > top - reach)
-            & (rows < top + height + reach)
+            & (rows < top + height + reach) & (cars.length > 0.0)
         )  # fmt: skip
         shares = speed_share(cars.speed[near], top_speed(scene))
         each = zip(
