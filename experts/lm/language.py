@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from experts.llm.labels import LETTERS
 from experts.lm.vocabulary import ANSWERED, CLOSING, COUNT, EOS, GAP, LANE, REMAINING, SPEED, THINK, TTC
 from sim.actions import MetaAction
 from sim.errors import UsageError
 from sim.scene import Neighbour, Scene
 
 SIDES = ("own", "left", "right")
-LETTERS = "ABCDE"
-"""Labels of meta-actions in prompts for language models, by id."""
 MAX_PLAN = COUNT.highest
 
 
@@ -63,14 +62,13 @@ class Picture:
         actions = tuple(scene.meanings[i] for i in np.flatnonzero(mask)) if scene.meanings else ()
         if not actions:
             raise ValueError("the scene offers no meta-action")
-        known = goal is not None and not (goal.lane is None and goal.remaining is None)
         return cls(
             lanes=scene.num_lanes,
             lane=ego.lane,
             target=ego.target_lane,
             speed=_rounded(ego.speed),
             goal_lane=goal.lane if goal is not None else None,
-            remaining=None if not known or goal is None or goal.remaining is None else float(f"{goal.remaining:.0f}"),
+            remaining=None if goal is None or goal.remaining is None else float(f"{goal.remaining:.0f}"),
             cars=tuple(None if lane is None else (_car(scene.front(lane)), _car(scene.rear(lane))) for lane in lanes),
             legal=tuple(sorted(actions)),
         )
@@ -202,44 +200,72 @@ def _car(car: Neighbour | None) -> Car | None:
 
 _EGO = re.compile(r"Ego: lane (\d+) of (\d+)(?: moving to lane (\d+))?, speed (-?[\d.]+), acceleration \S+")
 _CAR = re.compile(r"gap (-?[\d.]+), speed (-?[\d.]+), TTC \S+")
+_HIGHEST = 1_000_000
+"""Numbers beyond it are it: no word tells them apart."""
+_LETTERS = tuple(LETTERS)
 _GOAL = re.compile(r"Goal: (?:none, drive fast and safely|(any lane|lane (\d+))(?:, (-?\d+) m remaining)?)")
 
 
 def _read(text: str) -> Picture:
     lines = [line.strip() for line in text.splitlines()]
-    ego = _EGO.fullmatch(lines[0])
-    goal = _GOAL.fullmatch(lines[1])
-    if ego is None or goal is None:
-        raise ValueError("no ego or no goal")
-    rows = dict(line.split(": ", 1) for line in lines[2:] if ": " in line)
+    ego, goal = _match(_EGO, lines[0]), _match(_GOAL, lines[1])
+    rows = _rows(lines[2:])
     cars: list[tuple[Car | None, Car | None] | None] = []
     for side in SIDES:
         if rows.get(side) == "no lane":
             cars.append(None)
         else:
             cars.append((_read_car(rows[f"{side} front"]), _read_car(rows[f"{side} rear"])))
-    legal = [_read_action(word) for word in rows["Available"].split(", ")]
     return Picture(
-        lanes=int(ego[2]),
-        lane=int(ego[1]),
-        target=int(ego[3] or ego[1]),
-        speed=float(ego[4]),
-        goal_lane=int(goal[2]) if goal[2] else None,
-        remaining=float(goal[3]) if goal[3] else None,
+        lanes=_whole(ego[2]),
+        lane=_whole(ego[1]),
+        target=_whole(ego[3] or ego[1]),
+        speed=_number(ego[4]),
+        goal_lane=_whole(goal[2]) if goal[2] else None,
+        remaining=_number(goal[3]) if goal[3] else None,
         cars=tuple(cars),
-        legal=tuple(sorted(legal)),
+        legal=tuple(sorted(_marks(rows))),
     )
+
+
+def marks(text: str) -> dict[MetaAction, str]:
+    """What a driving prompt calls the available actions: their letters, or where it asks for ids, those. UsageError for
+    any other text."""
+    Picture.read(text)
+    return _marks(_rows(text.splitlines()[2:]))
+
+
+def _rows(lines: Sequence[str]) -> dict[str, str]:
+    pairs = [line.strip().split(": ", 1) for line in lines if ": " in line.strip()]
+    return dict(pairs)
+
+
+def _marks(rows: Mapping[str, str]) -> dict[MetaAction, str]:
+    """From `C, B`, or `1 IDLE, 2 LANE_RIGHT`."""
+    found = {}
+    for word in rows["Available"].split(", "):
+        mark, *name = word.split()
+        found[MetaAction[name[0]] if name else MetaAction(_LETTERS.index(mark))] = mark
+    return found
+
+
+def _match(pattern: re.Pattern[str], text: str) -> re.Match[str]:
+    found = pattern.fullmatch(text)
+    if found is None:
+        raise ValueError
+    return found
+
+
+def _whole(digits: str) -> int:
+    return min(int(digits), _HIGHEST)
+
+
+def _number(text: str) -> float:
+    return min(max(float(text), -_HIGHEST), _HIGHEST)
 
 
 def _read_car(text: str) -> Car | None:
     if text == "none":
         return None
-    found = _CAR.fullmatch(text)
-    if found is None:
-        raise ValueError("no car")
-    return Car(float(found[1]), float(found[2]))
-
-
-def _read_action(word: str) -> MetaAction:
-    """`B`, or `1 IDLE`."""
-    return MetaAction[word.split()[1]] if " " in word else MetaAction(LETTERS.index(word))
+    found = _match(_CAR, text)
+    return Car(_number(found[1]), _number(found[2]))
