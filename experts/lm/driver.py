@@ -7,6 +7,7 @@ The first meta-action comes as a distribution over the legal ones.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from sim.errors import UsageError
 
 NAME = "lgdrl-driver"
 WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "driver" / "model.safetensors"
+BATCH = 64
+"""Pictures that are thought about at a time."""
 LONGEST_REASONING = 16
 """Words of reasoning, `</think>` included."""
 
@@ -91,7 +94,7 @@ class Thought:
 
 
 class Driver:
-    """A driving language model in this process. Not for several threads at a time."""
+    """A driving language model in this process. It keeps nothing between thoughts: threads may share it."""
 
     def __init__(self, model: GPT, name: str = NAME) -> None:
         """UsageError where the model does not speak the driving language."""
@@ -102,30 +105,52 @@ class Driver:
 
     @classmethod
     def load(cls, path: Path | str | None = None) -> Driver:
-        """The model of a file (default: the one that the package ships). UsageError where there is none."""
-        if path is None and not WEIGHTS.is_file():
+        """The model of a file (default: the one that the package ships). UsageError where there is none.
+
+        Other models than the shipped one are named after their weights, so that no cache takes one for another."""
+        if path is not None:
+            driver = cls(gpt.load(Path(path), DRIVING))
+            driver.name = f"{NAME}-{driver.fingerprint[:8]}"
+            return driver
+        if not WEIGHTS.is_file():
             raise UsageError(
                 "the embedded driving model is not here (assets/driver/model.safetensors): install from a checkout, "
                 "or make it with `python -m baselines.driving.embedded`"
             )
-        where = WEIGHTS if path is None else Path(path)
-        return cls(gpt.load(where, DRIVING), NAME if path is None else where.stem)
+        return cls(gpt.load(WEIGHTS, DRIVING))
 
     @property
     def parameter_count(self) -> int:
         return self._model.parameter_count
 
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits of a hash of the weights."""
+        digest = hashlib.sha256()
+        for name, weights in sorted(self._model.state_dict().items()):
+            digest.update(f"{name} {tuple(weights.shape)}".encode() + weights.numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+    def think(self, pictures: Sequence[Picture], plan: int | Sequence[int] = 1) -> list[Thought]:
+        """One thought per picture, in order, `BATCH` at a time.
+
+        Args: pictures; meta-actions per plan, for all of them or for each. UsageError for a plan of a length that
+        prompts cannot ask for.
+        """
+        plans = [plan] * len(pictures) if isinstance(plan, int) else list(plan)
+        for steps in plans:
+            if not 1 <= steps <= MAX_PLAN:
+                raise UsageError(f"plan = {steps}: choose 1 to {MAX_PLAN}")
+        thoughts: list[Thought] = []
+        for start in range(0, len(pictures), BATCH):
+            thoughts += self._think(pictures[start : start + BATCH], plans[start : start + BATCH])
+        return thoughts
+
     @torch.inference_mode()
-    def think(self, pictures: Sequence[Picture], plan: int = 1) -> list[Thought]:
-        """One thought per picture, with plans of so many meta-actions. UsageError for a plan of a length that prompts
-        cannot ask for."""
-        if not 1 <= plan <= MAX_PLAN:
-            raise UsageError(f"plan = {plan}: choose 1 to {MAX_PLAN}")
-        if not pictures:
-            return []
-        answers = [_Answer(picture, plan) for picture in pictures]
+    def _think(self, pictures: Sequence[Picture], plans: Sequence[int]) -> list[Thought]:
+        answers = [_Answer(picture, steps) for picture, steps in zip(pictures, plans, strict=True)]
         unread = [list(answer.prompt) for answer in answers]
-        room = LONGEST_REASONING + 2 * plan
+        room = LONGEST_REASONING + 2 * max(plans)
         longest = max(len(tokens) for tokens in unread)
         if longest + room > self._model.config.context:
             raise UsageError(

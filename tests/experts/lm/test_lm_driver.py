@@ -13,6 +13,8 @@ from experts.lm.vocabulary import DRIVING
 from sim.actions import MetaAction
 from sim.errors import UsageError
 
+torch.set_num_threads(1)
+
 TENTHS = st.integers(-20, 2000).map(lambda tenths: tenths / 10)
 CARS = st.none() | st.builds(Car, TENTHS, st.integers(0, 400).map(lambda tenths: tenths / 10))
 PAIRS = st.none() | st.tuples(CARS, CARS)
@@ -88,9 +90,40 @@ def test_words_have_the_likelihood_that_the_whole_model_gives_them(picture):
             assert value == pytest.approx(float(policy[legal.index(word)]), abs=1e-4)
 
 
+EMPTY = Picture(2, 0, 0, 20.0, None, None, ((None, None), None, (None, None)), tuple(MetaAction)[1:])
+
+
+def test_every_picture_may_ask_for_a_plan_of_its_own_in_any_number():
+    plans = [1 + i % 9 for i in range(70)]
+    thoughts = driver().think([EMPTY] * 70, plans)
+    assert [len(thought.plan) for thought in thoughts] == plans
+    for length in range(1, 10):
+        alike = [thought for thought, steps in zip(thoughts, plans, strict=True) if steps == length]
+        assert {thought.plan for thought in alike} == {alike[0].plan}
+        for thought in alike:
+            np.testing.assert_allclose(thought.log_probs[1:], alike[0].log_probs[1:], atol=1e-5)
+
+
+def test_models_are_kept_apart_by_their_weights(tmp_path):
+    for seed in (0, 1):
+        gpt.save(gpt.new(gpt.GPTConfig(len(DRIVING), 96, 1, 1, 8), seed), DRIVING, tmp_path / f"{seed}.safetensors")
+    one, other = (Driver.load(tmp_path / f"{seed}.safetensors") for seed in (0, 1))
+    assert one.name.startswith("lgdrl-driver-")
+    assert one.name != other.name
+    assert one.fingerprint == Driver.load(str(tmp_path / "0.safetensors")).fingerprint != other.fingerprint
+
+
+def test_a_missing_model_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("experts.lm.driver.WEIGHTS", tmp_path / "nothing")
+    with pytest.raises(UsageError, match=r"assets/driver/model\.safetensors"):
+        Driver.load()
+    with pytest.raises(UsageError, match="cannot read model"):
+        Driver.load(tmp_path / "nothing")
+
+
 def test_nothing_to_think_about_and_bad_lengths():
     assert driver().think([]) == []
-    picture = Picture(2, 0, 0, 20.0, None, None, ((None, None), None, (None, None)), (MetaAction.IDLE,))
+    picture = EMPTY
     with pytest.raises(UsageError, match="plan = 0: choose 1 to 9"):
         driver().think([picture], 0)
     tiny = Driver(gpt.new(gpt.GPTConfig(len(DRIVING), 24, 1, 1, 8), 0))

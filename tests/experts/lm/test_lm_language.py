@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experts.llm.prompt import PromptConfig, PromptGenerator, example_scene
-from experts.lm.language import Facts, Picture, answer, in_english, own_fact, read_answer
+from experts.lm.language import Facts, Picture, answer, in_english, marks, own_fact, read_answer
 from experts.lm.vocabulary import DRIVING
 from sim.errors import UsageError
 
@@ -51,6 +51,44 @@ def test_prompts_are_written_in_the_vocabulary(scene, plan):
     prompt = Picture.of(scene).prompt(plan)
     assert DRIVING.decode(DRIVING.encode(prompt)) == prompt
     assert prompt.endswith(f"plan {plan} <think>")
+
+
+@given(scenes(), st.sampled_from(GENERATORS))
+@settings(max_examples=50, deadline=None)
+def test_a_prompt_says_what_it_calls_actions(scene, generator):
+    for form in ("label", "json", "text"):
+        prompt = generator.build(scene, form)
+        found = marks(prompt.messages[-1]["content"])
+        names = {i: str(i) if form == "text" else prompt.actions.label(i) for i in prompt.legal}
+        assert found == {prompt.actions.manoeuvres[i]: name for i, name in names.items()}
+
+
+GOOD = GENERATORS[0].build(example_scene({"lanes": 2, "lane": 0, "speed": 9.0, "goal": None, "cars": []}), "label")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Available: ", "Available: , "),
+        ("Available: ", "Available: AB, "),
+        ("Available: ", "Available: 1 FLY, "),
+        ("speed 9.0", "speed 9.0.0"),
+        ("own front: none", "own front: gap near, speed 1.0, TTC -"),
+        ("own front: none", "nobody"),
+    ],
+)
+def test_forged_prompts_are_refused(old, new):
+    text = GOOD.messages[-1]["content"]
+    assert old in text
+    with pytest.raises(UsageError, match="only answers driving prompts"):
+        Picture.read(text.replace(old, new))
+
+
+def test_numbers_and_lists_out_of_proportion_still_make_a_prompt_of_ordinary_length():
+    text = GOOD.messages[-1]["content"].replace("speed 9.0", "speed " + "9" * 400)
+    text = text.replace("own front: none", f"own front: gap {'9' * 400}, speed {'9' * 400}, TTC -")
+    text = text.replace("Available: ", "Available: " + "B, " * 1000)
+    assert len(DRIVING.encode(Picture.read(text).prompt())) < 60
 
 
 SIDE = st.sampled_from(["safe", "unsafe F", "unsafe R", "wait", "blocked"])
