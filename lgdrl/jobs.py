@@ -58,5 +58,6 @@ def _prepare(messages: Any) -> None:
 
 
 def say(name: str, done: int, total: int) -> None:
-    """Report progress from within a job."""
-    _messages.put((name, done, total))
+    """Report progress from within a job; outside of one nobody listens."""
+    if _messages is not None:
+        _messages.put((name, done, total))

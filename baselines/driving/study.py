@@ -70,16 +70,14 @@ class StudyConfig:
     sft: SFTConfig = field(default_factory=SFTConfig)
     grpo: GRPOConfig = field(default_factory=lambda: GRPOConfig(max_completion_length=32, prompts_per_update=16))
     tokens: int = 150_000  # that an arm may generate
-    arms: dict[str, dict[str, Any]] = field(
-        default_factory=lambda: {name: {} for name in ("sft", "sft-grpo", "bread", "mentor")}
-    )
+    arms: dict[str, dict[str, Any]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
         for arm in self.arms:
             get(arm)
-        if not (self.sources and self.arms and self.seeds and min(self.train, self.test, self.tokens) >= 1):
-            raise ValueError("a study needs sources, arms, seeds, situations and tokens")
+        if not (self.sources and self.seeds and min(self.train, self.test, self.tokens) >= 1):
+            raise ValueError("a study needs sources, seeds, situations and tokens")
 
 
 @dataclass(frozen=True)
@@ -246,6 +244,8 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 def study(config: StudyConfig, out: Path, processes: int = 2, report: Report | None = None) -> dict[str, Any]:
     """Run what is not finished; returns and writes the figures (study.json, study.md, plots)."""
+    if not config.arms:
+        raise UsageError("config.arms is empty: name some, as experiments/driving_language.yaml does")
     saved = out / "study.yaml"
     text = dump_yaml(to_dict(config))
     if saved.exists() and saved.read_text(encoding="utf-8") != text:
@@ -327,7 +327,7 @@ def _summary(runs: Sequence[Mapping[str, Any]], sets: Mapping[str, Any]) -> dict
 def main(words: Sequence[str] | None = None) -> None:
     """`lgdrl bench driving-language`."""
     parser = argparse.ArgumentParser(prog="lgdrl bench driving-language", description=__doc__.split("\n\n")[1])
-    parser.add_argument("--config", help="YAML file with the fields of the study (default: the built-in ones)")
+    parser.add_argument("--config", help="YAML file, e.g. experiments/driving_language.yaml")
     parser.add_argument("--out", type=Path, required=True, help="folder of this study; continued if it exists")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
     parser.add_argument("--seed", type=int, help="first training seed (default: that of the config)")
