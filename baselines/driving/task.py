@@ -51,8 +51,9 @@ class DrivingTask:
     ) -> None:
         """Situations in which no plan ends well are left out.
 
-        Args: situations; meta-actions per plan; whether the facts are judged too (D3); who writes the traces: the best
-        of all plans, or the rule where it is good; share of the training prompts that have a trace, drawn by `seed`.
+        Args: situations; meta-actions per plan; whether the facts are judged too (D3); who writes the traces: a search
+        over all plans (`Outcomes.best`), or the rule where its plan is good; share of the training prompts that have a
+        trace, drawn by `seed`.
         """
         if not 1 <= steps <= LONGEST:
             raise UsageError(f"steps = {steps}: choose 1 to {LONGEST}")
