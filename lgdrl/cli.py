@@ -250,6 +250,7 @@ def _add_llm(commands: argparse._SubParsersAction) -> None:
     judge.add_argument("--experts", default="llm", help="comma-separated (default: llm)")
     judge.add_argument("--scenario", default="highway-v0")
     judge.add_argument("--scenes", type=_count, default=60, help="scenes with safe and unsafe actions (default: 60)")
+    judge.add_argument("--episodes", type=int, default=0, help="held-out episodes that each drives alone (default: 0)")
     judge.add_argument("--seed", type=_seed, default=0)
     judge.add_argument("--json", metavar="FILE", help="write the figures here")
     judge.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE", help="expert options")

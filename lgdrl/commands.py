@@ -339,7 +339,7 @@ def llm_eval(arguments: Namespace) -> int:
     names = arguments.experts.split(",")
     options = parse_overrides(arguments.overrides)
     each = {name: options for name in names if name == "llm"}
-    eval_command(names, arguments.scenario, arguments.scenes, arguments.seed, arguments.json, each)
+    eval_command(names, arguments.scenario, arguments.scenes, arguments.seed, arguments.json, arguments.episodes, each)
     return 0
 
 

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 NO_SKILL = "note: no driving skill was measured for this model; it is for demos, latency profiling and tests"
 
+SIDE_BY_SIDE = 50
+"""Episodes that an expert drives at a time."""
+
 
 def fetch_command(target_dir: str | None = None) -> Path:
     """Download and verify SmolLM2-135M-Instruct (93 MB); prints and returns its path. UsageError on failure."""
@@ -22,13 +25,14 @@ def fetch_command(target_dir: str | None = None) -> Path:
     return path
 
 
-def serve_command(model: str | None = None, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serve a GGUF file (default: the fetched SmolLM2) behind the OpenAI protocol until Ctrl-C."""
-    from experts.llm.server import serve
+def serve_command(model: str = "driver", host: str = "127.0.0.1", port: int = 8000) -> int:
+    """Serve `driver`, `smollm2`, or a .gguf or .safetensors file behind the OpenAI protocol; returns the exit code."""
+    from experts.llm.server import SMOLLM2, open_model, serve
 
-    if model is None:
+    served = open_model(model)
+    if model == SMOLLM2:
         print(NO_SKILL)
-    serve(model, host, port)
+    return serve(served, host, port)
 
 
 def eval_command(
@@ -37,11 +41,13 @@ def eval_command(
     scenes: int = 60,
     seed: int = 0,
     json_path: str | None = None,
+    episodes: int = 0,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Evaluation:
     """Evaluate experts beside always SLOWER, always IDLE, random and (where it exists) the rule; prints the table.
 
-    Args: registry names; scenario; scenes to keep; root seed; where to write JSON (None: nowhere); options by expert.
+    Args: registry names; scenario; scenes to keep; root seed; where to write JSON (None: nowhere); episodes that
+        each drives alone; options by expert.
     Raises: UsageError for unknown names or options, and when the JSON file cannot be written.
     """
     import sim
@@ -56,15 +62,18 @@ def eval_command(
     names = list(dict.fromkeys(expert_names))
     if "rule" in registry.available() and "rule" not in names:
         names.append("rule")
-    config = EvaluationConfig(scenes=scenes, seed=seed)
+    config = EvaluationConfig(scenes=scenes, seed=seed, episodes=episodes)
     experts = []
     env = sim.make(scenario)
+    worlds = sim.make_vec(scenario, min(episodes, SIDE_BY_SIDE)) if episodes else None
     try:
         for name in names:
             experts.append(registry.make(name, scenario, given.get(name), seed))
-        result = evaluate([*experts, *baselines(seed)], env, config)
+        result = evaluate([*experts, *baselines(seed)], env, config, worlds)
     finally:
         env.close()
+        if worlds is not None:
+            worlds.close()
         for expert in experts:
             close = getattr(expert, "close", None)
             if close:

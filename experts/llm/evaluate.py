@@ -5,6 +5,9 @@ crash when the action is followed by IDLE four times, `recov` = none when follow
 one action is strict-safe and one is not are kept: elsewhere every expert scores the same. A safe rate alone rewards
 braking, so the table shows the base rates, the action histogram and the mean per-action AUC (0.5 = no understanding of
 the scene) next to it.
+
+Where episodes are asked for, every expert also drives alone, the same held-out ones: advice that is safe each time may
+still lead nowhere.
 """
 
 from __future__ import annotations
@@ -20,11 +23,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from experts.driving import run_episodes
 from experts.llm.labels import ActionSet
 from experts.llm.utility import analyse
 from experts.provider import Context, Decision, PolicyProvider, Status
 from sim.actions import MetaAction
-from sim.env import DrivingEnv
+from sim.env import DrivingEnv, DrivingVecEnv
 from sim.errors import UsageError
 
 FOLLOW_UP = 4
@@ -40,8 +44,12 @@ class EvaluationConfig:
     steps: int = 20  # random steps before a scene is looked at, at most; the first ones are rarely dangerous
     seed: int = 0
     resamples: int = 500  # bootstrap resamples for the interval of the AUC
+    episodes: int = 0  # driven by each expert alone
+    first_episode: int = 10_000  # their seeds: this one and the following
 
     def __post_init__(self) -> None:
+        if self.episodes < 0 or self.first_episode < 0:
+            raise UsageError(f"episodes = {self.episodes}, first_episode = {self.first_episode}: expected 0 or more")
         for name in ("scenes", "max_seeds", "steps", "resamples"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} = {getattr(self, name)}: expected 1 or more")
@@ -87,6 +95,10 @@ class ExpertScore:
     """Decisions without an action; they count as unsafe."""
     latency_p50_s: float
     latency_p95_s: float
+    success: Interval | None = None
+    """Of the episodes that it drove alone; None where it drove none."""
+    crash: float | None = None
+    """Share of them that ended in a crash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +181,11 @@ def _crash_free(env: DrivingEnv, mask: np.ndarray, follow: int | None) -> np.nda
     return safe
 
 
-def evaluate(experts: Sequence[PolicyProvider], env: DrivingEnv, config: EvaluationConfig) -> Evaluation:
-    """Every expert on the same scenes of `env`, one decision at a time (the latency is that of a single one)."""
+def evaluate(
+    experts: Sequence[PolicyProvider], env: DrivingEnv, config: EvaluationConfig, worlds: DrivingVecEnv | None = None
+) -> Evaluation:
+    """Every expert on the same scenes of `env`, one decision at a time (the latency is that of a single one); then, in
+    `worlds` of the same scenario, alone through `config.episodes` episodes."""
     tally: Counter[str] = Counter()
     scenes: list[LabelledScene] = []
     decisions: list[list[Decision]] = [[] for _ in experts]
@@ -182,10 +197,13 @@ def evaluate(experts: Sequence[PolicyProvider], env: DrivingEnv, config: Evaluat
             decisions[i].append(expert.decide([scene.context])[0])
             seconds[i].append(decisions[i][-1].latency_s or time.perf_counter() - begin)
     rows = zip(experts, decisions, seconds, strict=True)
+    scores = [score(expert.name, made, taken, scenes, config) for expert, made, taken in rows]
+    if worlds is not None and config.episodes:
+        scores = [_driven(row, expert, worlds, config) for row, expert in zip(scores, experts, strict=True)]
     return Evaluation(
         scenario=env.scenario,
         backend=env.backend,
-        scores=tuple(score(expert.name, made, taken, scenes, config) for expert, made, taken in rows),
+        scores=tuple(scores),
         scenes=len(scenes),
         episodes=tally["episodes"],
         nothing_safe=tally["nothing_safe"],
@@ -219,6 +237,16 @@ def score(
         undecided=chosen.count(None),
         latency_p50_s=float(p50),
         latency_p95_s=float(p95),
+    )
+
+
+def _driven(row: ExpertScore, expert: PolicyProvider, worlds: DrivingVecEnv, config: EvaluationConfig) -> ExpertScore:
+    """The row with what the expert reaches alone."""
+    ends = run_episodes(worlds, expert, range(config.first_episode, config.first_episode + config.episodes))
+    return dataclasses.replace(
+        row,
+        success=wilson([end["success"] for end in ends]),
+        crash=float(np.mean([end["crashed"] for end in ends])),
     )
 
 
@@ -363,14 +391,20 @@ def print_table(evaluation: Evaluation, write: Callable[[Any], None] | None = No
     note += " L/I/R/F/S: actions chosen; over: against the utility analysis; veto: refused; ms: median."
     table = Table(title=title, caption=note, box=None, pad_edge=False, title_style="bold")
     table.title_justify = table.caption_justify = "left"
-    for column in ("expert", "strict", "recov", "AUC", "L/I/R/F/S", "over", "veto", "ms"):
+    drove = any(row.success is not None for row in evaluation.scores)
+    driven = ("success alone", "crash") if drove else ()
+    for column in ("expert", "strict", "recov", "AUC", "L/I/R/F/S", "over", "veto", "ms", *driven):
         table.add_column(column, no_wrap=True)
     for row in evaluation.scores:
         counts = "/".join(str(count) for count in row.histogram.values())
         latency = f"{row.latency_p50_s * 1e3:.1f}"
         shares = (f"{row.overridden:.0%}", f"{row.vetoed:.0%}")
         recov = f"{row.recov.value:.2f}"
-        table.add_row(row.name, _show(row.strict), recov, _show(row.auc), counts, *shares, latency)
+        alone = ("-", "-")
+        if row.success is not None and row.crash is not None:
+            alone = _show(row.success), f"{row.crash:.0%}"
+        cells = (row.name, _show(row.strict), recov, _show(row.auc), counts, *shares, latency, *alone)
+        table.add_row(*cells[: len(table.columns)])
     (write or Console().print)(table)
 
 
