@@ -1,4 +1,5 @@
-"""Transport to an OpenAI-compatible endpoint: the official client with its defaults overridden.
+"""Transport to an OpenAI-compatible endpoint, or to the embedded driver in the same words: the official client with its
+defaults overridden.
 
 The client's own 600 s time-out and silent retries are of no use in a control loop. Here every request has a total time
 (a slow drip does not outlive it), retries are ours (full jitter, seeded; a server's Retry-After counts only as far as
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -24,7 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from experts.llm.budget import Budget, Usage
@@ -35,11 +37,16 @@ from experts.llm.prompt import Prompt, PromptConfig, PromptGenerator, probe_scen
 from experts.llm.stream import Draft
 from sim.errors import UsageError
 
+if TYPE_CHECKING:
+    from experts.llm.driver_model import DriverModel
+
 T = TypeVar("T")
 Listener = Callable[[str], None]
 """Gets the text of an answer so far, whenever it has grown; called in the client's thread."""
 STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 DEFAULT_URL = "https://api.openai.com/v1"
+TOGETHER = 4096
+"""Questions in flight at most to a model in this process: no connection is opened for them."""
 NO_KEY = "not-needed"
 """Sent to endpoints of the user's own when no key is set; the client library refuses to send none."""
 
@@ -416,13 +423,28 @@ class ChatClient:
         await self._openai.close()
 
 
-def connect(model: str, config: ClientConfig, budget: Budget, seed: int) -> ChatClient:
-    """A client for `model`. Reads OPENAI_API_KEY and, where the config names no URL, OPENAI_BASE_URL.
+def configured(config: ClientConfig) -> bool:
+    """Whether the user has named an endpoint, by a URL or by the vendor's key."""
+    return any((config.base_url, os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY")))
+
+
+def connect(
+    model: str, config: ClientConfig, budget: Budget, seed: int, embedded: DriverModel | None = None
+) -> ChatClient:
+    """A client for `model`. Reads OPENAI_API_KEY and, where the config names no URL, OPENAI_BASE_URL; or asks a model
+    in this process, which closing the client closes.
 
     Opens no connection yet. UsageError when the vendor's endpoint is meant and no key is set, or the URL is no URL.
     """
     import openai
 
+    if embedded is not None:
+        from experts.llm.in_process import URL, InProcess
+
+        transport = openai.DefaultAsyncHttpx2Client(transport=InProcess(embedded))
+        made = openai.AsyncOpenAI(api_key=NO_KEY, base_url=URL, max_retries=0, http_client=transport)
+        wide = dataclasses.replace(config, concurrency=TOGETHER)
+        return ChatClient(made, model, wide, budget, redactor(""), seed)
     url = config.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
     key = os.environ.get("OPENAI_API_KEY") or ""
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:

@@ -391,21 +391,33 @@ def print_table(evaluation: Evaluation, write: Callable[[Any], None] | None = No
     note += " L/I/R/F/S: actions chosen; over: against the utility analysis; veto: refused; ms: median."
     table = Table(title=title, caption=note, box=None, pad_edge=False, title_style="bold")
     table.title_justify = table.caption_justify = "left"
-    drove = any(row.success is not None for row in evaluation.scores)
-    driven = ("success alone", "crash") if drove else ()
-    for column in ("expert", "strict", "recov", "AUC", "L/I/R/F/S", "over", "veto", "ms", *driven):
+    for column in ("expert", "strict", "recov", "AUC", "L/I/R/F/S", "over", "veto", "ms"):
         table.add_column(column, no_wrap=True)
     for row in evaluation.scores:
         counts = "/".join(str(count) for count in row.histogram.values())
         latency = f"{row.latency_p50_s * 1e3:.1f}"
         shares = (f"{row.overridden:.0%}", f"{row.vetoed:.0%}")
         recov = f"{row.recov.value:.2f}"
-        alone = ("-", "-")
-        if row.success is not None and row.crash is not None:
-            alone = _show(row.success), f"{row.crash:.0%}"
-        cells = (row.name, _show(row.strict), recov, _show(row.auc), counts, *shares, latency, *alone)
-        table.add_row(*cells[: len(table.columns)])
-    (write or Console().print)(table)
+        table.add_row(row.name, _show(row.strict), recov, _show(row.auc), counts, *shares, latency)
+    show = write or Console().print
+    show(table)
+    driven = [row for row in evaluation.scores if row.success is not None]
+    if driven:
+        show(_alone(driven))
+
+
+def _alone(rows: Sequence[ExpertScore]) -> Any:
+    """What the experts reach when they drive alone."""
+    from rich.table import Table
+
+    table = Table(title="Driving alone, held-out seeds", box=None, pad_edge=False, title_style="bold")
+    table.title_justify = "left"
+    for column in ("expert", "success", "crash"):
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        assert row.success is not None
+        table.add_row(row.name, _show(row.success), f"{row.crash:.0%}")
+    return table
 
 
 def _show(interval: Interval) -> str:

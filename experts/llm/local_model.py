@@ -56,7 +56,7 @@ class LocalChat:
 
 
 class LocalModel:
-    """`experts.llm.server.ChatModel` over a causal model of transformers. Not thread-safe: the server locks."""
+    """`experts.llm.token_model.ChatModel` over a causal model of transformers. One chat at a time."""
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
         self.name = name

@@ -1,5 +1,8 @@
 """The language-model expert: scene -> prompt -> endpoint -> parser -> veto, with a fallback provider behind it all.
 
+Where no endpoint is named, the embedded driver of the package answers in its place, in this process but through the same
+client, parser, cache and budget.
+
 After construction nothing that an endpoint does raises: every failed question becomes the fallback provider's decision,
 with its class counted. The order for one context: no driving scene -> fallback; cache; budget and circuit; endpoint
 with retries; at most one repair call; veto of unavailable or unsafe actions; lateness.
@@ -20,13 +23,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from experts.llm.budget import Budget, BudgetConfig, Usage
 from experts.llm.cache import AnswerCache, Mode, Question, Stored
-from experts.llm.client import Ability, ChatClient, ClientConfig, Listener, Reply, connect, probe
+from experts.llm.client import Ability, ChatClient, ClientConfig, Listener, Reply, configured, connect, probe
 from experts.llm.faults import VETOES, Fault
 from experts.llm.ladder import Rung, SamplingConfig, request, rungs_for
 from experts.llm.parse import Parsed, parse, reason_so_far
@@ -34,6 +37,17 @@ from experts.llm.prompt import Prompt, PromptConfig, PromptGenerator
 from experts.provider import Context, Decision, PolicyProvider, Status, label_distribution
 from sim.config import resolve, to_dict
 from sim.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from experts.llm.driver_model import DriverModel
+
+AUTO, HOSTED, DRIVER = "auto", "gpt-4o-mini", "lgdrl-driver"
+"""Model names: whoever is there; the default at endpoints; the embedded driver, also at an endpoint that serves it."""
+WEIGHTS = ".safetensors"
+EMBEDDED_PROMPT = PromptConfig(reasoning="short", ask_probs=True)
+"""What the embedded driver is asked for by default: thoughts cost it nothing extra."""
+RICH = ("auto", Rung.JSON_SCHEMA, Rung.JSON_OBJECT)
+"""Rungs on which that can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,7 @@ class CacheConfig:
 class LLMConfig:
     """Options of the expert `llm`."""
 
-    model: str = "gpt-4o-mini"  # as the endpoint calls it
+    model: str = "auto"  # as the endpoint calls it; auto: gpt-4o-mini, or without an endpoint the embedded driver
     rung: Literal["auto", "logprobs", "json_schema", "tools", "json_object", "text"] = "auto"  # auto: probe at start-up
     deadline_s: float | None = None  # s from the call to a timely answer; None: the world waits (training)
     spread: float = 0.05  # share that a bare label spreads over all legal actions
@@ -127,6 +141,8 @@ class LLMExpert:
     """`PolicyProvider` over an OpenAI-compatible endpoint. Build it with `make`; close it when done."""
 
     name = "llm"
+    note = ""
+    """A line for people about who answers, where that is not who they might think."""
 
     def __init__(
         self,
@@ -433,6 +449,14 @@ def make(options: Mapping[str, Any], scenario: str, seed: int) -> LLMExpert:
     if isinstance(chosen, Mapping) and chosen.get("mode") is False:  # YAML reads a bare `off` as false
         given["cache"] = {**chosen, "mode": "off"}
     config = resolve(LLMConfig(), given, "expert.llm")
+    embedded = _embedded(config)
+    if embedded:
+        config = resolve(LLMConfig(prompt=EMBEDDED_PROMPT) if config.rung in RICH else LLMConfig(), given, "expert.llm")
+    driver = _driver(config) if embedded and config.cache.mode != "replay-only" else None
+    if config.model == AUTO:
+        config = replace(config, model=DRIVER if embedded else HOSTED)
+    if driver is not None:
+        config = replace(config, model=driver.name)
     fallback = instance or _fallback(config, scenario, seed)
     budget = Budget(config.budget)
     cache = None
@@ -440,7 +464,7 @@ def make(options: Mapping[str, Any], scenario: str, seed: int) -> LLMExpert:
         cache = AnswerCache(Path(config.cache.path), config.cache.mode)
     if config.cache.mode == "replay-only":
         return LLMExpert(config, _recorded(config, cache), None, cache, budget, fallback)
-    client = connect(config.model, config.client, budget, seed)
+    client = connect(config.model, config.client, budget, seed, driver)
     try:
         rungs = rungs_for(config.prompt) if config.rung == "auto" else (Rung(config.rung),)
         generator = PromptGenerator(config.prompt)
@@ -454,7 +478,28 @@ def make(options: Mapping[str, Any], scenario: str, seed: int) -> LLMExpert:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"answer cache {config.cache.path!r} cannot be written: {error}") from None
-    return LLMExpert(config, ability, client, cache, budget, fallback)
+    expert = LLMExpert(config, ability, client, cache, budget, fallback)
+    if driver is not None:
+        count = driver.driver.parameter_count / 1e6
+        expert.note = (
+            f"The embedded driver advises ({driver.name}, {count:.1f} million parameters); name another language model "
+            "with OPENAI_BASE_URL or expert_options.client.base_url."
+        )
+    return expert
+
+
+def _embedded(config: LLMConfig) -> bool:
+    """Whether the embedded driver is meant: it is named, or nobody is, and there is no endpoint."""
+    named = config.model == DRIVER or config.model.endswith(WEIGHTS)
+    return (named or config.model == AUTO) and not configured(config.client)
+
+
+def _driver(config: LLMConfig) -> DriverModel:
+    """The embedded driver, or that of the file which the config names."""
+    from experts.llm.driver_model import DriverModel
+    from experts.lm.driver import Driver
+
+    return DriverModel(Driver.load(config.model if config.model.endswith(WEIGHTS) else None))
 
 
 def _fallback(config: LLMConfig, scenario: str, seed: int) -> PolicyProvider | None:

@@ -10,6 +10,7 @@ import pytest
 from experts.llm.fetch import cached_model
 from experts.llm.provider import make
 from experts.llm.server import ChatServer
+from experts.llm.token_model import TokenModel
 from experts.provider import Status
 from sim.errors import UsageError
 
@@ -64,7 +65,7 @@ class ToyModel:
 
 @pytest.fixture
 def toy():
-    with ChatServer(ToyModel()) as server:
+    with ChatServer(TokenModel(ToyModel())) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield server
         server.shutdown()
@@ -133,7 +134,7 @@ def test_a_schema_gives_valid_json_whatever_the_model_says(client):
 
 
 def test_json_mode_stops_at_the_end_of_the_object(toy, client):
-    toy.model.script = '{"a": {"b": 1}} and more'
+    toy.door.model.model.script = '{"a": {"b": 1}} and more'
     answer = ask(client, response_format={"type": "json_object"})
     assert json.loads(answer.choices[0].message.content) == {"a": {"b": 1}}
 
@@ -177,7 +178,7 @@ def test_other_paths_and_broken_bodies(toy):
 
 def test_a_taken_port_is_a_usage_error(toy):
     with pytest.raises(UsageError, match="choose another port"):
-        ChatServer(ToyModel(), port=toy.server_address[1])
+        ChatServer(TokenModel(ToyModel()), port=toy.server_address[1])
 
 
 def test_the_expert_drives_with_a_choice_from_the_server(toy, key):
@@ -195,9 +196,9 @@ def test_smollm2_answers_validly_cheaply_and_repeatably(key):
         pytest.skip("SmolLM2 is not in the cache: run `lgdrl llm fetch`")
     from experts.llm.local_model import load
 
-    with ChatServer(load()) as server:
+    with ChatServer(TokenModel(load())) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        options = {"model": "smollm2", "fallback": Fallback(), "veto_unsafe": False}
+        options = {"model": server.door.model.name, "fallback": Fallback(), "veto_unsafe": False}
         options["client"] = {"base_url": server.url, "startup_s": 120.0, "total_s": 120.0}
         contexts = [free_road(speed=speed, cars=[[1, 40, 15.0]]) for speed in (16.0, 20.0, 24.0)]
         for rung in ("logprobs", "json_schema"):
