@@ -8,6 +8,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+import sim
+from experts import registry
 from experts.llm.evaluate import (
     Chance,
     Constant,
@@ -174,7 +176,6 @@ def test_worlds_without_discrete_actions_or_scenes_are_refused():
 
 
 def test_the_command_prints_the_table_and_writes_json(monkeypatch, tmp_path, capsys):
-    import sim
     from experts import registry
     from experts.llm.commands import eval_command
 
@@ -190,3 +191,16 @@ def test_the_command_prints_the_table_and_writes_json(monkeypatch, tmp_path, cap
         eval_command(["oracle"], "tiny", scenes=2, json_path=str(tmp_path))
     with pytest.raises(UsageError, match="unknown expert in options 'oracel'"):
         eval_command(["oracle"], "tiny", options={"oracel": {}})
+
+
+def test_experts_that_drive_alone_are_counted_and_shown():
+    config = EvaluationConfig(scenes=2, episodes=4)
+    worlds = sim.make_vec("lane-change", 4)
+    result = evaluate([registry.make("rule", "lane-change"), *baselines(0)], sim.make("lane-change"), config, worlds)
+    rule, slower, _, _ = result.scores
+    assert rule.success.value == 1.0
+    assert slower.success.value == 0.0
+    assert slower.crash == 0.0
+    shown = []
+    print_table(result, shown.append)
+    assert [table.row_count for table in shown] == [4, 4]
