@@ -1,7 +1,7 @@
 """The language-model expert: scene -> prompt -> endpoint -> parser -> veto, with a fallback provider behind it all.
 
-Where no endpoint is named, the embedded driver of the package answers in its place, in this process but through the same
-client, parser, cache and budget.
+Where no endpoint is named, the embedded driver of the package answers in its place: in this process, but through the
+same client, parser, cache and budget.
 
 After construction nothing that an endpoint does raises: every failed question becomes the fallback provider's decision,
 with its class counted. The order for one context: no driving scene -> fallback; cache; budget and circuit; endpoint
@@ -452,11 +452,12 @@ def make(options: Mapping[str, Any], scenario: str, seed: int) -> LLMExpert:
     embedded = _embedded(config)
     if embedded:
         config = resolve(LLMConfig(prompt=EMBEDDED_PROMPT) if config.rung in RICH else LLMConfig(), given, "expert.llm")
-    driver = _driver(config) if embedded and config.cache.mode != "replay-only" else None
-    if config.model == AUTO:
-        config = replace(config, model=DRIVER if embedded else HOSTED)
+    recorded = config.cache.mode == "replay-only" and not config.model.endswith(WEIGHTS)
+    driver = _driver(config) if embedded and not recorded else None
     if driver is not None:
         config = replace(config, model=driver.name)
+    elif config.model == AUTO:
+        config = replace(config, model=DRIVER if embedded else HOSTED)
     fallback = instance or _fallback(config, scenario, seed)
     budget = Budget(config.budget)
     cache = None
