@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demos(commands)
     _add_list(commands)
     _add_bench(commands)
+    _add_serve_lm(commands)
     _add_llm(commands)
     commands.add_parser(CARLA_LITE, help="serve a CARLA world without Unreal and without a GPU", add_help=False)
     return parser
@@ -236,16 +237,24 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
         actions.add_parser(name, help=f"a study ({entry.module}); see `lgdrl bench {name} --help`", add_help=False)
 
 
+def _add_serve_lm(commands: argparse._SubParsersAction) -> None:
+    text = "serve the embedded driver, or another local model, as an OpenAI-compatible endpoint"
+    parser = _command(commands, "serve-lm", text, "serve_lm")
+    parser.add_argument(
+        "--model",
+        default="driver",
+        help="driver (default), smollm2 (see `lgdrl llm fetch`), or a .gguf or .safetensors file",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="default: loopback only")
+    parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes a free one")
+
+
 def _add_llm(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("llm", help="fetch, serve and judge language-model experts")
+    parser = commands.add_parser("llm", help="fetch a small language model, and judge experts")
     parser.set_defaults(run="llm_help")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     fetch = _command(actions, "fetch", "download the pinned small model (93 MB) and check its hash", "llm_fetch")
     fetch.add_argument("--dir", help="where to keep it (default: the user's cache)")
-    serve = _command(actions, "serve", "serve a local model through an OpenAI-compatible endpoint", "llm_serve")
-    serve.add_argument("--model", help="a GGUF file (default: the fetched one)")
-    serve.add_argument("--host", default="127.0.0.1", help="default: loopback only")
-    serve.add_argument("--port", type=int, default=8000)
     judge = _command(actions, "eval", "how good an expert is, beside braking, idling, chance and a rule", "llm_eval")
     judge.add_argument("--experts", default="llm", help="comma-separated (default: llm)")
     judge.add_argument("--scenario", default="highway-v0")

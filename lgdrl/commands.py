@@ -40,6 +40,7 @@ def train(arguments: Namespace) -> int:
         trainer = training.start(config, folder)
     config = trainer.config
     console.print(_introduction(config, trainer.run.folder, trainer.decisions, trainer.desk is not None))
+    _say_who_answers(trainer.desk.provider if trainer.desk else None)
     impossible = False
     try:
         with training.stop_on_interrupt(trainer), training_progress(console, config.steps, trainer.decisions) as show:
@@ -60,6 +61,12 @@ def train(arguments: Namespace) -> int:
     if arguments.json:
         _write(arguments.json, trainer.metrics.rows[-1] if trainer.metrics.rows else {}, write_json)
     return 0
+
+
+def _say_who_answers(expert: Any) -> None:
+    """The line that some experts have about themselves."""
+    if note := getattr(expert, "note", ""):
+        console.print(note)
 
 
 def _run_overrides(arguments: Namespace) -> dict[str, Any]:
@@ -109,6 +116,7 @@ def evaluate(arguments: Namespace) -> int:
         config = load_config(None, changes | {"expert": arguments.expert}).resolved()
         worlds = judging_worlds(config, arguments.episodes)
         provider = experts.registry.make(name, config.scenario, config.expert_options, config.seed)
+        _say_who_answers(provider)
         found = drive(worlds, provider, range(first, first + arguments.episodes))
         worlds.close()
     console.print(evaluation_table(name, config.scenario, found))
@@ -314,20 +322,20 @@ def bench_sim(arguments: Namespace) -> int:
     return 0
 
 
-# --- llm -------------------------------------------------------------------------------------------------------------
+# --- language models -------------------------------------------------------------------------------------------------
+
+
+def serve_lm(arguments: Namespace) -> int:
+    """`lgdrl serve-lm`."""
+    from experts.llm.commands import serve_command
+
+    return serve_command(arguments.model, arguments.host, arguments.port)
 
 
 def llm_fetch(arguments: Namespace) -> int:
     from experts.llm.commands import fetch_command
 
     fetch_command(arguments.dir)
-    return 0
-
-
-def llm_serve(arguments: Namespace) -> int:
-    from experts.llm.commands import serve_command
-
-    serve_command(arguments.model, arguments.host, arguments.port)
     return 0
 
 
