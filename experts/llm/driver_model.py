@@ -162,9 +162,7 @@ def _fields(request: ChatRequest, words: str) -> dict[str, Mapping[str, Any]] | 
     found = {name: part for name, part in properties.items() if name in FIELDS}
     for name, part in found.items():
         if part.get("type", FIELDS[name][0]) not in FIELDS[name]:
-            raise _schema_error(
-                f"property {name!r} of type {part['type']!r}: this model writes a {FIELDS[name][0]} there"
-            )
+            raise _schema_error(f"property {name!r} must be of type {FIELDS[name][0]}, not {part['type']!r}")
         for bound in BOUNDS:
             if bound in part and not (isinstance(part[bound], int | float) and part[bound] >= 0):
                 raise _schema_error(f"{bound} of {name!r} must be a number from 0")
