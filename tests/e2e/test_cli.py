@@ -149,7 +149,10 @@ def test_compare_is_one_table_and_continues(tmp_path):
         (["evaluate"], ["either a RUN"]),
         (["evaluate", "--expert", "slwer"], ["did you mean 'slower'"]),
         (["compare", "--strategies", "lgdrl,best"], ["unknown strategy 'best'"]),
-        (["train", "--expert", "llm"], ["endpoint"]),
+        (["train", "--expert", "llm", "expert_options.model=gpt-4o-mini"], ["endpoint"]),
+        (["serve-lm", "--model", "smolm2"], ["did you mean 'smollm2'"]),
+        (["serve-lm", "--model", "missing.gguf"], ["missing.gguf"]),
+        (["serve-lm", "--model", "missing.safetensors"], ["missing.safetensors"]),
     ],
 )
 def test_mistakes_get_one_clear_line_and_exit_code_2(tmp_path, here, arguments, words):

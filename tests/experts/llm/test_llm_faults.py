@@ -123,7 +123,7 @@ def test_a_closed_port_is_a_usage_error_and_a_missing_key_too(expert, monkeypatc
         expert(server)
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(UsageError, match="set OPENAI_API_KEY"):
-        make({"fallback": Fallback()}, "lane-change", 0)
+        make({"model": "gpt-4o-mini", "fallback": Fallback()}, "lane-change", 0)
     with pytest.raises(UsageError, match="expected http"):
         make({"fallback": Fallback(), "client": {"base_url": "nonsense"}}, "lane-change", 0)
 
