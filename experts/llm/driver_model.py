@@ -24,7 +24,7 @@ from experts.llm.api import ApiError, ChatRequest, Generation, Piece
 from experts.llm.batches import Batches
 from experts.llm.labels import LETTERS
 from experts.llm.token_model import pick
-from experts.lm.language import MAX_PLAN, Picture, marks
+from experts.lm.language import MAX_PLAN, Picture, read_prompt
 from sim.actions import MetaAction
 from sim.errors import UsageError
 
@@ -85,8 +85,7 @@ class DriverModel:
 
     def read(self, request: ChatRequest) -> Question:
         """What a request asks the driver. ApiError for what it cannot answer."""
-        text = _driving_prompt(request)
-        picture, named = Picture.read(text), marks(text)
+        picture, named = _driving_prompt(request)
         if request.choices:
             return Question(request, picture, _offered(request.choices, picture, named))
         words = "\n".join(message["content"] for message in request.messages if message["role"] != "assistant")
@@ -122,17 +121,16 @@ class DriverModel:
         return self.driver.think([question.picture for question in questions], [q.plan for q in questions])
 
 
-def _driving_prompt(request: ChatRequest) -> str:
-    """The last user message that is one. ApiError, about the last user message, where none is."""
+def _driving_prompt(request: ChatRequest) -> tuple[Picture, dict[MetaAction, str]]:
+    """What the last user message that is one shows, and what it calls the actions. ApiError, about the last user
+    message, where none is."""
     why = ""
     for message in reversed(request.messages):
         if message["role"] == "user":
             try:
-                Picture.read(message["content"])
+                return read_prompt(message["content"])
             except UsageError as error:
                 why = why or str(error)
-            else:
-                return message["content"]
     raise ApiError(400, why or "this model only answers driving prompts: there is no user message", "messages")
 
 

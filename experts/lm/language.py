@@ -76,13 +76,7 @@ class Picture:
     @classmethod
     def read(cls, text: str) -> Picture:
         """The picture behind the user message of an LLM prompt. UsageError for any other text."""
-        try:
-            return _read(text)
-        except (ValueError, KeyError, IndexError):
-            raise UsageError(
-                "this model only answers driving prompts (version driving_v1, as lgdrl's LLM expert writes them): "
-                f"it cannot read {' '.join(text.split())[:60]!r}"
-            ) from None
+        return read_prompt(text)[0]
 
     def prompt(self, plan: int = 1) -> str:
         """The words that ask for a plan of so many decisions."""
@@ -206,7 +200,19 @@ _LETTERS = tuple(LETTERS)
 _GOAL = re.compile(r"Goal: (?:none, drive fast and safely|(any lane|lane (\d+))(?:, (-?\d+) m remaining)?)")
 
 
-def _read(text: str) -> Picture:
+def read_prompt(text: str) -> tuple[Picture, dict[MetaAction, str]]:
+    """The picture behind the user message of an LLM prompt, and what the prompt calls the available actions: their
+    letters, or where it asks for ids, those. UsageError for any other text."""
+    try:
+        return _read(text)
+    except (ValueError, KeyError, IndexError):
+        raise UsageError(
+            "this model only answers driving prompts (version driving_v1, as lgdrl's LLM expert writes them): "
+            f"it cannot read {' '.join(text.split())[:60]!r}"
+        ) from None
+
+
+def _read(text: str) -> tuple[Picture, dict[MetaAction, str]]:
     lines = [line.strip() for line in text.splitlines()]
     ego, goal = _match(_EGO, lines[0]), _match(_GOAL, lines[1])
     rows = _rows(lines[2:])
@@ -216,7 +222,8 @@ def _read(text: str) -> Picture:
             cars.append(None)
         else:
             cars.append((_read_car(rows[f"{side} front"]), _read_car(rows[f"{side} rear"])))
-    return Picture(
+    marks = _marks(rows)
+    picture = Picture(
         lanes=_whole(ego[2]),
         lane=_whole(ego[1]),
         target=_whole(ego[3] or ego[1]),
@@ -224,15 +231,9 @@ def _read(text: str) -> Picture:
         goal_lane=_whole(goal[2]) if goal[2] else None,
         remaining=_number(goal[3]) if goal[3] else None,
         cars=tuple(cars),
-        legal=tuple(sorted(_marks(rows))),
+        legal=tuple(sorted(marks)),
     )
-
-
-def marks(text: str) -> dict[MetaAction, str]:
-    """What a driving prompt calls the available actions: their letters, or where it asks for ids, those. UsageError for
-    any other text."""
-    Picture.read(text)
-    return _marks(_rows(text.splitlines()[2:]))
+    return picture, marks
 
 
 def _rows(lines: Sequence[str]) -> dict[str, str]:

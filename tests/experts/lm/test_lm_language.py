@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experts.llm.prompt import PromptConfig, PromptGenerator, example_scene
-from experts.lm.language import Facts, Picture, answer, in_english, marks, own_fact, read_answer
+from experts.lm.language import Facts, Picture, answer, in_english, own_fact, read_answer, read_prompt
 from experts.lm.vocabulary import DRIVING
 from sim.errors import UsageError
 
@@ -58,7 +58,7 @@ def test_prompts_are_written_in_the_vocabulary(scene, plan):
 def test_a_prompt_says_what_it_calls_actions(scene, generator):
     for form in ("label", "json", "text"):
         prompt = generator.build(scene, form)
-        found = marks(prompt.messages[-1]["content"])
+        found = read_prompt(prompt.messages[-1]["content"])[1]
         names = {i: str(i) if form == "text" else prompt.actions.label(i) for i in prompt.legal}
         assert found == {prompt.actions.manoeuvres[i]: name for i, name in names.items()}
 
