@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -231,3 +232,26 @@ def test_bench_compares_simulators(tmp_path):
     assert_one_line(done, "merge-v9")
     assert not done.stdout  # said before anything is measured
     assert_one_line(lgdrl("bench", "sim", "--threads", 99), "threads = 99")
+
+
+def test_serve_lm_answers_until_ctrl_c_and_refuses_a_taken_port(tmp_path):
+    from experts.lm import gpt
+    from experts.lm.vocabulary import DRIVING
+
+    model = tmp_path / "random.safetensors"
+    gpt.save(gpt.new(gpt.GPTConfig(len(DRIVING), 96, 1, 2, 16), 0), DRIVING, model)
+    command = [*LGDRL, "serve-lm", "--model", str(model), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        words = process.stdout.readline().split()
+        url = words[words.index("at") + 1]
+        with urllib.request.urlopen(f"{url}/models", timeout=10) as answer:
+            assert json.load(answer)["data"][0]["id"].startswith("lgdrl-driver-")
+        port = url.removesuffix("/v1").rpartition(":")[2]
+        assert_one_line(lgdrl("serve-lm", "--model", model, "--port", port), "choose another port")
+        assert_one_line(lgdrl("serve-lm", "--model", model, "--port", "99999"), "choose another port")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, out, err) == (130, "stopped\n", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 import pytest
@@ -71,3 +72,22 @@ def test_the_label_budget_bounds_what_a_language_model_is_asked(key, tmp_path):
         assert trainer.desk.counts["labels"] == 25
         assert len(server.asked) <= 25
         trainer.close()
+
+
+def test_without_an_endpoint_the_embedded_driver_guides_and_the_command_says_so(tmp_path, monkeypatch, capsys):
+    from experts.lm import gpt
+    from experts.lm.vocabulary import DRIVING
+    from lgdrl.cli import main
+
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    model = tmp_path / "random.safetensors"
+    gpt.save(gpt.new(gpt.GPTConfig(len(DRIVING), 96, 1, 2, 16), 0), DRIVING, model)
+    out, json_file = tmp_path / "run", tmp_path / "row.json"
+    words = ["train", "--expert", "llm", "--steps", "160", "--out", str(out), "--json", str(json_file)]
+    words += [f"expert_options.model={model}", "num_envs=4", "log_every=40", "evaluate_every=0", "sac.hidden=[16,16]"]
+    assert main([*words, "sac.learning_starts=40", "strategy_options.episodes.kind=always"]) == 0
+    assert "The embedded driver advises (lgdrl-driver-" in " ".join(capsys.readouterr().out.split())
+    row = json.loads(json_file.read_text())
+    assert row["expert/ok"] + row["expert/vetoed"] == row["expert/queries"] > 0
+    assert row["expert/ok"] > 0
