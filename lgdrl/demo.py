@@ -1,7 +1,7 @@
 """`make demo`: train LGDRL on the published task, judge it with the expert off, beside what it must beat.
 
-With OPENAI_BASE_URL or OPENAI_API_KEY set the guide is that language model (within a call budget); otherwise the rule
-expert stands in, and the demo says so.
+The guide is a language model: that of the endpoint where OPENAI_BASE_URL or OPENAI_API_KEY is set (within a call
+budget), else the driving model that the package brings, in this process.
 """
 
 from __future__ import annotations
@@ -27,21 +27,24 @@ LABELS = 2_000
 """For every guided method: labels are what a language model costs."""
 LLM_STEPS = 4_000
 LLM_LABELS = 600
+"""With a language model that is far away."""
+REFERENCES = ("llm", "rule", "search", "thresholds", "idm", "slower", "idle", "random")
 PUBLISHED_SEED = 0
 
 
 def demo(folder: Path) -> None:
     """Run everything into `folder` (continued if it was interrupted) and show it."""
     console = Console()
-    base, guide = _guide()
-    console.print(Panel.fit(_story(guide), title="lgdrl demo", border_style="cyan"))
+    remote = bool(os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY"))
+    base = _base(remote)
+    console.print(Panel.fit(_story(remote), title="lgdrl demo", border_style="cyan"))
     started = time.perf_counter()
     config = CompareConfig(
         base=base,
         arms={name: {"strategy": name} for name in ("lgdrl", "sac-bc", "dagger", "sac")},
         seeds=(0,),
-        references=("rule", "search", "thresholds", "idm", "slower", "idle", "random"),
-        reference_episodes={"search": 30},
+        references=("rule", "search", "thresholds", "idm", "slower", "idle", "random") if remote else REFERENCES,
+        reference_episodes={"search": 30, "llm": 100},
     )
     config.arms["dagger"]["strategy_options"] = {"labels": base["label_budget"]}
     with comparison_progress(console) as report:
@@ -54,25 +57,25 @@ def demo(folder: Path) -> None:
     console.print(f"Published start   {video}")
 
 
-def _guide() -> tuple[dict, str]:
-    """Overrides of the run config, and the name of the guide."""
-    shared = {"evaluate_every": 5000, "evaluate_episodes": 100, "log_every": 1000}
-    if not (os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY")):
-        return shared | {"expert": "rule", "steps": STEPS, "label_budget": LABELS}, "rule"
+def _base(remote: bool) -> dict:
+    """Overrides of the run config."""
+    shared = {"expert": "llm", "evaluate_every": 5000, "evaluate_episodes": 100, "log_every": 1000}
+    if not remote:
+        return shared | {"steps": STEPS, "label_budget": LABELS}
     budget = {"label_budget": LLM_LABELS, "steps": LLM_STEPS, "num_envs": 8, "evaluate_every": 1000, "log_every": 200}
-    return shared | budget | {"expert": "llm"}, "llm"
+    return shared | budget
 
 
-def _story(guide: str) -> str:
+def _story(remote: bool) -> str:
     task = (
         "Task: reach the rightmost of 4 dense lanes within 500 m, from the leftmost (the published LGDRL scenario).\n"
     )
-    if guide == "llm":
+    if remote:
         return f"{task}Guide: the language model at your endpoint; each method may ask for {LLM_LABELS} labels."
     return (
-        f"{task}Guide: a tuned [bold]rule[/bold] stands in for the language model, because no endpoint is set.\n"
+        f"{task}Guide: the [bold]driving language model[/bold] of the package, a million parameters, in this process.\n"
         f"Each method may ask it for {LABELS:,} labels; then it drives alone, on 1,000 new layouts.\n"
-        "Set OPENAI_BASE_URL and OPENAI_API_KEY to be guided by that model instead."
+        "Set OPENAI_BASE_URL and OPENAI_API_KEY to be guided by another model instead."
     )
 
 
