@@ -1,8 +1,8 @@
 """The embedded driver for clients in this process: an HTTP transport that has no network behind it.
 
 The openai client sends its requests to the same door as everybody's (`experts.llm.api`), so that whoever asks the
-embedded driver asks it exactly as a model at an endpoint. Requests that a loop sends together are thought about
-together: one waits until the loop has had a turn in which no other came.
+embedded driver asks it exactly as a model at an endpoint. Requests that the loop sends in one turn are thought about
+together.
 """
 
 from __future__ import annotations
@@ -55,17 +55,14 @@ class InProcess(httpx.AsyncBaseTransport):
         thought: asyncio.Future[Thought] = loop.create_future()
         self._gathered.append((question, thought))
         if len(self._gathered) == 1:
-            loop.call_soon(self._gather, loop, 0)
+            loop.call_soon(self._ask, loop)
         try:
             return self._door.reply(found, self.model.write(question, await thought))
         except Exception as error:
             return refusal(error)
 
-    def _gather(self, loop: asyncio.AbstractEventLoop, before: int) -> None:
-        """Ask what has come together, after a turn in which nothing came."""
-        if len(self._gathered) > before:
-            loop.call_soon(self._gather, loop, len(self._gathered))
-            return
+    def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ask what has come in the turn of the loop that is over."""
         gathered, self._gathered = self._gathered, []
         waiting = [(question, thought) for question, thought in gathered if not thought.done()]
         asked = self.model.batches.ask([question for question, _ in waiting])
