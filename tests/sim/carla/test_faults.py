@@ -109,6 +109,7 @@ def test_a_stream_that_stalls_is_a_time_out():
     world.close()
 
 
+@pytest.mark.slow
 def test_a_map_that_loads_too_slowly_is_tried_again(caplog):
     world = world_on(FailsOnce(("--fault", "slow-load=6")), Patience(connect=10.0, load=1.0, answer=3.0))
     world.reset(seed=0)
@@ -261,6 +262,7 @@ def wait_until_gone(numbers: list[str]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_training_saves_ends_the_server_and_the_run_goes_on_later(tmp_path):
     process, servers = start_training(tmp_path / "run")
     process.send_signal(signal.SIGINT)
@@ -289,6 +291,7 @@ def test_a_training_that_is_killed_takes_its_server_with_it(tmp_path):
     wait_until_gone(servers)
 
 
+@pytest.mark.slow
 def test_after_many_episodes_the_map_is_loaded_afresh(monkeypatch):
     monkeypatch.setattr("sim.carla.env.RELOAD_EVERY", 2)
     world = world_on(LiteServer())
@@ -300,6 +303,7 @@ def test_after_many_episodes_the_map_is_loaded_afresh(monkeypatch):
     assert len(set(loads)) == 3
 
 
+@pytest.mark.slow
 def test_worlds_of_one_program_have_servers_of_their_own():
     worlds = sim.make_vec("lane-change", 2, seed=0, backend="carla-lite", config={"density": [4, 4]})
     worlds.reset()
