@@ -247,7 +247,7 @@ def _sheet(across: np.ndarray, down: np.ndarray, colour: Colour) -> pygame.Surfa
     pixels = np.empty((*opacity.shape, 4), np.uint8)
     for channel, value in enumerate((*colour[::-1], 255)):
         pixels[:, :, channel] = opacity * value + 0.5
-    return pygame.image.frombuffer(pixels.data, (len(across), len(down)), "BGRA")  # the order of screens: blits are fast
+    return pygame.image.frombuffer(pixels.data, (len(across), len(down)), "BGRA")  # as screens have it
 
 
 def _touched(road: RoadMap, camera: Camera, scene: Scene) -> tuple[int, int]:
