@@ -12,7 +12,7 @@ from lgdrl.plots import COLOURS, GREY, figure_of, save_figure
 from lgdrl.runs import write_text
 
 SETS = {"test": "held-out seeds", "held_out": "held-out densities"}
-POINTS = 24
+POINTS = 12
 """Of a learning curve: a mean over a window for each."""
 
 
