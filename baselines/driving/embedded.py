@@ -64,7 +64,7 @@ class EmbeddedConfig:
 
     sources: tuple[Source, ...] = SOURCES
     scenes: SceneConfig = field(default_factory=SceneConfig)
-    situations: int = 100_000
+    situations: int = 60_000
     longer_plans: float = 0.25  # share of the examples that ask for a plan of 2 to 4 meta-actions instead of one
     model: GPTConfig = field(default_factory=lambda: GPTConfig(len(DRIVING), 96, 4, 4, 144))
     sft: SFTConfig = field(default_factory=lambda: SFTConfig(num_train_epochs=3, batch_size=64))
