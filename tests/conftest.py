@@ -1,7 +1,14 @@
-"""Hypothesis draws the same examples in every run; `pytest --hypothesis-profile=explore` looks for new ones."""
+"""Hypothesis draws the same examples in every run; `pytest --hypothesis-profile=explore` looks for new ones.
+
+Ctrl-C reaches the programs that tests start even where whoever runs the tests ignores it, as background jobs do.
+"""
+
+import signal
 
 from hypothesis import settings
 
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=1000, deadline=None)
 settings.load_profile("fixed")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)

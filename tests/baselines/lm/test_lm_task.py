@@ -49,8 +49,8 @@ def test_boundaries_that_do_not_cut_the_trace_into_episodes_are_refused(ends):
 
 def test_a_hint_stands_before_the_word_after_which_the_answer_begins():
     prompt = DRIVING.encode("plan 3 <think>")
-    hinted = with_hint(prompt, DRIVING.encode("want pass ;"), DRIVING)
-    assert DRIVING.decode(hinted) == "plan 3 <hint> want pass ; </hint> <think>"
+    hinted = with_hint(prompt, DRIVING.encode("own free ;"), DRIVING)
+    assert DRIVING.decode(hinted) == "plan 3 <hint> own free ; </hint> <think>"
 
 
 def test_imitation_without_any_trace_is_refused():
