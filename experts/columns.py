@@ -174,6 +174,8 @@ def take_scenes(columns: Columns, rest: dict[str, Any], count: int) -> list[Scen
 def _take_drawings(columns: Columns, rest: dict[str, Any]) -> list[tuple[LaneShape, ...]]:
     count = sum(rest["drawings"])
     centers, widths = columns.take_all("shapes.center", count), columns.take_numbers("shapes.width", count)
+    if not all(isinstance(kind, str) for pair in rest["borders"] for kind in pair):
+        raise ValueError("a lane's border is no word")
     columns_of_shapes = zip(centers, widths, rest["borders"], strict=True)
     shapes = iter([LaneShape(center, width, left, right) for center, width, (left, right) in columns_of_shapes])
     return [tuple(next(shapes) for _ in range(length)) for length in rest["drawings"]]
