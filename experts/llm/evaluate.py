@@ -63,7 +63,7 @@ class LabelledScene:
     strict: np.ndarray
     """bool (A,): no crash when followed by IDLE. False on illegal actions."""
     recov: np.ndarray
-    """bool (A,): no crash when followed by SLOWER. False on illegal actions."""
+    """bool (A,): no crash when followed by SLOWER, or where there is none by IDLE. False on illegal actions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +161,13 @@ def _drive(env: DrivingEnv, rng: np.random.Generator, seed: int, steps: int) -> 
 def label(env: DrivingEnv, obs: np.ndarray, episode: int = 0) -> LabelledScene:
     """The present scene of `env` with roll-out labels of every legal action."""
     scene, mask = env.scene(), env.action_masks()
-    actions = ActionSet.of(len(mask))
+    actions = ActionSet.of(scene)
     context = Context(
         obs=obs, action_space=env.action_space, scene=scene, legal=mask, episode=episode, branch=env.branch
     )
-    strict = _crash_free(env, mask, actions.find(MetaAction.IDLE))
-    recov = _crash_free(env, mask, actions.find(MetaAction.SLOWER))
+    idle, brake = actions.find(MetaAction.IDLE), actions.find(MetaAction.SLOWER)
+    strict = _crash_free(env, mask, idle)
+    recov = strict if brake is None else _crash_free(env, mask, brake)
     return LabelledScene(context, strict, recov)
 
 
@@ -222,7 +223,8 @@ def score(
     """The row of one expert from its N decisions and their latencies on N scenes."""
     chosen = [None if decision.action is None else int(decision.action) for decision in decisions]
     num_actions = len(scenes[0].strict)
-    actions = ActionSet.of(num_actions)
+    assert scenes[0].context.scene is not None
+    actions = ActionSet.of(scenes[0].context.scene)
     names = [actions.name(i) for i in range(num_actions)]
     p50, p95 = np.percentile(seconds, [50, 95])
     return ExpertScore(
@@ -349,7 +351,8 @@ class Chance:
 
 def _available(manoeuvre: MetaAction, context: Context) -> int:
     legal = np.asarray(context.legal, dtype=bool)
-    actions = ActionSet.of(len(legal))
+    assert context.scene is not None
+    actions = ActionSet.of(context.scene)
     action = actions.find(manoeuvre)
     if action is not None and legal[action]:
         return action

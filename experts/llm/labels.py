@@ -2,7 +2,7 @@
 
 Letters are single tokens in every tokenizer in use, so that one forward pass scores them all without length bias.
 The letter of a manoeuvre never changes: D is FASTER whether the world has five actions or only the three longitudinal
-ones (highway-env's SLOWER, IDLE, FASTER with ids 0, 1, 2).
+ones (highway-env's SLOWER, IDLE, FASTER with ids 0, 1, 2). Only the scene knows which three it has.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sim.actions import LONGITUDINAL, MetaAction
+from sim.actions import MetaAction
+from sim.scene import Scene
 
 LETTERS = "ABCDE"
 
@@ -22,13 +23,11 @@ class ActionSet:
     manoeuvres: tuple[MetaAction, ...]
 
     @classmethod
-    def of(cls, num_actions: int) -> ActionSet:
-        """The set with that many actions: 5 (all meta-actions) or 3 (longitudinal). ValueError otherwise."""
-        if num_actions == len(MetaAction):
-            return cls(tuple(MetaAction))
-        if num_actions == len(LONGITUDINAL):
-            return cls(LONGITUDINAL)
-        raise ValueError(f"no labels for {num_actions} actions: a driving scene has 5 meta-actions or 3 longitudinal")
+    def of(cls, scene: Scene) -> ActionSet:
+        """What the actions of a scene do. ValueError where they are not meta-actions."""
+        if not scene.meanings:
+            raise ValueError(f"no labels for {len(scene.legal)} actions: they are not meta-actions")
+        return cls(scene.meanings)
 
     def __len__(self) -> int:
         return len(self.manoeuvres)

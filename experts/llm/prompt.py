@@ -20,7 +20,7 @@ import numpy as np
 from experts.llm.assets import read_prompt
 from experts.llm.labels import ActionSet
 from experts.llm.utility import Utility, analyse
-from sim.actions import MetaAction, legal_mask
+from sim.actions import FULL, LATERAL, MetaAction, legal_mask
 from sim.config import to_dict
 from sim.errors import UsageError
 from sim.scene import Ego, Goal, Neighbour, Scene, Vehicles
@@ -93,23 +93,20 @@ class PromptGenerator:
         Raises: ValueError when no action is legal or the actions are not meta-actions.
         """
         mask = np.asarray(scene.legal if legal is None else legal, dtype=bool)
-        actions = ActionSet.of(len(mask))
+        actions = ActionSet.of(scene)
         utility = analyse(scene, mask)
         chosen = tuple(int(i) for i in np.flatnonzero(mask))
         messages = (
-            {"role": "system", "content": self._prefix(form, len(mask))},
+            {"role": "system", "content": self._prefix(form, actions)},
             {"role": "user", "content": self._scene_text(scene, actions, chosen, utility, form)},
         )
         return Prompt(messages, actions, chosen, form, self.version, utility)
 
     @functools.lru_cache(maxsize=16)  # noqa: B019 - one generator per run, a handful of forms
-    def _prefix(self, form: Form, num_actions: int) -> str:
+    def _prefix(self, form: Form, actions: ActionSet) -> str:
         config = self.config
-        actions = ActionSet.of(num_actions)
         return self._system.render(
-            glossary=[
-                f"{actions.label(i)} {i} {actions.name(i)}" for i in sorted(range(num_actions), key=actions.label)
-            ],
+            glossary=_glossary(actions),
             verdicts=config.verdicts,
             format=_format(config, form),
             examples=self._examples(form, actions),
@@ -118,7 +115,7 @@ class PromptGenerator:
     def _examples(self, form: Form, actions: ActionSet) -> list[dict[str, str]]:
         rendered = []
         for data in _example_data()[: self.config.few_shot]:
-            scene = example_scene(data, len(actions))
+            scene = example_scene(data, actions.manoeuvres)
             utility = analyse(scene)
             legal = tuple(int(i) for i in np.flatnonzero(scene.legal))
             text = self._scene_text(scene, actions, legal, utility, form)
@@ -151,8 +148,9 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def example_scene(data: dict[str, Any], num_actions: int = 5) -> Scene:
-    """A scene from a few numbers (`lanes`, `lane`, `speed`, `goal`, `cars` rows of lane, dx, speed), 4 m lanes."""
+def example_scene(data: dict[str, Any], manoeuvres: Sequence[MetaAction] = FULL) -> Scene:
+    """A scene from a few numbers (`lanes`, `lane`, `speed`, `goal`, `cars` rows of lane, dx, speed), 4 m lanes, and
+    what its actions do: FULL, LONGITUDINAL or LATERAL of `sim.actions`. A world of the last has no set-points."""
     centers = tuple(4.0 * lane for lane in range(data["lanes"]))
     points = tuple(float(v) for v in np.linspace(6.0, 30.0, 13))
     index = int(np.argmin(np.abs(np.array(points) - data["speed"])))
@@ -182,8 +180,8 @@ def example_scene(data: dict[str, Any], num_actions: int = 5) -> Scene:
         ),
         lane_centers=centers,
         lane_width=4.0,
-        set_points=points,
-        legal=mask if num_actions == len(MetaAction) else mask[list(ActionSet.of(num_actions).manoeuvres)],
+        set_points=() if tuple(manoeuvres) == LATERAL else points,
+        legal=mask[list(manoeuvres)],
         goal=Goal(lane=goal["lane"], remaining=goal["remaining"]) if goal else None,
     )
 

@@ -84,7 +84,7 @@ def analyse(scene: Scene, legal: np.ndarray | None = None) -> Utility:
     mask = np.asarray(scene.legal if legal is None else legal, dtype=bool)
     if not mask.any():
         raise ValueError("no legal action in the scene")
-    actions = ActionSet.of(len(mask))
+    actions = ActionSet.of(scene)
     verdicts = tuple(_verdict(scene, int(i), actions.manoeuvres[i]) for i in np.flatnonzero(mask))
     recommended, reason = _recommend(scene, verdicts, actions)
     return Utility(verdicts, recommended, reason)

@@ -18,6 +18,7 @@ from experts.llm.provider import make
 from experts.llm.stream import Draft
 from experts.lm.language import Picture
 from experts.provider import Context, Status
+from sim.actions import LATERAL, LONGITUDINAL
 
 from .conftest import Fallback, free_road
 from .driving import driver_model, question, random_driver, serving
@@ -117,13 +118,14 @@ def test_every_rung_is_read_by_our_own_parser(server, rung, reasoning, stream):
         assert next(iter(json.loads(answer.content))) == ("reasoning" if reasoning == "long" else "action")
 
 
-def test_a_world_with_other_ids_is_answered_with_its_ids(client):
+@pytest.mark.parametrize("manoeuvres", [LONGITUDINAL, LATERAL])
+def test_a_world_with_other_ids_is_answered_with_its_ids(client, manoeuvres):
     data = {"lanes": 3, "lane": 1, "speed": 20.0, "goal": None, "cars": []}
-    scene = example_scene(data, 3)
+    scene = example_scene(data, manoeuvres)
     context = Context(np.zeros(1), None, scene, scene.legal)
     prompt = question("text", context)
     content = ask(client, prompt).choices[0].message.content
-    name = {4: "0", 1: "1", 3: "2"}[thought(context).plan[0]]
+    name = str(manoeuvres.index(thought(context).plan[0]))
     assert content == f"#### {name}"
     assert parse(read_completion({"choices": [{"message": {"content": content}}]}), prompt).action == int(name)
 

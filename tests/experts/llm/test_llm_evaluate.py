@@ -160,7 +160,8 @@ def test_auc_counts_ties_half_and_wilson_matches_the_formula():
 
 def test_a_constant_falls_back_to_idle():
     legal = np.array([False, True, True, False, True])
-    context = SimpleNamespace(legal=legal)
+    scene = example_scene({"lanes": 1, "lane": 0, "speed": 20.0, "goal": None, "cars": []})
+    context = SimpleNamespace(scene=scene, legal=legal)
     assert Constant(MetaAction.FASTER).decide([context])[0].action == MetaAction.IDLE
 
 

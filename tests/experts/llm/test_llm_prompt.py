@@ -11,21 +11,23 @@ from experts.llm import utility
 from experts.llm.labels import ActionSet
 from experts.llm.prompt import PromptConfig, PromptGenerator, example_scene, number, probe_scene
 from experts.llm.utility import analyse
-from sim.actions import MetaAction
+from sim.actions import FULL, LATERAL, LONGITUDINAL, MetaAction
 from sim.errors import UsageError
 
 
-def road(lane=1, speed=20.0, cars=(), goal=None, lanes=3, actions=5):
+def road(lane=1, speed=20.0, cars=(), goal=None, lanes=3, actions=FULL):
     return example_scene({"lanes": lanes, "lane": lane, "speed": speed, "goal": goal, "cars": list(cars)}, actions)
 
 
 def test_labels_belong_to_manoeuvres_not_to_ids():
-    assert ActionSet.of(5).labels(range(5)) == list("ABCDE")
-    longitudinal = ActionSet.of(3)
+    assert ActionSet.of(road()).labels(range(5)) == list("ABCDE")
+    longitudinal, lateral = ActionSet.of(road(actions=LONGITUDINAL)), ActionSet.of(road(actions=LATERAL))
     assert [longitudinal.name(i) for i in range(3)] == ["SLOWER", "IDLE", "FASTER"]
     assert longitudinal.labels(range(3)) == ["E", "B", "D"]
+    assert [lateral.name(i) for i in range(3)] == ["LANE_LEFT", "IDLE", "LANE_RIGHT"]
+    assert lateral.labels(range(3)) == ["A", "B", "C"]
     with pytest.raises(ValueError, match="no labels for 4 actions"):
-        ActionSet.of(4)
+        ActionSet.of(replace(road(), legal=np.ones(4, bool)))
 
 
 @pytest.mark.parametrize("form", ["label", "json", "text"])
@@ -94,7 +96,7 @@ def test_verdicts_can_be_left_out():
 
 
 def test_longitudinal_world_has_three_labels():
-    prompt = PromptGenerator().build(road(actions=3), "label")
+    prompt = PromptGenerator().build(road(actions=LONGITUDINAL), "label")
     assert sorted(prompt.labels) == ["B", "D", "E"]
     assert "LANE_LEFT" not in prompt.text()
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from experts.llm.prompt import PromptConfig, PromptGenerator, example_scene
 from experts.lm.language import Facts, Picture, answer, in_english, own_fact, read_answer, read_prompt
 from experts.lm.vocabulary import DRIVING
+from sim.actions import FULL, LATERAL, LONGITUDINAL
 from sim.errors import UsageError
 
 SPEEDS = st.floats(0, 45, allow_nan=False)
@@ -31,7 +32,7 @@ def scenes(draw):
         "goal": goal,
         "cars": [list(row) for row in draw(st.lists(car, max_size=8))],
     }
-    scene = example_scene(data, draw(st.sampled_from([3, 5])))
+    scene = example_scene(data, draw(st.sampled_from([FULL, LONGITUDINAL, LATERAL])))
     target = draw(st.integers(max(lane - 1, 0), min(lane + 1, lanes - 1)))
     legal = np.array(draw(st.lists(st.booleans(), min_size=len(scene.legal), max_size=len(scene.legal))))
     legal[1] |= not legal.any()
