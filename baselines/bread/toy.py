@@ -22,6 +22,7 @@ from scipy import stats
 
 from baselines.bread import anchors
 from baselines.bread.anchors import Range
+from baselines.lm.evaluation import t_interval
 from baselines.lm.grpo import group_advantages
 from lgdrl.display import comparison_progress
 from lgdrl.runs import write_json
@@ -259,13 +260,6 @@ def middle(values: Sequence[float]) -> Middle:
     return Middle(float(np.median(ordered)), float(ordered[k - 1]), float(ordered[-k]))
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % t-interval."""
-    centre = float(np.mean(values))
-    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
-    return centre, centre - half, centre + half
-
-
 def slopes_of(outcomes: Sequence[Outcome]) -> dict[str, tuple[float, float, float]]:
     """How samples grow with L, over the levels that an arm always solved: `ARM ln samples / ln L` is the exponent of a
     power law, `ARM ln samples / L` the rate of an exponential. One least-squares line per seed, then the interval."""
@@ -280,7 +274,7 @@ def slopes_of(outcomes: Sequence[Outcome]) -> dict[str, tuple[float, float, floa
             if o.level in levels:
                 per_seed.setdefault(o.seed, []).append(math.log(o.samples))
         for name, x in ((f"{arm} ln samples / ln L", np.log(levels)), (f"{arm} ln samples / L", np.array(levels))):
-            found[name] = interval([float(np.polyfit(x, y, 1)[0]) for y in per_seed.values()])
+            found[name] = t_interval([float(np.polyfit(x, y, 1)[0]) for y in per_seed.values()])
     return found
 
 

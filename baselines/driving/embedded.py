@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from baselines.driving.scenes import LONGEST, TAIL, SceneConfig, Situation, Source, situations
+from baselines.driving.scenes import LONGEST, TAIL, SceneConfig, Situation, Source, Stage, situations
 from baselines.driving.task import DrivingTask, trace_of
 from baselines.lm.arms import get, make_trainer
 from baselines.lm.grpo import GRPOConfig
@@ -32,7 +32,6 @@ from experts.lm.vocabulary import DRIVING
 from lgdrl.runs import write_json
 from sim.actions import MetaAction
 from sim.config import load_yaml, parse_overrides, resolve, to_dict
-from sim.engine.world import World
 
 SOURCES = (
     Source("lane-change"),
@@ -73,19 +72,12 @@ class EmbeddedConfig:
 
 
 def verified(met: Sequence[Situation], longer_plans: float, rng: np.random.Generator) -> list[Prompt]:
-    """Prompts with traces of the rule's plans. Those that end in a crash, or miss a goal, are left out."""
-    worlds: dict[str, World] = {}
-    prompts = []
+    """Prompts with traces of the rule's plans. Those that end in a crash are left out."""
+    stage, prompts = Stage(), []
     for situation in met:
         steps = int(rng.integers(2, LONGEST + 1)) if rng.random() < longer_plans else 1
         plan = situation.rule[:steps]
-        source = situation.source
-        if source.name not in worlds:
-            worlds[source.name] = source.worlds(1)
-        world = worlds[source.name]
-        for array, row in zip(world.state, situation.state, strict=True):
-            array[0] = row
-        end = world.branch(0, np.array([[*plan, *[int(MetaAction.IDLE)] * TAIL]]))
+        end = stage.set(situation).branch(0, np.array([[*plan, *[int(MetaAction.IDLE)] * TAIL]]))
         if not end.crashed[0]:
             prompt = DRIVING.encode(situation.picture.prompt(steps))
             prompts.append(Prompt(situation.key, prompt, trace_of(situation, plan)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,11 @@ def markdown(figures: Mapping[str, Any]) -> str:
         lines.append(f"| {label} | {' | '.join(cells)} | - | - | {crash:.1f} | - |")
     lines += [
         "",
-        "| Arm | Updates | Generated tokens | of these search, teacher | Groups without advantage % | Hinted: episodes "
-        "given, share of trace | CPU s |",
-        "|---|---|---|---|---|---|---|",
+        "Training: means over seeds; from the first to the last quarter of updates where two numbers stand.",
+        "",
+        "| Arm | Updates | Generated tokens | of these search, teacher | Groups without advantage % "
+        "| Readable answers % | Entropy, nats per word | Hinted: episodes given, share of trace | CPU s |",
+        "|---" * 9 + "|",
     ]
     for name, arm in figures["arms"].items():
         spent, training = arm["ledger"], arm["training"]
@@ -68,7 +71,8 @@ def markdown(figures: Mapping[str, Any]) -> str:
         lines.append(
             f"| {name} | {arm['updates']:.0f} | {spent['generated_tokens']:,.0f} "
             f"| {spent['search_tokens']:,.0f}, {spent['teacher_tokens']:,.0f} "
-            f"| {'-' if zero is None else f'{100 * zero:.0f}'} | {hints} | {arm['cpu_s']:.0f} |"
+            f"| {'-' if zero is None else f'{100 * zero:.0f}'} | {_ends(training.get('format'), 100)} "
+            f"| {_ends(training.get('entropy'), digits=2)} | {hints} | {arm['cpu_s']:.0f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -80,7 +84,13 @@ def _percent(values: Sequence[float] | None) -> str:
 
 def _interval(values: Sequence[float], sign: bool = False) -> str:
     mean, low, high = (100 * value for value in values)
-    return f"{mean:{'+' if sign else ''}.1f} [{low:.1f}, {high:.1f}]"
+    limits = "" if math.isnan(low) else f" [{low:.1f}, {high:.1f}]"
+    return f"{mean:{'+' if sign else ''}.1f}{limits}"
+
+
+def _ends(values: Sequence[float] | None, scale: float = 1.0, digits: int = 0) -> str:
+    """Means of the first and the last quarter of training."""
+    return "-" if values is None else " to ".join(f"{scale * value:.{digits}f}" for value in values)
 
 
 def _success(figures: Mapping[str, Any]) -> Any:

@@ -130,17 +130,25 @@ class Situation:
 
 def outcomes(situations: Sequence[Situation], length: int) -> list[Outcomes | None]:
     """How all plans of so many meta-actions end in each situation; None where none ends well."""
-    worlds: dict[str, World] = {}
-    found = []
-    for situation in situations:
+    stage = Stage()
+    return [judge(stage.set(situation), length) for situation in situations]
+
+
+class Stage:
+    """A world of each source, to be put into the state of one situation after the other."""
+
+    def __init__(self) -> None:
+        self._worlds: dict[str, World] = {}
+
+    def set(self, situation: Situation) -> World:
+        """A batch of one, in the situation's state until the next is set."""
         source = situation.source
-        if source.name not in worlds:
-            worlds[source.name] = source.worlds(1)
-        world = worlds[source.name]
+        if source.name not in self._worlds:
+            self._worlds[source.name] = source.worlds(1)
+        world = self._worlds[source.name]
         for array, row in zip(world.state, situation.state, strict=True):
             array[0] = row
-        found.append(judge(world, length))
-    return found
+        return world
 
 
 def judge(world: World, length: int) -> Outcomes | None:

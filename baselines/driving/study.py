@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
 from baselines.driving.report import write_report
 from baselines.driving.scenes import SceneConfig, Source, row_of, situations
 from baselines.driving.task import DrivingTask, Teacher
 from baselines.lm.arms import get, make_trainer
-from baselines.lm.evaluation import evaluate
+from baselines.lm.evaluation import evaluate, t_interval
 from baselines.lm.grpo import GRPOConfig
 from baselines.lm.rollout import Ledger
 from baselines.lm.sft import SFTConfig, imitate
@@ -233,15 +232,6 @@ def dumb_plans(shared: Material, prompts: Sequence[Prompt]) -> dict[str, dict[st
     return found
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % t-interval over training seeds."""
-    mean = float(np.mean(values))
-    if len(values) < 2 or np.ptp(values) == 0:
-        return mean, mean, mean
-    low, high = stats.t.interval(0.95, len(values) - 1, mean, stats.sem(values))
-    return mean, float(low), float(high)
-
-
 def study(config: StudyConfig, out: Path, processes: int = 2, report: Report | None = None) -> dict[str, Any]:
     """Run what is not finished; returns and writes the figures (study.json, study.md, plots)."""
     if not config.arms:
@@ -296,7 +286,7 @@ def collect(config: StudyConfig, out: Path) -> dict[str, Any]:
     for arm, runs in arms.items():
         for name in sets:
             gained = [a[name]["success"] - b[name]["success"] for a, b in zip(runs, arms[base], strict=True)]
-            figures["arms"][arm][name]["gain"] = interval(gained)
+            figures["arms"][arm][name]["gain"] = t_interval(gained)
     figures["base"] = base
     return figures
 
@@ -307,13 +297,18 @@ def _summary(runs: Sequence[Mapping[str, Any]], sets: Mapping[str, Any]) -> dict
     found: dict[str, Any] = {}
     for name in sets:
         known = [column for column in columns if all(column in run[name] for run in runs)]
-        found[name] = {column: interval([run[name][column] for run in runs]) for column in known}
+        found[name] = {column: t_interval([run[name][column] for run in runs]) for column in known}
     logged = ("zero_advantage_share", "skipped", "probes", "anchor", "revealed_share", "weight", "taught_share")
     found["training"] = {}
     for column in logged:
         values = [row[column] for run in runs for row in run["training"] if row.get(column) is not None]
         if values:
             found["training"][column] = float(np.mean(values))
+    for column in ("format", "entropy"):
+        values = [[row[column] for row in run["training"] if row[column] is not None] for run in runs]
+        if all(values):
+            quarters = [np.array_split(row, min(4, len(row))) for row in values]
+            found["training"][column] = [float(np.mean([run[i].mean() for run in quarters])) for i in (0, -1)]
     found["ledger"] = {key: float(np.mean([run["ledger"][key] for run in runs])) for key in runs[0]["ledger"]}
     found["updates"] = float(np.mean([len(run["training"]) for run in runs]))
     found["cpu_s"] = float(np.mean([run["cpu_s"] for run in runs]))

@@ -277,7 +277,7 @@ def test_without_a_usable_fallback_the_status_is_failed(expert):
         decision = ask(expert(server, fallback="none"))[0]
         assert (decision.status, decision.action) == (Status.FAILED, None)
         slowest = free_road(speed=6.0)
-        assert ask(expert(server), slowest)[0].status is Status.FAILED  # the stub's SLOWER is not legal there
+        assert ask(expert(server), slowest)[0].status is Status.FAILED  # nor is the fallback's SLOWER legal
 
 
 def test_a_context_without_a_scene_falls_back(expert):

@@ -255,11 +255,12 @@ def start_training(folder) -> tuple[subprocess.Popen, list[str]]:
     return process, servers
 
 
-def wait_until_gone(numbers: list[str]) -> None:
-    deadline = time.monotonic() + 10
-    while any(os.path.exists(f"/proc/{number}") for number in numbers):
-        assert time.monotonic() < deadline
+def left_after(numbers: list[str], seconds: float = 10.0) -> list[str]:
+    """The processes that are still there when all are gone, or after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while (left := [number for number in numbers if os.path.exists(f"/proc/{number}")]) and time.monotonic() < deadline:
         time.sleep(0.05)
+    return left
 
 
 @pytest.mark.slow
@@ -267,7 +268,7 @@ def test_ctrl_c_in_training_saves_ends_the_server_and_the_run_goes_on_later(tmp_
     process, servers = start_training(tmp_path / "run")
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
-    wait_until_gone(servers)
+    assert left_after(servers) == []
     before = len((tmp_path / "run" / "metrics.csv").read_text().splitlines())
     resumed = subprocess.Popen(
         [sys.executable, "-m", "lgdrl.cli", "train", "--resume", str(tmp_path / "run")],
@@ -288,7 +289,8 @@ def test_a_training_that_is_killed_takes_its_server_with_it(tmp_path):
     process, servers = start_training(tmp_path / "run")
     process.kill()
     process.wait()
-    wait_until_gone(servers)
+    assert servers
+    assert left_after(servers) == []
 
 
 @pytest.mark.slow
