@@ -90,9 +90,9 @@ class Outcomes:
     speed: np.ndarray
     """float32 (5^m,) m/s at the end"""
     best: int
-    """Row of the good plan that forgives most: of the plans that differ from it in one action, most are good too. An
-    expert that names the highest return instead walks along edges, and who imitates it falls off. Of equal ones that
-    with the fewest manoeuvres, then the highest return."""
+    """Row of the good plan that forgives most: of the plans that differ from it in one action, most are good too, so
+    that who imitates it and misses by one action is often right all the same. Of equal ones that with the fewest
+    manoeuvres, then the highest return."""
 
     def plan(self, row: int) -> tuple[int, ...]:
         """The meta-actions of a row."""
