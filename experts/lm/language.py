@@ -179,7 +179,7 @@ def _sentence(words: list[str]) -> str:
     if found is None:
         return " ".join(words)
     seconds = int(found[1])
-    meet = "not closing in" if seconds >= TTC.highest else f"met in {seconds} to {seconds + 1} s"
+    meet = f"not met within {seconds} s" if seconds >= TTC.highest else f"met in {seconds} to {seconds + 1} s"
     return f"Car ahead, {meet}; {found[2]} m/s are safe behind it."
 
 

@@ -125,5 +125,5 @@ def test_reasoning_in_english():
     assert in_english("own free ; left blocked ; right wait ; </think>") == (
         "Nobody ahead. No left lane. Right lane: settle in this one first."
     )
-    assert in_english("own F t7 limit v20") == "Car ahead, not closing in; 20 m/s are safe behind it."
+    assert in_english("own F t7 limit v20") == "Car ahead, not met within 7 s; 20 m/s are safe behind it."
     assert len(told) <= 200
