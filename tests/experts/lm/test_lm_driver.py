@@ -6,10 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import sim
+from experts.driving import run_episodes
 from experts.lm import gpt
 from experts.lm.driver import Driver
 from experts.lm.language import Car, Picture, read_answer
 from experts.lm.vocabulary import DRIVING
+from experts.provider import Decision
 from sim.actions import MetaAction
 from sim.errors import UsageError
 
@@ -131,3 +134,21 @@ def test_nothing_to_think_about_and_bad_lengths():
         tiny.think([picture])
     with pytest.raises(UsageError, match="does not speak"):
         Driver(gpt.new(gpt.GPTConfig(7, 24, 1, 1, 8), 0))
+
+
+def test_the_shipped_driver_drives_alone():
+    """No veto, no fallback: its own words. The card in assets/driver has the figures of many more episodes."""
+
+    class Alone:
+        name = "alone"
+
+        def __init__(self):
+            self.driver = Driver.load()
+
+        def decide(self, contexts):
+            thoughts = self.driver.think([Picture.of(context.scene, context.legal) for context in contexts])
+            return [Decision(action=thought.plan[0]) for thought in thoughts]
+
+    worlds = sim.make_vec("lane-change", 8)
+    ends = run_episodes(worlds, Alone(), range(20_000, 20_008))
+    assert sum(end["success"] for end in ends) >= 7
