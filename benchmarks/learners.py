@@ -6,7 +6,7 @@ Settings `example` are those of HighwayEnv's example scripts (`scripts/sb3_highw
 highway-fast-v0; `batched` are the same learners fed by 64 worlds at a time: one DQN gradient step of 128 samples per 64
 steps, PPO minibatches of 1,024. One torch thread. A curve is the mean return of the episodes that ended in each tenth
 of the training. Both simulators start from the same seeds, so the curves of a seed are equal to the last digit as long
-as every rounding is (start with NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL" for that).
+as every rounding is (start with NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL" OPENBLAS_CORETYPE=Nehalem for that).
 """
 
 from __future__ import annotations

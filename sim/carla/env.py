@@ -51,8 +51,9 @@ ATTEMPTS = 3
 """Times that a reset starts over, each with a fresh connection, before it gives up."""
 CONTACT = 0.5
 """Metres between two cars below which a collision report may be on its way."""
-REPORT_PATIENCE = 0.02
-"""Seconds to wait for such a report: sensors have a channel of their own."""
+REPORT_PATIENCE, REPORT_DUE = 0.02, 1.0
+"""Seconds to wait for such a report (sensors have a channel of their own), and where the boxes overlap already: an
+episode shall end in the frame of its contact also on a busy machine."""
 log = logging.getLogger("sim.carla")
 
 
@@ -319,9 +320,8 @@ class CarlaDrivingEnv(DrivingEnv):
             session.apply([control, *episode.traffic.commands(episode.state, episode.own)])
             self._observe_frame(episode, session.tick())
             off_road = self._off_road(episode)
-            if self._hit(episode) or off_road:
+            if self._hit_by_now(episode) or off_road:
                 break
-        self._await_reports(episode)
         return changed, off_road
 
     def _decide(self, episode: Episode, action: Any) -> bool:
@@ -387,11 +387,14 @@ class CarlaDrivingEnv(DrivingEnv):
             episode.crashed = True
         return episode.crashed
 
-    def _await_reports(self, episode: Episode) -> None:
-        """A report of a contact in the last frame may still be on its way: wait where there can be one."""
-        deadline = time.monotonic() + REPORT_PATIENCE
-        while not self._hit(episode) and nearest_gap(episode) < CONTACT and time.monotonic() < deadline:
+    def _hit_by_now(self, episode: Episode) -> bool:
+        """`_hit`, waiting for the report of a contact in this frame where there can be one."""
+        gap = nearest_gap(episode)
+        patience = REPORT_DUE if gap <= 0 else REPORT_PATIENCE if gap < CONTACT else 0.0
+        deadline = time.monotonic() + patience
+        while not self._hit(episode) and time.monotonic() < deadline:
             time.sleep(0.001)
+        return episode.crashed
 
     def _broken_off(self, episode: Episode, error: SimError) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """The server failed: a truncated episode. The connection is dropped, so that the next reset makes a new one."""
