@@ -25,9 +25,6 @@ LANE_WIDTH = 4.0
 """Metres."""
 SIMULATION_STEP = 0.05
 """Seconds (20 Hz)."""
-SUBSTEPS = 10
-"""Simulation steps per decision (2 Hz decisions)."""
-DECISION_PERIOD = SIMULATION_STEP * SUBSTEPS
 
 KP_SPEED = 20.0
 """Speed servo, 1/s: a new set-point is reached within one simulation step. Measured."""
@@ -75,6 +72,7 @@ class LaneChangeConfig:
     start_speed: float = 20.0
     goal_distance: float = 500.0
     time_limit: int = 120  # decisions (60 s)
+    decision_frequency: float = 2.0  # Hz, as published; simulation steps (20 Hz) per decision are a whole number
     slowest: float = 6.0  # ego speed set-points: linspace(slowest, fastest, set_points); measured
     fastest: float = 28.0
     set_points: int = 20
@@ -109,8 +107,23 @@ class LaneChangeConfig:
             raise ValueError(
                 "the road is 10 km long: keep behind < start_x and start_x + goal_distance + ahead < 8000 m"
             )
+        if not (0.1 <= self.decision_frequency <= 20 and 20 % self.decision_frequency == 0):
+            raise ValueError(
+                f"decision_frequency = {self.decision_frequency}: choose 20, 10, 5, 4, 2.5, 2, 1 Hz or another that "
+                "divides the 20 Hz of the simulation"
+            )
         if self.layout == "published" and (self.lanes, self.start_lane, self.start_x) != (4, 0, 500.0):
             raise ValueError("layout = 'published' needs 4 lanes and the start at lane 0, x = 500 m")
+
+    @property
+    def substeps(self) -> int:
+        """Simulation steps per decision."""
+        return round(1 / (self.decision_frequency * SIMULATION_STEP))
+
+    @property
+    def decision_period(self) -> float:
+        """Seconds per decision."""
+        return self.substeps * SIMULATION_STEP
 
     @property
     def goal_x(self) -> float:

@@ -35,6 +35,7 @@ from experts.llm.ladder import Rung, SamplingConfig, read_completion, request, s
 from experts.llm.parse import MAX_ANSWER, Answer, parse
 from experts.llm.prompt import Prompt, PromptConfig, PromptGenerator, probe_scene
 from experts.llm.stream import Draft
+from experts.llm.timeline import Timeline
 from sim.errors import UsageError
 
 if TYPE_CHECKING:
@@ -219,15 +220,17 @@ class ChatClient:
         until: float,
         retry_until: float | None = None,
         listen: Listener | None = None,
+        timeline: Timeline | None = None,
     ) -> Reply:
         """One question with retries.
 
         Args: arguments of `chat.completions.create`; the text of its messages, for the budget; `time.monotonic()` value
             at which the question is given up; the one after which no further attempt begins (default: the same); who
-            hears the answer while it comes (default: it comes in one piece).
+            hears the answer while it comes (default: it comes in one piece); where moments are noted.
         Never raises for what an endpoint can do.
         """
         begin = time.monotonic()
+        timeline = timeline or Timeline(begin)
         listen, refused = (listen if self.streams else None), False
         if not self.breaker.allow():
             self.faults[Fault.CIRCUIT_OPEN] += 1
@@ -248,8 +251,10 @@ class ChatClient:
             spent: Usage | None = None  # None: unknown, so the reservation counts in full
             failed: _AttemptFailed | None = None
             try:
-                answer, usage, fingerprint = await self._attempt(args, until, listen)
+                told = {**args, "extra_headers": {"x-stainless-retry-count": str(attempt - 1)}}
+                answer, usage, fingerprint = await self._attempt(told, until, timeline, listen)
                 spent = usage
+                timeline.output_tokens = usage.output if usage else None
             except _AttemptFailed as failure:
                 failed = failure
                 if not failure.billed:
@@ -307,7 +312,7 @@ class ChatClient:
         return pause if time.monotonic() + pause < until else None
 
     async def _attempt(
-        self, args: Mapping[str, Any], until: float, listen: Listener | None = None
+        self, args: Mapping[str, Any], until: float, timeline: Timeline, listen: Listener | None = None
     ) -> tuple[Answer, Usage | None, str]:
         """One HTTP request: answer, usage where reported, system fingerprint. Raises _AttemptFailed."""
         import openai
@@ -315,8 +320,9 @@ class ChatClient:
         left = until - time.monotonic()
         if left <= 0:
             raise _AttemptFailed(Fault.TIMEOUT, "no time left", billed=False)
+        timeline.send(time.monotonic())
         try:
-            data = await self._within(left, self._completion(args, left, listen))
+            data = await self._within(left, self._completion(args, left, timeline, listen))
         except (TimeoutError, openai.APITimeoutError):
             raise _AttemptFailed(Fault.TIMEOUT, f"no answer within {left:.1f} s") from None
         except openai.APIStatusError as error:
@@ -327,10 +333,12 @@ class ChatClient:
             raise _AttemptFailed(Fault.PROTOCOL, self.redact(f"the client refused the answer: {error}")) from None
         return self._read(data)
 
-    async def _completion(self, args: Mapping[str, Any], left: float, listen: Listener | None) -> Any:
+    async def _completion(
+        self, args: Mapping[str, Any], left: float, timeline: Timeline, listen: Listener | None
+    ) -> Any:
         """The completion, as the endpoint's JSON has it in one piece."""
         if listen is None:
-            return _json(await self._body(args, left))
+            return _json(await self._body(args, left, timeline))
         draft, heard = Draft(), ""
 
         def feed(part: bytes) -> bool:
@@ -338,11 +346,12 @@ class ChatClient:
             draft.feed(part)
             if len(heard) <= MAX_ANSWER and draft.text != heard:
                 heard = draft.text
+                timeline.heard.append((time.monotonic(), len(heard)))
                 listen(heard)
             return draft.done
 
         try:
-            body = await self._body({**args, **STREAMED}, left, feed)
+            body = await self._body({**args, **STREAMED}, left, timeline, feed)
         except ValueError as error:
             raise _AttemptFailed(Fault.PROTOCOL, self.redact(str(error))) from None
         if not draft.events:
@@ -351,7 +360,9 @@ class ChatClient:
             raise _AttemptFailed(Fault.PROTOCOL, "the stream ended in the middle of the answer")
         return draft.body()
 
-    async def _body(self, args: Mapping[str, Any], left: float, feed: Callable[[bytes], bool] | None = None) -> bytes:
+    async def _body(
+        self, args: Mapping[str, Any], left: float, timeline: Timeline, feed: Callable[[bytes], bool] | None = None
+    ) -> bytes:
         """The body of the answer; `feed` gets its parts as they come and says when no more of them are needed."""
         import httpx2 as httpx
 
@@ -362,12 +373,14 @@ class ChatClient:
             async with create(model=self.model, timeout=time_out, **args) as response:
                 parts, size = [], 0
                 async for part in response.iter_bytes():
+                    timeline.first_byte = timeline.first_byte or time.monotonic()
                     size += len(part)
                     if size > self.config.max_bytes:
                         raise _AttemptFailed(Fault.OVERSIZED, f"an answer of more than {self.config.max_bytes} bytes")
                     parts.append(part)
                     if feed is not None and feed(part):
                         break
+                timeline.done = time.monotonic()
                 return b"".join(parts)
         except httpx.TimeoutException:
             raise TimeoutError from None
@@ -495,7 +508,7 @@ def _probe_once(
             if reserved is None:
                 return Reply(fault=Fault.BUDGET, detail="the budget does not even cover the start-up probe")
             try:
-                answer, usage, _ = await client._attempt(args, until)
+                answer, usage, _ = await client._attempt(args, until, Timeline(time.monotonic()))
             except _AttemptFailed as failure:
                 client.budget.settle(reserved, None if failure.billed else Usage())
                 pause = client._pause(failure, attempt, until) if failure.fault is Fault.RATE_LIMITED else None

@@ -36,6 +36,8 @@ _REFUSAL = re.compile(
 )
 _STATED_LABEL = re.compile(r"\b(?i:answer|action|label|choice|choose|option)\b\W{0,3}(?:is\W{0,3})?([A-Z])(?!\w)")
 _FENCE = re.compile(r"^```[a-zA-Z]*\s*(.*?)\s*```$", re.DOTALL)
+_ACTION = re.compile(r'"(?:action|plan)"\s*:\s*\[?\s*"[^"]*"')
+_LETTER = re.compile(r"\S")
 _REASON = re.compile(r'"reason(?:ing)?"\s*:\s*"((?:[^"\\]|\\u[0-9a-fA-F]{4}|\\["\\/bfnrt])*)')
 """The reason of a JSON answer that may end anywhere, up to the last whole character."""
 
@@ -85,6 +87,13 @@ def parse(answer: Answer, prompt: Prompt) -> Parsed:
     if found.fault in (Fault.MALFORMED, Fault.TWO_ACTIONS) and _REFUSAL.search(text):
         return Parsed(fault=Fault.REFUSAL)
     return _legal(found, prompt)
+
+
+def settled(text: str, form: Form) -> int | None:
+    """Characters of an answer after which its action is certain, whatever follows; None where it names none."""
+    pattern = {"json": _ACTION, "text": _MARKED_LINE, "label": _LETTER}[form]
+    found = list(pattern.finditer(text))
+    return (found[-1] if form == "text" else found[0]).end() if found else None
 
 
 def reason_so_far(text: str, form: Form) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -32,8 +33,9 @@ from experts.llm.cache import AnswerCache, Mode, Question, Stored
 from experts.llm.client import Ability, ChatClient, ClientConfig, Listener, Reply, configured, connect, probe
 from experts.llm.faults import VETOES, Fault
 from experts.llm.ladder import Rung, SamplingConfig, request, rungs_for
-from experts.llm.parse import Parsed, parse, reason_so_far
+from experts.llm.parse import Parsed, parse, reason_so_far, settled
 from experts.llm.prompt import Prompt, PromptConfig, PromptGenerator
+from experts.llm.timeline import Timeline
 from experts.provider import Context, Decision, PolicyProvider, Status, label_distribution
 from sim.config import resolve, to_dict
 from sim.errors import UsageError, unknown
@@ -113,6 +115,8 @@ class LLMDecision(Decision):
     answer: str | None = field(default=None, repr=False)
     """Text of the last answer."""
     prompt_version: str | None = None
+    timeline: Timeline | None = field(default=None, repr=False)
+    """What the latency is made of; None where nothing was asked for at all."""
 
 
 @dataclass(slots=True)
@@ -120,6 +124,7 @@ class _Work:
     """One context on its way through the expert."""
 
     prompt: Prompt
+    timeline: Timeline
     say: Callable[[str], None] | None = None
     faults: list[Fault] = field(default_factory=list)
     detail: str = ""
@@ -156,6 +161,7 @@ class LLMExpert:
         """`client` None means replay-only: no socket can be opened."""
         self.config, self.ability, self.fallback, self.budget = config, ability, fallback, budget
         self.generator = PromptGenerator(config.prompt)
+        self._lock = threading.Lock()
         self.counters: Counter[str] = Counter()
         """By `status/...`, `fault/...`, `rung/...`, `cache/...`, `tokens/...`."""
         self._client, self._cache = client, cache
@@ -166,35 +172,39 @@ class LLMExpert:
         return f"LLMExpert(model={self.config.model!r}, rung={str(self.ability.rung)!r})"
 
     def decide(self, contexts: Sequence[Context]) -> Sequence[LLMDecision]:
-        """One decision per context, in order. Questions go out together, `client.concurrency` at a time."""
+        """One decision per context, in order. Questions go out together, `client.concurrency` at a time.
+
+        May be called from several threads at once.
+        """
         begin = time.monotonic()
-        works = [self._prepare(context) for context in contexts]
+        works = [self._prepare(context, begin) for context in contexts]
         open_works = [work for work in works if work is not None and not self._replay(work, begin)]
         if open_works and self._client is not None:
             client = self._client
             client.run([client.limited(self._ask(client, work, begin)) for work in open_works])
         for work in works:
             if work is not None:
-                self._veto(work)
+                self._judge(work)
         fallbacks = self._fall_back(contexts, works)
         decisions = [
             self._decision(context, work, fallbacks.get(i))
             for i, (context, work) in enumerate(zip(contexts, works, strict=True))
         ]
-        for decision in decisions:
-            self._count(decision)
+        with self._lock:
+            for decision in decisions:
+                self._count(decision)
         return decisions
 
     # One question
 
-    def _prepare(self, context: Context) -> _Work | None:
+    def _prepare(self, context: Context, begin: float) -> _Work | None:
         """The question about a context; None when it holds no driving scene with discrete actions."""
         scene = context.scene
         if scene is None or not hasattr(context.action_space, "n"):
             return None
         legal = scene.legal if context.legal is None else context.legal
         try:
-            return _Work(self.generator.build(scene, self.ability.rung.form, legal), context.say)
+            return _Work(self.generator.build(scene, self.ability.rung.form, legal), Timeline(begin), context.say)
         except ValueError:
             return None
 
@@ -210,7 +220,8 @@ class LLMExpert:
         except sqlite3.Error as error:
             work.fail(Fault.CACHE_IO, f"answer cache: {error}")
             return None
-        self.counters["cache/hits" if stored else "cache/misses"] += 1
+        with self._lock:
+            self.counters["cache/hits" if stored else "cache/misses"] += 1
         return stored
 
     def _store(self, work: _Work, prompt: Prompt, reply: Reply) -> None:
@@ -232,7 +243,8 @@ class LLMExpert:
                 if stored is not None:
                     work.repaired = True
                     self._take(work, stored.answer, again)
-        work.seconds = time.monotonic() - begin
+        work.timeline.built = time.monotonic()
+        work.seconds = work.timeline.built - begin
         unanswered = work.answer is None
         if self._client is None and unanswered:
             work.fail(Fault.CACHE_MISS, "replay-only, and the cache has no answer to this prompt")
@@ -240,7 +252,7 @@ class LLMExpert:
 
     async def _ask(self, client: ChatClient, work: _Work, begin: float) -> None:
         """The first question (unless the cache had its answer) and, if need be, one repair."""
-        now = time.monotonic()
+        now = work.timeline.started = time.monotonic()
         until = now + self.config.client.total_s
         timely = math.inf if self.config.deadline_s is None else begin + self.config.deadline_s
         if work.answer is None:
@@ -254,7 +266,7 @@ class LLMExpert:
     async def _exchange(self, client: ChatClient, work: _Work, prompt: Prompt, until: float, timely: float) -> None:
         config = self.config
         args = request(self.ability.rung, prompt, config.prompt, config.sampling, self.ability.choice)
-        reply = await client.ask(args, prompt.text(), until, timely, self._listener(work))
+        reply = await client.ask(args, prompt.text(), until, timely, self._listener(work), work.timeline)
         work.asked = work.asked or reply.attempts > 0
         work.tokens += reply.tokens
         work.cost += reply.cost
@@ -284,10 +296,14 @@ class LLMExpert:
         fault = work.parsed.fault
         return self.config.repair and not work.repaired and fault is not None and fault not in VETOES
 
-    def _veto(self, work: _Work) -> None:
+    def _judge(self, work: _Work) -> None:
+        """Refuse an unsafe answer."""
         action = work.parsed.action
-        if action is not None and self.config.veto_unsafe and work.prompt.utility.vetoes(action):
-            work.fail(Fault.UNSAFE)
+        if action is not None:
+            work.timeline.acted = settled(work.answer or "", work.prompt.form)
+            if self.config.veto_unsafe and work.prompt.utility.vetoes(action):
+                work.fail(Fault.UNSAFE)
+        work.timeline.end = max(work.timeline.begin + work.seconds, work.timeline.done or 0.0)
 
     # Decisions
 
@@ -350,6 +366,7 @@ class LLMExpert:
             prompt=work.prompt.text(),
             answer=work.answer,
             prompt_version=work.prompt.version,
+            timeline=work.timeline,
         )
 
     def _probs(self, parsed: Parsed, prompt: Prompt) -> np.ndarray:
@@ -373,9 +390,10 @@ class LLMExpert:
         del self._latencies[:-10_000]
 
     def _count_usage(self, usage: Usage) -> None:
-        self.counters["tokens/input"] += usage.input
-        self.counters["tokens/cached_input"] += usage.cached
-        self.counters["tokens/output"] += usage.output
+        with self._lock:
+            self.counters["tokens/input"] += usage.input
+            self.counters["tokens/cached_input"] += usage.cached
+            self.counters["tokens/output"] += usage.output
 
     def metrics(self) -> dict[str, float]:
         """Counts since the start of the run, latency percentiles (s) of the last 10,000 decisions, and money."""

@@ -31,7 +31,6 @@ class LaneChangeTask(Task):
 
     map = "lane_change"
     traffic = "idm"
-    substeps = task.SUBSTEPS
     gains: Gains = LANE_CHANGE_GAINS
     idm = Idm(task.IDM_DECELERATION, task.IDM_JAM_DISTANCE, task.TRAFFIC_ACCELERATION_LIMIT)
     vehicle = "vehicle.tesla.model3"
@@ -39,6 +38,7 @@ class LaneChangeTask(Task):
 
     def __init__(self, config: LaneChangeConfig) -> None:
         self.config = config
+        self.substeps = config.substeps
         self.speeds = config.speeds
         self.observation_space = spaces.Box(-1.0, 1.0, (task.OBSERVATION_SIZE,), np.float32)
         self.action_space = spaces.Discrete(5)

@@ -94,6 +94,8 @@ def params_of(config: LaneChangeConfig) -> np.ndarray:
         "start_lane": ("i8", config.start_lane),
         "goal_lane": ("i8", config.goal_lane),
         "time_limit": ("i8", config.time_limit),
+        "substeps": ("i8", config.substeps),
+        "period": ("f8", config.decision_period),
         "published": ("i8", config.layout == "published"),
         "random_phase": ("i8", config.phase == "random"),
         "start_x": ("f8", config.start_x),
@@ -455,9 +457,9 @@ def _front_gap_ttc(w, cars, p, lane):
 
 @kernel
 def _decide(w, cars, p, set_points, action):
-    """One decision: ten simulation steps, outcome, reward, statistics. Returns the reward."""
+    """One decision: its simulation steps, outcome, reward, statistics. Returns the reward."""
     old_lane, old_target, old_x, old_y = w.lane, w.target_lane, w.x, w.y
-    for substep in range(task.SUBSTEPS):
+    for substep in range(p.substeps):
         _substep(w, cars, p, set_points, action if substep == 0 else IDLE)
     w.steps += 1
     if w.crashed:
@@ -582,7 +584,7 @@ def _views(worlds, cars, params, set_points, rows, centers, headings, lengths, v
         ego = (w.x, w.y, w.speed, w.heading, physics.LENGTH)
         lanes = (w.lane, w.target_lane, p.goal_lane)
         look(views[k], ego, lanes, centers, task.LANE_WIDTH, traffic[X], traffic[Y], traffic[V], headings, lengths)
-        set_speeds(views[k], w.speed_index, set_points, task.DECISION_PERIOD)
+        set_speeds(views[k], w.speed_index, set_points, p.period)
 
 
 class LaneChangeWorld(World):
@@ -590,13 +592,13 @@ class LaneChangeWorld(World):
 
     family = "lane-change"
     num_actions = NUM_ACTIONS
-    decision_frequency = 1 / task.DECISION_PERIOD
-    substeps = task.SUBSTEPS
     observation_space = spaces.Box(-1.0, 1.0, (task.OBSERVATION_SIZE,), np.float32)
     state: State
 
     def __init__(self, config: LaneChangeConfig, num_envs: int, threads: int = 1) -> None:
         self.config = config
+        self.decision_frequency = config.decision_frequency
+        self.substeps = config.substeps
         self.params = params_of(config)
         self.set_points = config.speeds
         self._set_points = tuple(self.set_points.tolist())
@@ -651,8 +653,8 @@ class LaneChangeWorld(World):
         x, y, count = cars[X], cars[Y], cars.shape[1]
         return Scene(
             scenario="lane-change",
-            time=float(w["steps"]) * task.DECISION_PERIOD,
-            decision_period=task.DECISION_PERIOD,
+            time=float(w["steps"]) * config.decision_period,
+            decision_period=config.decision_period,
             ego=Ego(
                 x=float(w["x"]),
                 y=float(w["y"]),

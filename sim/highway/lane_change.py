@@ -81,7 +81,6 @@ class LaneChangeEnv(AbstractEnv):
         config = super().default_config()
         config.update(
             simulation_frequency=int(1 / task.SIMULATION_STEP),
-            policy_frequency=int(1 / task.DECISION_PERIOD),
             task=LaneChangeConfig(),
             screen_width=900,
             screen_height=120,
@@ -93,6 +92,10 @@ class LaneChangeEnv(AbstractEnv):
     @property
     def task(self) -> LaneChangeConfig:
         return self.config["task"]
+
+    def configure(self, config: dict | None) -> None:
+        super().configure(config)
+        self.config["policy_frequency"] = self.task.decision_frequency
 
     def define_spaces(self) -> None:
         self.config["action"] = {"type": "DiscreteMetaAction", "target_speeds": self.task.speeds}
@@ -134,7 +137,7 @@ class LaneChangeEnv(AbstractEnv):
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         lane, target = self.vehicle.lane_index[2], self.vehicle.target_lane_index[2]
-        self.time += task.DECISION_PERIOD
+        self.time += self.task.decision_period
         self._simulate(action)
         self.decisions += 1
         self.outcome = self._read_outcome()
