@@ -62,7 +62,7 @@ class BREAD(Strategy):
             return [group.success for group in written]
 
         searched = list(traces)
-        found = anchors.run([self._search(traces[i]) for i in searched], probe)
+        found = anchors.run([new_search(self.config, traces[i].episodes, self._stream) for i in searched], probe)
         for i, end in zip(searched, found, strict=True):
             bare = groups[i]
             assert bare is not None
@@ -77,14 +77,6 @@ class BREAD(Strategy):
         self._last = _columns(groups, found, len(failing), traces)
         return [group for group in groups if group is not None]
 
-    def _search(self, trace: Trace) -> Search:
-        config, wanted = self.config, Range(self.config.low, self.config.high)
-        if config.search == "linear":
-            return anchors.linear(trace.episodes, wanted)
-        if config.search == "random":
-            return anchors.anywhere(trace.episodes, self._stream)
-        return anchors.binary(trace.episodes, wanted, config.stop)
-
     def _request(self, desk: Desk, prompt: Prompt, trace: Trace, anchor: int) -> Request:
         return Request.anchored(desk.task, prompt, trace.opening(anchor), anchor, self.config.anchor_mode)
 
@@ -96,6 +88,16 @@ class BREAD(Strategy):
 
     def load_state_dict(self, state: dict) -> None:
         self._stream.bit_generator.state = state["stream"]
+
+
+def new_search(config: BREADConfig, episodes: int, stream: np.random.Generator) -> Search:
+    """The search that a config asks for, through a trace of so many episodes."""
+    wanted = Range(config.low, config.high)
+    if config.search == "linear":
+        return anchors.linear(episodes, wanted)
+    if config.search == "random":
+        return anchors.anywhere(episodes, stream)
+    return anchors.binary(episodes, wanted, config.stop)
 
 
 def _columns(

@@ -25,7 +25,7 @@ from baselines.lm.strategy import Arm, Setting, Strategy
 from baselines.lm.task import Task
 from baselines.lm.trainer import Trainer
 from baselines.mentor.strategy import MENTOR, MENTORConfig
-from experts.lm.gpt import GPT
+from experts.lm.model import LanguageModel
 from experts.lm.teacher import TokenProvider
 from sim.config import resolve
 from sim.errors import UsageError, unknown
@@ -90,7 +90,7 @@ def get(name: str) -> Arm:
 
 def make_trainer(
     task: Task,
-    model: GPT,
+    model: LanguageModel,
     arm: Arm,
     options: Mapping[str, Any],
     config: GRPOConfig,

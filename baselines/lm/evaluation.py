@@ -13,7 +13,8 @@ import torch
 from baselines.lm.grpo import GRPOConfig
 from baselines.lm.rollout import ROWS
 from baselines.lm.task import Prompt, Reward, Task, Tokens
-from experts.lm.gpt import GPT, generate
+from experts.lm.gpt import generate
+from experts.lm.model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def evaluate(
-    model: GPT, task: Task, prompts: Sequence[Prompt], config: GRPOConfig, samples: int = 8, seed: int = 0
+    model: LanguageModel, task: Task, prompts: Sequence[Prompt], config: GRPOConfig, samples: int = 8, seed: int = 0
 ) -> Answers:
     """Greedy and `samples` sampled answers to every prompt, of at most config.max_completion_length words."""
     torch.set_num_threads(1)
@@ -112,7 +113,12 @@ def evaluate(
 
 
 def _write(
-    model: GPT, task: Task, prompts: Sequence[Prompt], config: GRPOConfig, uniforms: np.ndarray | None, repeats: int
+    model: LanguageModel,
+    task: Task,
+    prompts: Sequence[Prompt],
+    config: GRPOConfig,
+    uniforms: np.ndarray | None,
+    repeats: int,
 ) -> tuple[list[Tokens], float]:
     """Answers, and the sum of their words' entropies."""
     allowed = None if task.allowed is None else torch.from_numpy(task.allowed)

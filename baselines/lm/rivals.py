@@ -18,7 +18,8 @@ from baselines.lm.grpo import Batch, GRPOConfig, group_advantages
 from baselines.lm.rollout import Desk, Group, Ledger, Request, Rollout, Source
 from baselines.lm.strategy import Setting, Strategy
 from baselines.lm.task import Prompt, Trace
-from experts.lm.gpt import GPT, entropy, log_policy
+from experts.lm.gpt import entropy, log_policy
+from experts.lm.model import LanguageModel
 from experts.lm.teacher import TokenProvider
 from sim.errors import UsageError
 
@@ -160,7 +161,7 @@ class PrefixRFT(Strategy):
 
 
 @torch.no_grad()
-def uncertain_words(model: GPT, rollout: Rollout, share: float, desk: Desk) -> np.ndarray:
+def uncertain_words(model: LanguageModel, rollout: Rollout, share: float, desk: Desk) -> np.ndarray:
     """bool (opening,): the share of a rollout's opening at which the student is most uncertain."""
     count = len(rollout.opening)
     logits = model(torch.tensor([rollout.context]))[0, -count - 1 : -1]

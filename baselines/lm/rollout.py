@@ -17,7 +17,8 @@ import torch
 
 from baselines.lm.grpo import GRPOConfig
 from baselines.lm.task import Prompt, Reward, Task, Tokens
-from experts.lm.gpt import GPT, Completions, generate
+from experts.lm.gpt import Completions, generate
+from experts.lm.model import LanguageModel
 from sim.errors import UsageError
 
 ROWS = 256
@@ -151,7 +152,7 @@ class Desk:
     """Where a strategy gets its completions: the student as it is now, the task, and the books."""
 
     task: Task
-    model: GPT
+    model: LanguageModel
     config: GRPOConfig
     stream: np.random.Generator
     """Draws the words of bare groups."""

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 
 from baselines.lm.rollout import Ledger
 from baselines.lm.task import Prompt, Task, traced
-from experts.lm.gpt import GPT, check_room, padded
+from experts.lm.gpt import check_room, padded
+from experts.lm.model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class SFTConfig:
 
 
 def imitate(
-    model: GPT,
+    model: LanguageModel,
     task: Task,
     prompts: Sequence[Prompt],
     config: SFTConfig,
@@ -77,6 +78,19 @@ def imitate(
     return rows
 
 
+@torch.no_grad()
+def loss_on(model: LanguageModel, prompts: Sequence[Prompt], batch_size: int = 32) -> float:
+    """Nats per token of the traces of `prompts` (those that have one), without learning from them.
+
+    UsageError where there is no trace."""
+    total, count = 0.0, 0
+    examples = [(list(p.tokens), list(p.trace.tokens)) for p in traced(prompts, "a loss") if p.trace is not None]
+    for start in range(0, len(examples), batch_size):
+        loss, tokens = _loss(model, examples[start : start + batch_size])
+        total, count = total + float(loss), count + tokens
+    return total / count
+
+
 Example = tuple[list[int], list[int]]
 """Prompt and answer."""
 
@@ -96,7 +110,7 @@ def _example(task: Task, prompt: Prompt, hint_share: float, stream: np.random.Ge
     return list(shown), list(trace.tokens)
 
 
-def _loss(model: GPT, batch: list[Example]) -> tuple[torch.Tensor, int]:
+def _loss(model: LanguageModel, batch: list[Example]) -> tuple[torch.Tensor, int]:
     """Summed negative log-likelihood of the answers, and how many tokens they have."""
     check_room(model, [prompt for prompt, _ in batch], [len(answer) for _, answer in batch])
     tokens, lengths = padded([prompt + answer for prompt, answer in batch])

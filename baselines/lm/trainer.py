@@ -20,8 +20,8 @@ from baselines.lm.grpo import Batch, GRPOConfig, grpo_loss, token_log_probs
 from baselines.lm.rollout import Desk, Group, Ledger, Rollout, Source
 from baselines.lm.strategy import Setting, Strategy, mean
 from baselines.lm.task import Prompt, Task
-from experts.lm import gpt
-from experts.lm.gpt import GPT, log_policy, padded
+from experts.lm.gpt import log_policy, padded
+from experts.lm.model import LanguageModel
 from experts.lm.teacher import TokenProvider
 from sim.config import to_dict
 from sim.errors import UsageError
@@ -40,7 +40,7 @@ class Trainer:
     def __init__(
         self,
         task: Task,
-        model: GPT,
+        model: LanguageModel,
         build: Callable[[Setting], Strategy],
         config: GRPOConfig,
         seed: int,
@@ -55,7 +55,7 @@ class Trainer:
         self.task, self.model, self.config, self.seed = task, model.requires_grad_(True), config, seed
         self.strategy = build(Setting(own, teacher))
         self.desk = Desk(task, model, config, np.random.default_rng(words), ledger or Ledger())
-        self.reference = gpt.copy(model) if config.beta > 0 else None
+        self.reference = model.copy() if config.beta > 0 else None
         self.rows: list[Row] = []
         self.rollouts: list[Rollout] = []
         """What the last update learned from."""
@@ -169,7 +169,7 @@ class Trainer:
         self.optimiser.zero_grad()
         return {**sums, "grad_norm": float(norm)}
 
-    def _policies(self, model: GPT, batch: Batch) -> Tensor:
+    def _policies(self, model: LanguageModel, batch: Batch) -> Tensor:
         """Log-probabilities (R, T - 1, V) of the policy that is trained."""
         return log_policy(model(batch.tokens[:, :-1]), self.config.temperature, self.desk.allowed)
 
@@ -278,7 +278,7 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _check_vocabulary(task: Task, model: GPT, teacher: TokenProvider | None) -> None:
+def _check_vocabulary(task: Task, model: LanguageModel, teacher: TokenProvider | None) -> None:
     words = len(task.vocabulary)
     if model.config.vocab_size != words:
         raise UsageError(

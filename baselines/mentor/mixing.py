@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experts.lm.gpt import GPT, Completions, Reader, check_room, draw, entropy, log_policy
+from experts.lm.gpt import Completions, Reader, check_room, draw, entropy, log_policy
+from experts.lm.model import LanguageModel
 from experts.lm.teacher import TokenProvider
 
 WeightRule = Callable[[Tensor, Tensor], Tensor]
@@ -149,7 +150,7 @@ class Mixed:
 
 @torch.inference_mode()
 def write_mixed(
-    student: GPT,
+    student: LanguageModel,
     teacher: TokenProvider,
     prompts: Sequence[Sequence[int]],
     limits: Sequence[int],
@@ -222,7 +223,7 @@ def write_mixed(
 
 @torch.inference_mode()
 def write_directly(
-    student: GPT,
+    student: LanguageModel,
     teacher: TokenProvider,
     prompt: Sequence[int],
     limit: int,

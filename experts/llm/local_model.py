@@ -120,12 +120,8 @@ def load(gguf: Path | str | None = None, threads: int = 1, dtype: str = "auto") 
     import torch
     import transformers
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     torch.set_num_threads(threads)
-    folder = path.with_name(f"{path.stem}-hf-float16")
-    if not (folder / "config.json").is_file():
-        _convert(path, folder)
+    folder = converted(path)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     if not tokenizer.chat_template:
         raise UsageError(f"{path.name} has no chat template: use an instruction-tuned model")
@@ -151,6 +147,19 @@ def faster_dtype(model: Any, tokens: int = 64) -> str:
         times[name] = min(taken[1:])
     model.to(torch.float32)
     return min(times, key=lambda name: times[name])
+
+
+def converted(gguf: Path) -> Path:
+    """The folder beside a GGUF file that holds it for transformers; made where it is missing. UsageError for a file
+    that cannot be loaded."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    folder = gguf.with_name(f"{gguf.stem}-hf-float16")
+    if not (folder / "config.json").is_file():
+        _convert(gguf, folder)
+    return folder
 
 
 def _convert(path: Path, folder: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from experts.lm import gpt
-from experts.lm.gpt import GPT, Cache, padded
+from experts.lm.gpt import GPT, padded
 from experts.lm.language import MAX_PLAN, Picture, in_english
 from experts.lm.vocabulary import ACTIONS, ANSWERED, DRIVING, EOS, SPEED, TTC
 from sim.actions import NUM_ACTIONS
@@ -156,7 +156,7 @@ class Driver:
             raise UsageError(
                 f"prompt and plan of {longest + room} words exceed the model's context of {self._model.config.context}"
             )
-        cache = Cache(self._model.config, len(answers), 2 * longest + room)  # a short row's padding needs slots too
+        cache = self._model.new_cache(len(answers), 2 * longest + room)  # a short row's padding needs slots too
         read = [0] * len(answers)
         while not all(answer.done for answer in answers):
             for answer, tokens in zip(answers, unread, strict=True):

@@ -5,7 +5,7 @@ a query at index t attends to indices up to t, which by then hold the row's own 
 generation needs a padding mask, and rows of one cache may advance at their own pace. Randomness comes in as tables of
 uniform numbers, one per row and position: what a row says depends on its batch only through rounding.
 
-Shapes: B rows, T tokens, V words, N new tokens, S slots of a cache.
+Shapes: B rows, T tokens, V words, N new tokens.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from experts.lm.model import Cache, LanguageModel
 from experts.lm.vocabulary import Vocabulary
 from sim.config import resolve, to_dict
 from sim.errors import UsageError
@@ -72,47 +73,7 @@ class Block(nn.Module):
         return x + self.narrow(F.gelu(self.widen(self.norm_network(x)), approximate="tanh"))
 
 
-class Cache:
-    """Keys and values of B rows. Writing at an index replaces what was there; what lies beyond is never attended to."""
-
-    def __init__(self, config: GPTConfig, rows: int, slots: int) -> None:
-        shape = (config.layers, rows, config.heads, slots, config.width // config.heads)
-        self.keys, self.values = torch.zeros(shape), torch.zeros(shape)
-        self._rows = torch.arange(rows)[:, None]
-        self._at = torch.zeros(rows, 0, dtype=torch.long)
-        self.visible = torch.zeros(0)
-        """bool (B, 1, T, S): what each of the tokens that are being read may attend to."""
-
-    @property
-    def slots(self) -> int:
-        return self.keys.shape[3]
-
-    def place(self, starts: Tensor, length: int) -> Tensor:
-        """Say that `length` tokens per row come next, the first at index starts (B,). Returns their indices (B, T)."""
-        self._at = starts[:, None] + torch.arange(length)
-        used = int(self._at.max()) + 1
-        if used > self.slots:
-            raise ValueError(f"a cache of {self.slots} slots cannot hold {used} tokens")
-        self.visible = (torch.arange(used) <= self._at[:, :, None])[:, None]
-        return self._at
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write (B, heads, T, size) at the placed indices; returns all keys and values that may be attended to."""
-        used = self.visible.shape[-1]
-        self.keys[layer][self._rows, :, self._at] = keys.transpose(1, 2)
-        self.values[layer][self._rows, :, self._at] = values.transpose(1, 2)
-        return self.keys[layer][:, :, :used], self.values[layer][:, :, :used]
-
-    def repeat(self, times: int) -> Cache:
-        """Every row `times` times in succession."""
-        copy = object.__new__(Cache)
-        copy.keys, copy.values = (x.repeat_interleave(times, dim=1) for x in (self.keys, self.values))
-        copy._rows = torch.arange(copy.keys.shape[1])[:, None]
-        copy._at, copy.visible = torch.zeros(len(copy._rows), 0, dtype=torch.long), torch.zeros(0)
-        return copy
-
-
-class GPT(nn.Module):
+class GPT(LanguageModel):
     """Next-word logits. Make one with `new` or `load`."""
 
     def __init__(self, config: GPTConfig) -> None:
@@ -124,11 +85,6 @@ class GPT(nn.Module):
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, tokens: Tensor, cache: Cache | None = None, starts: Tensor | None = None) -> Tensor:
-        """Logits (B, T, V): row b, index t is about the token that follows tokens[b, t].
-
-        Args: int (B, T) tokens, padded on the right with anything; a cache, which the tokens continue; with it, the
-            index (B,) of each row's first token. Indices beyond the context may only be padding.
-        """
         if cache is None:
             at = torch.arange(tokens.shape[1])
             if len(at) > self.config.context:
@@ -141,9 +97,15 @@ class GPT(nn.Module):
             x = block(x, cache, layer)
         return F.linear(self.norm(x), self.words.weight)
 
-    @property
-    def parameter_count(self) -> int:
-        return sum(p.numel() for p in self.parameters())
+    def new_cache(self, rows: int, slots: int) -> Cache:
+        config = self.config
+        return Cache(config.layers, config.heads, config.width // config.heads, rows, slots)
+
+    def copy(self) -> GPT:
+        with torch.device("meta"):
+            twin = GPT(self.config)
+        twin.load_state_dict({name: tensor.clone() for name, tensor in self.state_dict().items()}, assign=True)
+        return twin.requires_grad_(False).eval()
 
 
 def new(config: GPTConfig, seed: int) -> GPT:
@@ -204,14 +166,6 @@ def load(path: Path, vocabulary: Vocabulary) -> GPT:
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model
-
-
-def copy(model: GPT) -> GPT:
-    """The same model in memory of its own, not to be trained."""
-    with torch.device("meta"):
-        twin = GPT(model.config)
-    twin.load_state_dict({name: tensor.clone() for name, tensor in model.state_dict().items()}, assign=True)
-    return twin.requires_grad_(False).eval()
 
 
 # --- distributions and draws -----------------------------------------------------------------------------------------
@@ -276,7 +230,7 @@ class Reader:
     The last token of a row is always still unread, so that it can be replaced until the next `read`.
     """
 
-    def __init__(self, model: GPT, prompts: Sequence[Sequence[int]], repeats: int, room: int) -> None:
+    def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], repeats: int, room: int) -> None:
         """Every prompt `repeats` times in succession, each to be continued by up to `room` tokens. The prompts are
         read once. UsageError for an empty prompt."""
         tokens, lengths = padded(prompts)
@@ -284,7 +238,7 @@ class Reader:
         if int(lengths.min()) < 1:
             raise UsageError("a prompt is empty: it needs at least one token")
         self.model = model
-        cache = Cache(model.config, len(prompts), longest + room)
+        cache = model.new_cache(len(prompts), longest + room)
         if longest > 1:
             model(tokens[:, : longest - 1], cache, torch.zeros(len(prompts), dtype=torch.long))
         self.cache = cache.repeat(repeats) if repeats > 1 else cache
@@ -298,7 +252,7 @@ class Reader:
 
 @torch.inference_mode()
 def generate(
-    model: GPT,
+    model: LanguageModel,
     prompts: Sequence[Sequence[int]],
     limits: Sequence[int],
     eos: int,
@@ -332,7 +286,7 @@ def generate(
     return Completions(tokens, lengths, log_probs, entropies)
 
 
-def check_room(model: GPT, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> None:
+def check_room(model: LanguageModel, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> None:
     """UsageError where a prompt with its longest answer exceeds the model's context."""
     longest = max(len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True))
     if longest > model.config.context:

@@ -13,7 +13,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from experts.lm.gpt import GPT, Cache, log_policy, padded
+from experts.lm.gpt import log_policy, padded
+from experts.lm.model import LanguageModel
 
 Tokens = Sequence[int]
 Follower = Callable[[Sequence[Tokens], int], Tensor]
@@ -43,7 +44,7 @@ class GPTTeacher:
     """A language model as a teacher. Followers keep its keys and values, and read only what changed. It has no opinion
     beyond its context."""
 
-    def __init__(self, model: GPT, vocabulary: str, name: str = "gpt", temperature: float = 1.0) -> None:
+    def __init__(self, model: LanguageModel, vocabulary: str, name: str = "gpt", temperature: float = 1.0) -> None:
         self.model, self.vocabulary, self.name, self.temperature = model, vocabulary, name, temperature
 
     def follow(self, prompts: Sequence[Tokens]) -> Follower:
@@ -51,11 +52,11 @@ class GPTTeacher:
 
 
 class _Following:
-    def __init__(self, model: GPT, prompts: Sequence[Tokens], temperature: float) -> None:
+    def __init__(self, model: LanguageModel, prompts: Sequence[Tokens], temperature: float) -> None:
         self._model, self._temperature = model, temperature
         self._prompts = [list(prompt) for prompt in prompts]
         self._read: list[list[int]] = [[] for _ in prompts]
-        self._cache = Cache(model.config, len(prompts), 2 * model.config.context)  # a short row's read is padded
+        self._cache = model.new_cache(len(prompts), 2 * model.config.context)  # a short row's read is padded
 
     @torch.no_grad()
     def log_probs(self, completions: Sequence[Tokens], count: int) -> Tensor:

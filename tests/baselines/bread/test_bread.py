@@ -11,7 +11,6 @@ from baselines.lm.arms import get, make_trainer
 from baselines.lm.evaluation import evaluate
 from baselines.lm.grpo import GRPOConfig
 from baselines.lm.sft import SFTConfig, imitate
-from experts.lm.gpt import copy
 from tests.baselines.text_task import KeyTask
 
 torch.set_num_threads(1)
@@ -29,7 +28,7 @@ def formed():
 
 
 def trainer(model, arm="bread", task=TASK, config=CONFIG, seed=0, **options):
-    return make_trainer(task, copy(model), get(arm), options, config, seed)
+    return make_trainer(task, model.copy(), get(arm), options, config, seed)
 
 
 def test_with_nothing_to_search_for_it_is_grpo_to_the_bit(formed):

@@ -12,7 +12,7 @@ from baselines.lm.grpo import GRPOConfig
 from baselines.lm.rivals import uncertain_words
 from baselines.lm.rollout import Ledger, Source
 from baselines.lm.sft import SFTConfig, imitate
-from experts.lm.gpt import GPTConfig, copy, new
+from experts.lm.gpt import GPTConfig, new
 from sim.errors import UsageError
 from tests.baselines.text_task import KeyTask, KeyTeacher
 
@@ -32,7 +32,7 @@ def formed():
 
 
 def trainer(model, arm="grpo", seed=0, config=CONFIG, task=TASK, **options):
-    return make_trainer(task, copy(model), get(arm), options, config, seed, KeyTeacher(task), Ledger())
+    return make_trainer(task, model.copy(), get(arm), options, config, seed, KeyTeacher(task), Ledger())
 
 
 def weights(run) -> dict[str, torch.Tensor]:

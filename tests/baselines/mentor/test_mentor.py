@@ -12,7 +12,6 @@ from baselines.lm.grpo import GRPOConfig, group_advantages
 from baselines.lm.rollout import Source
 from baselines.lm.sft import SFTConfig, imitate
 from baselines.mentor.strategy import MENTORConfig
-from experts.lm.gpt import copy
 from tests.baselines.text_task import KeyTask, KeyTeacher
 
 torch.set_num_threads(1)
@@ -29,7 +28,7 @@ def formed():
 
 def trainer(model, arm="mentor", teacher=None, config=CONFIG, seed=0, **options):
     teacher = teacher or KeyTeacher(TASK)
-    return make_trainer(TASK, copy(model), get(arm), options, config, seed, teacher)
+    return make_trainer(TASK, model.copy(), get(arm), options, config, seed, teacher)
 
 
 def mixed(run):

@@ -196,7 +196,8 @@ def test_smollm2_answers_validly_cheaply_and_repeatably(key):
         pytest.skip("SmolLM2 is not in the cache: run `lgdrl llm fetch`")
     from experts.llm.local_model import load
 
-    with ChatServer(TokenModel(load())) as server:
+    # in bfloat16, which `auto` takes where it is faster, a prompt read from the cache rounds otherwise than a fresh one
+    with ChatServer(TokenModel(load(dtype="float32"))) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         options = {"model": server.door.model.name, "fallback": Fallback(), "veto_unsafe": False}
         options["client"] = {"base_url": server.url, "startup_s": 120.0, "total_s": 120.0}
