@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_compare(commands)
     _add_play(commands)
+    _add_profile(commands)
     _add_demos(commands)
     _add_list(commands)
     _add_bench(commands)
@@ -197,6 +198,36 @@ def _add_play(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--puppet", metavar="EXPERT", help="press the keys that this expert would press")
     parser.add_argument("--fast", action="store_true", help="as fast as it can, not in real time")
     parser.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE", help="config overrides")
+
+
+def _add_profile(commands: argparse._SubParsersAction) -> None:
+    text = "how late an expert's advice comes, and what that does to a car"
+    parser = _command(commands, "profile", text, "profile")
+    parser.add_argument("--expert", help="comma-separated (default: llm)")
+    parser.add_argument("--scenario", help="comma-separated (default: lane-change)")
+    parser.add_argument("--backend", help="which simulator computes them")
+    parser.add_argument(
+        "--load",
+        help="comma-separated closed:CARS, clock:CARS, constant:RATE, poisson:RATE, trace:FILE (closed:1,clock:8)",
+    )
+    parser.add_argument("--frequency", type=float, help="decisions per second of a car (default: the scenario's)")
+    parser.add_argument("--decisions", type=_count, help="questions of each load and repeat (default: 200)")
+    parser.add_argument("--repeats", type=_count, help="default: 3")
+    parser.add_argument("--quick", action="store_true", help="latency only: no judging, no driving late, no training")
+    parser.add_argument(
+        "--faults", metavar="MIX", help="ask our fault server: none, mild, full, a list, or a YAML file"
+    )
+    parser.add_argument("--seed", type=int, help="default: 0")
+    parser.add_argument("--config", help="YAML file, e.g. experiments/profile.yaml")
+    parser.add_argument("--out", default="runs/profile", help="folder of the report (default: runs/profile)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures here as well")
+    parser.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE", help="config overrides")
+    actions = parser.add_subparsers(dest="action", metavar="compare")
+    gate = _command(actions, "compare", "compare two profiles, as a gate against regressions", "profile_compare")
+    gate.add_argument("before", metavar="A.json")
+    gate.add_argument("after", metavar="B.json")
+    gate.add_argument("--fail-on", default="", metavar="RULES", help="e.g. p95=+10%%,miss=+1pt: exit code 1 beyond")
+    gate.add_argument("--json", metavar="FILE", help="write the comparison here")
 
 
 def _add_demos(commands: argparse._SubParsersAction) -> None:

@@ -205,6 +205,23 @@ def play(arguments: Namespace) -> int:
     return 0
 
 
+# --- profile ---------------------------------------------------------------------------------------------------------
+
+
+def profile(arguments: Namespace) -> int:
+    """`lgdrl profile`: latency of an expert and what it means."""
+    from lgdrl.profiler.command import run
+
+    return run(arguments, console)
+
+
+def profile_compare(arguments: Namespace) -> int:
+    """`lgdrl profile compare`: two profiles side by side, exit code 1 for a regression."""
+    from lgdrl.profiler.command import compare
+
+    return compare(arguments, console)
+
+
 # --- demos -----------------------------------------------------------------------------------------------------------
 
 

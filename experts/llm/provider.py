@@ -148,6 +148,8 @@ class LLMExpert:
     name = "llm"
     note = ""
     """A line for people about who answers, where that is not who they might think."""
+    endpoint: str | None = None
+    """Base URL without user and password; None where nobody is asked over a network."""
 
     def __init__(
         self,
@@ -498,7 +500,9 @@ def make(options: Mapping[str, Any], scenario: str, seed: int) -> LLMExpert:
             raise
         raise UsageError(f"answer cache {config.cache.path!r} cannot be written: {error}") from None
     expert = LLMExpert(config, ability, client, cache, budget, fallback)
-    if driver is not None:
+    if driver is None:
+        expert.endpoint = client.endpoint
+    else:
         count = driver.driver.parameter_count / 1e6
         expert.note = (
             f"The embedded driver advises ({driver.name}, {count:.1f} million parameters); name another language model "

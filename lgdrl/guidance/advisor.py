@@ -48,6 +48,9 @@ class ExpertDesk:
         self.counts: Counter[str] = Counter()
         """Decisions by status, with `queries`, `labels`, `tokens`."""
         self.wait_s = 0.0
+        """Seconds of latency, decision by decision: where many are asked together, more than the clock shows."""
+        self.blocked_s = 0.0
+        """Seconds on the clock for which the training stood still."""
         self.cost = 0.0
 
     @property
@@ -71,6 +74,7 @@ class ExpertDesk:
             asked = asked[: int(self.labels_left)]
         if asked.size == 0:
             return advice
+        begin = time.perf_counter()
         scenes: list[Scene | None] = [None] * asked.size
         if isinstance(self.provider, ViewExpert) and isinstance(env, DrivingVecEnv):
             decisions = self._ask_together(self.provider, env, asked, masks, advice)
@@ -81,6 +85,7 @@ class ExpertDesk:
             if isinstance(env, DrivingVecEnv):
                 scenes = list(env.scenes(asked.tolist()))
             decisions = self._ask_each(env, asked, scenes, obs, masks, episodes, steps, advice)
+        self.blocked_s += time.perf_counter() - begin
         if self.log is not None:
             self.log.add(self.provider.name, asked, episodes[asked], steps[asked], decisions(), scenes)
         return advice
@@ -164,10 +169,11 @@ class ExpertDesk:
         advice.probs[i] = label_distribution(action, mask, self.label_spread) if probs is None else probs
 
     def metrics(self) -> dict[str, float]:
-        """For the log: queries, labels, each status, tokens, cost, seconds waited, and the provider's own figures."""
+        """For the log: queries, labels, each status, tokens, cost, seconds of latency and of standing still, and the
+        provider's own figures."""
         named = {name: float(count) for name, count in self.counts.items()}
         own = getattr(self.provider, "metrics", None)
-        return (own() if own else {}) | named | {"cost": self.cost, "wait_s": self.wait_s}
+        return (own() if own else {}) | named | {"cost": self.cost, "wait_s": self.wait_s, "blocked_s": self.blocked_s}
 
     def state_dict(self) -> dict[str, Any]:
         """Counts, and the provider's own state where it has one."""
@@ -175,6 +181,7 @@ class ExpertDesk:
         return {
             "counts": dict(self.counts),
             "wait_s": self.wait_s,
+            "blocked_s": self.blocked_s,
             "cost": self.cost,
             "provider": keeps() if keeps else None,
         }
@@ -183,5 +190,6 @@ class ExpertDesk:
         """Inverse of `state_dict`."""
         self.counts = Counter(state["counts"])
         self.wait_s, self.cost = state["wait_s"], state["cost"]
+        self.blocked_s = state.get("blocked_s", 0.0)
         if state["provider"] is not None:
             self.provider.load_state_dict(state["provider"])  # type: ignore[attr-defined]

@@ -22,7 +22,7 @@ SMALL = {
     "checkpoint_every": 400,
     "sac": {"learning_starts": 200, "hidden": [16, 16], "batch_size": 32},
 }
-TIMING = {"elapsed_s", "rate", "expert/wait_s"}
+TIMING = {"elapsed_s", "rate", "expert/wait_s", "expert/blocked_s"}
 
 
 def config(**changes):

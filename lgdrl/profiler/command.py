@@ -1,0 +1,107 @@
+"""`lgdrl profile` and `lgdrl profile compare`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lgdrl.profiler import gate, tables
+from lgdrl.profiler.config import ProfileConfig
+from lgdrl.profiler.dashboard import Dashboard
+from lgdrl.profiler.profile import Profile, profile
+from lgdrl.profiler.report import write_report
+from lgdrl.runs import write_json
+from sim.config import deep_merge, load_yaml, parse_overrides, resolve
+from sim.errors import UsageError
+
+
+def run(arguments: Namespace, console: Console) -> int:
+    """Measure, show, write. Exit code 0."""
+    config = settings(arguments)
+    out = Path(arguments.out)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {arguments.out!r} is a file: name a folder")
+    with Dashboard(console) as dashboard:
+        found = profile(config, dashboard)
+    show(found, console)
+    write_report(found, out)
+    console.print(f"Written: {out}/report.html, report.md, profile.json, questions.csv")
+    if arguments.json:
+        try:
+            write_json(Path(arguments.json), found.to_dict())
+        except OSError as error:
+            raise UsageError(f"cannot write --json {arguments.json!r}: {error.strerror}") from None
+    return 0
+
+
+def settings(arguments: Namespace) -> ProfileConfig:
+    """The config file, then options, then dotted overrides."""
+    values: dict[str, Any] = load_yaml(arguments.config) if arguments.config else {}
+    named: dict[str, Any] = {}
+    if arguments.expert:
+        named["experts"] = {name: {"expert": name} for name in arguments.expert.split(",")}
+    if arguments.scenario:
+        named["scenarios"] = arguments.scenario.split(",")
+    if arguments.load:
+        named["loads"] = [read_load(word) for word in arguments.load.split(",")]
+    for name in ("frequency", "decisions", "repeats", "seed", "faults", "backend"):
+        if getattr(arguments, name) is not None:
+            named[name] = getattr(arguments, name)
+    if arguments.quick:
+        named |= {"quality": {"scenes": 0}, "safety": {"episodes": 0}, "training": {"decisions": 0}}
+    if arguments.expert and "experts" in values:
+        values = {**values, "experts": {}}
+    return resolve(
+        ProfileConfig(), deep_merge(deep_merge(values, named), parse_overrides(arguments.overrides)), "profile"
+    )
+
+
+def read_load(word: str) -> dict[str, Any]:
+    """closed:1, clock:8, constant:20, poisson:20 or trace:FILE. UsageError for anything else."""
+    kind, _, size = word.partition(":")
+    if kind == "trace" and size:
+        return {"kind": kind, "trace": size}
+    try:
+        if kind in ("closed", "clock"):
+            return {"kind": kind, "cars": int(size or 1)}
+        if kind in ("constant", "poisson"):
+            return {"kind": kind, "rate": float(size)}
+    except ValueError:
+        pass
+    raise UsageError(f"--load {word!r}: write closed:CARS, clock:CARS, constant:RATE, poisson:RATE or trace:FILE")
+
+
+def show(found: Profile, console: Console) -> None:
+    """The tables on the terminal."""
+    for scenario in found.scenarios:
+        for expert in scenario.experts:
+            if expert.note:
+                console.print(expert.note)
+        for grid in tables.grids(scenario):
+            console.print(tables.rich_table(grid))
+    if found.served:
+        console.print("Faults served: " + ", ".join(f"{name} {count}" for name, count in found.served.items()))
+    whole = found.overhead.latencies["e2e"]
+    assert whole is not None
+    console.print(f"Asking costs {1e3 * whole.p50:.2f} ms by itself (p99 {1e3 * whole.at('p99'):.1f} ms).")
+
+
+def compare(arguments: Namespace, console: Console) -> int:
+    """Exit code 1 where a rule of --fail-on is broken."""
+    rules = gate.parse_rules(arguments.fail_on)
+    changes = gate.compare(gate.load_profile(arguments.before), gate.load_profile(arguments.after), rules)
+    console.print(tables.rich_table(tables.change_grid(changes)))
+    failed = [change for change in changes if change.failed]
+    if arguments.json:
+        rows = [{**vars_of(change), "failed": change.failed} for change in changes]
+        write_json(Path(arguments.json), {"changes": rows})
+    console.print(f"{len(failed)} regressions." if failed else "No regression.")
+    return 1 if failed else 0
+
+
+def vars_of(change: gate.Change) -> dict[str, Any]:
+    """A change in plain values."""
+    return {"where": change.where, "figure": change.metric, "before": change.old, "after": change.new}

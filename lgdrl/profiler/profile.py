@@ -1,0 +1,365 @@
+"""A whole profile: experts x scenarios x loads, then what the latencies mean: decisions, safety, training."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import numpy as np
+
+import sim
+from experts import registry
+from experts.llm.evaluate import Evaluation, EvaluationConfig, baselines, evaluate
+from experts.provider import PolicyProvider
+from lgdrl.evaluation import PolicyActor
+from lgdrl.profiler import lateness, training
+from lgdrl.profiler.config import ExpertConfig, ProfileConfig
+from lgdrl.profiler.lateness import Late, Outcome, with_frequency
+from lgdrl.profiler.load import Answered, LoadConfig, run_load
+from lgdrl.profiler.metrics import MEANINGS, Cell, summarise
+from lgdrl.profiler.scenes import Asked, period_of, stream
+from lgdrl.runs import Run, fingerprint_environment
+from sim.config import deep_merge, to_dict
+from sim.errors import UsageError, unknown
+
+SCHEMA, VERSION = "lgdrl-profile", 1
+OVERHEAD_QUESTIONS = 500
+"""Asked of an expert that answers at once: what remains is ours."""
+TALKATIVE = {"stream": "always"}
+"""Options of language models here, unless given: without a stream nobody knows when the first token came."""
+LANGUAGE_MODEL = "llm"
+
+
+class Observer(Protocol):
+    """Who is told how far the profile is."""
+
+    def stage(self, text: str, total: int, deadline_s: float | None = None) -> None: ...
+
+    def answered(self, row: Answered) -> None: ...
+
+    def advanced(self, text: str = "") -> None: ...
+
+
+@dataclass
+class ExpertProfile:
+    """Everything measured of one expert in one scenario."""
+
+    name: str
+    expert: str
+    cold_start_s: float
+    """To have it ready, from nothing: model loaded, endpoint probed."""
+    note: str = ""
+    endpoint: str | None = None
+    network_s: float | None = None
+    """Median time of a TCP handshake with the endpoint: what one way there and back costs before anybody thinks."""
+    cells: list[Cell] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    budgets: dict[str, float | None] = field(default_factory=dict)
+    """Latency budget, s, by policy."""
+    costs: list[training.Cost] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "expert": self.expert,
+            "note": self.note,
+            "endpoint": self.endpoint,
+            "cold_start_s": self.cold_start_s,
+            "network_s": self.network_s,
+            "cells": [cell.to_dict() for cell in self.cells],
+            "safety": [outcome.to_dict() for outcome in self.outcomes],
+            "latency_budget_s": self.budgets,
+            "training": [cost.to_dict() for cost in self.costs],
+        }
+
+
+@dataclass
+class ScenarioProfile:
+    """All experts in one scenario."""
+
+    scenario: str
+    deadline_s: float
+    experts: list[ExpertProfile]
+    quality: Evaluation | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        quality = None
+        if self.quality is not None:
+            quality = {"scenes": self.quality.scenes, "scores": [to_dict(score) for score in self.quality.scores]}
+        return {
+            "scenario": self.scenario,
+            "deadline_s": self.deadline_s,
+            "experts": [expert.to_dict() for expert in self.experts],
+            "quality": quality,
+        }
+
+
+@dataclass
+class Profile:
+    """What `lgdrl profile` writes."""
+
+    config: ProfileConfig
+    scenarios: list[ScenarioProfile]
+    overhead: Cell
+    seconds: float
+    served: dict[str, int] = field(default_factory=dict)
+    """What the fault server did, by class; empty without one."""
+    rows: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    """Every question, for the CSV file."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; `schema` and `version` say how to read them."""
+        return {
+            "schema": SCHEMA,
+            "version": VERSION,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": self.seconds,
+            "environment": fingerprint_environment(),
+            "config": to_dict(self.config),
+            "meanings": MEANINGS,
+            "overhead": self.overhead.to_dict(),
+            "faults_served": self.served,
+            "scenarios": [scenario.to_dict() for scenario in self.scenarios],
+        }
+
+
+def profile(config: ProfileConfig, observer: Observer) -> Profile:
+    """Measure what `config` names. UsageError before anything is measured where it cannot be."""
+    experts = dict(config.experts) or {LANGUAGE_MODEL: ExpertConfig()}
+    for given in experts.values():
+        if given.expert not in registry.available():
+            raise unknown("expert", given.expert, registry.available())
+    begin = time.perf_counter()
+    with _faults(config, experts) as (experts, served):
+        rows: list[dict[str, Any]] = []
+        scenarios = []
+        for name in config.scenarios:
+            world = with_frequency(name, config.scenario_config, config.frequency)
+            scenarios.append(_Scenario(config, name, world, observer, rows).profile(experts))
+        overhead = _overhead(config, observer)
+    return Profile(config, scenarios, overhead, time.perf_counter() - begin, dict(served()), rows)
+
+
+Experts = dict[str, ExpertConfig]
+
+
+@contextlib.contextmanager
+def _faults(config: ProfileConfig, experts: Experts) -> Iterator[tuple[Experts, Callable[[], Mapping[str, int]]]]:
+    """The experts, with the fault server as the endpoint of the language models where one is asked for."""
+    if config.faults is None:
+        yield experts, dict
+        return
+    from experts.llm.fault_server import FaultServer, read_mix
+
+    if not any(given.expert == LANGUAGE_MODEL for given in experts.values()):
+        raise UsageError(f"faults = {config.faults!r}: they come from an endpoint, so name the expert llm")
+    with FaultServer(mix=read_mix(config.faults), seed=config.seed) as server:
+        endpoint = {"model": "scripted", "client": {"base_url": server.url}}
+        yield (
+            {
+                name: replace(given, options=deep_merge(endpoint, given.options))
+                if given.expert == LANGUAGE_MODEL
+                else given
+                for name, given in experts.items()
+            },
+            lambda: server.counts,
+        )
+
+
+class _Scenario:
+    """The measurements in one scenario."""
+
+    def __init__(
+        self, config: ProfileConfig, name: str, world: dict[str, Any], observer: Observer, rows: list[dict[str, Any]]
+    ) -> None:
+        self.config, self.name, self.world, self.observer, self.rows = config, name, world, observer, rows
+        self.deadline_s = period_of(name, config.backend, world)
+
+    def profile(self, experts: Mapping[str, ExpertConfig]) -> ScenarioProfile:
+        config = self.config
+        questions = self._questions()
+        found: list[ExpertProfile] = []
+        with ExitStack() as stack:
+            opened: list[PolicyProvider] = []
+            for name, given in experts.items():
+                self.observer.stage(f"{self.name}: starting {name}", 0)
+                begin = time.perf_counter()
+                expert = self._make(given, {})
+                stack.callback(getattr(expert, "close", lambda: None))
+                endpoint = getattr(expert, "endpoint", None)
+                found.append(
+                    ExpertProfile(
+                        name=name,
+                        expert=given.expert,
+                        cold_start_s=time.perf_counter() - begin,
+                        note=getattr(expert, "note", ""),
+                        endpoint=endpoint,
+                        network_s=network_s(endpoint) if endpoint else None,
+                    )
+                )
+                opened.append(expert)
+                found[-1].cells = [self._cell(name, expert, load, questions[k]) for k, load in enumerate(config.loads)]
+            quality = self._quality(experts, opened) if config.quality.scenes else None
+            for one, expert, given in zip(found, opened, experts.values(), strict=True):
+                if config.safety.episodes:
+                    self._safety(one, expert)
+                if config.training.decisions:
+                    self._training(one, given)
+        return ScenarioProfile(self.name, self.deadline_s, found, quality)
+
+    def _make(self, given: ExpertConfig, more: Mapping[str, Any]) -> PolicyProvider:
+        options = deep_merge(TALKATIVE, given.options) if given.expert == LANGUAGE_MODEL else dict(given.options)
+        return registry.make(given.expert, self.name, deep_merge(options, more), self.config.seed)
+
+    def _questions(self) -> list[list[list[Asked]]]:
+        """Questions by load and repeat; none is asked twice, so that no cache of an endpoint can help."""
+        config = self.config
+        each, turns = config.warm_up + config.decisions, len(config.loads) * config.repeats
+        self.observer.stage(f"{self.name}: driving for scenes", 0)
+        scenes = stream(
+            self.name,
+            each * turns,
+            backend=config.backend,
+            config=self.world,
+            driver=config.driver,
+            seed=config.seed,
+        )
+        parts = [scenes[k * each : (k + 1) * each] for k in range(turns)]
+        return [parts[k * config.repeats : (k + 1) * config.repeats] for k in range(len(config.loads))]
+
+    def _cell(self, name: str, expert: PolicyProvider, load: LoadConfig, repeats: Sequence[list[Asked]]) -> Cell:
+        config = self.config
+        total = sum(len(questions) for questions in repeats)
+        self.observer.stage(f"{self.name}: {name}, {load.name}", total, self.deadline_s)
+        runs = []
+        for turn, questions in enumerate(repeats):
+            rng = np.random.default_rng([config.seed, turn])
+            runs.append(run_load(expert, load, questions, self.deadline_s, rng, self.observer.answered))
+            named = {"scenario": self.name, "expert": name, "load": load.name, "repeat": turn}
+            self.rows += [named | _row(row, k, config.warm_up) for k, row in enumerate(runs[-1].rows)]
+        return summarise(load.name, load.open, runs, config.warm_up, self.deadline_s, config.seed)
+
+    def _quality(self, experts: Mapping[str, ExpertConfig], opened: Sequence[PolicyProvider]) -> Evaluation:
+        config = self.config
+        self.observer.stage(f"{self.name}: judging decisions", 0)
+        judged: list[PolicyProvider] = list(opened)
+        names = list(experts)
+        if all(given.expert != "rule" for given in experts.values()):
+            judged.append(registry.make("rule", self.name, {}, 0))
+            names.append("rule")
+        judged += baselines(config.seed)
+        names += [expert.name for expert in baselines(config.seed)]
+        env = sim.make(self.name, backend=config.backend, config=self.world)
+        episodes = config.quality.episodes
+        count = min(max(episodes, 1), lateness.WORLDS)
+        worlds = sim.make_vec(self.name, count, backend=config.backend, config=self.world)
+        try:
+            settings = EvaluationConfig(scenes=config.quality.scenes, seed=config.seed, episodes=episodes)
+            found = evaluate(judged, env, settings, worlds if episodes else None)
+        finally:
+            env.close()
+            worlds.close()
+        named = [replace(score, name=name) for name, score in zip(names, found.scores, strict=True)]
+        return replace(found, scores=tuple(named))
+
+    def _safety(self, one: ExpertProfile, expert: PolicyProvider) -> None:
+        settings = self.config.safety
+        cells = len(settings.latencies) + settings.measured
+        total = sum(1 if policy == "pause" else cells for policy in settings.policies)
+        self.observer.stage(f"{self.name}: {one.name}, driving late", total)
+        novice = None
+        if settings.novice is not None:
+            from lgdrl.training import load_policy
+
+            novice = PolicyActor(load_policy(Run.open(settings.novice)))
+        late = Late(expert, self.name, self.world, self.config.backend, novice)
+        measured = [
+            row["latency_s"]
+            for row in self.rows
+            if (row["scenario"], row["expert"], row["load"]) == (self.name, one.name, one.cells[0].load)
+            and not row["warm_up"]
+        ]
+        one.outcomes = lateness.curve(
+            late,
+            settings,
+            self.deadline_s,
+            measured,
+            self.config.seed,
+            lambda outcome: self.observer.advanced(f"{outcome.policy}, {outcome.latency}"),
+        )
+        one.budgets = {
+            policy: lateness.budget(one.outcomes, policy, settings.tolerated_loss)
+            for policy in settings.policies
+            if policy != "pause"
+        }
+
+    def _training(self, one: ExpertProfile, given: ExpertConfig) -> None:
+        caches = given.expert == LANGUAGE_MODEL
+        self.observer.stage(f"{self.name}: {one.name}, training", 5 if caches else 3)
+        one.costs = training.costs(
+            self.config.training,
+            self.name,
+            self.world,
+            self.config.backend,
+            lambda more: self._make(given, {"stream": "watched", **more} if caches else more),
+            caches,
+            self.config.seed,
+            self.observer.advanced,
+        )
+
+
+def _row(row: Answered, index: int, warm_up: int) -> dict[str, Any]:
+    """One question for the CSV file."""
+    line = row.timeline
+    return {
+        "question": index,
+        "warm_up": index < warm_up,
+        "car": row.car,
+        "intended_s": row.intended,
+        "sent_s": row.sent,
+        "done_s": row.done,
+        "latency_s": row.latency,
+        "ttft_s": line.first_token - line.sent if line and line.first_token and line.sent else None,
+        "status": row.status.value,
+        "action": row.action,
+        "accepted": row.accepted,
+        "tokens": row.tokens,
+        "cost": row.cost,
+        "faults": " ".join(row.faults),
+        "speed_m_s": row.asked.speed,
+        "closing_m_s": row.asked.closing,
+        "ttc_s": row.asked.ttc,
+    }
+
+
+def _overhead(config: ProfileConfig, observer: Observer) -> Cell:
+    """What asking costs by itself: the same path with an expert that answers at once."""
+    observer.stage("measuring the profiler itself", OVERHEAD_QUESTIONS)
+    name = config.scenarios[0]
+    questions = stream(name, OVERHEAD_QUESTIONS, backend=config.backend, config=config.scenario_config)
+    load = LoadConfig(kind="constant", rate=1000.0)
+    expert = registry.make("idle", name, {}, 0)
+    run = run_load(expert, load, questions, 1.0, np.random.default_rng(0), observer.answered)
+    return summarise(load.name, True, [run], 50, 1.0)
+
+
+def network_s(url: str, tries: int = 5) -> float | None:
+    """Median seconds of a TCP handshake with the host of `url`; None where none succeeds."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    taken = []
+    for _ in range(tries):
+        begin = time.perf_counter()
+        try:
+            with socket.create_connection((parts.hostname or "", port), timeout=2.0):
+                taken.append(time.perf_counter() - begin)
+        except OSError:
+            continue
+    return float(np.median(taken)) if taken else None

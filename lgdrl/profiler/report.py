@@ -1,0 +1,139 @@
+"""The files of a profile: profile.json, questions.csv, report.md, and report.html, which needs no other file."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lgdrl.plots import COLOURS, GREY, figure_of
+from lgdrl.profiler.profile import Profile, ScenarioProfile
+from lgdrl.profiler.tables import csv_text, grids, markdown
+from lgdrl.runs import write_json, write_text
+from sim.config import dump_yaml, to_dict
+from sim.errors import UsageError
+
+TEMPLATE = Path(__file__).resolve().parents[2] / "assets" / "profile" / "report.html.j2"
+
+
+def write_report(profile: Profile, out: Path) -> None:
+    """Write all four. UsageError where the folder cannot be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "profile.json", profile.to_dict())
+        write_text(out / "questions.csv", csv_text(profile.rows))
+        write_text(out / "report.md", markdown(profile))
+        write_text(out / "report.html", html(profile))
+    except OSError as error:
+        raise UsageError(f"cannot write the profile to {str(out)!r}: {error.strerror}") from None
+
+
+def html(profile: Profile) -> str:
+    """The report as one page."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    whole = profile.overhead.latencies["e2e"]
+    assert whole is not None
+    names = dict.fromkeys(expert.name for scenario in profile.scenarios for expert in scenario.experts)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        data=profile.to_dict(),
+        names=", ".join(names),
+        overhead=f"{1e3 * whole.p50:.2f} ms (p99 {1e3 * whole.at('p99'):.1f} ms)",
+        experts=profile.scenarios[0].experts,
+        sections=[
+            {"name": scenario.scenario, "plots": plots(scenario), "grids": grids(scenario)}
+            for scenario in profile.scenarios
+        ],
+        tolerated=profile.config.safety.tolerated_loss,
+        settings=dump_yaml(to_dict(profile.config)),
+    )
+
+
+def plots(scenario: ScenarioProfile) -> list[str]:
+    """SVG pictures of a scenario."""
+    found = [_svg(_latency_plot(scenario)), _svg(_frequency_plot(scenario))]
+    if any(cell.parts for expert in scenario.experts for cell in expert.cells):
+        found.append(_svg(_parts_plot(scenario)))
+    found += [_svg(_safety_plot(scenario, k)) for k, expert in enumerate(scenario.experts) if expert.outcomes]
+    return found
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg")
+    text = buffer.getvalue()
+    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+
+
+def _latency_plot(scenario: ScenarioProfile) -> Any:
+    """Share of answers that took longer, on logarithmic axes: the tail is what hurts."""
+    figure, axes = figure_of(6.2, 3.4)
+    for k, (label, cell) in enumerate(_cells(scenario)):
+        share, seconds = np.array(cell.curve).T
+        axes.plot(1e3 * seconds, np.maximum(100 * (1 - share), 0.05), color=COLOURS[k % 9], label=label, lw=1.6)
+    axes.axvline(1e3 * scenario.deadline_s, color=GREY, lw=1, ls="--")
+    axes.text(1e3 * scenario.deadline_s, 100, " deadline", color=GREY, fontsize=8, va="top")
+    axes.set(xscale="log", yscale="log", xlabel="latency, ms", ylabel="answers that took longer, %")
+    axes.set_title("Latency from the intended moment", loc="left", fontsize=10)
+    axes.legend(fontsize=7, frameon=False)
+    return figure
+
+
+def _frequency_plot(scenario: ScenarioProfile) -> Any:
+    """Deadlines missed if the same answers had to serve another decision frequency."""
+    figure, axes = figure_of(6.2, 3.4)
+    frequencies = np.geomspace(0.1, 1000, 200)
+    for k, (label, cell) in enumerate(_cells(scenario)):
+        share, seconds = np.array(cell.curve).T
+        missed = 1 - np.interp(1 / frequencies, seconds, share, left=0.0, right=1.0)
+        axes.plot(frequencies, 100 * missed, color=COLOURS[k % 9], label=label, lw=1.6)
+    axes.axvline(1 / scenario.deadline_s, color=GREY, lw=1, ls="--")
+    axes.set(xscale="log", xlabel="decisions per second of each car", ylabel="deadlines missed, %")
+    axes.set_title("Affordable decision frequency", loc="left", fontsize=10)
+    axes.legend(fontsize=7, frameon=False)
+    return figure
+
+
+def _parts_plot(scenario: ScenarioProfile) -> Any:
+    cells = [(label, cell) for label, cell in _cells(scenario) if cell.parts]
+    figure, axes = figure_of(6.2, 1.2 + 0.45 * len(cells))
+    names = list(dict.fromkeys(name for _, cell in cells for name in cell.parts))
+    left = np.zeros(len(cells))
+    for k, name in enumerate(names):
+        widths = np.array([1e3 * cell.parts.get(name, 0.0) for _, cell in cells])
+        axes.barh(range(len(cells)), widths, left=left, color=COLOURS[k % 9], label=name, height=0.6)
+        left += widths
+    axes.set_yticks(range(len(cells)), [label for label, _ in cells], fontsize=8)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set(xlabel="mean ms")
+    axes.set_title("What the latency is made of", loc="left", fontsize=10)
+    axes.legend(fontsize=7, frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.35))
+    return figure
+
+
+def _safety_plot(scenario: ScenarioProfile, k: int) -> Any:
+    """Success against injected latency, with Wilson intervals."""
+    expert = scenario.experts[k]
+    figure, axes = figure_of(6.2, 3.4)
+    policies = [policy for policy in dict.fromkeys(one.policy for one in expert.outcomes) if policy != "pause"]
+    for j, policy in enumerate(policies):
+        rows = [one for one in expert.outcomes if one.policy == policy and one.latency != "measured"]
+        seconds = np.array([one.latency_s for one in rows])
+        values = 100 * np.array([one.success.value for one in rows])
+        bounds = 100 * np.array([one.success.interval for one in rows])
+        axes.plot(seconds, values, color=COLOURS[j], label=policy, lw=1.8, marker="o", ms=4)
+        axes.fill_between(seconds, bounds[:, 0], bounds[:, 1], color=COLOURS[j], alpha=0.12, lw=0)
+    axes.axvline(scenario.deadline_s, color=GREY, lw=1, ls="--")
+    axes.set(xlabel="injected latency, s", ylabel="episodes that succeed, %", ylim=(-3, 103))
+    axes.set_title(f"{expert.name}: the world does not wait", loc="left", fontsize=10)
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _cells(scenario: ScenarioProfile) -> list[tuple[str, Any]]:
+    return [(f"{expert.name}, {cell.load}", cell) for expert in scenario.experts for cell in expert.cells]

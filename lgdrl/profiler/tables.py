@@ -1,0 +1,204 @@
+"""A profile as tables: on the terminal, in Markdown, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from experts.llm.evaluate import Evaluation
+from lgdrl.profiler.gate import Change
+from lgdrl.profiler.metrics import Cell, Distribution
+from lgdrl.profiler.profile import ExpertProfile, Profile, ScenarioProfile
+
+Grid = tuple[str, list[str], list[list[str]]]
+"""Title, column names, rows."""
+
+
+def grids(scenario: ScenarioProfile) -> list[Grid]:
+    """All tables of a scenario."""
+    found = [_latency(scenario), _deadlines(scenario)]
+    if any(expert.outcomes for expert in scenario.experts):
+        found += [_safety(expert, scenario.deadline_s) for expert in scenario.experts]
+    if scenario.quality is not None:
+        found.append(_quality(scenario.quality))
+    found += [_training(expert) for expert in scenario.experts if expert.costs]
+    return found
+
+
+def _latency(scenario: ScenarioProfile) -> Grid:
+    columns = ["expert", "load", "n", "p50 ms", "p95 [95 %]", "p99", "p99.9", "TTFT", "TTFA", "TPOT", "not ok"]
+    rows = []
+    for expert, cell in _cells(scenario):
+        whole = cell.latencies["e2e"]
+        assert whole is not None
+        low, high = whole.intervals.get("p95", (whole.at("p95"),) * 2)
+        bad = sum(count for status, count in cell.statuses.items() if status not in ("ok", "repaired"))
+        first, acted, word = (_p50(cell.latencies[name]) for name in ("ttft", "ttfa", "tpot"))
+        rows.append(
+            [
+                expert.name,
+                cell.load + (" (saturated)" if cell.saturated else ""),
+                f"{cell.questions:,}",
+                _ms(whole.p50),
+                f"{_ms(whole.at('p95'))} [{_ms(low)}, {_ms(high)}]",
+                *(_ms(whole.percentiles.get(name)) for name in ("p99", "p99.9")),
+                first,
+                acted,
+                word,
+                f"{100 * bad / cell.questions:.0f} %",
+            ]
+        )
+    return f"{scenario.scenario}: latency, ms", columns, rows
+
+
+def _deadlines(scenario: ScenarioProfile) -> Grid:
+    columns = [
+        "expert",
+        "load",
+        "missed",
+        "run",
+        "good/s",
+        "stale m",
+        "gap m",
+        "after danger",
+        "Hz at 95 %",
+        "99 %",
+    ]
+    rows = []
+    for expert, cell in _cells(scenario):
+        late = cell.deadline
+        rows.append(
+            [
+                expert.name,
+                cell.load,
+                f"{100 * late.missed:.1f} %",
+                str(late.longest_run),
+                f"{late.goodput:.1f}",
+                f"{late.staleness.mean:.2f}" if late.staleness else "-",
+                f"{late.closing_loss.mean:.2f}" if late.closing_loss else "-",
+                f"{100 * late.after_danger:.1f} %",
+                *(f"{cell.affordable_hz[name]:,.1f}" for name in ("p95", "p99")),
+            ]
+        )
+    return f"{scenario.scenario}: what that means for a deadline of {scenario.deadline_s:g} s", columns, rows
+
+
+def _safety(expert: ExpertProfile, deadline_s: float) -> Grid:
+    columns = ["policy", "latency", "success % [95 %]", "crash %", "m/s", "jerk", "late", "not used", "stale m"]
+    rows = [
+        [
+            one.policy,
+            f"{one.latency} ({1e3 * one.latency_s:.0f} ms)",
+            str(one.success),
+            f"{100 * one.crash.value:.0f}",
+            f"{one.speed:.1f}",
+            f"{one.jerk:.2f}",
+            f"{100 * one.late:.0f} %",
+            f"{100 * one.discarded:.0f} %",
+            f"{one.staleness:.1f}",
+        ]
+        for one in expert.outcomes
+    ]
+    budgets = ", ".join(
+        f"{policy} {'beyond all tried' if seconds is None else f'{1e3 * seconds:.0f} ms'}"
+        for policy, seconds in expert.budgets.items()
+    )
+    return f"{expert.name}: driving late (D = {deadline_s:g} s); latency budget: {budgets}", columns, rows
+
+
+def _quality(found: Evaluation) -> Grid:
+    columns = ["expert", "safe [95 %]", "recoverable", "AUC [95 %]", "chosen", "success"]
+    rows = []
+    for score in found.scores:
+        chosen = ", ".join(f"{name} {count}" for name, count in score.histogram.items() if count)
+        success = "-" if score.success is None else f"{100 * score.success.value:.0f} %"
+        rows.append(
+            [score.name, _interval(score.strict), f"{score.recov.value:.2f}", _interval(score.auc), chosen, success]
+        )
+    return f"Decisions on {found.scenes} scenes with safe and unsafe actions (AUC 0.5: no understanding)", columns, rows
+
+
+def _training(expert: ExpertProfile) -> Grid:
+    columns = ["training", "decisions/s", "standing still", "questions", "tokens", "cost", "from cache"]
+    rows = [
+        [
+            one.name,
+            f"{one.rate:,.0f}",
+            f"{100 * one.waiting:.0f} %",
+            f"{one.queries:,}",
+            f"{one.tokens:,}",
+            f"{one.cost:.4f}",
+            f"{one.cache_hits:,}",
+        ]
+        for one in expert.costs
+    ]
+    return f"{expert.name}: what it costs a training of {expert.costs[0].decisions:,} decisions", columns, rows
+
+
+def _cells(scenario: ScenarioProfile) -> Iterable[tuple[ExpertProfile, Cell]]:
+    return ((expert, cell) for expert in scenario.experts for cell in expert.cells)
+
+
+def _ms(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    milliseconds = 1e3 * seconds
+    return f"{milliseconds:.2f}" if milliseconds < 10 else f"{milliseconds:,.{int(milliseconds < 100)}f}"
+
+
+def _p50(found: Distribution | None) -> str:
+    return "-" if found is None else _ms(found.p50)
+
+
+def _interval(found: Any) -> str:
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def rich_table(grid: Grid) -> Table:
+    title, columns, rows = grid
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0))
+    for k, column in enumerate(columns):
+        table.add_column(column, justify="left" if k == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def markdown(profile: Profile) -> str:
+    """All tables for a document."""
+    lines = [f"# Expert profile, {', '.join(one.scenario for one in profile.scenarios)}", ""]
+    for scenario in profile.scenarios:
+        for title, columns, rows in grids(scenario):
+            lines += [f"**{title}**", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+            lines += [f"| {' | '.join(row)} |" for row in rows]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Every question, one line each."""
+    file = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return file.getvalue()
+
+
+def change_grid(changes: Sequence[Change]) -> Grid:
+    """A comparison of two profiles."""
+
+    def show(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4g}"
+
+    rows = []
+    for change in changes:
+        moved = "-" if not change.old or change.new is None else f"{100 * (change.new / change.old - 1):+.1f} %"
+        verdict = f"FAILS {change.broken.text}" if change.broken else ""
+        rows.append([change.where, change.metric, show(change.old), show(change.new), moved, verdict])
+    return "Before and after (seconds, shares, per second)", ["where", "figure", "before", "after", "change", ""], rows
