@@ -80,7 +80,7 @@ def show(found: Profile, console: Console) -> None:
         for expert in scenario.experts:
             if expert.note:
                 console.print(expert.note)
-        for grid in tables.grids(scenario):
+        for grid in tables.grids(scenario, narrow=True):
             console.print(tables.rich_table(grid))
     if found.served:
         console.print("Faults served: " + ", ".join(f"{name} {count}" for name, count in found.served.items()))

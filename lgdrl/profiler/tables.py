@@ -19,9 +19,9 @@ Grid = tuple[str, list[str], list[list[str]]]
 """Title, column names, rows."""
 
 
-def grids(scenario: ScenarioProfile) -> list[Grid]:
-    """All tables of a scenario."""
-    found = [_latency(scenario), _deadlines(scenario)]
+def grids(scenario: ScenarioProfile, narrow: bool = False) -> list[Grid]:
+    """All tables of a scenario; `narrow` leaves intervals of latencies out, for a terminal."""
+    found = [_latency(scenario, narrow), _deadlines(scenario)]
     if any(expert.outcomes for expert in scenario.experts):
         found += [_safety(expert, scenario.deadline_s) for expert in scenario.experts]
     if scenario.quality is not None:
@@ -30,8 +30,20 @@ def grids(scenario: ScenarioProfile) -> list[Grid]:
     return found
 
 
-def _latency(scenario: ScenarioProfile) -> Grid:
-    columns = ["expert", "load", "n", "p50 ms", "p95 [95 %]", "p99", "p99.9", "TTFT", "TTFA", "TPOT", "not ok"]
+def _latency(scenario: ScenarioProfile, narrow: bool) -> Grid:
+    columns = [
+        "expert",
+        "load",
+        "n",
+        "p50",
+        "p95" if narrow else "p95 [95 %]",
+        "p99",
+        "p99.9",
+        "TTFT",
+        "TTFA",
+        "TPOT",
+        "not ok",
+    ]
     rows = []
     for expert, cell in _cells(scenario):
         whole = cell.latencies["e2e"]
@@ -45,7 +57,7 @@ def _latency(scenario: ScenarioProfile) -> Grid:
                 cell.load + (" (saturated)" if cell.saturated else ""),
                 f"{cell.questions:,}",
                 _ms(whole.p50),
-                f"{_ms(whole.at('p95'))} [{_ms(low)}, {_ms(high)}]",
+                _ms(whole.at("p95")) + ("" if narrow else f" [{_ms(low)}, {_ms(high)}]"),
                 *(_ms(whole.percentiles.get(name)) for name in ("p99", "p99.9")),
                 first,
                 acted,
@@ -66,7 +78,7 @@ def _deadlines(scenario: ScenarioProfile) -> Grid:
         "stale m",
         "gap m",
         "after danger",
-        "Hz at 95 %",
+        "Hz 95 %",
         "99 %",
     ]
     rows = []
@@ -78,11 +90,11 @@ def _deadlines(scenario: ScenarioProfile) -> Grid:
                 cell.load,
                 f"{100 * late.missed:.1f} %",
                 str(late.longest_run),
-                f"{late.goodput:.1f}",
+                _rate(late.goodput),
                 f"{late.staleness.mean:.2f}" if late.staleness else "-",
                 f"{late.closing_loss.mean:.2f}" if late.closing_loss else "-",
                 f"{100 * late.after_danger:.1f} %",
-                *(f"{cell.affordable_hz[name]:,.1f}" for name in ("p95", "p99")),
+                *(_rate(cell.affordable_hz[name]) for name in ("p95", "p99")),
             ]
         )
     return f"{scenario.scenario}: what that means for a deadline of {scenario.deadline_s:g} s", columns, rows
@@ -149,6 +161,10 @@ def _ms(seconds: float | None) -> str:
         return "-"
     milliseconds = 1e3 * seconds
     return f"{milliseconds:.2f}" if milliseconds < 10 else f"{milliseconds:,.{int(milliseconds < 100)}f}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def _p50(found: Distribution | None) -> str:

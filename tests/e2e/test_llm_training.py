@@ -7,9 +7,9 @@ import sqlite3
 
 import pytest
 
+from experts.llm.fault_server import FaultServer, Reply
 from lgdrl import training
 from lgdrl.runs import Run
-from tests.faults.server import FaultServer, Reply
 
 QUICK = {
     "steps": 160,

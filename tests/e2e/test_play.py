@@ -11,8 +11,8 @@ import pygame
 import pytest
 
 from experts.episodes import load_episodes
+from experts.llm.fault_server import FaultServer, Reply
 from lgdrl.cli import main
-from tests.faults.server import FaultServer, Reply
 
 
 @pytest.fixture(autouse=True)

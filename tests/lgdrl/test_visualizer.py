@@ -12,6 +12,7 @@ import sim
 from experts import registry
 from experts.episodes import load_episodes
 from experts.human import Hands, Held, HumanExpert, action_of
+from experts.llm.fault_server import FaultServer, Reply
 from experts.provider import Context, Decision, Status
 from lgdrl.runs import Run
 from lgdrl.training import RunConfig, load_config, resume, start
@@ -23,7 +24,6 @@ from lgdrl.visualizer.session import DriveSession, ReplaySession, asked_in_train
 from lgdrl.visualizer.training import TrainSession
 from sim.actions import MetaAction
 from sim.errors import UsageError
-from tests.faults.server import FaultServer, Reply
 
 SIZE = (640, 400)
 

@@ -1,8 +1,10 @@
-"""A scripted chat endpoint over real TCP that fails in every way we know, repeatably.
+"""The fault server itself: real TCP, one thread per connection, delays that are exact.
 
-`FaultServer(script=[...])` serves one behaviour per request, the last one for ever after; requests of the start-up
-probe (recognised by the fixed probe scene) are answered by `rungs` alone unless `probe` names a behaviour. A request
-with `stream` is answered by server-sent events, a few letters in each.
+Requests of the start-up probe (recognised by the fixed probe scene) are answered by `rungs` alone, at once, unless
+`probe` names a behaviour. A request with `stream` is answered by server-sent events, a few letters in each.
+
+An answer leaves `delay` after the first line of its request has arrived: it is put together beforehand, and the thread
+sleeps until then. How late answers really left is in `lateness`.
 """
 
 from __future__ import annotations
@@ -11,69 +13,29 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from experts.llm.prompt import number, probe_scene
+from experts.llm.fault_server.answers import ALL_RUNGS, Reply, Seen, completion, events, read_request, reply_to
+from experts.llm.fault_server.mix import FaultMix
 
-ALL_RUNGS = ("logprobs", "json_schema", "tools", "json_object", "text")
-PROBE_MARK = f"speed {number(probe_scene().ego.speed)}, acceleration 0.0\nGoal: lane 3, 345 m remaining"
-IDS = {"A": 0, "B": 1, "C": 2, "D": 3, "E": 4}
-
-
-@dataclass
-class Seen:
-    """One request as it arrived."""
-
-    rung: str
-    labels: list[str]
-    body: dict[str, Any]
-    headers: dict[str, str]
-    probe: bool
-    time: float = field(default_factory=time.monotonic)
-
-
-@dataclass
-class Reply:
-    """What the server does with a request. Every field has a harmless default."""
-
-    label: str = "B"
-    content: str | None = None
-    """Message text instead of the rung's well-formed answer."""
-    extra: dict[str, Any] = field(default_factory=dict)
-    """Further members of a JSON answer."""
-    status: int = 200
-    error: str = "scripted failure"
-    headers: dict[str, str] = field(default_factory=dict)
-    delay_s: float | tuple[float, float] = 0.0
-    """Seconds before anything is sent; a pair is drawn uniformly from the seeded stream."""
-    finish_reason: str = "stop"
-    refusal: str | None = None
-    usage: bool | dict[str, Any] = True
-    raw: bytes | None = None
-    """Body instead of a completion."""
-    content_type: str = "application/json"
-    drop: str = ""
-    """"before": hang up without a byte; "body": after half of the body; "chunk": inside a chunked body."""
-    drip_s: float = 0.0
-    """Seconds between single bytes of the body, or between the events of a stream."""
-    stream: str = ""
-    """What is odd about a stream. "refused": 400 in its place; "plain": the whole body in its place; "cut": it ends in
-    the middle, cleanly; "broken": an event is half a JSON text; "error": an event reports an error; "silent": no event
-    holds anything; "held": the connection stays open after the last event; "bare": usage and finish reason come in one
-    event, and no [DONE]."""
-    logprobs: dict[str, float] | None = None
-    """Alternatives of the first token instead of a peaked distribution."""
-    function: Callable[[Seen], Reply] | None = None
-    """Decides from the request."""
+REMEMBERED = 1000
+"""Requests that a server with a mix keeps for those who want to look."""
+KEPT_LATENESS = 100_000
 
 
 class FaultServer(ThreadingHTTPServer):
-    """Use as a context manager; `url` is the base URL, `seen` the requests in order of arrival."""
+    """Use as a context manager; `url` is the base URL, `seen` the requests in order of arrival.
+
+    Args: behaviours, one per request, the last one for ever after; rungs that are known, and the status with which
+        others are refused; what the start-up probe gets; a mix, in place of the script; seed of the mix and of delays
+        that are drawn; port of 127.0.0.1 (0: a free one).
+    """
 
     daemon_threads = True
+    request_queue_size = 256
 
     def __init__(
         self,
@@ -82,10 +44,20 @@ class FaultServer(ThreadingHTTPServer):
         unsupported: int = 400,
         probe: Reply | None = None,
         seed: int = 0,
+        mix: FaultMix | None = None,
+        port: int = 0,
     ) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
         self.script, self.rungs, self.unsupported, self.probe = list(script), tuple(rungs), unsupported, probe
-        self.seen: list[Seen] = []
+        self.mix, self.seed = mix, seed
+        self.seen: deque[Seen] = deque(maxlen=None if mix is None else REMEMBERED)
+        """With a mix, the last `REMEMBERED` ones."""
+        self.counts: Counter[str] = Counter()
+        """How often each fault of the mix was served, and "healthy"; probes are not counted."""
+        self.lateness: deque[float] = deque(maxlen=KEPT_LATENESS)
+        """Seconds by which answers (of a stream: its first content) left after they were due."""
+        self.freezes: list[tuple[float, float]] = []
+        """Begin and end of what `freeze` and the mix asked for, as `time.perf_counter()` values."""
         self.connections = 0
         self.in_flight = 0
         self.hung_up = 0
@@ -104,7 +76,12 @@ class FaultServer(ThreadingHTTPServer):
     @property
     def asked(self) -> list[Seen]:
         """Requests that were not probes."""
-        return [seen for seen in self.seen if not seen.probe]
+        return [seen for seen in list(self.seen) if not seen.probe]
+
+    def freeze(self, seconds: float) -> None:
+        """From now on nothing leaves for so long; what is due meanwhile leaves at the end. From any thread."""
+        now = time.perf_counter()
+        self.freezes.append((now, now + seconds))
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self.connections += 1
@@ -117,9 +94,23 @@ class FaultServer(ThreadingHTTPServer):
                 return Reply(status=self.unsupported, error=f"{seen.rung} is not supported")
             if seen.probe:
                 return self.probe or Reply()
+            if self.mix is not None and not self._served:
+                now = time.perf_counter()
+                self.freezes += [(now + begin, now + begin + length) for begin, length in self.mix.freezes]
             reply = self.script[min(self._served, len(self.script) - 1)]
             self._served += 1
+        if self.mix is not None:
+            return self._drawn(seen, self.mix)
         return reply.function(seen) if reply.function else reply
+
+    def _drawn(self, seen: Seen, mix: FaultMix) -> Reply:
+        """What the mix has for a request."""
+        said = seen.headers.get("X-Stainless-Retry-Count", "")
+        retry = int(said) if said.isascii() and said.isdigit() else 0
+        kind, reply = reply_to(seen, mix.fate(self.seed, seen.body["messages"], retry), mix)
+        with self._lock:
+            self.counts[kind] += 1
+        return reply
 
     def enter(self, change: int) -> None:
         with self._lock:
@@ -129,6 +120,18 @@ class FaultServer(ThreadingHTTPServer):
     def pause(self, delay: float | tuple[float, float]) -> float:
         with self._lock:
             return self.rng.uniform(*delay) if isinstance(delay, tuple) else delay
+
+    def wait_until(self, due: float) -> float:
+        """Sleep until `due` (`time.perf_counter()`), and over a freeze into which that falls. Returns when it was due
+        after all."""
+        while True:
+            left = due - time.perf_counter()
+            if left > 0:
+                time.sleep(left)
+            end = max((end for begin, end in list(self.freezes) if begin <= due < end), default=due)
+            if end == due:
+                return due
+            due = end
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients hang up on purpose here."""
@@ -145,71 +148,91 @@ class FaultServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: FaultServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    arrival = 0.0
+    """When the first line of the request came, as a `time.perf_counter()` value."""
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        rung, labels = _rung(body)
-        probe = len(body["messages"]) == 2 and PROBE_MARK in body["messages"][1]["content"]
-        reply = self.server.next_reply(Seen(rung, labels, body, {k.title(): v for k, v in self.headers.items()}, probe))
-        self.server.enter(+1)
-        time.sleep(self.server.pause(reply.delay_s))
-        self.server.enter(-1)
-        if reply.drop == "before":
-            self.close_connection = True
-            return
-        if reply.status == 200 and reply.raw is None and body.get("stream") and reply.stream != "plain":
-            if reply.stream != "refused":
-                self._stream(
-                    reply, _completion(reply, rung), bool((body.get("stream_options") or {}).get("include_usage"))
-                )
-                return
-            reply = Reply(status=400, error="stream is not supported")
-        if reply.status != 200:
-            data = json.dumps({"error": {"message": reply.error, "type": "scripted", "code": None}}).encode()
-        else:
-            data = reply.raw if reply.raw is not None else json.dumps(_completion(reply, rung)).encode()
-        self._send(reply, data)
+    def parse_request(self) -> bool:
+        self.arrival = time.perf_counter()
+        return super().parse_request()
 
-    def _send(self, reply: Reply, data: bytes) -> None:
-        self.send_response(reply.status)
-        self.send_header("Content-Type", reply.content_type)
-        for name, value in reply.headers.items():
-            self.send_header(name, value)
+    def do_POST(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        try:
+            seen = read_request(json.loads(data), self.headers.items())
+            reply = self.server.next_reply(seen)
+        except (ValueError, KeyError, TypeError, IndexError):
+            seen, reply = Seen("text", [], {}, {}, False), Reply(status=400, error="this is not a chat request")
+        stream = bool(seen.body.get("stream")) and reply.stream != "plain"
+        if stream and reply.stream == "refused":
+            stream, reply = False, Reply(status=400, error="stream is not supported")
+        self.server.enter(+1)
+        try:
+            self._answer(reply, seen, self.arrival + self.server.pause(reply.delay_s), stream)
+        finally:
+            self.server.enter(-1)
+
+    def _answer(self, reply: Reply, seen: Seen, due: float, stream: bool) -> None:
+        if reply.drop == "before":
+            self.server.wait_until(due)
+            self.close_connection = True
+        elif stream and reply.status == 200 and reply.raw is None:
+            usage = bool((seen.body.get("stream_options") or {}).get("include_usage"))
+            self._stream(reply, events(reply, completion(reply, seen.rung), usage), due)
+        elif reply.status != 200:
+            error = {"error": {"message": reply.error, "type": "scripted", "code": None}}
+            self._send(reply, json.dumps(error).encode(), due)
+        else:
+            whole = json.dumps(completion(reply, seen.rung)).encode() if reply.raw is None else reply.raw
+            self._send(reply, whole, due)
+
+    def _head(self, reply: Reply, *more: str) -> bytes:
+        phrase = self.responses[reply.status][0] if reply.status in self.responses else ""
+        lines = [f"HTTP/1.1 {reply.status} {phrase}", *more]
+        lines += [f"{name}: {value}" for name, value in reply.headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    def _leave(self, data: bytes, due: float) -> float:
+        """Write `data` when it is due. Returns when that was."""
+        due = self.server.wait_until(due)
+        self.server.lateness.append(time.perf_counter() - due)
+        self.wfile.write(data)
+        return due
+
+    def _send(self, reply: Reply, data: bytes, due: float) -> None:
+        kind = f"Content-Type: {reply.content_type}"
         if reply.drop == "chunk":
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            self.wfile.write(f"{len(data):x}\r\n".encode() + data[: len(data) // 2])
+            begun = f"{len(data):x}\r\n".encode() + data[: len(data) // 2]
+            self._leave(self._head(reply, kind, "Transfer-Encoding: chunked") + begun, due)
             self.close_connection = True
             return
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
+        head = self._head(reply, kind, f"Content-Length: {len(data)}")
+        pace = reply.drip_s or reply.spread_s / max(len(data), 1)
         if reply.drop == "body":
-            self.wfile.write(data[: len(data) // 2])
+            self._leave(head + data[: len(data) // 2], due)
             self.close_connection = True
-        elif reply.drip_s:
+        elif pace:
+            due = self._leave(head, due)
             for byte in data:
                 self.wfile.write(bytes([byte]))
-                self.wfile.flush()
-                time.sleep(reply.drip_s)
+                due = self.server.wait_until(due + pace)
         else:
-            self.wfile.write(data)
+            self._leave(head + data, due)
 
-    def _stream(self, reply: Reply, completion: dict[str, Any], usage: bool) -> None:
-        events = _events(reply, completion, usage)
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        half = events[: len(events) // 2]
+    def _stream(self, reply: Reply, lines: list[tuple[str, bool]], due: float) -> None:
+        head = self._head(reply, "Content-Type: text/event-stream", "Transfer-Encoding: chunked")
+        if reply.drop or reply.stream == "cut":
+            lines = lines[: len(lines) // 2]
+        pace = reply.drip_s or reply.spread_s / max(len(lines), 1)
+        (first, _), *rest = _parts(lines, pace, reply.token_delay_s)
         try:
-            for event in half if reply.drop or reply.stream == "cut" else events:
-                data = event.encode()
-                self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-                self.wfile.flush()
-                time.sleep(reply.drip_s)
+            due = self._leave(head + first, due)
+            for data, gap in rest:
+                due = self.server.wait_until(due + gap)
+                self.wfile.write(data)
             if reply.drop:
                 self.close_connection = True
                 return
@@ -223,85 +246,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
-def _events(reply: Reply, completion: dict[str, Any], usage: bool) -> list[str]:
-    """A completion as server-sent events, with what `reply.stream` says about them."""
-    choice = completion["choices"][0]
-    message, logprobs = choice["message"], choice["logprobs"]
-    envelope = {**completion, "object": "chat.completion.chunk"}
-    counts = envelope.pop("usage", None)
-
-    def event(delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
-        return _line({**envelope, "choices": [{"index": 0, "delta": delta, "finish_reason": finish, **more}]})
-
-    if reply.stream == "silent":
-        return [": ping\n\n", _line({**envelope, "choices": []}), "data:\n\n", "data: [DONE]\n\n"] * 3
-    events = [": ping\n\n", event({"role": "assistant", "content": ""}), _line({**envelope, "choices": []})]
-    for piece in _pieces(message.get("refusal")):
-        events.append(event({"refusal": piece}))
-    for k, call in enumerate(message.get("tool_calls") or []):
-        events.append(event({"tool_calls": [{**call, "index": k, "function": {"name": "choose_action"}}]}))
-        for piece in _pieces(call["function"]["arguments"]):
-            events.append(event({"tool_calls": [{"index": k, "function": {"arguments": piece}}]}))
-    for k, piece in enumerate(_pieces(message.get("content"))):
-        events.append(event({"content": piece}, logprobs=None if k else logprobs))
-    if reply.stream in ("broken", "error"):
-        bad = 'data: {"choices": [{"del\n\n' if reply.stream == "broken" else _line({"error": {"message": reply.error}})
-        events.insert(len(events) // 2, bad)
-    if reply.stream == "bare":
-        return [
-            *events,
-            event({}, choice["finish_reason"]).replace('"choices"', f'"usage": {json.dumps(counts)}, "choices"'),
-        ]
-    events.append(event({}, choice["finish_reason"]))
-    if usage and counts is not None:
-        events.append(_line({**envelope, "choices": [], "usage": counts}))
-    return [*events, "data: [DONE]\n\n"]
-
-
-def _line(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data)}\n\n"
-
-
-def _pieces(text: str | None) -> list[str]:
-    size = max(5, len(text or "") // 200)
-    return [text[i : i + size] for i in range(0, len(text), size)] if text else []
-
-
-def _rung(body: dict[str, Any]) -> tuple[str, list[str]]:
-    """Which rung a request uses, and the labels that it allows."""
-    if body.get("logprobs"):
-        return "logprobs", []
-    if body.get("tools"):
-        schema = body["tools"][0]["function"]["parameters"]
-        return "tools", schema["properties"]["action"]["enum"]
-    kind = (body.get("response_format") or {}).get("type")
-    if kind == "json_schema":
-        return kind, body["response_format"]["json_schema"]["schema"]["properties"]["action"]["enum"]
-    return kind or "text", []
-
-
-def _completion(reply: Reply, rung: str) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": reply.content, "refusal": reply.refusal}
-    logprobs = None
-    if rung == "logprobs":
-        top = reply.logprobs or {reply.label: -0.1, "E": -3.0, "hello": -4.0, "A": -6.0}
-        rows = [{"token": token, "logprob": value} for token, value in top.items()]
-        logprobs = {"content": [{**rows[0], "top_logprobs": rows}]}
-        message["content"] = reply.label if reply.content is None else reply.content
-        if reply.content is not None and reply.logprobs is None:
-            logprobs = None
-    elif reply.content is None and reply.refusal is None:
-        answer = json.dumps({"action": reply.label, **reply.extra})
-        if rung == "tools":
-            call = {"id": "call_1", "type": "function", "function": {"name": "choose_action", "arguments": answer}}
-            message["tool_calls"] = [call]
-        else:
-            message["content"] = f"Because.\n#### {IDS[reply.label]}" if rung == "text" else answer
-    completion: dict[str, Any] = {
-        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "scripted", "system_fingerprint": "fp",
-        "choices": [{"index": 0, "message": message, "finish_reason": reply.finish_reason, "logprobs": logprobs}],
-    }  # fmt: skip
-    if reply.usage:
-        counts = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 40}}
-        completion["usage"] = reply.usage if isinstance(reply.usage, dict) else counts
-    return completion
+def _parts(lines: Sequence[tuple[str, bool]], pace: float, token_delay: float) -> list[tuple[bytes, float]]:
+    """The events of a stream as they leave, each with the seconds since the one before. At a `pace` all are alike;
+    without one, all up to the first content leave together, and others that hold none with the content before them."""
+    found: list[tuple[bytes, float]] = []
+    data = b""
+    for line, content in lines:
+        data += f"{len(line.encode()):x}\r\n{line}\r\n".encode()
+        if pace or content or found:
+            found.append((data, pace or (token_delay if content else 0.0)))
+            data = b""
+    return [*found, (data, 0.0)] if data or not found else found

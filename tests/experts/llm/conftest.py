@@ -1,10 +1,6 @@
-"""Shared pieces: the scripted fault server, scenes from a few numbers, a fallback that says what it did."""
+"""Shared pieces: scenes from a few numbers, a fallback that says what it did."""
 
 from __future__ import annotations
-
-import importlib.util
-import sys
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -14,19 +10,6 @@ from experts.llm.prompt import example_scene
 from experts.provider import Context, Decision
 
 KEY = "test-key-0123456789abcdef"
-
-
-def _load_fault_server():
-    if "fault_server" not in sys.modules:
-        path = Path(__file__).parents[2] / "faults" / "server.py"
-        spec = importlib.util.spec_from_file_location("fault_server", path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["fault_server"] = module
-        spec.loader.exec_module(module)
-    return sys.modules["fault_server"]
-
-
-_load_fault_server()
 
 
 class Fallback:

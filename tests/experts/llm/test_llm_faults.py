@@ -7,8 +7,8 @@ import time
 
 import numpy as np
 import pytest
-from fault_server import ALL_RUNGS, FaultServer, Reply
 
+from experts.llm.fault_server import ALL_RUNGS, FaultServer, Reply
 from experts.llm.faults import Fault
 from experts.llm.provider import make
 from experts.provider import Status

@@ -8,10 +8,10 @@ import time
 from dataclasses import replace
 
 import pytest
-from fault_server import ALL_RUNGS, FaultServer, Reply
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experts.llm.fault_server import ALL_RUNGS, FaultServer, Reply
 from experts.llm.faults import Fault
 from experts.llm.ladder import read_completion
 from experts.llm.parse import reason_so_far

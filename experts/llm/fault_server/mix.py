@@ -1,0 +1,250 @@
+"""A mix of faults: how often each of them comes, how long answers take, and which question meets which.
+
+Everything is drawn from a hash of the seed, the request's messages and the number of the retry, never from the order in
+which requests arrive: the same question meets the same fate in any order, in another process and after a restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from statistics import NormalDist
+from typing import Any, Literal
+
+from sim.config import load_yaml, resolve, to_dict
+from sim.errors import UsageError, unknown
+
+HEALTHY = "healthy"
+P99 = NormalDist().inv_cdf(0.99)
+LONGEST_S = 3600.0
+"""s; nobody waits longer, so a longer delay is a slip of the pen."""
+KINDS = {"constant": ("SECONDS",), "uniform": ("LOW", "HIGH"), "lognormal": ("P50", "P99"), "exponential": ("MEAN",)}
+FORMS = ", ".join(":".join((kind, *names)) for kind, names in KINDS.items())
+
+
+@dataclass(frozen=True)
+class Delay:
+    """A distribution of seconds."""
+
+    kind: Literal["constant", "uniform", "lognormal", "exponential"] = "constant"
+    values: tuple[float, ...] = (
+        0.0,
+    )  # s; constant: the delay; uniform: bounds; lognormal: p50, p99; exponential: mean
+
+    def __post_init__(self) -> None:
+        if len(self.values) != len(KINDS[self.kind]) or not all(0 <= value <= LONGEST_S for value in self.values):
+            raise UsageError(f"delay {self.text()!r}: write {FORMS}, in seconds from 0 to {LONGEST_S:g}")
+        low, high = self.values[0], self.values[-1]
+        if low > high or (low == 0 and self.kind in ("lognormal", "exponential")):
+            names = " <= ".join(KINDS[self.kind])
+            raise UsageError(f"delay {self.text()!r}: expected {names}, a {self.kind} one above 0")
+
+    def at(self, u: float) -> float:
+        """The quantile of `u` in [0, 1), s."""
+        low, high = self.values[0], self.values[-1]
+        if self.kind == "uniform":
+            return low + u * (high - low)
+        if self.kind == "lognormal":
+            return low * (high / low) ** (NormalDist().inv_cdf(min(max(u, 1e-12), 1 - 1e-12)) / P99)
+        return -low * math.log1p(-u) if self.kind == "exponential" else low
+
+    def text(self) -> str:
+        """As `read_delay` reads it."""
+        return ":".join((self.kind, *(f"{value!r}" for value in self.values)))
+
+
+def read_delay(text: str) -> Delay:
+    """`0.2`, `constant:0.2`, `uniform:0.1:0.3`, `lognormal:P50:P99` or `exponential:MEAN`, in seconds.
+
+    UsageError, one line, for anything else.
+    """
+    kind, *words = text.strip().split(":")
+    if not words:
+        kind, words = "constant", [kind]
+    try:
+        values = tuple(float(word) for word in words)
+    except ValueError:
+        values = ()
+    if kind not in KINDS or not values:
+        raise UsageError(f"delay {text!r}: write seconds, or one of {FORMS}")
+    return Delay(kind, values)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class FaultMix:
+    """Shares of the requests, 0 to 1, that meet each fault (the rest is healthy), and times.
+
+    Start-up probes are spared.
+    """
+
+    stall: float = 0.0  # the answer is good but comes `stall_s` after the question
+    rate_limit: float = 0.0  # 429 with Retry-After
+    server_error: float = 0.0  # 500
+    hang_up: float = 0.0  # the connection closes without a byte
+    hang_up_body: float = 0.0  # ... after half of the body
+    hang_up_stream: float = 0.0  # ... inside a chunked body, or between the events of a stream
+    slow_drip: float = 0.0  # the body comes byte by byte (a stream event by event) over `drip_s`
+    truncated_json: float = 0.0  # the body, or an event of the stream, is half a JSON text
+    wrong_type: float = 0.0  # a gateway's HTML page with status 200
+    oversized: float = 0.0  # a body of `oversized_bytes`
+    no_usage: float = 0.0  # good, but nobody says how many tokens it took
+    no_logprobs: float = 0.0  # good, but without the log-probabilities that were asked for
+    wrong_enum: float = 0.0  # an action that no world has
+    illegal_action: float = 0.0  # an action that exists but is not available now; healthy where all of them are
+    two_actions: float = 0.0
+    refusal: float = 0.0
+    empty: float = 0.0
+    cut_off: float = 0.0  # the answer ends at the token limit, in its first third
+    nan_confidence: float = 0.0  # a confidence or log-probability that is no number; free text has neither
+    instructions: float = 0.0  # text that gives orders, without any action
+    injected_reason: float = 0.0  # a good action with such text beside it
+    prompt_echo: float = 0.0  # the question instead of an answer
+    delay: Delay = Delay()  # from the request's arrival to the answer, of a stream to its first content
+    token_delay: Delay = Delay()  # between the contents of a stream; drawn once for each stream
+    stall_s: Delay = Delay("constant", (5.0,))
+    drip_s: float = 60.0  # s over which a dripping answer is spread
+    retry_after_s: float = 1.0  # s that a 429 asks for
+    oversized_bytes: int = 2_000_000
+    freezes: tuple[tuple[float, float], ...] = ()  # (start, length) in s after the first request: nothing leaves then
+
+    def __post_init__(self) -> None:
+        for name in SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} = {getattr(self, name)}: expected a share from 0 to 1")
+        if sum(self.shares.values()) > 1 + 1e-9:
+            raise UsageError(f"the shares add up to {sum(self.shares.values()):g}: expected 1 at most")
+        for name in ("drip_s", "retry_after_s"):
+            if not 0 <= getattr(self, name) <= LONGEST_S:
+                raise UsageError(f"{name} = {getattr(self, name)}: expected seconds from 0 to {LONGEST_S:g}")
+        if not 0 <= self.oversized_bytes <= 10**9:
+            raise UsageError(f"oversized_bytes = {self.oversized_bytes}: expected 0 to 1,000,000,000")
+        if not all(0 <= begin <= LONGEST_S and 0 <= length <= LONGEST_S for begin, length in self.freezes):
+            text = _freezes_text(self.freezes)
+            raise UsageError(f"freezes = {text}: expected START:LENGTH, each from 0 to {LONGEST_S:g} s")
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of each fault by its name."""
+        return {name: getattr(self, name) for name in SHARES}
+
+    def fate(self, seed: int, messages: Sequence[Mapping[str, Any]], retry: int = 0) -> Fate:
+        """What a request meets: a function of these arguments and the mix alone."""
+        question = json.dumps(messages, sort_keys=True, separators=(",", ":"))
+        luck, delay, pace = _uniforms(f"{seed}/{retry}/{question}", 3)
+        kind, limit = HEALTHY, 0.0
+        for name, share in self.shares.items():
+            limit += share
+            if luck < limit:
+                kind = name
+                break
+        (choice, taste) = _uniforms(f"{seed}/{question}", 2)
+        seconds = (self.stall_s if kind == "stall" else self.delay).at(delay)
+        return Fate(kind, seconds, self.token_delay.at(pace), choice, taste)
+
+    def text(self) -> str:
+        """As `read_mix` reads it: what differs from the mix `none`."""
+        plain = FaultMix()
+        given = [name for name in FIELDS if getattr(self, name) != getattr(plain, name)]
+        return ",".join(f"{name}={_text(getattr(self, name))}" for name in given) or "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What one request meets."""
+
+    kind: str
+    """A field of `SHARES`, or "healthy"."""
+    delay_s: float
+    token_delay_s: float
+    choice: float
+    """[0, 1), the same for every retry of a question: what a healthy answer chooses."""
+    taste: float
+    """[0, 1), likewise: whether it follows the recommendation."""
+
+
+FIELDS = tuple(each.name for each in fields(FaultMix))
+SHARES = FIELDS[: FIELDS.index("delay")]
+"""The faults, in the order in which they are drawn."""
+DELAYS = ("delay", "token_delay", "stall_s")
+MIXES = {
+    "none": FaultMix(),
+    "mild": FaultMix(
+        stall=0.002,
+        rate_limit=0.01,
+        server_error=0.01,
+        hang_up=0.002,
+        wrong_enum=0.002,
+        refusal=0.002,
+        empty=0.002,
+        cut_off=0.005,
+        delay=Delay("lognormal", (0.05, 0.3)),
+    ),
+    "full": FaultMix(
+        **dict.fromkeys(SHARES, 0.01) | {"rate_limit": 0.03, "server_error": 0.03},  # type: ignore[arg-type]
+        delay=Delay("lognormal", (0.05, 0.5)),
+    ),
+}
+"""The named mixes. `mild`: an endpoint on an ordinary day; `full`: every fault there is, a quarter of all requests."""
+
+
+def read_mix(text: str) -> FaultMix:
+    """A mix from text: a name (`full`), settings (`stall=0.01,delay=lognormal:0.05:0.5`), both (`full,stall=0`), or the
+    path of a YAML file with such settings. UsageError, one line, for anything else."""
+    if text.strip().endswith((".yaml", ".yml")):
+        return _mix(MIXES["none"], load_yaml(text.strip()))
+    words = [word.strip() for word in text.split(",")]
+    base = MIXES["none"]
+    if "=" not in words[0]:
+        name = words.pop(0)
+        if name not in MIXES:
+            raise unknown("fault mix", name, MIXES)
+        base = MIXES[name]
+    given: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = (part.strip() for part in word.partition("="))
+        if not equals or not value:
+            raise UsageError(f"faults: {word!r} in {text!r}: write NAME=VALUE, separated by commas")
+        if key in given:
+            raise UsageError(f"faults: {key} is set twice in {text!r}: set it once")
+        given[key] = value
+    return _mix(base, given)
+
+
+def _mix(base: FaultMix, given: Mapping[str, Any]) -> FaultMix:
+    values = dict(given)
+    for name in values.keys() & set(DELAYS):
+        if isinstance(values[name], str | int | float):
+            values[name] = to_dict(read_delay(str(values[name])))
+    if isinstance(values.get("freezes"), str):
+        values["freezes"] = _read_freezes(values["freezes"])
+    return resolve(base, values, "faults")
+
+
+def _read_freezes(text: str) -> list[list[float]]:
+    """`START:LENGTH`, several joined by `+`."""
+    try:
+        found = [[float(part) for part in word.split(":")] for word in text.split("+")]
+    except ValueError:
+        found = [[]]
+    if any(len(pair) != 2 for pair in found):
+        raise UsageError(f"faults: freezes = {text!r}: write START:LENGTH in seconds, several joined by +")
+    return found
+
+
+def _freezes_text(freezes: Sequence[Sequence[float]]) -> str:
+    return "+".join(f"{begin!r}:{length!r}" for begin, length in freezes)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Delay):
+        return value.text()
+    return _freezes_text(value) if isinstance(value, tuple) else repr(value)
+
+
+def _uniforms(text: str, count: int) -> list[float]:
+    """Numbers in [0, 1), each with 53 random bits, from a hash of the text."""
+    digest = hashlib.blake2b(text.encode()).digest()
+    return [(int.from_bytes(digest[8 * k : 8 * k + 8], "big") >> 11) * 2.0**-53 for k in range(count)]

@@ -1,0 +1,252 @@
+"""The profiler's figures are right: against known delays, by hand, and against the plain simulator."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import sim
+from experts import registry
+from experts.driving import run_episodes
+from experts.llm.fault_server import FaultServer, read_mix
+from experts.llm.timeline import Timeline
+from experts.provider import Decision, Status
+from lgdrl.evaluation import Rate
+from lgdrl.profiler import gate
+from lgdrl.profiler.command import read_load
+from lgdrl.profiler.config import ProfileConfig
+from lgdrl.profiler.lateness import FIRST_SEED, Late, Outcome, SafetyConfig, budget, curve, finest, with_frequency
+from lgdrl.profiler.load import Answered, Answers, LoadConfig, arrivals, run_load
+from lgdrl.profiler.metrics import distribution, summarise
+from lgdrl.profiler.scenes import stream
+from sim.config import resolve
+from sim.errors import UsageError
+
+RNG = np.random.default_rng
+
+
+@pytest.fixture(scope="module")
+def questions():
+    return stream("lane-change", 400)
+
+
+class Delayed:
+    """An expert that thinks for known times, one after the other."""
+
+    name = "delayed"
+
+    def __init__(self, seconds):
+        self.seconds = iter(seconds)
+
+    def decide(self, contexts):
+        until = time.perf_counter() + next(self.seconds)
+        time.sleep(max(0.0, until - time.perf_counter()))
+        return [Decision(action=1)]
+
+
+def row(asked, intended=0.0, latency=0.1, action=1, car=0, status=Status.OK):
+    return Answered(asked, car, intended, intended, intended + latency, status, action, 10, 0.0, False, (), None)
+
+
+@pytest.mark.slow  # it times: alone on the machine
+def test_percentiles_of_a_served_distribution_are_within_two_per_cent_or_a_millisecond(questions, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    low, high = 0.01, 0.06
+    with FaultServer(mix=read_mix(f"delay=uniform:{low}:{high}"), seed=1) as server:
+        options = {"model": "scripted", "client": {"base_url": server.url}, "stream": "always"}
+        with registry.make("llm", "lane-change", options, 0) as expert:
+            run = run_load(expert, LoadConfig(), questions[:200], 0.5, RNG(0))
+    mix = read_mix(f"delay=uniform:{low}:{high}")
+    cell = summarise("closed", False, [run], 0, 0.5)
+    first = cell.latencies["ttft"]
+    assert first is not None
+    # what the server drew is known exactly, question by question: the messages decide
+    drawn = sorted(mix.fate(1, seen.body["messages"]).delay_s for seen in server.asked)
+    for p in (50, 90, 95, 99):
+        known = float(np.percentile(drawn, p, method="inverted_cdf"))
+        assert first.percentiles[f"p{p}"] == pytest.approx(known, rel=0.02, abs=0.001), p
+
+
+def test_an_open_load_shows_the_stall_that_a_closed_one_hides(questions):
+    thinking = [0.001] * 60
+    thinking[20] = 0.4
+    closed = run_load(Delayed(thinking), LoadConfig(), questions[:60], 0.5, RNG(0))
+    assert sum(one.latency > 0.05 for one in closed.rows) == 1
+
+    # the same expert answers one question at a time: those that come meanwhile wait
+    class Single(Delayed):
+        lock = threading.Lock()
+
+        def decide(self, contexts):
+            with self.lock:
+                return super().decide(contexts)
+
+    opened = run_load(Single(thinking), LoadConfig(kind="constant", rate=100.0), questions[:60], 0.5, RNG(0))
+    late = sum(one.latency > 0.05 for one in opened.rows)
+    assert late > 25  # of 0.4 s at 100 per second
+
+
+def test_figures_by_hand(questions):
+    asked = questions[:6]
+    rows = [
+        row(one, k * 0.5, latency)
+        for k, (one, latency) in enumerate(zip(asked, (0.1, 0.6, 0.7, 0.2, 0.9, 0.1), strict=True))
+    ]
+    cell = summarise("hand", True, [Answers(rows, 3.0, 3.0, 1)], 0, 0.5)
+    assert cell.deadline.missed == 0.5
+    assert cell.deadline.runs == {"1": 1, "2": 1}
+    assert cell.deadline.longest_run == 2
+    speeds = np.array([one.speed for one in asked])
+    assert cell.deadline.staleness.mean == pytest.approx(np.mean(speeds * [0.1, 0.6, 0.7, 0.2, 0.9, 0.1]))
+    assert cell.guided_km == pytest.approx(speeds.sum() * 0.5 / 1000)
+    assert cell.tokens == 60
+    good = sum(one.accepted and one.latency <= 0.5 for one in rows)
+    assert cell.deadline.goodput == pytest.approx(good / 2.9)
+
+
+def test_a_distribution_says_what_scipy_says_and_leaves_out_what_it_cannot_know():
+    sample = stats.lognorm(0.5, scale=0.1).rvs(5000, random_state=0)
+    found = distribution(sample.tolist())
+    for p in (50, 90, 95, 99, 99.9):
+        assert found.percentiles[f"p{p:g}"] == pytest.approx(np.percentile(sample, p), rel=0.01)
+    low, high = found.intervals["p95"]
+    assert low < np.percentile(sample, 95) < high
+    assert distribution([0.1] * 50).percentiles["p99"] is None
+    assert distribution([]) is None
+
+
+def test_parts_add_up_to_the_latency():
+    line = Timeline(10.0, built=10.1, started=10.3, sent=10.3, first_byte=10.8, done=11.4, end=11.5, acted=4)
+    line.heard = [(10.9, 2), (11.0, 6), (11.3, 9)]
+    assert sum(line.parts().values()) == pytest.approx(1.5)
+    assert line.first_token == 10.9
+    assert line.first_action == 11.0
+    assert line.gaps == pytest.approx([0.1, 0.3])
+
+
+def test_without_latency_a_world_that_runs_on_is_the_plain_scenario():
+    for scenario in ("lane-change", "highway-fast-v0"):
+        worlds = sim.make_vec(scenario, 8)
+        seeds = range(FIRST_SEED, FIRST_SEED + 8)
+        plain = run_episodes(worlds, registry.make("rule", scenario, {}, 0), list(seeds))
+        worlds.close()
+        late = Late(registry.make("rule", scenario, {}, 0), scenario, {})
+        for policy in ("pause", "hold-last", "rule", "unchecked"):
+            found = late.run(policy, "0 D", lambda rng: 0.0, list(seeds))
+            assert found.success.count == sum(one["outcome"] == "success" for one in plain)
+            assert found.crash.count == sum(one["outcome"] == "crash" for one in plain)
+            assert found.decisions == pytest.approx(sum(one["steps"] for one in plain), abs=8)
+
+
+def test_lateness_harms_and_the_rule_in_its_place_does_not():
+    late = Late(registry.make("rule", "lane-change", {}, 0), "lane-change", {})
+    settings = SafetyConfig(episodes=12, latencies=(0.0, 4.0), policies=("hold-last", "rule", "unchecked"))
+    found = {(one.policy, one.latency): one for one in curve(late, settings, 0.5, None)}
+    assert found["hold-last", "0 D"].success.count >= 11
+    assert found["unchecked", "4 D"].success.count <= 2
+    assert found["rule", "4 D"].success.count >= 11
+    assert found["rule", "4 D"].late > 0.9
+    seconds = budget(list(found.values()), "unchecked", 0.05)
+    assert seconds is not None
+    assert 0 < seconds < 2.0
+    assert budget(list(found.values()), "rule", 0.05) is None or found["rule", "4 D"].success.count == 11
+
+
+def test_the_budget_is_read_off_the_curve():
+    def outcome(seconds, count):
+        rate = Rate(count, 100)
+        return Outcome("hold-last", "x", seconds, rate, rate, 0, 0, 1, 0, 0, 0, 0)
+
+    rows = [outcome(0.0, 100), outcome(0.5, 98), outcome(1.0, 88)]
+    assert budget(rows, "hold-last", 0.05) == pytest.approx(0.5 + 0.5 * 3 / 10)
+    assert budget(rows[:2], "hold-last", 0.05) is None
+
+
+def test_frequencies_keep_the_seconds_of_a_task():
+    config = with_frequency("lane-change", {}, 10.0)
+    assert config == {"decision_frequency": 10.0, "time_limit": 600}
+    assert finest("lane-change", {})[1] == 10
+    assert finest("highway-v0", {})[1] == 15
+    with pytest.raises(UsageError, match="decision_frequency"):
+        sim.make("lane-change", config=with_frequency("lane-change", {}, 3.0))
+
+
+def test_schedules(tmp_path):
+    clock = arrivals(LoadConfig(kind="clock", cars=2), 5, 0.5, RNG(0))
+    assert clock == [(0.0, 0), (0.0, 1), (0.5, 0), (0.5, 1), (1.0, 0)]
+    poisson = [moment for moment, _ in arrivals(LoadConfig(kind="poisson", rate=50.0), 4000, 0.5, RNG(0))]
+    assert stats.kstest(np.diff(poisson), "expon", args=(0, 1 / 50)).pvalue > 0.01
+    trace = tmp_path / "trace.txt"
+    trace.write_text("0.0\n0.25\n1.0\n")
+    moments = [moment for moment, _ in arrivals(LoadConfig(kind="trace", trace=str(trace)), 5, 0.5, RNG(0))]
+    assert moments[:3] == [0.0, 0.25, 1.0]
+    assert moments == sorted(moments)
+    trace.write_text("0.5\n0.2\n")
+    with pytest.raises(UsageError, match=r"line 2: '0\.2'"):
+        arrivals(LoadConfig(kind="trace", trace=str(trace)), 5, 0.5, RNG(0))
+
+
+def test_a_load_that_outruns_the_expert_is_called_saturated(questions):
+    lock = threading.Lock()
+
+    class Slow:
+        name = "slow"
+
+        def decide(self, contexts):
+            with lock:
+                time.sleep(0.01)
+            return [Decision(action=1)]
+
+    fast = run_load(Slow(), LoadConfig(kind="constant", rate=300.0), questions[:120], 0.5, RNG(0))
+    calm = run_load(Slow(), LoadConfig(kind="constant", rate=50.0), questions[:60], 0.5, RNG(0))
+    assert fast.saturated
+    assert not calm.saturated
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("closed:x", "--load 'closed:x'"),
+        ("sometimes:3", "--load 'sometimes:3'"),
+        ("constant:", "--load 'constant:'"),
+    ],
+)
+def test_bad_loads_are_one_line(words, said):
+    with pytest.raises(UsageError, match=said) as caught:
+        read_load(words)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [{"decisions": 0}, {"scenarios": []}, {"loads": [{"kind": "poisson"}]}])
+def test_bad_settings_are_one_line(bad):
+    with pytest.raises(UsageError) as caught:
+        resolve(ProfileConfig(), bad, "profile")
+    assert "\n" not in str(caught.value)
+
+
+def profile_with(p95, miss, goodput=10.0):
+    percentiles = {"p50": 0.1, "p90": 0.2, "p95": p95, "p99": None}
+    cell = {
+        "load": "closed x1", "questions": 10, "tokens": 100, "deadline": {"missed": miss, "goodput": goodput},
+        "latencies": {"e2e": {"percentiles": percentiles}, "ttft": None, "ttfa": None},
+    }  # fmt: skip
+    expert = {"name": "llm", "cells": [cell], "latency_budget_s": {}}
+    return {"scenarios": [{"scenario": "lane-change", "experts": [expert]}]}
+
+
+def test_the_gate_fails_for_what_its_rules_say_and_nothing_else():
+    rules = gate.parse_rules("p95=+10%,miss=+1pt,goodput=-5%")
+    same = profile_with(0.2, 0.05)
+    assert not any(change.failed for change in gate.compare(same, same, rules))
+    assert not any(change.failed for change in gate.compare(same, profile_with(0.21, 0.055), rules))
+    worse = {change.metric for change in gate.compare(same, profile_with(0.23, 0.07, 9.0), rules) if change.failed}
+    assert worse == {"p95", "miss", "goodput"}
+    gone = gate.compare(same, {"scenarios": []}, rules)
+    assert {change.metric for change in gone if change.failed} == {"p95", "miss", "goodput"}
+    for text in ("p95", "p95=10%", "speed=+1%", "p95=+x%"):
+        with pytest.raises(UsageError):
+            gate.parse_rules(text)
