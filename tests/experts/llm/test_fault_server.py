@@ -205,8 +205,8 @@ def test_delays_are_exact():
         assert len(server.lateness) == 20 + 256
         assert server.peak > 16
         assert min(server.lateness) >= 0
-        assert alone < 0.002  # 0.0002 on a machine with nothing else to do
-        assert np.median(server.lateness) < 0.02
+        assert alone < 0.01  # 0.0002 on a machine with nothing else to do
+        assert np.median(server.lateness) < 0.1
 
 
 def test_a_stream_has_its_own_pace(expert):
