@@ -167,7 +167,6 @@ def main(words: Sequence[str] | None = None) -> None:
         config = resolve(config, {"student": {"model": given.model}}, "config")
     print(f"{'':12} {'loss':>6} {'readable':>9} {'success':>8} {'words/s':>8} {'trained words/s':>16} {'s':>6}")
     figures = smoke(config, lambda stage: print(_line(stage), flush=True), given.save)
-    references = ", ".join(f"{name} {success:.2f}" for name, success in figures["references"].items())
     print(
         f"{figures['task']}, {config.student.model}: {figures['trained_parameters']:,} parameters learn, "
         f"{figures['frozen_parameters']:,} are frozen"

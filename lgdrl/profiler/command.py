@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ def run(arguments: Namespace, console: Console) -> int:
     """Measure, show, write. Exit code 0."""
     config = settings(arguments)
     out = Path(arguments.out)
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {arguments.out!r} is a file: name a folder")
+    here = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not (here.is_dir() and os.access(here, os.W_OK)):
+        raise UsageError(f"--out {arguments.out!r}: {str(here)!r} is no folder that can be written: choose another")
     with Dashboard(console) as dashboard:
         found = profile(config, dashboard)
     show(found, console)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sim.errors import UsageError, unknown
 
 METRICS = ("p50", "p90", "p95", "p99", "ttft", "ttfa", "miss", "goodput", "tokens", "budget")
 """p50 ... p99: end to end; ttft, ttfa: their p95; all in s. miss: share. goodput: per s. tokens: per decision.
-budget: latency budget under hold-last, s."""
+budget: latency budget under hold-last, s; infinite where success never fell."""
 _RULE = re.compile(r"(?P<metric>[a-z0-9]+)=(?P<sign>[+-])(?P<size>\d+(\.\d+)?)(?P<unit>%|pt|ms|s|)")
 
 
@@ -29,7 +30,8 @@ class Rule:
     text: str
 
     def broken(self, old: float, new: float) -> bool:
-        allowed = self.size * abs(old) if self.relative else self.size
+        """Whether the change from `old` to `new` is more than that. An infinite one is lost when it becomes finite."""
+        allowed = self.size * abs(old) if self.relative and isfinite(old) else self.size
         return self.sign * (new - old) > allowed + 1e-12
 
 
@@ -83,7 +85,7 @@ def figures(data: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     found: dict[str, dict[str, float | None]] = {}
     for scenario in data["scenarios"]:
         for expert in scenario["experts"]:
-            budget = expert["latency_budget_s"].get("hold-last")
+            budgets = expert["latency_budget_s"]
             for cell in expert["cells"]:
                 latencies = cell["latencies"]
                 whole = latencies["e2e"]
@@ -93,7 +95,8 @@ def figures(data: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
                 values["miss"] = cell["deadline"]["missed"]
                 values["goodput"] = cell["deadline"]["goodput"]
                 values["tokens"] = cell["tokens"] / cell["questions"]
-                values["budget"] = budget
+                if "hold-last" in budgets:
+                    values["budget"] = inf if budgets["hold-last"] is None else budgets["hold-last"]
                 found[f"{scenario['scenario']} / {expert['name']} / {cell['load']}"] = values
     return found
 

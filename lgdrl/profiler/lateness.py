@@ -4,7 +4,7 @@ The world is stepped at its simulation frequency. At a decision (every period D)
 open, and its scene of that moment is answered `latency` later. Until then it goes on as commanded. An answer within D
 is executed when it arrives, if it is still legal. What happens beyond D is the *policy*:
 
-- pause: the world waits for the answer, as in training; what that costs is wall time.
+- pause: the world waits for the answer, as in training; what that costs is wall time. It is driven once.
 - hold-last: the last command stands; the late answer is executed if it is still legal and no shield refuses it in the
   scene into which it comes.
 - rule, novice: from the deadline on the rule (a trained policy) decides from the present scene at each decision; the
@@ -50,7 +50,7 @@ class SafetyConfig:
     """Episodes under injected latency."""
 
     episodes: int = 20  # for each latency and policy; 0: leave out
-    latencies: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # in deadlines
+    latencies: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # in deadlines; without 0 there is no budget
     policies: tuple[Policy, ...] = ("pause", "hold-last", "rule", "unchecked")
     measured: bool = True  # also with the latencies that were measured under the first load
     novice: str | None = None  # run folder whose policy stands in where the policy is `novice`
@@ -59,8 +59,10 @@ class SafetyConfig:
     def __post_init__(self) -> None:
         if self.episodes < 0:
             raise UsageError(f"safety.episodes = {self.episodes}: expected 0 or more")
-        if any(not 0 <= latency <= 100 for latency in self.latencies):
-            raise UsageError(f"safety.latencies = {list(self.latencies)}: expected deadlines from 0 to 100")
+        if 0 not in self.latencies or any(not 0 <= latency <= 100 for latency in self.latencies):
+            raise UsageError(
+                f"safety.latencies = {list(self.latencies)}: expected deadlines from 0 to 100, 0 among them"
+            )
         if ("novice" in self.policies) != (self.novice is not None):
             raise UsageError(f"safety.novice = {self.novice!r}: policy `novice` and a run folder need each other")
         if not 0 < self.tolerated_loss < 1:
@@ -83,14 +85,15 @@ class Outcome:
     jerk: float
     """Mean change of the acceleration between decisions, m/s3."""
     decisions: int
+    """Questions that were asked."""
     late: float
-    """Share of answers after the deadline."""
+    """Share of the answers that came after the deadline."""
     discarded: float
-    """Share of answers that were never executed: late, illegal or refused by then."""
+    """Share of the answers that were never executed: late, illegal or refused by then."""
     staleness: float
-    """Metres driven between question and answer, mean."""
+    """Speed when asked times latency, m, mean; 0 where the world paused."""
     waited_s: float
-    """Wall time per episode that a paused world would wait."""
+    """Latency of all questions of an episode together, s, mean: how long a world that pauses stands still."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"success": self.success.to_dict(), "crash": self.crash.to_dict()}
@@ -151,7 +154,7 @@ class Late:
         ]
         summaries = [summary for drive in drives for summary in drive.summaries]
         latencies = np.concatenate([drive.latencies for drive in drives])
-        count = len(latencies)
+        answers = max(sum(drive.answers for drive in drives), 1)
         outcomes = [summary["outcome"] for summary in summaries]
         return Outcome(
             policy=policy,
@@ -161,9 +164,9 @@ class Late:
             crash=Rate(outcomes.count("crash"), len(outcomes)),
             speed=float(np.mean([summary["mean_speed"] for summary in summaries])),
             jerk=float(np.mean(np.concatenate([drive.jerks for drive in drives]))),
-            decisions=count,
-            late=sum(drive.late for drive in drives) / count,
-            discarded=sum(drive.discarded for drive in drives) / count,
+            decisions=len(latencies),
+            late=sum(drive.late for drive in drives) / answers,
+            discarded=sum(drive.discarded for drive in drives) / answers,
             staleness=float(np.concatenate([drive.stale for drive in drives]).mean()),
             waited_s=float(latencies.sum()) / len(outcomes),
         )
@@ -180,12 +183,10 @@ class _Drive:
         """Step of each world's open question; -1 where there is none."""
         self.due = np.zeros(count, np.int64)
         self.answer: list[Any] = [None] * count
-        self.speed = np.zeros(count)
-        """At the time of the question, m/s."""
         self.summaries: list[dict[str, Any]] = [{} for _ in range(count)]
         self.latencies: list[float] = []
         self.stale: list[float] = []
-        self.late = self.discarded = 0
+        self.answers = self.late = self.discarded = 0
         self.speeds: list[list[float]] = [[] for _ in range(count)]
 
     def through(self, seeds: Sequence[int]) -> _Drive:
@@ -210,7 +211,7 @@ class _Drive:
 
     def _decide(self, now: int, obs: Any, masks: np.ndarray, running: np.ndarray, actions: np.ndarray) -> None:
         """Fill in what each world does in this simulation step."""
-        self._arrivals(now, obs, masks, running, actions)
+        self._arrivals(now, masks, running, actions)
         if now % self.period:
             return
         views = self.worlds.views(running.tolist()).rows
@@ -219,7 +220,7 @@ class _Drive:
         free = running[self.asked[running] < 0]
         if free.size:
             self._ask(now, obs, masks, free)
-            self._arrivals(now, obs, masks, free, actions)
+            self._arrivals(now, masks, free, actions)
         overdue = running[(self.asked[running] >= 0) & (now - self.asked[running] >= self.period)]
         if overdue.size and self.policy in ("rule", "novice"):
             self._stand_in(now, obs, masks, overdue, actions)
@@ -231,9 +232,8 @@ class _Drive:
             steps = 0 if self.policy == "pause" else round(seconds / self.step_s)
             self.asked[i], self.due[i], self.answer[i] = now, now + steps, decision.action
             assert context.scene is not None
-            self.speed[i] = context.scene.ego.speed
             self.latencies.append(seconds)
-            self.stale.append(0.0 if self.policy == "pause" else seconds * float(self.speed[i]))
+            self.stale.append(0.0 if self.policy == "pause" else seconds * context.scene.ego.speed)
 
     def _contexts(self, now: int, obs: Any, masks: np.ndarray, rows: np.ndarray) -> list[Context]:
         """Requests as in a world that is stepped once per decision; from a moving world nobody can look ahead."""
@@ -244,10 +244,12 @@ class _Drive:
             found.append(replace(context, scene=scene, branch=None))
         return found
 
-    def _arrivals(self, now: int, obs: Any, masks: np.ndarray, rows: np.ndarray, actions: np.ndarray) -> None:
+    def _arrivals(self, now: int, masks: np.ndarray, rows: np.ndarray, actions: np.ndarray) -> None:
+        """Execute the answers that come now, or throw them away."""
         here = rows[(self.asked[rows] >= 0) & (self.due[rows] <= now)]
         for i in here:
             action, late = self.answer[i], self.due[i] - self.asked[i] > self.period
+            self.answers += 1
             self.late += bool(late)
             self.asked[i] = -1
             legal = action is not None and bool(masks[i, int(action)])
@@ -287,7 +289,8 @@ def curve(
     seed: int = 0,
     observer: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Every policy with every latency; `measured` are seconds to draw from. The pausing world is driven once."""
+    """Every policy with every latency; `measured` are seconds to draw from. The pausing world is driven once, with the
+    measured latencies where there are some."""
     seeds = range(FIRST_SEED + 1000 * seed, FIRST_SEED + 1000 * seed + config.episodes)
     delays: list[tuple[str, Delay]] = [
         (f"{latency:g} D", partial(_constant, latency * deadline_s)) for latency in config.latencies
@@ -297,7 +300,7 @@ def curve(
     found: list[Outcome] = []
     timely: dict[str, Outcome] = {}  # where no answer is late, all policies are one
     for policy in config.policies:
-        for name, delay in delays if policy != "pause" else delays[:1]:
+        for name, delay in delays if policy != "pause" else delays[-1:]:
             if policy == "pause" or name not in timely:
                 found.append(late.run(policy, name, delay, seeds, seed))
             else:
@@ -319,11 +322,9 @@ def _drawn(sample: np.ndarray, rng: np.random.Generator) -> float:
 def budget(outcomes: Sequence[Outcome], policy: str, tolerated_loss: float) -> float | None:
     """The latency budget of a scenario, s: the longest injected latency at which the success rate under `policy` has
     not fallen by more than `tolerated_loss` below that without latency, interpolated between the injected ones; None
-    where it never falls so far."""
+    where it never falls so far. One of the latencies must be 0."""
     rows = [outcome for outcome in outcomes if outcome.policy == policy and outcome.latency != MEASURED]
     rows.sort(key=lambda outcome: outcome.latency_s)
-    if not rows or rows[0].latency_s > 0:
-        return None
     floor = rows[0].success.value - tolerated_loss
     for before, after in pairwise(rows):
         if after.success.value < floor - 1e-9:

@@ -120,7 +120,8 @@ class Deadline:
     """Most deadlines that one car missed in a row."""
     runs: Mapping[str, int]
     """How often so many were missed in a row."""
-    slack: Distribution | None
+    slack: Mapping[str, float]
+    """Percentiles p1, p5, p50 and p95 of deadline minus latency, s."""
     staleness: Distribution | None
     closing_loss: Distribution | None
     after_danger: float
@@ -259,24 +260,9 @@ def _deadline(
         missed=float(np.mean([missed(row, deadline_s) for row in rows])),
         longest_run=max(lengths, default=0),
         runs={str(length): lengths[length] for length in sorted(lengths)},
-        slack=_signed([deadline_s - row.latency for row in rows]),
+        slack={f"p{p}": float(np.percentile([deadline_s - row.latency for row in rows], p)) for p in (1, 5, 50, 95)},
         staleness=distribution([row.asked.speed * row.latency for row in rows], seed),
         closing_loss=distribution([row.asked.closing * row.latency for row in rows], seed),
         after_danger=float(np.mean([row.latency > row.asked.ttc for row in rows])),
         goodput=good / seconds,
-    )
-
-
-def _signed(values: Sequence[float]) -> Distribution:
-    """As `distribution`, of values below zero too, which a histogram cannot hold."""
-    sample = np.asarray(values)
-    return Distribution(
-        n=len(sample),
-        mean=float(sample.mean()),
-        std=float(sample.std(ddof=1)) if len(sample) > 1 else 0.0,
-        min=float(sample.min()),
-        max=float(sample.max()),
-        percentiles={f"p{p:g}": float(np.percentile(sample, p)) for p in (1.0, 5.0, 50.0, 95.0)},
-        intervals={},
-        histogram="",
     )

@@ -35,6 +35,7 @@ OVERHEAD_QUESTIONS = 500
 TALKATIVE = {"stream": "always"}
 """Options of language models here, unless given: without a stream nobody knows when the first token came."""
 LANGUAGE_MODEL = "llm"
+Experts = dict[str, ExpertConfig]
 
 
 class Observer(Protocol):
@@ -139,15 +140,10 @@ def profile(config: ProfileConfig, observer: Observer) -> Profile:
     begin = time.perf_counter()
     with _faults(config, experts) as (experts, served):
         rows: list[dict[str, Any]] = []
-        scenarios = []
-        for name in config.scenarios:
-            world = with_frequency(name, config.scenario_config, config.frequency)
-            scenarios.append(_Scenario(config, name, world, observer, rows).profile(experts))
+        each = [_Scenario(config, name, observer, rows) for name in config.scenarios]
+        scenarios = [one.profile(experts) for one in each]
         overhead = _overhead(config, observer)
     return Profile(config, scenarios, overhead, time.perf_counter() - begin, dict(served()), rows)
-
-
-Experts = dict[str, ExpertConfig]
 
 
 @contextlib.contextmanager
@@ -176,11 +172,12 @@ def _faults(config: ProfileConfig, experts: Experts) -> Iterator[tuple[Experts, 
 class _Scenario:
     """The measurements in one scenario."""
 
-    def __init__(
-        self, config: ProfileConfig, name: str, world: dict[str, Any], observer: Observer, rows: list[dict[str, Any]]
-    ) -> None:
-        self.config, self.name, self.world, self.observer, self.rows = config, name, world, observer, rows
-        self.deadline_s = period_of(name, config.backend, world)
+    def __init__(self, config: ProfileConfig, name: str, observer: Observer, rows: list[dict[str, Any]]) -> None:
+        self.config, self.name, self.observer, self.rows = config, name, observer, rows
+        self.world = with_frequency(name, config.scenario_config, config.frequency)
+        self.deadline_s = period_of(name, config.backend, self.world)
+        if config.safety.episodes:
+            lateness.finest(name, self.world)
 
     def profile(self, experts: Mapping[str, ExpertConfig]) -> ScenarioProfile:
         config = self.config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from rich.box import SIMPLE
@@ -80,6 +81,7 @@ def _deadlines(scenario: ScenarioProfile) -> Grid:
         "after danger",
         "Hz 95 %",
         "99 %",
+        "tokens/km",
     ]
     rows = []
     for expert, cell in _cells(scenario):
@@ -95,13 +97,25 @@ def _deadlines(scenario: ScenarioProfile) -> Grid:
                 f"{late.closing_loss.mean:.2f}" if late.closing_loss else "-",
                 f"{100 * late.after_danger:.1f} %",
                 *(_rate(cell.affordable_hz[name]) for name in ("p95", "p99")),
+                f"{cell.tokens / cell.guided_km:,.0f}" if cell.tokens and cell.guided_km else "-",
             ]
         )
     return f"{scenario.scenario}: what that means for a deadline of {scenario.deadline_s:g} s", columns, rows
 
 
 def _safety(expert: ExpertProfile, deadline_s: float) -> Grid:
-    columns = ["policy", "latency", "success % [95 %]", "crash %", "m/s", "jerk", "late", "not used", "stale m"]
+    columns = [
+        "policy",
+        "latency",
+        "success % [95 %]",
+        "crash %",
+        "m/s",
+        "jerk",
+        "late",
+        "not used",
+        "stale m",
+        "wait s",
+    ]
     rows = [
         [
             one.policy,
@@ -113,6 +127,7 @@ def _safety(expert: ExpertProfile, deadline_s: float) -> Grid:
             f"{100 * one.late:.0f} %",
             f"{100 * one.discarded:.0f} %",
             f"{one.staleness:.1f}",
+            f"{one.waited_s:.1f}" if one.policy == "pause" else "-",
         ]
         for one in expert.outcomes
     ]
@@ -214,7 +229,9 @@ def change_grid(changes: Sequence[Change]) -> Grid:
 
     rows = []
     for change in changes:
-        moved = "-" if not change.old or change.new is None else f"{100 * (change.new / change.old - 1):+.1f} %"
+        moved = "-"
+        if change.old and change.new is not None and isfinite(change.old) and isfinite(change.new):
+            moved = f"{100 * (change.new / change.old - 1):+.1f} %"
         verdict = f"FAILS {change.broken.text}" if change.broken else ""
         rows.append([change.where, change.metric, show(change.old), show(change.new), moved, verdict])
     return "Before and after (seconds, shares, per second)", ["where", "figure", "before", "after", "change", ""], rows

@@ -15,7 +15,7 @@ KEY = "test-key-0123456789abcdef"
 class Fallback:
     """Always SLOWER; remembers what it was asked."""
 
-    name = "stub"
+    name = "spy"
 
     def __init__(self):
         self.asked = []
@@ -40,7 +40,7 @@ def key(monkeypatch):
 
 @pytest.fixture
 def expert(key):
-    """make(server, **options) -> LLMExpert with a stub fallback and short times; closed at the end."""
+    """make(server, **options) -> LLMExpert with a spy as fallback and short times; closed at the end."""
     from experts.llm.provider import make
     from sim.config import deep_merge
 

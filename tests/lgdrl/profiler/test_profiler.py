@@ -145,6 +145,16 @@ def test_without_latency_a_world_that_runs_on_is_the_plain_scenario():
             assert found.decisions == pytest.approx(sum(one["steps"] for one in plain), abs=8)
 
 
+def test_a_world_that_pauses_loses_time_and_nothing_else():
+    late = Late(registry.make("rule", "lane-change", {}, 0), "lane-change", {})
+    settings = SafetyConfig(episodes=4, latencies=(0.0,), policies=("pause", "hold-last"))
+    paused, plain, measured = curve(late, settings, 0.5, [3.0, 5.0])
+    assert (paused.success, paused.decisions, paused.late) == (plain.success, plain.decisions, 0.0)
+    assert paused.latency == measured.latency == "measured"
+    assert 3.0 * paused.decisions / 4 < paused.waited_s < 5.0 * paused.decisions / 4
+    assert measured.late == 1.0  # of the answers that came
+
+
 def test_lateness_harms_and_the_rule_in_its_place_does_not():
     late = Late(registry.make("rule", "lane-change", {}, 0), "lane-change", {})
     settings = SafetyConfig(episodes=12, latencies=(0.0, 4.0), policies=("hold-last", "rule", "unchecked"))
@@ -224,7 +234,10 @@ def test_bad_loads_are_one_line(words, said):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("bad", [{"decisions": 0}, {"scenarios": []}, {"loads": [{"kind": "poisson"}]}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"decisions": 0}, {"scenarios": []}, {"loads": [{"kind": "poisson"}]}, {"safety": {"latencies": [1.0]}}],
+)
 def test_bad_settings_are_one_line(bad):
     with pytest.raises(UsageError) as caught:
         resolve(ProfileConfig(), bad, "profile")
@@ -248,6 +261,13 @@ def test_the_gate_fails_for_what_its_rules_say_and_nothing_else():
     assert not any(change.failed for change in gate.compare(same, profile_with(0.21, 0.055), rules))
     worse = {change.metric for change in gate.compare(same, profile_with(0.23, 0.07, 9.0), rules) if change.failed}
     assert worse == {"p95", "miss", "goodput"}
+    endless, ends = profile_with(0.2, 0.05), profile_with(0.2, 0.05)
+    for one, seconds in ((endless, None), (ends, 0.3)):
+        one["scenarios"][0]["experts"][0]["latency_budget_s"] = {"hold-last": seconds}
+    lost = gate.parse_rules("budget=-10%")
+    assert [change.metric for change in gate.compare(endless, ends, lost) if change.failed] == ["budget"]
+    assert not any(change.failed for change in gate.compare(ends, endless, lost))
+    assert not any(change.failed for change in gate.compare(endless, endless, lost))
     gone = gate.compare(same, {"scenarios": []}, rules)
     assert {change.metric for change in gone if change.failed} == {"p95", "miss", "goodput"}
     for text in ("p95", "p95=10%", "speed=+1%", "p95=+x%"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from stable_baselines3.common.env_checker import check_env as check_sb3
 
 import sim
 from sim import lane_change as task
+from sim.actions import MetaAction
 from sim.config import fingerprint, resolve
 from sim.engine import lane_change as engine
 from sim.engine import world as world_module
@@ -239,6 +241,31 @@ def test_search_path_and_row_path_agree():
 
 
 # --- task ------------------------------------------------------------------------------------------------------------
+
+
+def test_at_another_decision_frequency_the_same_commands_lead_to_the_same_bits():
+    plain, fine = (
+        sim.make("lane-change"),
+        sim.make("lane-change", config={"decision_frequency": 20, "time_limit": 1200}),
+    )
+    rng, compared = np.random.default_rng(0), 0
+    for seed in range(12):
+        plain.reset(seed=seed)
+        fine.reset(seed=seed)
+        ended = False
+        while not ended:
+            action = int(rng.choice(np.flatnonzero(plain.action_masks())))
+            ended = plain.step(action)[2]
+            for step in range(10):
+                if fine.step(action if step == 0 else int(MetaAction.IDLE))[2]:
+                    ended = True
+                    break
+            if not ended:
+                one, other = plain.scene(), fine.scene()
+                assert one.ego == replace(other.ego, speed_index=one.ego.speed_index)
+                assert (one.vehicles.x == other.vehicles.x).all()
+                compared += 1
+    assert compared > 100
 
 
 def test_out_of_time_is_a_miss_after_120_decisions():
