@@ -1,4 +1,4 @@
-"""Which actions are unsafe in a scene: the test of the 'unsafe' step gate, on any highway-like Scene.
+"""Which actions are unsafe in a scene, on any highway-like Scene: one test for gates, shields and vetoes.
 
 A lane change is unsafe while the ego is still on its way to a lane (more than 1.37 m off its centre), or when it fails
 the rule's gap test with all distances and times relaxed to 80 %. Keeping the speed or accelerating is unsafe when the
@@ -44,6 +44,15 @@ def unsafe_actions(views: Views, config: SafetyConfig = DEFAULT) -> np.ndarray:
     meanings = np.array(views.manoeuvres, np.int64)
     kernel.judge_all(views.rows, meanings, config.gap_scale, config.speed_margin, config.rule.record(), found)
     return found
+
+
+def refused(unsafe: np.ndarray, legal: np.ndarray | None, action: int) -> bool:
+    """Whether a shield refuses `action`: it is unsafe although another legal one is not.
+
+    Args: bool (A,) of `unsafe_actions`; bool (A,), or None where all are legal; id.
+    """
+    open_to = ~unsafe if legal is None else ~unsafe & legal
+    return bool(unsafe[action] and open_to.any())
 
 
 def is_unsafe(scene: Scene, action: int, config: SafetyConfig = DEFAULT) -> bool:

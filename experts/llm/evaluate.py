@@ -25,11 +25,12 @@ import numpy as np
 
 from experts.driving import run_episodes
 from experts.llm.labels import ActionSet
-from experts.llm.utility import analyse
 from experts.provider import Context, Decision, PolicyProvider, Status
+from experts.safety import refused, unsafe_actions
 from sim.actions import MetaAction
 from sim.env import DrivingEnv, DrivingVecEnv
 from sim.errors import UsageError
+from sim.view import views_of
 
 FOLLOW_UP = 4
 """Steps rolled out after the judged action."""
@@ -88,7 +89,7 @@ class ExpertScore:
     histogram: Mapping[str, int]
     """How often each action was chosen."""
     overridden: float
-    """Share of decisions that the safety shield (action-utility analysis) would override."""
+    """Share of decisions that a safety shield (`experts.safety`) would override."""
     vetoed: float
     """Share of decisions that the expert's own shield did replace (status VETOED)."""
     undecided: int
@@ -254,7 +255,7 @@ def _driven(row: ExpertScore, expert: PolicyProvider, worlds: DrivingVecEnv, con
 
 def _overridden(action: int | None, context: Context) -> bool:
     assert context.scene is not None
-    return action is not None and analyse(context.scene, context.legal).vetoes(action)
+    return action is not None and refused(unsafe_actions(views_of([context.scene]))[0], context.legal, action)
 
 
 def _score_matrix(decisions: Sequence[Decision], num_actions: int) -> np.ndarray:
@@ -391,7 +392,7 @@ def print_table(evaluation: Evaluation, write: Callable[[Any], None] | None = No
         f" dropped: {evaluation.nothing_safe} with nothing safe, {evaluation.all_safe} with everything safe."
         " 95 % intervals. AUC 0.5 = no scene understanding."
     )
-    note += " L/I/R/F/S: actions chosen; over: against the utility analysis; veto: refused; ms: median."
+    note += " L/I/R/F/S: actions chosen; over: a shield would override; veto: refused; ms: median."
     table = Table(title=title, caption=note, box=None, pad_edge=False, title_style="bold")
     table.title_justify = table.caption_justify = "left"
     for column in ("expert", "strict", "recov", "AUC", "L/I/R/F/S", "over", "veto", "ms"):

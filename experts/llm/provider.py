@@ -37,8 +37,11 @@ from experts.llm.parse import Parsed, parse, reason_so_far, settled
 from experts.llm.prompt import Prompt, PromptConfig, PromptGenerator
 from experts.llm.timeline import Timeline
 from experts.provider import Context, Decision, PolicyProvider, Status, label_distribution
+from experts.safety import refused, unsafe_actions
 from sim.config import resolve, to_dict
 from sim.errors import UsageError, unknown
+from sim.scene import Scene
+from sim.view import views_of
 
 if TYPE_CHECKING:
     from experts.llm.driver_model import DriverModel
@@ -73,7 +76,7 @@ class LLMConfig:
     deadline_s: float | None = None  # s from the call to a timely answer; None: the world waits (training)
     spread: float = 0.05  # share that a bare label spreads over all legal actions
     smoothing: float = 0.01  # share of the uniform distribution mixed into given ones, so that none is zero
-    veto_unsafe: bool = True  # refuse answers that the action-utility analysis calls UNSAFE
+    veto_unsafe: bool = True  # refuse answers that `experts.safety` calls unsafe where something else is not
     repair: bool = True  # ask once more after an unusable answer
     stream: Literal["watched", "always", "never"] = "watched"  # watched: where somebody sees the reason arrive
     fallback: str = "rule"  # expert that decides when the model does not; "none": status FAILED
@@ -124,6 +127,8 @@ class _Work:
     """One context on its way through the expert."""
 
     prompt: Prompt
+    scene: Scene
+    legal: np.ndarray
     timeline: Timeline
     say: Callable[[str], None] | None = None
     faults: list[Fault] = field(default_factory=list)
@@ -206,7 +211,8 @@ class LLMExpert:
             return None
         legal = scene.legal if context.legal is None else context.legal
         try:
-            return _Work(self.generator.build(scene, self.ability.rung.form, legal), Timeline(begin), context.say)
+            prompt = self.generator.build(scene, self.ability.rung.form, legal)
+            return _Work(prompt, scene, np.asarray(legal, bool), Timeline(begin), context.say)
         except ValueError:
             return None
 
@@ -303,7 +309,7 @@ class LLMExpert:
         action = work.parsed.action
         if action is not None:
             work.timeline.acted = settled(work.answer or "", work.prompt.form)
-            if self.config.veto_unsafe and work.prompt.utility.vetoes(action):
+            if self.config.veto_unsafe and refused(unsafe_actions(views_of([work.scene]))[0], work.legal, action):
                 work.fail(Fault.UNSAFE)
         work.timeline.end = max(work.timeline.begin + work.seconds, work.timeline.done or 0.0)
 

@@ -6,8 +6,8 @@ accept and refuse; like the published ones they are measured centre to centre. T
 Worlds without a goal lane are not in the published frames; there the lane is changed only to overtake, and "too close"
 is a time headway instead of 30 m, so that dense traffic at equal speed is not called unsafe.
 
-The verdicts also serve as the veto: an expert's answer that is UNSAFE here, while something SAFE is available, is not
-executed.
+They are advice to a model, not a test to pass: in dense traffic they call most of what careful drivers do unsafe (two
+of three decisions of the rule in lane-change). What is refused is decided by `experts.safety`.
 """
 
 from __future__ import annotations
@@ -63,10 +63,6 @@ class Utility:
     def is_safe(self, action: int) -> bool:
         """Whether `action` is available and SAFE."""
         return any(verdict.action == action and verdict.safe for verdict in self.verdicts)
-
-    def vetoes(self, action: int) -> bool:
-        """Whether a shield refuses `action`: it is not SAFE although something else is."""
-        return not self.is_safe(action) and any(verdict.safe for verdict in self.verdicts)
 
     def ttc_scores(self, num_actions: int, horizon: float = 60.0) -> np.ndarray:
         """(A,) time to collision of each action, capped at `horizon` s; 0 for unavailable ones."""

@@ -28,9 +28,8 @@ import sim
 from experts import registry
 from experts.driving import contexts_of, idle_actions
 from experts.provider import Context, PolicyProvider
-from experts.safety import unsafe_actions
+from experts.safety import refused, unsafe_actions
 from lgdrl.evaluation import Rate
-from lgdrl.profiler.scenes import refused
 from sim.config import deep_merge, resolve
 from sim.env import DrivingVecEnv
 from sim.errors import UsageError

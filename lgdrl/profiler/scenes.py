@@ -13,7 +13,7 @@ import sim
 from experts import registry
 from experts.driving import contexts_of, idle_actions
 from experts.provider import Context
-from experts.safety import unsafe_actions
+from experts.safety import refused, unsafe_actions
 from sim.errors import UsageError
 from sim.view import views_of
 
@@ -107,9 +107,3 @@ def look(context: Context) -> Asked:
     closing = 0.0 if front is None else max(0.0, scene.ego.speed - front.speed)
     ttc = float("inf") if front is None else float(front.ttc)
     return Asked(context, unsafe_actions(views_of([scene]))[0], float(scene.ego.speed), float(closing), ttc)
-
-
-def refused(unsafe: np.ndarray, legal: np.ndarray | None, action: int) -> bool:
-    """Whether `action` is unsafe although another legal one is not. Args: bool (A,), bool (A,) or None (all), id."""
-    open_to = ~unsafe if legal is None else ~unsafe & legal
-    return bool(unsafe[action] and open_to.any())

@@ -112,7 +112,7 @@ def _safety(expert: ExpertProfile, deadline_s: float) -> Grid:
         "m/s",
         "jerk",
         "late",
-        "not used",
+        "unused",
         "stale m",
         "wait s",
     ]

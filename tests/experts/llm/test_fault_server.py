@@ -112,7 +112,7 @@ def test_healthy_answers_are_legal_safe_and_various():
             assert {option.id for option in question.legal + question.illegal} == set(range(5))
             assert question.recommended.id == prompt.utility.recommended
             action = question.pick(FaultMix().fate(0, seen.body["messages"])).id
-            assert not prompt.utility.vetoes(action)
+            assert prompt.utility.is_safe(action) or not any(verdict.safe for verdict in prompt.utility.verdicts)
             chosen[action] += 1
         assert len(chosen) >= 3
 

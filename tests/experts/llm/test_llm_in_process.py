@@ -11,14 +11,15 @@ import torch
 
 from experts.llm.faults import Fault
 from experts.llm.provider import make
-from experts.llm.utility import analyse
 from experts.lm import driver as driver_module
 from experts.lm import gpt
 from experts.lm.driver import Driver
 from experts.lm.language import Picture
 from experts.lm.vocabulary import DRIVING
 from experts.provider import Status
+from experts.safety import refused, unsafe_actions
 from sim.errors import UsageError
+from sim.view import views_of
 
 from .conftest import KEY, Fallback, free_road
 from .driving import CONFIG
@@ -152,7 +153,8 @@ def test_cache_and_budget_are_those_of_every_model(embedded, tmp_path):
 def test_unsafe_advice_is_vetoed(embedded):
     dangers = [free_road(speed=15.0 + k, lane=k % 3, cars=[[k % 3, 14.0, 5.0 + k / 3]]) for k in range(30)]
     advice = embedded(smoothing=0.01).decide(dangers)
-    unsafe = [analyse(c.scene).vetoes(d.action) for c, d in zip(dangers, advice, strict=True)]
+    gates = unsafe_actions(views_of([context.scene for context in dangers]))
+    unsafe = [refused(gate, c.legal, d.action) for gate, c, d in zip(gates, dangers, advice, strict=True)]
     assert {True, False} == set(unsafe)
     checked = embedded(veto_unsafe=True, smoothing=0.01).decide(dangers)
     assert [decision.status for decision in checked] == [Status.VETOED if bad else Status.OK for bad in unsafe]

@@ -265,7 +265,7 @@ def test_at_another_decision_frequency_the_same_commands_lead_to_the_same_bits()
                 assert one.ego == replace(other.ego, speed_index=one.ego.speed_index)
                 assert (one.vehicles.x == other.vehicles.x).all()
                 compared += 1
-    assert compared > 100
+    assert compared > 50
 
 
 def test_out_of_time_is_a_miss_after_120_decisions():
