@@ -22,6 +22,7 @@ from typing import Any
 import carla
 import numpy as np
 
+from sim.carla.session import free_port
 from sim.carla_lite.roads import RoadMap
 
 STEP = 0.05
@@ -858,8 +859,8 @@ def worlds_can_be_loaded_again_and_again_under_way(client):
 # ------------------------------------------------------------------------------------------------------ traffic manager
 
 
-def traffic(client: carla.Client, world: carla.World, cars: int, seed: int, port: int) -> tuple[Any, list]:
-    manager = client.get_trafficmanager(port)
+def traffic(client: carla.Client, world: carla.World, cars: int, seed: int) -> tuple[Any, list]:
+    manager = client.get_trafficmanager(free_port())
     manager.set_synchronous_mode(True)
     manager.set_random_device_seed(seed)
     blueprint = world.get_blueprint_library().find("vehicle.audi.tt")
@@ -881,7 +882,7 @@ def leave(manager: Any, world: carla.World) -> None:
 def the_traffic_manager_keeps_cars_on_the_road_at_their_speed(client):
     for name, limit in (("highway", 110.0), ("roundabout", 50.0)):
         world = load(client, name)
-        manager, cars = traffic(client, world, 12, 5, PORT + 5)
+        manager, cars = traffic(client, world, 12, 5)
         manager.global_percentage_speed_difference(20.0)
         ticks(world, 300)
         speeds = [actor.get_velocity().length() * 3.6 for actor in cars]
@@ -896,7 +897,7 @@ def the_traffic_manager_keeps_cars_on_the_road_at_their_speed(client):
 @script
 def the_traffic_manager_survives_the_loss_of_its_cars(client):
     world = load(client, "highway")
-    manager, cars = traffic(client, world, 10, 1, PORT + 6)
+    manager, cars = traffic(client, world, 10, 1)
     for actor in cars:
         actor.destroy()
         ticks(world, 5)
@@ -909,7 +910,7 @@ def the_traffic_manager_survives_the_loss_of_its_cars(client):
 def the_traffic_manager_can_make_cars_stop_and_go(client):
     """It computes NaN for the brake of a car that stands and shall stand."""
     world = load(client, "highway")
-    manager, cars = traffic(client, world, 6, 3, PORT + 8)
+    manager, cars = traffic(client, world, 6, 3)
     ticks(world, 100)
     assert all(actor.get_velocity().length() > 5.0 for actor in cars)
     manager.global_percentage_speed_difference(100.0)
@@ -928,7 +929,7 @@ def the_traffic_manager_stops_at_red(client):
     for light in lights_of(world):
         light.set_state(carla.TrafficLightState.Red)
     world.freeze_all_traffic_lights(True)
-    manager, cars = traffic(client, world, 8, 2, PORT + 7)
+    manager, cars = traffic(client, world, 8, 2)
     waited = set()
     for _ in range(600):
         world.tick()
@@ -946,7 +947,7 @@ def traffic_report(client: carla.Client, name: str, seed: int, count: int) -> di
     the change catches in there may stop too late, and then goes on, as on CARLA.
     """
     world = load(client, name)
-    world_map, manager, cars = world.get_map(), *traffic(client, world, 20, seed, PORT + 8)
+    world_map, manager, cars = world.get_map(), *traffic(client, world, 20, seed)
     for k, actor in enumerate(cars):
         manager.vehicle_percentage_speed_difference(actor, -20.0 + 5.0 * (k % 9))
         manager.random_left_lanechange_percentage(actor, 5.0)
