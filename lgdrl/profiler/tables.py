@@ -21,14 +21,21 @@ Grid = tuple[str, list[str], list[list[str]]]
 
 
 def grids(scenario: ScenarioProfile, narrow: bool = False) -> list[Grid]:
-    """All tables of a scenario; `narrow` leaves intervals of latencies out, for a terminal."""
-    found = [_latency(scenario, narrow), _deadlines(scenario)]
+    """All tables of a scenario; `narrow` leaves intervals and some columns out, for a terminal."""
+    deadlines = _deadlines(scenario)
+    found = [_latency(scenario, narrow), _without(deadlines, "gap m", "99 %") if narrow else deadlines]
     if any(expert.outcomes for expert in scenario.experts):
-        found += [_safety(expert, scenario.deadline_s) for expert in scenario.experts]
+        found += [_safety(expert, scenario.deadline_s, narrow) for expert in scenario.experts]
     if scenario.quality is not None:
-        found.append(_quality(scenario.quality))
+        found.append(_without(_quality(scenario.quality), "chosen") if narrow else _quality(scenario.quality))
     found += [_training(expert) for expert in scenario.experts if expert.costs]
     return found
+
+
+def _without(grid: Grid, *names: str) -> Grid:
+    title, columns, rows = grid
+    kept = [k for k, column in enumerate(columns) if column not in names]
+    return title, [columns[k] for k in kept], [[row[k] for k in kept] for row in rows]
 
 
 def _latency(scenario: ScenarioProfile, narrow: bool) -> Grid:
@@ -78,10 +85,10 @@ def _deadlines(scenario: ScenarioProfile) -> Grid:
         "good/s",
         "stale m",
         "gap m",
-        "after danger",
+        "danger",
         "Hz 95 %",
         "99 %",
-        "tokens/km",
+        "tok/km",
     ]
     rows = []
     for expert, cell in _cells(scenario):
@@ -103,11 +110,11 @@ def _deadlines(scenario: ScenarioProfile) -> Grid:
     return f"{scenario.scenario}: what that means for a deadline of {scenario.deadline_s:g} s", columns, rows
 
 
-def _safety(expert: ExpertProfile, deadline_s: float) -> Grid:
+def _safety(expert: ExpertProfile, deadline_s: float, narrow: bool) -> Grid:
     columns = [
         "policy",
         "latency",
-        "success % [95 %]",
+        "success %" if narrow else "success % [95 %]",
         "crash %",
         "m/s",
         "jerk",
@@ -119,8 +126,8 @@ def _safety(expert: ExpertProfile, deadline_s: float) -> Grid:
     rows = [
         [
             one.policy,
-            f"{one.latency} ({1e3 * one.latency_s:.0f} ms)",
-            str(one.success),
+            one.latency if narrow else f"{one.latency} ({1e3 * one.latency_s:.0f} ms)",
+            f"{100 * one.success.value:.0f}" if narrow else str(one.success),
             f"{100 * one.crash.value:.0f}",
             f"{one.speed:.1f}",
             f"{one.jerk:.2f}",
@@ -151,7 +158,7 @@ def _quality(found: Evaluation) -> Grid:
 
 
 def _training(expert: ExpertProfile) -> Grid:
-    columns = ["training", "decisions/s", "standing still", "questions", "tokens", "cost", "from cache"]
+    columns = ["training", "per s", "waits", "asked", "tokens", "cost", "cached"]
     rows = [
         [
             one.name,
@@ -164,7 +171,7 @@ def _training(expert: ExpertProfile) -> Grid:
         ]
         for one in expert.costs
     ]
-    return f"{expert.name}: what it costs a training of {expert.costs[0].decisions:,} decisions", columns, rows
+    return f"{expert.name}: a training of {expert.costs[0].decisions:,} decisions, and how long it waits", columns, rows
 
 
 def _cells(scenario: ScenarioProfile) -> Iterable[tuple[ExpertProfile, Cell]]:
@@ -194,7 +201,8 @@ def rich_table(grid: Grid) -> Table:
     title, columns, rows = grid
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0))
     for k, column in enumerate(columns):
-        table.add_column(column, justify="left" if k == 0 else "right", overflow="fold")
+        name = k == 0 or column in ("load", "latency")
+        table.add_column(column, justify="left" if name else "right", overflow="fold", no_wrap=name)
     for row in rows:
         table.add_row(*row)
     return table

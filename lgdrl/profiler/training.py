@@ -80,7 +80,7 @@ def costs(
             found.append(_train(name, deep_merge(base, changes), provider, Path(folder) / str(len(found))))
         if caches:
             cache = {"cache": {"mode": "read-write", "path": str(Path(folder) / "answers.sqlite")}}
-            for name in ("as configured, filling an answer cache", "again, from that cache"):
+            for name in ("filling an answer cache", "from that cache"):
                 observer(name)
                 found.append(_train(name, base, make(cache), Path(folder) / str(len(found))))
     return found
