@@ -210,7 +210,8 @@ def _add_profile(commands: argparse._SubParsersAction) -> None:
         "--load",
         help="comma-separated closed:CARS, clock:CARS, constant:RATE, poisson:RATE, trace:FILE (closed:1,clock:8)",
     )
-    parser.add_argument("--frequency", type=float, help="decisions per second of a car (default: the scenario's)")
+    parser.add_argument("--frequency", help="comma-separated decisions per second of a car (default: the scenario's)")
+    parser.add_argument("--stall", type=float, metavar="SECONDS", help="let the expert stand still for so long, too")
     parser.add_argument("--decisions", type=_count, help="questions of each load and repeat (default: 200)")
     parser.add_argument("--repeats", type=_count, help="default: 3")
     parser.add_argument("--quick", action="store_true", help="latency only: no judging, no driving late, no training")

@@ -49,7 +49,11 @@ def settings(arguments: Namespace) -> ProfileConfig:
         named["scenarios"] = arguments.scenario.split(",")
     if arguments.load:
         named["loads"] = [read_load(word) for word in arguments.load.split(",")]
-    for name in ("frequency", "decisions", "repeats", "seed", "faults", "backend"):
+    if arguments.frequency:
+        named["frequencies"] = [read_frequency(word) for word in arguments.frequency.split(",")]
+    if arguments.stall is not None:
+        named["stall"] = {"seconds": arguments.stall}
+    for name in ("decisions", "repeats", "seed", "faults", "backend"):
         if getattr(arguments, name) is not None:
             named[name] = getattr(arguments, name)
     if arguments.quick:
@@ -59,6 +63,14 @@ def settings(arguments: Namespace) -> ProfileConfig:
     return resolve(
         ProfileConfig(), deep_merge(deep_merge(values, named), parse_overrides(arguments.overrides)), "profile"
     )
+
+
+def read_frequency(word: str) -> float:
+    """Hz. UsageError for what is no number."""
+    try:
+        return float(word)
+    except ValueError:
+        raise UsageError(f"--frequency {word!r}: write decisions per second, e.g. 2 or 1,2,4") from None
 
 
 def read_load(word: str) -> dict[str, Any]:
@@ -78,12 +90,11 @@ def read_load(word: str) -> dict[str, Any]:
 
 def show(found: Profile, console: Console) -> None:
     """The tables on the terminal."""
-    for scenario in found.scenarios:
-        for expert in scenario.experts:
-            if expert.note:
-                console.print(expert.note)
-        for grid in tables.grids(scenario, narrow=True):
-            console.print(tables.rich_table(grid))
+    for note in dict.fromkeys(expert.note for scenario in found.scenarios for expert in scenario.experts):
+        if note:
+            console.print(note)
+    for grid in tables.every(found, narrow=True):
+        console.print(tables.rich_table(grid))
     if found.served:
         console.print("Faults served: " + ", ".join(f"{name} {count}" for name, count in found.served.items()))
     whole = found.overhead.latencies["e2e"]

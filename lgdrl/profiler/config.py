@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lgdrl.profiler.lateness import SafetyConfig
 from lgdrl.profiler.load import LoadConfig
+from lgdrl.profiler.stall import StallConfig
 from lgdrl.profiler.training import TrainingConfig
-from sim.errors import UsageError
+from sim.config import resolve
+from sim.errors import UsageError, unknown
+
+OF_AN_EXPERT = ("loads", "decisions", "warm_up", "repeats", "safety", "stall", "training")
+"""Settings that one expert may have for itself: a slow one is asked less."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,12 @@ class ExpertConfig:
 
     expert: str = "llm"  # see `lgdrl list experts`
     options: dict[str, Any] = field(default_factory=dict)  # as expert_options of a training run
+    settings: dict[str, Any] = field(default_factory=dict)  # of this profile, for this expert alone: see `OF_AN_EXPERT`
+
+    def __post_init__(self) -> None:
+        for name in self.settings:
+            if name not in OF_AN_EXPERT:
+                raise unknown("setting of an expert", name, OF_AN_EXPERT)
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class ProfileConfig:
     scenarios: tuple[str, ...] = ("lane-change",)
     scenario_config: dict[str, Any] = field(default_factory=dict)  # the same changes in all of them
     backend: str | None = None  # None: the fastest of each scenario
-    frequency: float | None = None  # Hz of decisions; None: each scenario's own. The deadline is 1 / frequency
+    frequencies: tuple[float, ...] = ()  # Hz of decisions, one after the other; none: each scenario's own. D = 1 / Hz
     loads: tuple[LoadConfig, ...] = (LoadConfig(), LoadConfig(kind="clock", cars=8))
     decisions: int = 200  # questions of each load and repeat, warm-up not counted
     warm_up: int = 10  # questions of each load and repeat that are reported apart
@@ -48,6 +59,7 @@ class ProfileConfig:
     faults: str | None = None  # a mix of the fault server, which then is the endpoint of the experts `llm`
     quality: QualityConfig = field(default_factory=QualityConfig)
     safety: SafetyConfig = field(default_factory=SafetyConfig)
+    stall: StallConfig = field(default_factory=StallConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     seed: int = 0
 
@@ -57,5 +69,14 @@ class ProfileConfig:
                 raise UsageError(f"{name} = {getattr(self, name)}: expected {least} or more")
         if not self.scenarios:
             raise UsageError("scenarios is empty: name one or more (see `lgdrl list scenarios`)")
-        if self.frequency is not None and not 0 < self.frequency <= 1000:
-            raise UsageError(f"frequency = {self.frequency}: expected Hz above 0")
+        for hertz in self.frequencies:
+            if not 0 < hertz <= 1000:
+                raise UsageError(f"frequencies = {list(self.frequencies)}: expected Hz above 0")
+        if len(set(self.frequencies)) < len(self.frequencies):
+            raise UsageError(f"frequencies = {list(self.frequencies)}: one is named twice")
+        for name, expert in self.experts.items():
+            self.of(name, expert)
+
+    def of(self, name: str, expert: ExpertConfig) -> ProfileConfig:
+        """These settings with those that an expert has for itself. UsageError where these make no sense."""
+        return resolve(replace(self, experts={}), expert.settings, f"experts.{name}.settings")

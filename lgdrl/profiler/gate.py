@@ -97,7 +97,7 @@ def figures(data: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
                 values["tokens"] = cell["tokens"] / cell["questions"]
                 if "hold-last" in budgets:
                     values["budget"] = inf if budgets["hold-last"] is None else budgets["hold-last"]
-                found[f"{scenario['scenario']} / {expert['name']} / {cell['load']}"] = values
+                found[f"{scenario['label']} / {expert['name']} / {cell['load']}"] = values
     return found
 
 

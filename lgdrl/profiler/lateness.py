@@ -40,8 +40,10 @@ FIRST_SEED = 30_000
 """First of the seeds driven here."""
 MEASURED = "measured"
 """Name of the latencies that were measured under load, drawn anew for each question."""
-Delay = Callable[[np.random.Generator], float]
-"""Seconds until the next answer."""
+STALL_BEGINS_S = 10.0
+"""A stall begins at a moment before this one, drawn anew for each episode."""
+Delay = Callable[[np.random.Generator, int, float], float]
+"""(random stream, seed of the episode, seconds into it) -> seconds until the answer to a question asked there."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Outcome:
 
     policy: str
     latency: str
-    """As tables call it: "0.5 D", or `MEASURED`."""
+    """As tables call it: "0.5 D", `MEASURED`, or "stall 3 s"."""
     latency_s: float
     """Mean of what was injected."""
     success: Rate
@@ -93,6 +95,8 @@ class Outcome:
     """Speed when asked times latency, m, mean; 0 where the world paused."""
     waited_s: float
     """Latency of all questions of an episode together, s, mean: how long a world that pauses stands still."""
+    injected: bool = True
+    """A constant latency, a point of the safety curve."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"success": self.success.to_dict(), "crash": self.crash.to_dict()}
@@ -192,6 +196,7 @@ class _Drive:
         """Drive until every episode has ended; closes the worlds."""
         try:
             obs: Any = self.worlds.reset_to(seeds)
+            self.seeds = seeds
             running = np.arange(len(seeds))
             now = 0
             self.step_s = self.worlds.scenes([0])[0].decision_period
@@ -227,7 +232,7 @@ class _Drive:
     def _ask(self, now: int, obs: Any, masks: np.ndarray, rows: np.ndarray) -> None:
         contexts = self._contexts(now, obs, masks, rows)
         for i, context, decision in zip(rows, contexts, self.expert.decide(contexts), strict=True):
-            seconds = self.delay(self.rng)
+            seconds = self.delay(self.rng, self.seeds[i], now * self.step_s)
             steps = 0 if self.policy == "pause" else round(seconds / self.step_s)
             self.asked[i], self.due[i], self.answer[i] = now, now + steps, decision.action
             assert context.scene is not None
@@ -286,22 +291,28 @@ def curve(
     deadline_s: float,
     measured: Sequence[float] | None,
     seed: int = 0,
+    stall_s: float = 0.0,
     observer: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Every policy with every latency; `measured` are seconds to draw from. The pausing world is driven once, with the
-    measured latencies where there are some."""
+    measured latencies where there are some; there the expert may stall too, for `stall_s`."""
     seeds = range(FIRST_SEED + 1000 * seed, FIRST_SEED + 1000 * seed + config.episodes)
     delays: list[tuple[str, Delay]] = [
         (f"{latency:g} D", partial(_constant, latency * deadline_s)) for latency in config.latencies
     ]
     if measured is not None and config.measured:
         delays.append((MEASURED, partial(_drawn, np.asarray(measured))))
+    last = delays[-1]
+    if stall_s:
+        delays.append((f"stall {stall_s:g} s", partial(_stalled, last[1], stall_s)))
+    constant = {name for name, _ in delays[: len(config.latencies)]}
     found: list[Outcome] = []
     timely: dict[str, Outcome] = {}  # where no answer is late, all policies are one
     for policy in config.policies:
-        for name, delay in delays if policy != "pause" else delays[-1:]:
+        for name, delay in delays if policy != "pause" else [last]:
             if policy == "pause" or name not in timely:
-                found.append(late.run(policy, name, delay, seeds, seed))
+                outcome = late.run(policy, name, delay, seeds, seed)
+                found.append(replace(outcome, injected=name in constant))
             else:
                 found.append(replace(timely[name], policy=policy))
             if policy != "pause" and not found[-1].late:
@@ -310,19 +321,26 @@ def curve(
     return found
 
 
-def _constant(seconds: float, rng: np.random.Generator) -> float:
+def _constant(seconds: float, rng: np.random.Generator, episode: int, now: float) -> float:
     return seconds
 
 
-def _drawn(sample: np.ndarray, rng: np.random.Generator) -> float:
+def _drawn(sample: np.ndarray, rng: np.random.Generator, episode: int, now: float) -> float:
     return float(rng.choice(sample))
+
+
+def _stalled(usual: Delay, seconds: float, rng: np.random.Generator, episode: int, now: float) -> float:
+    """What is due during the stall comes at its end."""
+    begin = float(np.random.default_rng(episode).uniform(0.0, STALL_BEGINS_S))
+    due = now + usual(rng, episode, now)
+    return (begin + seconds if begin <= due < begin + seconds else due) - now
 
 
 def budget(outcomes: Sequence[Outcome], policy: str, tolerated_loss: float) -> float | None:
     """The latency budget of a scenario, s: the longest injected latency at which the success rate under `policy` has
     not fallen by more than `tolerated_loss` below that without latency, interpolated between the injected ones; None
     where it never falls so far. One of the latencies must be 0."""
-    rows = [outcome for outcome in outcomes if outcome.policy == policy and outcome.latency != MEASURED]
+    rows = [outcome for outcome in outcomes if outcome.policy == policy and outcome.injected]
     rows.sort(key=lambda outcome: outcome.latency_s)
     floor = rows[0].success.value - tolerated_loss
     for before, after in pairwise(rows):

@@ -108,6 +108,8 @@ class Answers:
     offered_s: float
     """Until when an open load had asked all its questions; 0 for closed ones."""
     most_waiting: int
+    began: float = 0.0
+    """`time.perf_counter()` value from which the moments of the rows count."""
 
     @property
     def saturated(self) -> bool:
@@ -193,7 +195,7 @@ def _closed(
         with ThreadPoolExecutor(cars) as pool:
             for future in [pool.submit(drive, car) for car in range(cars)]:
                 future.result()
-    return Answers(rows, time.perf_counter() - begin, 0.0, min(cars, len(questions)))
+    return Answers(rows, time.perf_counter() - begin, 0.0, min(cars, len(questions)), begin)
 
 
 def _open(
@@ -224,7 +226,7 @@ def _open(
         for future in futures:
             future.result()
     rows.sort(key=lambda row: (row.intended, row.car))
-    return Answers(rows, time.perf_counter() - begin, max(offered, 1e-9), waiting.most)
+    return Answers(rows, time.perf_counter() - begin, max(offered, 1e-9), waiting.most, begin)
 
 
 class _Gauge:

@@ -1,14 +1,16 @@
-"""A whole profile: experts x scenarios x loads, then what the latencies mean: decisions, safety, training."""
+"""A whole profile: scenarios x frequencies x experts x loads, and what latency means: decisions, safety, training."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -17,14 +19,16 @@ import numpy as np
 import sim
 from experts import registry
 from experts.llm.evaluate import Evaluation, EvaluationConfig, baselines, evaluate
+from experts.llm.fault_server import FaultServer, read_mix
 from experts.provider import PolicyProvider
 from lgdrl.evaluation import PolicyActor
-from lgdrl.profiler import lateness, training
+from lgdrl.profiler import lateness, stall, training
 from lgdrl.profiler.config import ExpertConfig, ProfileConfig
-from lgdrl.profiler.lateness import Late, Outcome, with_frequency
+from lgdrl.profiler.lateness import Outcome, with_frequency
 from lgdrl.profiler.load import Answered, LoadConfig, run_load
 from lgdrl.profiler.metrics import MEANINGS, Cell, summarise
 from lgdrl.profiler.scenes import Asked, period_of, stream
+from lgdrl.profiler.stall import Recovery
 from lgdrl.runs import Run, fingerprint_environment
 from sim.config import deep_merge, to_dict
 from sim.errors import UsageError, unknown
@@ -64,6 +68,7 @@ class ExpertProfile:
     outcomes: list[Outcome] = field(default_factory=list)
     budgets: dict[str, float | None] = field(default_factory=dict)
     """Latency budget, s, by policy."""
+    recovery: Recovery | None = None
     costs: list[training.Cost] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,15 +82,18 @@ class ExpertProfile:
             "cells": [cell.to_dict() for cell in self.cells],
             "safety": [outcome.to_dict() for outcome in self.outcomes],
             "latency_budget_s": self.budgets,
+            "stall": self.recovery.to_dict() if self.recovery else None,
             "training": [cost.to_dict() for cost in self.costs],
         }
 
 
 @dataclass
 class ScenarioProfile:
-    """All experts in one scenario."""
+    """All experts in one scenario at one decision frequency."""
 
     scenario: str
+    label: str
+    """The scenario, with the frequency where that was asked for."""
     deadline_s: float
     experts: list[ExpertProfile]
     quality: Evaluation | None = None
@@ -96,6 +104,7 @@ class ScenarioProfile:
             quality = {"scenes": self.quality.scenes, "scores": [to_dict(score) for score in self.quality.scores]}
         return {
             "scenario": self.scenario,
+            "label": self.label,
             "deadline_s": self.deadline_s,
             "experts": [expert.to_dict() for expert in self.experts],
             "quality": quality,
@@ -138,21 +147,22 @@ def profile(config: ProfileConfig, observer: Observer) -> Profile:
         if given.expert not in registry.available():
             raise unknown("expert", given.expert, registry.available())
     begin = time.perf_counter()
-    with _faults(config, experts) as (experts, served):
+    with _faults(config, experts) as (experts, server):
         rows: list[dict[str, Any]] = []
-        each = [_Scenario(config, name, observer, rows) for name in config.scenarios]
-        scenarios = [one.profile(experts) for one in each]
+        frequencies = config.frequencies or (None,)
+        each = [_Scenario(config, name, hertz, observer, rows) for name in config.scenarios for hertz in frequencies]
+        scenarios = [one.profile(experts, server.freeze if server else None) for one in each]
         overhead = _overhead(config, observer)
-    return Profile(config, scenarios, overhead, time.perf_counter() - begin, dict(served()), rows)
+        served = dict(server.counts) if server else {}
+    return Profile(config, scenarios, overhead, time.perf_counter() - begin, served, rows)
 
 
 @contextlib.contextmanager
-def _faults(config: ProfileConfig, experts: Experts) -> Iterator[tuple[Experts, Callable[[], Mapping[str, int]]]]:
+def _faults(config: ProfileConfig, experts: Experts) -> Iterator[tuple[Experts, FaultServer | None]]:
     """The experts, with the fault server as the endpoint of the language models where one is asked for."""
     if config.faults is None:
-        yield experts, dict
+        yield experts, None
         return
-    from experts.llm.fault_server import FaultServer, read_mix
 
     if not any(given.expert == LANGUAGE_MODEL for given in experts.values()):
         raise UsageError(f"faults = {config.faults!r}: they come from an endpoint, so name the expert llm")
@@ -165,87 +175,107 @@ def _faults(config: ProfileConfig, experts: Experts) -> Iterator[tuple[Experts, 
                 else given
                 for name, given in experts.items()
             },
-            lambda: server.counts,
+            server,
         )
 
 
 class _Scenario:
-    """The measurements in one scenario."""
+    """The measurements in one scenario at one decision frequency."""
 
-    def __init__(self, config: ProfileConfig, name: str, observer: Observer, rows: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, config: ProfileConfig, name: str, hertz: float | None, observer: Observer, rows: list[dict[str, Any]]
+    ) -> None:
         self.config, self.name, self.observer, self.rows = config, name, observer, rows
-        self.world = with_frequency(name, config.scenario_config, config.frequency)
+        self.label = name if hertz is None else f"{name} at {hertz:g} Hz"
+        self.world = with_frequency(name, config.scenario_config, hertz)
         self.deadline_s = period_of(name, config.backend, self.world)
         if config.safety.episodes:
             lateness.finest(name, self.world)
 
-    def profile(self, experts: Mapping[str, ExpertConfig]) -> ScenarioProfile:
-        config = self.config
-        questions = self._questions()
+    def profile(self, experts: Mapping[str, ExpertConfig], freeze: Callable[[float], None] | None) -> ScenarioProfile:
+        """`freeze` stalls the endpoint of the language models; None: there is no such thing."""
         found: list[ExpertProfile] = []
         with ExitStack() as stack:
             opened: list[PolicyProvider] = []
             for name, given in experts.items():
-                self.observer.stage(f"{self.name}: starting {name}", 0)
+                settings = self.config.of(name, given)
+                self.observer.stage(f"{self.label}: starting {name}", 0)
                 begin = time.perf_counter()
                 expert = self._make(given, {})
                 stack.callback(getattr(expert, "close", lambda: None))
                 endpoint = getattr(expert, "endpoint", None)
-                found.append(
-                    ExpertProfile(
-                        name=name,
-                        expert=given.expert,
-                        cold_start_s=time.perf_counter() - begin,
-                        note=getattr(expert, "note", ""),
-                        endpoint=endpoint,
-                        network_s=network_s(endpoint) if endpoint else None,
-                    )
+                one = ExpertProfile(
+                    name=name,
+                    expert=given.expert,
+                    cold_start_s=time.perf_counter() - begin,
+                    note=getattr(expert, "note", ""),
+                    endpoint=endpoint,
+                    network_s=network_s(endpoint) if endpoint else None,
                 )
                 opened.append(expert)
-                found[-1].cells = [self._cell(name, expert, load, questions[k]) for k, load in enumerate(config.loads)]
-            quality = self._quality(experts, opened) if config.quality.scenes else None
-            for one, expert, given in zip(found, opened, experts.values(), strict=True):
-                if config.safety.episodes:
-                    self._safety(one, expert)
-                if config.training.decisions:
-                    self._training(one, given)
-        return ScenarioProfile(self.name, self.deadline_s, found, quality)
+                found.append(one)
+                questions = self._questions(settings)
+                for load, repeats in zip(settings.loads, questions, strict=True):
+                    one.cells.append(self._cell(settings, name, expert, load, repeats))
+                if settings.stall.seconds:
+                    own = freeze if given.expert == LANGUAGE_MODEL else None
+                    one.recovery = self._stall(settings, name, expert, own)
+            quality = self._quality(experts, opened) if self.config.quality.scenes else None
+            for one, given in zip(found, experts.values(), strict=True):
+                settings = self.config.of(one.name, given)
+                if settings.safety.episodes:
+                    self._safety(settings, one, given)
+                if settings.training.decisions:
+                    self._training(settings, one, given)
+        return ScenarioProfile(self.name, self.label, self.deadline_s, found, quality)
 
     def _make(self, given: ExpertConfig, more: Mapping[str, Any]) -> PolicyProvider:
         options = deep_merge(TALKATIVE, given.options) if given.expert == LANGUAGE_MODEL else dict(given.options)
         return registry.make(given.expert, self.name, deep_merge(options, more), self.config.seed)
 
-    def _questions(self) -> list[list[list[Asked]]]:
-        """Questions by load and repeat; none is asked twice, so that no cache of an endpoint can help."""
+    def _stream(self, count: int) -> list[Asked]:
         config = self.config
-        each, turns = config.warm_up + config.decisions, len(config.loads) * config.repeats
-        self.observer.stage(f"{self.name}: driving for scenes", 0)
-        scenes = stream(
-            self.name,
-            each * turns,
-            backend=config.backend,
-            config=self.world,
-            driver=config.driver,
-            seed=config.seed,
+        self.observer.stage(f"{self.label}: driving for scenes", 0)
+        return stream(
+            self.name, count, backend=config.backend, config=self.world, driver=config.driver, seed=config.seed
         )
-        parts = [scenes[k * each : (k + 1) * each] for k in range(turns)]
-        return [parts[k * config.repeats : (k + 1) * config.repeats] for k in range(len(config.loads))]
 
-    def _cell(self, name: str, expert: PolicyProvider, load: LoadConfig, repeats: Sequence[list[Asked]]) -> Cell:
-        config = self.config
+    def _questions(self, settings: ProfileConfig) -> list[list[list[Asked]]]:
+        """Questions by load and repeat; none is asked twice, so that no cache of an endpoint can help."""
+        each, turns = settings.warm_up + settings.decisions, len(settings.loads) * settings.repeats
+        scenes = self._stream(each * turns)
+        parts = [scenes[k * each : (k + 1) * each] for k in range(turns)]
+        return [parts[k * settings.repeats : (k + 1) * settings.repeats] for k in range(len(settings.loads))]
+
+    def _cell(
+        self,
+        settings: ProfileConfig,
+        name: str,
+        expert: PolicyProvider,
+        load: LoadConfig,
+        repeats: Sequence[list[Asked]],
+    ) -> Cell:
         total = sum(len(questions) for questions in repeats)
-        self.observer.stage(f"{self.name}: {name}, {load.name}", total, self.deadline_s)
+        self.observer.stage(f"{self.label}: {name}, {load.name}", total, self.deadline_s)
         runs = []
         for turn, questions in enumerate(repeats):
-            rng = np.random.default_rng([config.seed, turn])
+            rng = np.random.default_rng([settings.seed, turn])
             runs.append(run_load(expert, load, questions, self.deadline_s, rng, self.observer.answered))
-            named = {"scenario": self.name, "expert": name, "load": load.name, "repeat": turn}
-            self.rows += [named | _row(row, k, config.warm_up) for k, row in enumerate(runs[-1].rows)]
-        return summarise(load.name, load.open, runs, config.warm_up, self.deadline_s, config.seed)
+            named = {"scenario": self.label, "expert": name, "load": load.name, "repeat": turn}
+            self.rows += [named | _row(row, k, settings.warm_up) for k, row in enumerate(runs[-1].rows)]
+        return summarise(load.name, load.open, runs, settings.warm_up, self.deadline_s, settings.seed)
+
+    def _stall(
+        self, settings: ProfileConfig, name: str, expert: PolicyProvider, freeze: Callable[[float], None] | None
+    ) -> Recovery:
+        count = stall.questions_needed(settings.stall, self.deadline_s)
+        questions = self._stream(count)
+        self.observer.stage(f"{self.label}: {name}, a stall of {settings.stall.seconds:g} s", count, self.deadline_s)
+        return stall.recovery(expert, freeze, questions, settings.stall, self.deadline_s, self.observer.answered)
 
     def _quality(self, experts: Mapping[str, ExpertConfig], opened: Sequence[PolicyProvider]) -> Evaluation:
         config = self.config
-        self.observer.stage(f"{self.name}: judging decisions", 0)
+        self.observer.stage(f"{self.label}: judging decisions", 0)
         judged: list[PolicyProvider] = list(opened)
         names = list(experts)
         if all(given.expert != "rule" for given in experts.values()):
@@ -266,48 +296,60 @@ class _Scenario:
         named = [replace(score, name=name) for name, score in zip(names, found.scores, strict=True)]
         return replace(found, scores=tuple(named))
 
-    def _safety(self, one: ExpertProfile, expert: PolicyProvider) -> None:
-        settings = self.config.safety
-        cells = len(settings.latencies) + settings.measured
-        total = sum(1 if policy == "pause" else cells for policy in settings.policies)
-        self.observer.stage(f"{self.name}: {one.name}, driving late", total)
+    def _safety(self, settings: ProfileConfig, one: ExpertProfile, given: ExpertConfig) -> None:
+        safety, stalls = settings.safety, bool(settings.stall.seconds)
+        cells = len(safety.latencies) + safety.measured + stalls
+        total = sum(1 if policy == "pause" else cells for policy in safety.policies)
+        self.observer.stage(f"{self.label}: {one.name}, driving late", total)
         novice = None
-        if settings.novice is not None:
+        if safety.novice is not None:
             from lgdrl.training import load_policy
 
-            novice = PolicyActor(load_policy(Run.open(settings.novice)))
-        late = Late(expert, self.name, self.world, self.config.backend, novice)
+            novice = PolicyActor(load_policy(Run.open(safety.novice)))
         measured = [
             row["latency_s"]
             for row in self.rows
-            if (row["scenario"], row["expert"], row["load"]) == (self.name, one.name, one.cells[0].load)
+            if (row["scenario"], row["expert"], row["load"]) == (self.label, one.name, one.cells[0].load)
             and not row["warm_up"]
         ]
-        one.outcomes = lateness.curve(
-            late,
-            settings,
-            self.deadline_s,
-            measured,
-            self.config.seed,
-            lambda outcome: self.observer.advanced(f"{outcome.policy}, {outcome.latency}"),
-        )
+        with self._remembering(given) as expert:
+            one.outcomes = lateness.curve(
+                lateness.Late(expert, self.name, self.world, settings.backend, novice),
+                safety,
+                self.deadline_s,
+                measured,
+                settings.seed,
+                settings.stall.seconds,
+                lambda outcome: self.observer.advanced(f"{outcome.policy}, {outcome.latency}"),
+            )
         one.budgets = {
-            policy: lateness.budget(one.outcomes, policy, settings.tolerated_loss)
-            for policy in settings.policies
+            policy: lateness.budget(one.outcomes, policy, safety.tolerated_loss)
+            for policy in safety.policies
             if policy != "pause"
         }
 
-    def _training(self, one: ExpertProfile, given: ExpertConfig) -> None:
+    @contextlib.contextmanager
+    def _remembering(self, given: ExpertConfig) -> Iterator[PolicyProvider]:
+        """The expert; a language model with a cache, for its latency is injected and the same scenes come again."""
+        with tempfile.TemporaryDirectory(prefix="lgdrl-profile-") as folder:
+            cache = {"cache": {"mode": "read-write", "path": str(Path(folder) / "answers.sqlite")}}
+            expert = self._make(given, {"stream": "never", **cache} if given.expert == LANGUAGE_MODEL else {})
+            try:
+                yield expert
+            finally:
+                getattr(expert, "close", lambda: None)()
+
+    def _training(self, settings: ProfileConfig, one: ExpertProfile, given: ExpertConfig) -> None:
         caches = given.expert == LANGUAGE_MODEL
-        self.observer.stage(f"{self.name}: {one.name}, training", 5 if caches else 3)
+        self.observer.stage(f"{self.label}: {one.name}, training", 5 if caches else 3)
         one.costs = training.costs(
-            self.config.training,
+            settings.training,
             self.name,
             self.world,
-            self.config.backend,
+            settings.backend,
             lambda more: self._make(given, {"stream": "watched", **more} if caches else more),
             caches,
-            self.config.seed,
+            settings.seed,
             self.observer.advanced,
         )
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from lgdrl.plots import COLOURS, GREY, figure_of
 from lgdrl.profiler.profile import Profile, ScenarioProfile
-from lgdrl.profiler.tables import csv_text, grids, markdown
+from lgdrl.profiler.tables import csv_text, driven_as_measured, grids, markdown, sweep
 from lgdrl.runs import write_json, write_text
 from sim.config import dump_yaml, to_dict
 from sim.errors import UsageError
@@ -45,9 +45,11 @@ def html(profile: Profile) -> str:
         overhead=f"{1e3 * whole.p50:.2f} ms (p99 {1e3 * whole.at('p99'):.1f} ms)",
         experts=profile.scenarios[0].experts,
         sections=[
-            {"name": scenario.scenario, "plots": plots(scenario), "grids": grids(scenario)}
+            {"name": scenario.label, "plots": plots(scenario), "grids": grids(scenario)}
             for scenario in profile.scenarios
         ],
+        sweep=sweep(profile),
+        sweep_plots=[_svg(_sweep_plot(profile, of)) for of in SWEPT] if sweep(profile) else [],
         tolerated=profile.config.safety.tolerated_loss,
         settings=dump_yaml(to_dict(profile.config)),
     )
@@ -122,7 +124,7 @@ def _safety_plot(scenario: ScenarioProfile, k: int) -> Any:
     figure, axes = figure_of(6.2, 3.4)
     policies = [policy for policy in dict.fromkeys(one.policy for one in expert.outcomes) if policy != "pause"]
     for j, policy in enumerate(policies):
-        rows = [one for one in expert.outcomes if one.policy == policy and one.latency != "measured"]
+        rows = [one for one in expert.outcomes if one.policy == policy and one.injected]
         seconds = np.array([one.latency_s for one in rows])
         values = 100 * np.array([one.success.value for one in rows])
         bounds = 100 * np.array([one.success.interval for one in rows])
@@ -132,6 +134,28 @@ def _safety_plot(scenario: ScenarioProfile, k: int) -> Any:
     axes.set(xlabel="injected latency, s", ylabel="episodes that succeed, %", ylim=(-3, 103))
     axes.set_title(f"{expert.name}: the world does not wait", loc="left", fontsize=10)
     axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+SWEPT = ("answers on time, %", "episodes that succeed, %")
+
+
+def _sweep_plot(profile: Profile, of: str) -> Any:
+    """One of `SWEPT` against the decision frequency: under every load, or with the latencies of the first one."""
+    figure, axes = figure_of(6.2, 3.4)
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for scenario in profile.scenarios:
+        for expert in scenario.experts:
+            for cell in expert.cells if of == SWEPT[0] else expert.cells[:1]:
+                driven = driven_as_measured(expert)
+                value = 1 - cell.deadline.missed if of == SWEPT[0] else driven.success.value if driven else None
+                if value is not None:
+                    name = f"{scenario.scenario}, {expert.name}, {cell.load}"
+                    lines.setdefault(name, []).append((1 / scenario.deadline_s, 100 * value))
+    for k, (name, points) in enumerate(lines.items()):
+        axes.plot(*zip(*sorted(points), strict=True), color=COLOURS[k % 9], label=name, lw=1.6, marker="o", ms=4)
+    axes.set(xscale="log", xlabel="decisions per second of each car", ylabel=of, ylim=(-3, 103))
+    axes.legend(fontsize=7, frameon=False)
     return figure
 
 

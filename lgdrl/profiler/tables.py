@@ -13,9 +13,12 @@ from rich.table import Table
 
 from experts.llm.evaluate import Evaluation
 from lgdrl.profiler.gate import Change
+from lgdrl.profiler.lateness import MEASURED, Outcome
 from lgdrl.profiler.metrics import Cell, Distribution
 from lgdrl.profiler.profile import ExpertProfile, Profile, ScenarioProfile
 
+ON_TIME = 0.95
+"""Share of the answers that must be in time at an affordable decision frequency."""
 Grid = tuple[str, list[str], list[list[str]]]
 """Title, column names, rows."""
 
@@ -24,8 +27,9 @@ def grids(scenario: ScenarioProfile, narrow: bool = False) -> list[Grid]:
     """All tables of a scenario; `narrow` leaves intervals and some columns out, for a terminal."""
     deadlines = _deadlines(scenario)
     found = [_latency(scenario, narrow), _without(deadlines, "gap m", "99 %") if narrow else deadlines]
-    if any(expert.outcomes for expert in scenario.experts):
-        found += [_safety(expert, scenario.deadline_s, narrow) for expert in scenario.experts]
+    if any(expert.recovery for expert in scenario.experts):
+        found.append(_stall(scenario))
+    found += [_safety(expert, scenario.deadline_s, narrow) for expert in scenario.experts if expert.outcomes]
     if scenario.quality is not None:
         found.append(_without(_quality(scenario.quality), "chosen") if narrow else _quality(scenario.quality))
     found += [_training(expert) for expert in scenario.experts if expert.costs]
@@ -73,7 +77,7 @@ def _latency(scenario: ScenarioProfile, narrow: bool) -> Grid:
                 f"{100 * bad / cell.questions:.0f} %",
             ]
         )
-    return f"{scenario.scenario}: latency, ms", columns, rows
+    return f"{scenario.label}: latency, ms", columns, rows
 
 
 def _deadlines(scenario: ScenarioProfile) -> Grid:
@@ -107,7 +111,57 @@ def _deadlines(scenario: ScenarioProfile) -> Grid:
                 f"{cell.tokens / cell.guided_km:,.0f}" if cell.tokens and cell.guided_km else "-",
             ]
         )
-    return f"{scenario.scenario}: what that means for a deadline of {scenario.deadline_s:g} s", columns, rows
+    return f"{scenario.label}: what that means for a deadline of {scenario.deadline_s:g} s", columns, rows
+
+
+def _stall(scenario: ScenarioProfile) -> Grid:
+    columns = ["expert", "cars", "stall s", "before ms", "worst ms", "missed", "run", "blind m", "over s"]
+    rows = [
+        [
+            expert.name,
+            str(found.cars),
+            f"{found.seconds:g}",
+            _ms(found.before_s),
+            _ms(found.worst_s),
+            f"{100 * found.missed / max(found.questions, 1):.0f} %",
+            str(found.longest_run),
+            f"{found.blind_m:.0f}",
+            "never" if found.recovered_s is None else f"{found.recovered_s:.2f}",
+        ]
+        for expert in scenario.experts
+        if (found := expert.recovery)
+    ]
+    return f"{scenario.label}: a stall, and for how long after its end answers are late", columns, rows
+
+
+def sweep(profile: Profile, narrow: bool = False) -> Grid | None:
+    """The decision frequencies of a profile side by side; None where there is but one of each scenario."""
+    if len(profile.config.frequencies) < 2:
+        return None
+    columns = ["scenario", "expert", "load", "Hz", "p95 ms", "on time", "good/s", "success %"]
+    rows: list[list[str]] = []
+    best: dict[str, float] = {}
+    for scenario in profile.scenarios:
+        for expert, cell in _cells(scenario):
+            hertz = 1 / scenario.deadline_s
+            on_time = 1 - cell.deadline.missed
+            driven = driven_as_measured(expert) if cell is expert.cells[0] else None
+            found = cell.latencies["e2e"]
+            p95 = _ms(found.at("p95")) if found else "-"
+            success = "-" if driven is None else f"{100 * driven.success.value:.0f}" if narrow else str(driven.success)
+            shares = [f"{100 * on_time:.1f} %", _rate(cell.deadline.goodput), success]
+            rows.append([scenario.scenario, expert.name, cell.load, f"{hertz:g}", p95, *shares])
+            key = f"{scenario.scenario}, {expert.name}, {cell.load}"
+            best[key] = max(best.get(key, 0.0), hertz if on_time >= ON_TIME else 0.0)
+    rows.sort(key=lambda row: row[:3])
+    highest = "; ".join(f"{key}: {f'{hertz:g} Hz' if hertz else 'none'}" for key, hertz in best.items())
+    return f"Decision frequency. Highest tried with {100 * ON_TIME:.0f} % on time: {highest}", columns, rows
+
+
+def driven_as_measured(expert: ExpertProfile) -> Outcome | None:
+    """Episodes with the latencies of the first load while the world runs on, the last command standing."""
+    found = [one for one in expert.outcomes if one.latency == MEASURED and one.policy != "pause"]
+    return found[0] if found else None
 
 
 def _safety(expert: ExpertProfile, deadline_s: float, narrow: bool) -> Grid:
@@ -201,7 +255,7 @@ def rich_table(grid: Grid) -> Table:
     title, columns, rows = grid
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0))
     for k, column in enumerate(columns):
-        name = k == 0 or column in ("load", "latency")
+        name = k == 0 or column in ("expert", "load", "latency")
         table.add_column(column, justify="left" if name else "right", overflow="fold", no_wrap=name)
     for row in rows:
         table.add_row(*row)
@@ -210,13 +264,19 @@ def rich_table(grid: Grid) -> Table:
 
 def markdown(profile: Profile) -> str:
     """All tables for a document."""
-    lines = [f"# Expert profile, {', '.join(one.scenario for one in profile.scenarios)}", ""]
-    for scenario in profile.scenarios:
-        for title, columns, rows in grids(scenario):
-            lines += [f"**{title}**", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-            lines += [f"| {' | '.join(row)} |" for row in rows]
-            lines.append("")
+    lines = [f"# Expert profile, {', '.join(one.label for one in profile.scenarios)}", ""]
+    for title, columns, rows in every(profile):
+        lines += [f"**{title}**", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+        lines += [f"| {' | '.join(row)} |" for row in rows]
+        lines.append("")
     return "\n".join(lines)
+
+
+def every(profile: Profile, narrow: bool = False) -> list[Grid]:
+    """The tables of all scenarios, then the sweep."""
+    found = [grid for scenario in profile.scenarios for grid in grids(scenario, narrow)]
+    swept = sweep(profile, narrow)
+    return [*found, swept] if swept else found
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

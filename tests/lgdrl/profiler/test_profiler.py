@@ -139,7 +139,7 @@ def test_without_latency_a_world_that_runs_on_is_the_plain_scenario():
         worlds.close()
         late = Late(registry.make("rule", scenario, {}, 0), scenario, {})
         for policy in ("pause", "hold-last", "rule", "unchecked"):
-            found = late.run(policy, "0 D", lambda rng: 0.0, list(seeds))
+            found = late.run(policy, "0 D", lambda rng, episode, now: 0.0, list(seeds))
             assert found.success.count == sum(one["outcome"] == "success" for one in plain)
             assert found.crash.count == sum(one["outcome"] == "crash" for one in plain)
             assert found.decisions == pytest.approx(sum(one["steps"] for one in plain), abs=8)
@@ -251,7 +251,7 @@ def profile_with(p95, miss, goodput=10.0):
         "latencies": {"e2e": {"percentiles": percentiles}, "ttft": None, "ttfa": None},
     }  # fmt: skip
     expert = {"name": "llm", "cells": [cell], "latency_budget_s": {}}
-    return {"scenarios": [{"scenario": "lane-change", "experts": [expert]}]}
+    return {"scenarios": [{"label": "lane-change", "experts": [expert]}]}
 
 
 def test_the_gate_fails_for_what_its_rules_say_and_nothing_else():
