@@ -76,6 +76,7 @@ class PolicyProvider(Protocol):
 
     Some have more: `close()`, `metrics()`, `state_dict()` with `load_state_dict()`, and `interrupt()`, which may be
     called from any thread when whoever waits for a decision wants to leave: what is under way then ends at once.
+    `concurrent = True` says that `decide` may be called from several threads at once, and needs no `Context.branch`.
     """
 
     name: str

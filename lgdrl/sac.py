@@ -100,6 +100,22 @@ class Advisor(Protocol):
         """
         ...
 
+    def promise(
+        self,
+        env: VecEnv,
+        rows: np.ndarray,
+        obs: np.ndarray,
+        masks: np.ndarray,
+        episodes: np.ndarray,
+        steps: np.ndarray,
+    ) -> None:
+        """Ask as `advise` does, but do not wait for the answers. Only with a `label_lag`."""
+        ...
+
+    def collect(self) -> Advice:
+        """Wait for the answers of the oldest promise."""
+        ...
+
 
 # --------------------------------------------------------------------------------------------------- networks
 
@@ -275,6 +291,9 @@ class DiscreteSAC(OffPolicyAlgorithm):
         config: settings.
         strategy: integration of the expert; None is plain SAC.
         advisor: who answers when the strategy asks; None: nobody, which a strategy that needs an expert refuses.
+        label_lag: steps of the worlds for which a label may be on its way where the strategy wants to execute nothing
+            of it. Transitions enter the replay so many steps late, with their labels: what is learned does not depend
+            on how fast the answers were. 0: answers are waited for.
         seed: root of all random draws (network weights, proposals, replay, `predict`); None draws one.
         device, verbose, tensorboard_log, stats_window_size: as in SB3.
         policy: network class; here because SB3's `load` passes it.
@@ -296,6 +315,7 @@ class DiscreteSAC(OffPolicyAlgorithm):
         strategy: Strategy | None = None,
         advisor: Advisor | None = None,
         *,
+        label_lag: int = 0,
         seed: int | None = None,
         device: torch.device | str = "auto",
         verbose: int = 0,
@@ -307,6 +327,7 @@ class DiscreteSAC(OffPolicyAlgorithm):
         self.config = config or SACConfig()
         self.strategy = strategy or Strategy()
         self.advisor = advisor
+        self.label_lag = label_lag
         if self.strategy.needs_expert and advisor is None:
             raise ValueError(f"strategy {self.strategy.name!r} needs an expert: pass an advisor")
         super().__init__(
@@ -333,6 +354,9 @@ class DiscreteSAC(OffPolicyAlgorithm):
         )
         self.moment: Moment | None = None
         self.execution: Execution | None = None
+        self._unlabelled: deque[tuple[Transitions, int]] = deque()
+        """Steps that are not stored yet, oldest first, and how many promises their labels are in."""
+        self._promises = 0
         self._learning_decisions = 0
         self._next_episode = 0
         self._episodes = np.zeros(0, np.int64)
@@ -432,7 +456,7 @@ class DiscreteSAC(OffPolicyAlgorithm):
             decisions=self.num_timesteps,
             episodes=episodes,
             steps=steps,
-            ask=lambda rows: self._ask(rows, obs, masks, episodes, steps),
+            ask=lambda rows, now=None: self._ask(rows, now, obs, masks, episodes, steps),
             scenes=lambda indices: current_scenes(self.worlds, indices),
             views=lambda indices: current_views(self.worlds, indices),
             q_values=lambda: self._min_q(obs),
@@ -449,11 +473,22 @@ class DiscreteSAC(OffPolicyAlgorithm):
             return self.policy.q_values(torch.as_tensor(obs, device=self.device)).amin(dim=0).cpu().numpy()
 
     def _ask(
-        self, rows: np.ndarray, obs: np.ndarray, masks: np.ndarray, episodes: np.ndarray, steps: np.ndarray
+        self,
+        rows: np.ndarray,
+        now: np.ndarray | None,
+        obs: np.ndarray,
+        masks: np.ndarray,
+        episodes: np.ndarray,
+        steps: np.ndarray,
     ) -> Advice:
         if self.advisor is None or not rows.any():
             return Advice.none(*masks.shape)
-        return self.advisor.advise(self.worlds, rows, obs, masks, episodes, steps)
+        if now is None or not self.label_lag:
+            return self.advisor.advise(self.worlds, rows, obs, masks, episodes, steps)
+        advice = self.advisor.advise(self.worlds, rows & now, obs, masks, episodes, steps)
+        self.advisor.promise(self.worlds, rows & ~now, obs, masks, episodes, steps)
+        self._promises += 1
+        return advice
 
     # ------------------------------------------------------------------------------- seam 2: storing
 
@@ -467,10 +502,24 @@ class DiscreteSAC(OffPolicyAlgorithm):
         infos: list[dict[str, Any]],
     ) -> None:
         transitions = self._transitions(buffer_action, new_obs, reward, dones, infos)
-        replay_buffer.add_transitions(self.strategy.on_store(transitions))
+        if self.label_lag:
+            self._unlabelled.append((copy.deepcopy(transitions), self._promises))
+            self._promises = 0
+            self.store_until(self.label_lag)
+        else:
+            replay_buffer.add_transitions(self.strategy.on_store(transitions))
         self._last_obs = new_obs
         self._steps += 1
         self._begin_episodes(np.flatnonzero(dones))
+
+    def store_until(self, left: int) -> None:
+        """Store steps that wait for their labels, oldest first, until no more than `left` of them wait."""
+        while len(self._unlabelled) > left:
+            transitions, promises = self._unlabelled.popleft()
+            for _ in range(promises):
+                assert self.advisor is not None
+                transitions.advice.fill(self.advisor.collect())
+            self.replay.add_transitions(self.strategy.on_store(transitions))
 
     def _transitions(
         self,
@@ -506,7 +555,7 @@ class DiscreteSAC(OffPolicyAlgorithm):
 
     def _on_step(self) -> None:
         """Tell SB3's loop how many updates are due: floor(ratio x decisions), counted from the end of the warm-up."""
-        if self.num_timesteps <= self.learning_starts:
+        if self.num_timesteps <= self.learning_starts or not self.replay.size():
             self.gradient_steps = 0
             return
         done = self._updates_due()
@@ -622,7 +671,7 @@ class DiscreteSAC(OffPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         own = ["actor", "critic", "strategy", "advisor", "moment", "execution", "alpha_optimizer", "_proposals"]
-        return [*super()._excluded_save_params(), *own]
+        return [*super()._excluded_save_params(), *own, "_unlabelled"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules = ["policy", "actor.optimizer", "critic.optimizer"]
@@ -639,6 +688,7 @@ class DiscreteSAC(OffPolicyAlgorithm):
             "parameters": copy.deepcopy(self.get_parameters()),
             "log_alpha": self.log_alpha.detach().clone(),
             "replay": self.replay.state_dict(),
+            "unlabelled": copy.deepcopy(list(self._unlabelled)),
             "strategy": copy.deepcopy(self.strategy.state_dict()),
             "streams": {
                 "proposals": self._proposals.bit_generator.state,
@@ -658,6 +708,7 @@ class DiscreteSAC(OffPolicyAlgorithm):
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
         self.replay.load_state_dict(state["replay"])
+        self._unlabelled = deque(copy.deepcopy(state.get("unlabelled", [])))
         self.strategy.load_state_dict(copy.deepcopy(state["strategy"]))
         self._proposals.bit_generator.state = state["streams"]["proposals"]
         self.policy.stream.bit_generator.state = state["streams"]["predictions"]

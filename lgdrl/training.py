@@ -60,6 +60,8 @@ class RunConfig:
     workers: int = 0  # processes (highway-env) or threads (engine) for the worlds; 0: none beside this one
     seed: int = 0
     label_budget: int | None = None  # most labels in the run; None: no limit
+    label_lag: int = 0  # steps for which a label that is not executed may be on its way; 0: the run waits for each.
+    # For experts that can be asked ahead (llm)
     label_spread: float = 0.05  # of a bare label, over all legal actions
     shield: bool = False  # mask actions that fail the safety check, in training and evaluation
     log_every: int = 1000  # decisions between rows of metrics.csv
@@ -74,7 +76,7 @@ class RunConfig:
         for name in ("steps", "log_every", "checkpoint_every", "evaluate_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: choose at least 1")
-        for name in ("num_envs", "evaluate_every", "workers", "seed", "log_scenes"):
+        for name in ("num_envs", "evaluate_every", "workers", "seed", "log_scenes", "label_lag"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: choose 0 or more")
         if self.label_budget is not None and self.label_budget < 0:
@@ -163,11 +165,13 @@ class Trainer:
             if provider is None:
                 options, seed = config.expert_options, _integer(expert_seed)
                 provider = expert_registry.make(config.expert, config.scenario, options, seed)
-            self.desk = ExpertDesk(provider, config.label_budget, config.label_spread, self.log)
+            ahead = max(config.label_lag, 1)
+            self.desk = ExpertDesk(provider, config.label_budget, config.label_spread, self.log, ahead)
         if hands is not None and self.log is not None:
             strategy = WithHuman(strategy, hands, config.label_spread, self.log)
         seed = _integer(learner_seed)
-        self.model = DiscreteSAC(self.worlds, config.sac, strategy, self.desk, seed=seed, device="cpu")
+        lag = config.label_lag
+        self.model = DiscreteSAC(self.worlds, config.sac, strategy, self.desk, label_lag=lag, seed=seed, device="cpu")
         self.model.set_logger(_silent_logger())
         self.metrics = MetricsTable(run.metrics)
         self.elapsed_s = 0.0
@@ -248,8 +252,10 @@ class Trainer:
 
     def finish(self) -> bool:
         """Save; with the last decision made, write the policy too. Returns whether that is so."""
-        self.save()
         done = self.decisions >= self.config.steps
+        if done:
+            self.model.store_until(0)
+        self.save()
         if done:
             write_atomically(self.run.policy, self._write_policy)
         return done
@@ -296,6 +302,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint; a run killed after this continues from here, identically."""
+        if self.desk is not None:
+            self.desk.settle()
         if self.log is not None:
             self.log.commit()
         state = {
@@ -331,12 +339,10 @@ class Trainer:
         self.worlds.close()
         if self._test_worlds is not None:
             self._test_worlds.close()
+        if self.desk is not None:
+            self.desk.close()
         if self.log is not None:
             self.log.close()
-        if self.desk is not None:
-            finish = getattr(self.desk.provider, "close", None)
-            if finish:
-                finish()
 
 
 def start(
@@ -345,8 +351,8 @@ def start(
     """Check the config, create the run folder, build the trainer."""
     config = config.resolved()
     needs_expert = _make_strategy(config, np.random.SeedSequence(config.seed)).needs_expert
-    if provider is None and needs_expert:
-        _check_expert(config)
+    if needs_expert:
+        _check_expert(config, provider)
     demonstrations = None
     if config.demonstrations is not None:
         worlds = make_worlds(config, 1)
@@ -376,11 +382,15 @@ def _load_demonstrations(config: RunConfig, worlds: DrivingVecEnv) -> Demonstrat
     return found
 
 
-def _check_expert(config: RunConfig) -> None:
-    """Find bad expert options before a folder is made for the run."""
-    found = expert_registry.make(config.expert, config.scenario, config.expert_options, config.seed)
+def _check_expert(config: RunConfig, provider: PolicyProvider | None) -> None:
+    """Find bad expert options before there is a folder. `provider`: who is asked in place of the named one."""
+    found = provider or expert_registry.make(config.expert, config.scenario, config.expert_options, config.seed)
+    if config.label_lag and not getattr(found, "concurrent", False):
+        raise UsageError(
+            f"label_lag = {config.label_lag}: expert {found.name!r} cannot be asked ahead, llm can; choose 0"
+        )
     finish = getattr(found, "close", None)
-    if finish:
+    if finish and provider is None:
         finish()
 
 

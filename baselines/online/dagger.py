@@ -47,7 +47,7 @@ class DAgger(Strategy):
         if into < self.asking:
             expert_drives = turn == 0
             chosen = self._stream.random(num) < 1.0 / self.config.thinning
-            advice = moment.ask(chosen | expert_drives)
+            advice = moment.ask(chosen | expert_drives, now=np.full(num, expert_drives))
             if expert_drives:
                 driven = advice.executable
                 return Execution(np.where(driven, advice.action, moment.proposals), advice, driven)

@@ -151,6 +151,7 @@ class LLMExpert:
     """`PolicyProvider` over an OpenAI-compatible endpoint. Build it with `make`; close it when done."""
 
     name = "llm"
+    concurrent = True
     note = ""
     """A line for people about who answers, where that is not who they might think."""
     endpoint: str | None = None

@@ -70,7 +70,7 @@ class LGDRL(Strategy):
         else:
             advice = Advice.none(*moment.masks.shape)
             fires = self.step_gate.fires(moment, advice, guided)
-            advice = moment.ask(label | fires)
+            advice = moment.ask(label | fires, now=fires)
         intervened = fires & advice.executable & (advice.action != moment.proposals)
         self._taken_over += int(intervened.sum())
         return Execution(np.where(intervened, advice.action, moment.proposals), advice, intervened)

@@ -6,7 +6,8 @@
     chunks    up to `CHUNK` scenes with legal actions and distributions, as the arrays of an .npz
     moments   where a query's scene is: chunk and place in it
 
-Queries are kept once their decision has been made: `add` when the expert has answered, `settle` after the step.
+A query is kept once both are known: what the expert said (`add`; `expect` and later `answer` where nobody waits), and
+what was done (`settle`, after the step).
 """
 
 from __future__ import annotations
@@ -57,15 +58,22 @@ LAST = "last question"
 
 
 @dataclass(slots=True)
-class _Query:
-    """A query whose decision has not been made yet."""
+class Query:
+    """A query of which something is not known yet."""
 
+    id: int
     world: int
+    episode: int
+    step: int
     expert: str
-    row: tuple[Any, ...]
-    """The first columns, up to `text`."""
     scene: Scene | None
-    probs: np.ndarray | None
+    said: tuple[Any, ...] | None = None
+    """Columns `action` to `text`; None while it is not answered."""
+    probs: np.ndarray | None = None
+    done: tuple[Any, ...] | None = None
+    """Columns from `learner` on; None before the step."""
+    arrays: tuple[np.ndarray, np.ndarray] | None = None
+    """Legal actions and the learner's policy, where the scene is kept."""
 
 
 class GuidanceLog:
@@ -84,7 +92,7 @@ class GuidanceLog:
         self._db.execute("CREATE TABLE IF NOT EXISTS moments (query INTEGER PRIMARY KEY, chunk INTEGER, place INTEGER)")
         self.scenes_every = scenes_every
         self.last_row = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM queries").fetchone()[0]
-        self._open: list[_Query] = []
+        self._open: list[Query] = []
         self._chunk: list[tuple[int, Scene, tuple[np.ndarray | None, ...]]] = []
 
     def wants(self, episodes: np.ndarray) -> np.ndarray:
@@ -101,32 +109,59 @@ class GuidanceLog:
         scenes: Sequence[Scene | None],
     ) -> None:
         """Append one query per decision, made in world worlds[k], step steps[k] of episode episodes[k]."""
-        rows = zip(worlds.tolist(), episodes.tolist(), steps.tolist(), decisions, scenes, strict=True)
-        for world, episode, step, decision, scene in rows:
-            self.last_row += 1
+        self.answer(self.expect(expert, worlds, episodes, steps, scenes), decisions)
+
+    def expect(
+        self,
+        expert: str,
+        worlds: np.ndarray,
+        episodes: np.ndarray,
+        steps: np.ndarray,
+        scenes: Sequence[Scene | None],
+    ) -> list[Query]:
+        """Queries without their answers, for `answer`."""
+        rows = zip(worlds.tolist(), episodes.tolist(), steps.tolist(), scenes, strict=True)
+        found = [
+            Query(self.last_row + k, world, episode, step, expert, scene if self.scenes_every else None)
+            for k, (world, episode, step, scene) in enumerate(rows, 1)
+        ]
+        self.last_row += len(found)
+        self._open += found
+        return found
+
+    def answer(self, queries: Sequence[Query], decisions: Sequence[Decision]) -> None:
+        """What the expert said to `queries`."""
+        for query, decision in zip(queries, decisions, strict=True):
             action = None if decision.action is None else int(decision.action)
-            asked = (self.last_row, episode, step, action, decision.status.value)
             spent = (decision.confidence, decision.latency_s, decision.tokens, decision.cost, decision.reason)
-            row = (*asked, *spent, self._keep_text(decision))
-            self._open.append(_Query(world, expert, row, scene if self.scenes_every else None, decision.probs))
+            query.said = (action, decision.status.value, *spent, self._keep_text(decision))
+            query.probs = decision.probs
+        self._write([query for query in queries if query.done is not None])
 
     def settle(self, moment: Moment, execution: Execution, rewards: np.ndarray, infos: Sequence[dict]) -> None:
         """The decision for which queries were added has been made. Args: what was known and done, what came of it."""
         if not self._open:
             return
         by_hand = {query.world for query in self._open if query.expert == HUMAN}
-        rows = []
         for query in self._open:
             i = query.world
             controller = HUMAN if i in by_hand else "expert" if execution.intervened[i] else "learner"
-            done = (int(moment.proposals[i]), int(execution.actions[i]), controller)
             came = (float(rewards[i]), infos[i].get("outcome"))
-            rows.append((*query.row, query.expert, *done, *came))
+            query.done = (int(moment.proposals[i]), int(execution.actions[i]), controller, *came)
             if query.scene is not None:
-                arrays = (moment.masks[i].copy(), moment.probs[i].copy(), query.probs)
-                self._chunk.append((query.row[0], query.scene, arrays))
-        self._db.executemany(f"INSERT INTO queries ({', '.join(QUERIES)}) VALUES ({_marks(QUERIES)})", rows)
+                query.arrays = (moment.masks[i].copy(), moment.probs[i].copy())
+        self._write([query for query in self._open if query.said is not None])
         self._open.clear()
+
+    def _write(self, queries: Sequence[Query]) -> None:
+        rows = []
+        for query in queries:
+            assert query.said is not None
+            assert query.done is not None
+            rows.append((query.id, query.episode, query.step, *query.said, query.expert, *query.done))
+            if query.scene is not None and query.arrays is not None:
+                self._chunk.append((query.id, query.scene, (*query.arrays, query.probs)))
+        self._db.executemany(f"INSERT INTO queries ({', '.join(QUERIES)}) VALUES ({_marks(QUERIES)})", rows)
         if len(self._chunk) >= CHUNK:
             self._write_chunk()
 

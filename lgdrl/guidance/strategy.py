@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -50,9 +50,27 @@ class Advice:
         """bool (N,): rows whose advice may be executed now. A late answer is a label only."""
         return self.given & (self.status != LATE)
 
+    def fill(self, more: Advice) -> None:
+        """Take over the rows of `more` for which nobody was asked here."""
+        rows = (more.status >= 0) & (self.status < 0)
+        self.action[rows], self.probs[rows], self.status[rows] = more.action[rows], more.probs[rows], more.status[rows]
+
     @classmethod
     def none(cls, num: int, num_actions: int) -> Advice:
         return cls(np.full(num, -1, np.int64), np.zeros((num, num_actions), np.float32), np.full(num, -1, np.int8))
+
+
+class Ask(Protocol):
+    """Asks the expert. Budgets, counting and logging happen behind it."""
+
+    def __call__(self, rows: np.ndarray, now: np.ndarray | None = None) -> Advice:
+        """Advice for the worlds where bool (N,) `rows` is True.
+
+        `now`, bool (N,), says for which of them the method may execute it; None: for all. The others only want a label:
+        a run with a `label_lag` lets the worlds run on meanwhile. Their rows are empty here, and filled in before the
+        transition is stored.
+        """
+        ...
 
 
 @dataclass(slots=True)
@@ -73,8 +91,7 @@ class Moment:
     """int64 (N,) running number of each world's present episode, unique over the run."""
     steps: np.ndarray
     """int64 (N,) decisions made in the present episode."""
-    ask: Callable[[np.ndarray], Advice]
-    """Asks the expert about the worlds where the bool (N,) argument is True. Budgets and counting happen behind it."""
+    ask: Ask
     scenes: Callable[[np.ndarray], list[Any]]
     """Scenes of the worlds named by an int array."""
     views: Callable[[np.ndarray], Views | None]

@@ -341,7 +341,7 @@ class _Scenario:
 
     def _training(self, settings: ProfileConfig, one: ExpertProfile, given: ExpertConfig) -> None:
         caches = given.expert == LANGUAGE_MODEL
-        self.observer.stage(f"{self.label}: {one.name}, training", 5 if caches else 3)
+        self.observer.stage(f"{self.label}: {one.name}, training", 6 if caches else 3)
         one.costs = training.costs(
             settings.training,
             self.name,

@@ -54,7 +54,10 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "asked at every decision": {"strategy_options": {"episodes": {"kind": "always", "until": 1.0}}},
     "as configured": {},
 }
-"""Changes to the run's config. A language model is also run twice with one answer cache: filled, then full."""
+"""Changes to the run's config. A language model is also asked ahead, and run twice with one answer cache: filled, then
+full."""
+AHEAD = 8
+"""Steps that its labels may be on their way."""
 
 
 def costs(
@@ -79,6 +82,9 @@ def costs(
             provider = None if "strategy" in changes else make({})
             found.append(_train(name, deep_merge(base, changes), provider, Path(folder) / str(len(found))))
         if caches:
+            observer("asked ahead")
+            base_ahead = {**base, "label_lag": AHEAD}
+            found.append(_train(f"labels {AHEAD} steps later", base_ahead, make({}), Path(folder) / str(len(found))))
             cache = {"cache": {"mode": "read-write", "path": str(Path(folder) / "answers.sqlite")}}
             for name in ("filling an answer cache", "from that cache"):
                 observer(name)
