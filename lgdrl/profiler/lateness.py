@@ -304,7 +304,7 @@ def curve(
         delays.append((MEASURED, partial(_drawn, np.asarray(measured))))
     last = delays[-1]
     if stall_s:
-        delays.append((f"stall {stall_s:g} s", partial(_stalled, last[1], stall_s)))
+        delays.append((f"stall {stall_s:g} s", partial(stalled, last[1], stall_s)))
     constant = {name for name, _ in delays[: len(config.latencies)]}
     found: list[Outcome] = []
     timely: dict[str, Outcome] = {}  # where no answer is late, all policies are one
@@ -329,7 +329,7 @@ def _drawn(sample: np.ndarray, rng: np.random.Generator, episode: int, now: floa
     return float(rng.choice(sample))
 
 
-def _stalled(usual: Delay, seconds: float, rng: np.random.Generator, episode: int, now: float) -> float:
+def stalled(usual: Delay, seconds: float, rng: np.random.Generator, episode: int, now: float) -> float:
     """What is due during the stall comes at its end."""
     begin = float(np.random.default_rng(episode).uniform(0.0, STALL_BEGINS_S))
     due = now + usual(rng, episode, now)

@@ -128,10 +128,10 @@ def recovery(
     load = LoadConfig(kind="clock", cars=config.cars)
     run = run_load(expert, load, questions, period, np.random.default_rng(0), observer)
     timer.join()
-    return _recovery(run.rows, frozen_at[0] - run.began, config, period)
+    return read_recovery(run.rows, frozen_at[0] - run.began, config, period)
 
 
-def _recovery(rows: Sequence[Answered], frozen: float, config: StallConfig, period: float) -> Recovery:
+def read_recovery(rows: Sequence[Answered], frozen: float, config: StallConfig, period: float) -> Recovery:
     """Read off the rows. `frozen`: when the stall began, s since the load did."""
     before = [row.latency for row in rows if row.done <= frozen]
     after = [row for row in rows if row.done > frozen]

@@ -56,6 +56,25 @@ def test_a_profile_equals_itself_and_a_slower_one_fails(folder, tmp_path, capsys
     assert "1 regressions" in capsys.readouterr().out
 
 
+def test_a_sweep_over_frequencies_and_a_stall(tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["--expert", "llm", "--faults", "delay=0.005", "--frequency", "5,10", "--stall", "0.6", "--out", str(out)]
+    assert main(["profile", *words, *QUICK]) == 0
+    data = json.loads((out / "profile.json").read_text())
+    assert [one["label"] for one in data["scenarios"]] == ["lane-change at 5 Hz", "lane-change at 10 Hz"]
+    assert [one["deadline_s"] for one in data["scenarios"]] == [0.2, 0.1]
+    for scenario in data["scenarios"]:
+        stall = scenario["experts"][0]["stall"]
+        assert stall["worst_s"] > 0.4  # the server itself stood still
+        assert 8 <= stall["missed"] < stall["questions"]
+    shown = capsys.readouterr().out
+    assert "Decision frequency" in shown
+    assert "a stall" in shown
+    assert "Decision frequency" in (out / "report.html").read_text()
+    whole = str(out / "profile.json")
+    assert main(["profile", "compare", whole, whole, "--fail-on", "p95=+0%"]) == 0
+
+
 def test_faults_are_served_counted_and_survived(tmp_path, capsys):
     mix = "server_error=0.2,wrong_enum=0.2,delay=0.001"
     words = ["--expert", "llm", "--faults", mix, "--out", str(tmp_path / "out"), *QUICK]
@@ -72,6 +91,9 @@ def test_faults_are_served_counted_and_survived(tmp_path, capsys):
     [
         (["--expert", "nobody"], "nobody"),
         (["--load", "closed:x"], "closed:x"),
+        (["--frequency", "2,fast"], "'fast'"),
+        (["--frequency", "3"], "decision_frequency"),
+        (["--stall", "-1"], "stall.seconds = -1"),
         (["--scenario", "moon"], "moon"),
         (["--expert", "rule", "--faults", "full"], "name the expert llm"),
         (["--faults", "sometimes"], "sometimes"),

@@ -19,10 +19,22 @@ from lgdrl.evaluation import Rate
 from lgdrl.profiler import gate
 from lgdrl.profiler.command import read_load
 from lgdrl.profiler.config import ProfileConfig
-from lgdrl.profiler.lateness import FIRST_SEED, Late, Outcome, SafetyConfig, budget, curve, finest, with_frequency
+from lgdrl.profiler.lateness import (
+    FIRST_SEED,
+    STALL_BEGINS_S,
+    Late,
+    Outcome,
+    SafetyConfig,
+    budget,
+    curve,
+    finest,
+    stalled,
+    with_frequency,
+)
 from lgdrl.profiler.load import Answered, Answers, LoadConfig, arrivals, run_load
 from lgdrl.profiler.metrics import distribution, summarise
 from lgdrl.profiler.scenes import stream
+from lgdrl.profiler.stall import Held, StallConfig, read_recovery
 from sim.config import resolve
 from sim.errors import UsageError
 
@@ -169,6 +181,54 @@ def test_lateness_harms_and_the_rule_in_its_place_does_not():
     assert budget(list(found.values()), "rule", 0.05) is None or found["rule", "4 D"].success.count == 11
 
 
+def test_a_stall_holds_back_what_is_due_in_it_and_is_no_point_of_the_curve():
+    begin = float(RNG(FIRST_SEED).uniform(0.0, STALL_BEGINS_S))
+
+    def usual(rng, episode, now):
+        return 0.2
+
+    waits = [stalled(usual, 3.0, RNG(0), FIRST_SEED, begin + offset) for offset in (-0.3, -0.1, 1.0, 2.7, 2.9, 3.1)]
+    assert waits == pytest.approx([0.2, 3.1, 2.0, 0.3, 0.2, 0.2])
+    late = Late(registry.make("rule", "lane-change", {}, 0), "lane-change", {})
+    settings = SafetyConfig(episodes=4, latencies=(0.0,), policies=("hold-last", "rule"))
+    found = curve(late, settings, 0.5, [0.01], stall_s=4.0)
+    assert [one.latency for one in found] == 2 * ["0 D", "measured", "stall 4 s"]
+    assert [one.injected for one in found] == 2 * [True, False, False]
+    assert [one.late > 0 for one in found] == 2 * [False, False, True]
+
+
+def test_a_stall_by_hand(questions):
+    period, frozen = 0.5, 0.9
+    moments = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    done = [0.1, 0.6, 2.0, 2.1, 2.2, 2.8, 3.1]  # the thaw is at 1.9
+    rows = [row(asked, moment, at - moment) for asked, moment, at in zip(questions[:7], moments, done, strict=True)]
+    found = read_recovery(rows, frozen, StallConfig(seconds=1.0, cars=1), period)
+    assert (found.missed, found.questions, found.longest_run) == (2, 5, 2)
+    assert found.before_s == pytest.approx(0.1)
+    assert found.worst_s == pytest.approx(1.0)
+    assert found.recovered_s == pytest.approx(2.1 - 1.9)
+    assert found.blind_m == pytest.approx(period * sum(asked.speed for asked in questions[2:4]))
+    assert read_recovery(rows[:4], frozen, StallConfig(seconds=1.0, cars=1), period).recovered_s is None
+
+
+def test_a_held_expert_answers_nothing_until_the_thaw(questions):
+    held = Held(Delayed([0.0] * 99))
+    begin = time.perf_counter()
+    held.freeze(0.2)
+    assert held.decide([questions[0].context])[0].action == 1
+    assert time.perf_counter() - begin >= 0.2
+
+
+def test_an_expert_may_have_settings_of_its_own():
+    config = resolve(ProfileConfig(), {"experts": {"slow": {"settings": {"decisions": 3, "safety": {"episodes": 1}}}}})
+    settings = config.of("slow", config.experts["slow"])
+    assert (settings.decisions, settings.safety.episodes, settings.repeats) == (3, 1, config.repeats)
+    for bad, said in (({"seed": 1}, "seed"), ({"decisions": 0}, "decisions = 0")):
+        with pytest.raises(UsageError, match=said) as caught:
+            resolve(ProfileConfig(), {"experts": {"slow": {"settings": bad}}})
+        assert "\n" not in str(caught.value)
+
+
 def test_the_budget_is_read_off_the_curve():
     def outcome(seconds, count):
         rate = Rate(count, 100)
@@ -236,7 +296,15 @@ def test_bad_loads_are_one_line(words, said):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"decisions": 0}, {"scenarios": []}, {"loads": [{"kind": "poisson"}]}, {"safety": {"latencies": [1.0]}}],
+    [
+        {"decisions": 0},
+        {"scenarios": []},
+        {"loads": [{"kind": "poisson"}]},
+        {"safety": {"latencies": [1.0]}},
+        {"frequencies": [0.0]},
+        {"frequencies": [2.0, 2.0]},
+        {"stall": {"seconds": -1.0}},
+    ],
 )
 def test_bad_settings_are_one_line(bad):
     with pytest.raises(UsageError) as caught:
