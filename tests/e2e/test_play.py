@@ -11,8 +11,9 @@ import pygame
 import pytest
 
 from experts.episodes import load_episodes
-from experts.llm.fault_server import FaultServer, Reply
+from experts.llm.fault_server import FaultServer, Reply, read_mix
 from lgdrl.cli import main
+from lgdrl.runs import Run
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +106,40 @@ def test_a_broken_recording_is_refused(tmp_path, capsys):
     path.write_bytes(b"PK not really")
     assert play(path) == 2
     assert "broken.npz" in capsys.readouterr().err
+
+
+MIX = "full,delay=0.001,token_delay=0,stall_s=3,drip_s=20,retry_after_s=0.01,oversized_bytes=200000"
+
+
+def under_fire(monkeypatch, server):
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key-0123456789abcdef")
+    return ["--set", "expert_options.client.total_s=0.3", "expert_options.client.breaker_failures=1000000"]
+
+
+def test_a_window_drives_on_under_the_full_mix_of_faults(tmp_path, monkeypatch):
+    with FaultServer(mix=read_mix(MIX), seed=1) as server:
+        client = under_fire(monkeypatch, server)
+        assert play("expert:llm", "--fast", "--episodes", 2, "--save", tmp_path / "drives", *client) == 0
+        assert len(server.counts) > 5  # of its faults
+    episodes = load_episodes(tmp_path / "drives")
+    assert len(episodes) == 2
+    statuses = [turn.expert_status for episode in episodes for turn in episode.turns]
+    assert set(statuses) >= {"ok", "fallback"}
+    assert all(turn.action is not None for episode in episodes for turn in episode.turns)
+
+
+def test_a_live_training_goes_on_under_the_full_mix_of_faults(tmp_path, monkeypatch):
+    with FaultServer(mix=read_mix(MIX), seed=2) as server:
+        client = under_fire(monkeypatch, server)
+        words = ["--train", "--expert", "llm", "--steps", 160, "--fast", "--out", tmp_path / "run", *client]
+        assert play(*words, "num_envs=8", "evaluate_every=0", "strategy_options.episodes.kind=always") == 0
+        assert server.counts
+    run = Run.open(tmp_path / "run")
+    assert run.finished
+    with sqlite3.connect(run.guidance_log) as log:
+        statuses = {row[0] for row in log.execute("SELECT status FROM queries")}
+    assert statuses >= {"ok", "fallback"}
 
 
 def test_leaving_does_not_wait_for_a_language_model():
