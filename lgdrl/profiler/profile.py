@@ -38,7 +38,7 @@ OVERHEAD_QUESTIONS = 500
 """Asked of an expert that answers at once: what remains is ours."""
 TALKATIVE = {"stream": "always"}
 """Options of language models here, unless given: without a stream nobody knows when the first token came."""
-LANGUAGE_MODEL = "llm"
+LANGUAGE_MODEL, PERSON = "llm", "person"
 Experts = dict[str, ExpertConfig]
 
 
@@ -330,10 +330,15 @@ class _Scenario:
 
     @contextlib.contextmanager
     def _remembering(self, given: ExpertConfig) -> Iterator[PolicyProvider]:
-        """The expert; a language model with a cache, for its latency is injected and the same scenes come again."""
+        """The expert without its own latency, for it is injected: a person's key comes at once; a language model has
+        a cache, as the same scenes come again."""
         with tempfile.TemporaryDirectory(prefix="lgdrl-profile-") as folder:
             cache = {"cache": {"mode": "read-write", "path": str(Path(folder) / "answers.sqlite")}}
-            expert = self._make(given, {"stream": "never", **cache} if given.expert == LANGUAGE_MODEL else {})
+            swift: dict[str, dict[str, Any]] = {
+                LANGUAGE_MODEL: {"stream": "never", **cache},
+                PERSON: {"real_time": False},
+            }
+            expert = self._make(given, swift.get(given.expert, {}))
             try:
                 yield expert
             finally:

@@ -1,0 +1,84 @@
+"""A scripted person: thinks like another expert, and presses the key after a reaction time.
+
+It stands for people where nobody sits at the keyboard, for instance under the profiler: what a person's lateness does
+to a car. Its keys go the way of all keys, through `experts.human`. The default reaction time is that of alert drivers
+who know what may come, 0.75 s in the median (Green 2000, "How long does it take to stop?", Transportation Human Factors
+2(3)); twice that for one reaction in a hundred is our choice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from experts import registry
+from experts.answers import require_discrete
+from experts.human import Hands, Held, HumanExpert
+from experts.llm.fault_server.mix import read_delay
+from experts.provider import Context, Decision, PolicyProvider
+from experts.views import ViewExpert
+from sim.config import resolve
+
+
+@dataclass(frozen=True)
+class PersonConfig:
+    """Options of the expert `person`."""
+
+    thinks_like: str = "rule"  # expert whose keys are pressed
+    options: dict[str, Any] = field(default_factory=dict)  # of that expert
+    reaction: str = "lognormal:0.75:1.5"  # s: SECONDS, uniform:LOW:HIGH, lognormal:P50:P99 or exponential:MEAN
+    real_time: bool = True  # False: the reaction is reported as latency, and nobody waits for it
+
+
+class Person:
+    """`PolicyProvider`: one person per context, all at their keys at the same time.
+
+    A reaction time is drawn from a hash of seed and observation: the same scene, the same reaction, in any order.
+    """
+
+    name = "person"
+
+    def __init__(self, thinker: PolicyProvider, config: PersonConfig, seed: int = 0) -> None:
+        self._thinker, self._config, self._seed = thinker, config, seed
+        self._reaction = read_delay(config.reaction)
+        self.concurrent = isinstance(thinker, ViewExpert)
+
+    def reaction_s(self, obs: np.ndarray) -> float:
+        """Seconds until the key is down in a scene with this observation."""
+        digest = hashlib.blake2b(obs.tobytes(), digest_size=8, key=str(self._seed).encode()).digest()
+        return self._reaction.at(int.from_bytes(digest, "big") / 2**64)
+
+    def decide(self, contexts: Sequence[Context]) -> list[Decision]:
+        """The key of each context. With `real_time` it takes as long as the slowest of the reactions."""
+        begin = time.perf_counter()
+        thoughts = self._thinker.decide(contexts)
+        pressed = [self._press(context, thought) for context, thought in zip(contexts, thoughts, strict=True)]
+        if self._config.real_time and pressed:
+            until = begin + max(decision.latency_s for decision in pressed)
+            time.sleep(max(0.0, until - time.perf_counter()))
+        return pressed
+
+    def _press(self, context: Context, thought: Decision) -> Decision:
+        if thought.action is None or context.scene is None:
+            return thought
+        hands = Hands()
+        hands.show(0.0)
+        key = context.scene.meanings[int(thought.action)]
+        hands.press(key.name, Held(key), self.reaction_s(np.asarray(context.obs)))
+        return HumanExpert(hands).decide([context])[0]
+
+    def close(self) -> None:
+        getattr(self._thinker, "close", lambda: None)()
+
+
+def make(options: Mapping[str, Any], scenario: str, seed: int) -> Person:
+    """The expert `person`; see `PersonConfig`."""
+    require_discrete("person", scenario)
+    config = resolve(PersonConfig(), options, "person")
+    read_delay(config.reaction)
+    return Person(registry.make(config.thinks_like, scenario, config.options, seed), config, seed)
