@@ -345,15 +345,15 @@ class _Scenario:
                 getattr(expert, "close", lambda: None)()
 
     def _training(self, settings: ProfileConfig, one: ExpertProfile, given: ExpertConfig) -> None:
-        caches = given.expert == LANGUAGE_MODEL
-        self.observer.stage(f"{self.label}: {one.name}, training", 6 if caches else 3)
+        language_model = given.expert == LANGUAGE_MODEL
+        self.observer.stage(f"{self.label}: {one.name}, training", training.variants(language_model))
         one.costs = training.costs(
             settings.training,
             self.name,
             self.world,
             settings.backend,
-            lambda more: self._make(given, {"stream": "watched", **more} if caches else more),
-            caches,
+            lambda more: self._make(given, {"stream": "watched", **more} if language_model else more),
+            language_model,
             settings.seed,
             self.observer.advanced,
         )

@@ -49,15 +49,24 @@ class Cost:
         return asdict(self)
 
 
+LABELS_ONLY = {"strategy_options": {"gate": {"kind": "never"}}}
+AHEAD = 8
+"""Steps for which labels may be on their way where the expert is asked ahead."""
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "nobody asked": {"strategy": "sac"},
     "asked at every decision": {"strategy_options": {"episodes": {"kind": "always", "until": 1.0}}},
     "as configured": {},
+    "labels, no take-overs": LABELS_ONLY,
 }
-"""Changes to the run's config. A language model is also asked ahead, and run twice with one answer cache: filled, then
-full."""
-AHEAD = 8
-"""Steps that its labels may be on their way."""
+"""Changes to the run's config."""
+LAGGING: Mapping[str, Mapping[str, Any]] = {f"labels {AHEAD} steps later": LABELS_ONLY | {"label_lag": AHEAD}}
+CACHED: Mapping[str, Mapping[str, Any]] = {"filling an answer cache": {}, "from that cache": {}}
+"""For language models. The last two share one answer cache."""
+
+
+def variants(language_model: bool) -> int:
+    """How many trainings `costs` makes."""
+    return len(VARIANTS) + language_model * (len(LAGGING) + len(CACHED))
 
 
 def costs(
@@ -66,29 +75,23 @@ def costs(
     world: Mapping[str, Any],
     backend: str | None,
     make: Callable[[Mapping[str, Any]], PolicyProvider],
-    caches: bool,
+    language_model: bool,
     seed: int,
     observer: Callable[[str], None] = lambda name: None,
 ) -> list[Cost]:
-    """Train for `config.decisions` in each variant. `make(options)` builds the expert with further options; `caches`
-    says whether it can keep answers."""
+    """Train for `config.decisions` in each variant. `make(options)` builds the expert with further options; a language
+    model can also be asked ahead, and keep answers."""
     base = {"scenario": scenario, "scenario_config": dict(world), "steps": config.decisions, "evaluate_every": 0}
     base |= {"seed": seed, "backend": backend} if backend else {"seed": seed}
     base = deep_merge(base, config.config)
     found: list[Cost] = []
     with tempfile.TemporaryDirectory(prefix="lgdrl-profile-") as folder:
-        for name, changes in VARIANTS.items():
+        cache = {"cache": {"mode": "read-write", "path": str(Path(folder) / "answers.sqlite")}}
+        chosen = {**VARIANTS, **LAGGING, **CACHED} if language_model else VARIANTS
+        for name, changes in chosen.items():
             observer(name)
-            provider = None if "strategy" in changes else make({})
+            provider = None if "strategy" in changes else make(cache if name in CACHED else {})
             found.append(_train(name, deep_merge(base, changes), provider, Path(folder) / str(len(found))))
-        if caches:
-            observer("asked ahead")
-            base_ahead = {**base, "label_lag": AHEAD}
-            found.append(_train(f"labels {AHEAD} steps later", base_ahead, make({}), Path(folder) / str(len(found))))
-            cache = {"cache": {"mode": "read-write", "path": str(Path(folder) / "answers.sqlite")}}
-            for name in ("filling an answer cache", "from that cache"):
-                observer(name)
-                found.append(_train(name, base, make(cache), Path(folder) / str(len(found))))
     return found
 
 
