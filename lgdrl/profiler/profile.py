@@ -39,6 +39,8 @@ OVERHEAD_QUESTIONS = 500
 TALKATIVE = {"stream": "always"}
 """Options of language models here, unless given: without a stream nobody knows when the first token came."""
 LANGUAGE_MODEL, PERSON = "llm", "person"
+USAGE = ("input", "cached_input", "output")
+"""Tokens: of the prompts, those among them that the endpoint had in its prompt cache, of the answers."""
 Experts = dict[str, ExpertConfig]
 
 
@@ -65,6 +67,8 @@ class ExpertProfile:
     network_s: float | None = None
     """Median time of a TCP handshake with the endpoint: what one way there and back costs before anybody thinks."""
     cells: list[Cell] = field(default_factory=list)
+    usage: dict[str, float] = field(default_factory=dict)
+    """Tokens of all loads as the endpoint counts them: `USAGE`; empty where nobody does."""
     outcomes: list[Outcome] = field(default_factory=list)
     budgets: dict[str, float | None] = field(default_factory=dict)
     """Latency budget, s, by policy."""
@@ -80,6 +84,7 @@ class ExpertProfile:
             "cold_start_s": self.cold_start_s,
             "network_s": self.network_s,
             "cells": [cell.to_dict() for cell in self.cells],
+            "usage": self.usage,
             "safety": [outcome.to_dict() for outcome in self.outcomes],
             "latency_budget_s": self.budgets,
             "stall": self.recovery.to_dict() if self.recovery else None,
@@ -215,8 +220,10 @@ class _Scenario:
                 opened.append(expert)
                 found.append(one)
                 questions = self._questions(settings)
+                before = _usage(expert)
                 for load, repeats in zip(settings.loads, questions, strict=True):
                     one.cells.append(self._cell(settings, name, expert, load, repeats))
+                one.usage = {name: count - before[name] for name, count in _usage(expert).items()}
                 if settings.stall.seconds:
                     own = freeze if given.expert == LANGUAGE_MODEL else None
                     one.recovery = self._stall(settings, name, expert, own)
@@ -357,6 +364,11 @@ class _Scenario:
             settings.seed,
             self.observer.advanced,
         )
+
+
+def _usage(expert: PolicyProvider) -> dict[str, float]:
+    counts: Callable[[], Mapping[str, float]] | None = getattr(expert, "metrics", None)
+    return {name: counts().get(f"tokens/{name}", 0.0) for name in USAGE} if counts else {}
 
 
 def _row(row: Answered, index: int, warm_up: int) -> dict[str, Any]:

@@ -26,7 +26,10 @@ Grid = tuple[str, list[str], list[list[str]]]
 def grids(scenario: ScenarioProfile, narrow: bool = False) -> list[Grid]:
     """All tables of a scenario; `narrow` leaves intervals and some columns out, for a terminal."""
     deadlines = _deadlines(scenario)
-    found = [_latency(scenario, narrow), _without(deadlines, "gap m", "99 %") if narrow else deadlines]
+    found = [
+        _latency(scenario, narrow),
+        _without(deadlines, "gap m", "99 %", "cost/km", "cached") if narrow else deadlines,
+    ]
     if any(expert.recovery for expert in scenario.experts):
         found.append(_stall(scenario))
     found += [_safety(expert, scenario.deadline_s, narrow) for expert in scenario.experts if expert.outcomes]
@@ -93,6 +96,8 @@ def _deadlines(scenario: ScenarioProfile) -> Grid:
         "Hz 95 %",
         "99 %",
         "tok/km",
+        "cost/km",
+        "cached",
     ]
     rows = []
     for expert, cell in _cells(scenario):
@@ -109,6 +114,8 @@ def _deadlines(scenario: ScenarioProfile) -> Grid:
                 f"{100 * late.after_danger:.1f} %",
                 *(_rate(cell.affordable_hz[name]) for name in ("p95", "p99")),
                 f"{cell.tokens / cell.guided_km:,.0f}" if cell.tokens and cell.guided_km else "-",
+                f"{cell.cost / cell.guided_km:.4f}" if cell.cost and cell.guided_km else "-",
+                f"{100 * cell.cached / cell.questions:.0f} %",
             ]
         )
     return f"{scenario.label}: what that means for a deadline of {scenario.deadline_s:g} s", columns, rows
