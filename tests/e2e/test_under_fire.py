@@ -82,9 +82,10 @@ def test_a_spent_budget_ends_the_asking_and_not_the_training(tmp_path):
 
 
 @pytest.mark.slow
-def test_ten_thousand_decisions_under_fire(tmp_path):
+@pytest.mark.parametrize("lag", [0, 4])
+def test_ten_thousand_decisions_under_fire(tmp_path, lag):
     with FaultServer(mix=read_mix(MIX), seed=6) as server:
-        config = training.load_config(None, settings(server.url, 10_016, worlds=32))
+        config = training.load_config(None, {**settings(server.url, 10_016, worlds=32), "label_lag": lag})
         trainer = training.start(config, tmp_path / "run")
         memory = []
         try:
