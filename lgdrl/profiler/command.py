@@ -20,16 +20,15 @@ from sim.errors import UsageError
 
 
 def run(arguments: Namespace, console: Console) -> int:
-    """Measure, show, write. Exit code 0."""
+    """Measure, write after each scenario, show. Exit code 0."""
     config = settings(arguments)
     out = Path(arguments.out)
     here = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not (here.is_dir() and os.access(here, os.W_OK)):
         raise UsageError(f"--out {arguments.out!r}: {str(here)!r} is no folder that can be written: choose another")
     with Dashboard(console) as dashboard:
-        found = profile(config, dashboard)
+        found = profile(config, dashboard, lambda found: write_report(found, out))
     show(found, console)
-    write_report(found, out)
     console.print(f"Written: {out}/report.html, report.md, profile.json, questions.csv")
     if arguments.json:
         try:

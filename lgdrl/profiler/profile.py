@@ -145,21 +145,25 @@ class Profile:
         }
 
 
-def profile(config: ProfileConfig, observer: Observer) -> Profile:
-    """Measure what `config` names. UsageError before anything is measured where it cannot be."""
+def profile(config: ProfileConfig, observer: Observer, keep: Callable[[Profile], None]) -> Profile:
+    """Measure what `config` names; `keep` is given what there is after each scenario. UsageError before anything is
+    measured where it cannot be."""
     experts = dict(config.experts) or {LANGUAGE_MODEL: ExpertConfig()}
     for given in experts.values():
         if given.expert not in registry.available():
             raise unknown("expert", given.expert, registry.available())
     begin = time.perf_counter()
     with _faults(config, experts) as (experts, server):
-        rows: list[dict[str, Any]] = []
         frequencies = config.frequencies or (None,)
+        rows: list[dict[str, Any]] = []
         each = [_Scenario(config, name, hertz, observer, rows) for name in config.scenarios for hertz in frequencies]
-        scenarios = [one.profile(experts, server.freeze if server else None) for one in each]
-        overhead = _overhead(config, observer)
-        served = dict(server.counts) if server else {}
-    return Profile(config, scenarios, overhead, time.perf_counter() - begin, served, rows)
+        found = Profile(config, [], _overhead(config, observer), 0.0, rows=rows)
+        for one in each:
+            found.scenarios.append(one.profile(experts, server.freeze if server else None))
+            found.seconds = time.perf_counter() - begin
+            found.served = dict(server.counts) if server else {}
+            keep(found)
+    return found
 
 
 @contextlib.contextmanager
