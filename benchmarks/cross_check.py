@@ -3,23 +3,28 @@
     python benchmarks/cross_check.py --guidellm PATH [--model driver] [--requests 100] [--rounds 3] [--rate 0]
 
 PATH is the `guidellm` of an environment of its own (`pip install guidellm`). The server is `lgdrl serve-lm`, the
-requests are driving scenes, none of them twice, asked one after the other or at a constant rate; the two tools take
-turns. Both see streams, so that the time to the first text, the times between texts and the whole of a request can be
-compared; ours leave out what only we do (prompt and judgement).
+requests are driving scenes, asked one after the other or at a constant rate; the tools take turns and ask about the
+same scenes. All see streams, so that the time to the first text, the times between texts and the whole of a request can
+be compared; ours leave out what only we do (prompt and judgement). Our expert asks through the package openai, GuideLLM
+does not, so bare loops of `openai` and `http.client` stand beside them: what a client costs is part of what it measures.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
+import openai
 
 from experts import registry
 from experts.llm.ladder import Rung, request
@@ -56,14 +61,15 @@ def ours(expert: LLMExpert, load: LoadConfig, questions: Sequence[Asked]) -> Sam
 def theirs(tool: str, url: str, model: str, load: LoadConfig, bodies: Sequence[dict[str, Any]], folder: Path) -> Sample:
     """The same of GuideLLM, from its report."""
     data, report = folder / "requests.json", folder / "report.json"
-    data.write_text(json.dumps([{"messages": body.pop("messages")} for body in bodies]))
+    data.write_text(json.dumps([{"messages": one["messages"]} for one in bodies]))
+    settings = {key: value for key, value in bodies[0].items() if key != "messages"}
     backend = {
         "kind": "openai_http",
         "target": url,
         "model": model,
         "validate_backend": False,
         "request_format": "/v1/chat/completions",
-        "extras": {"body": bodies[0]},
+        "extras": {"body": settings},
         "http2": False,
     }
     profile = {"kind": "synchronous"} if load.kind == "closed" else {"kind": "constant", "rate": [load.rate]}
@@ -80,6 +86,47 @@ def theirs(tool: str, url: str, model: str, load: LoadConfig, bodies: Sequence[d
         name: [SCALE.get(key, 1.0) * one[key] for one in requests if one[key] is not None]
         for name, key in FIGURES.items()
     }
+
+
+def bare_http(url: str, model: str, bodies: Sequence[dict[str, Any]]) -> Sample:
+    """One request after the other, by the standard library alone."""
+    found: Sample = {name: [] for name in FIGURES}
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
+    for one in bodies:
+        begin, moments = time.perf_counter(), []
+        content = json.dumps({"model": model, "stream": True, **one})
+        connection.request("POST", f"{parts.path}/chat/completions", content, {"Content-Type": "application/json"})
+        for line in connection.getresponse():
+            if line.startswith(b"data: {") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
+                moments.append(time.perf_counter())
+        note(found, begin, moments)
+    connection.close()
+    return warm(found)
+
+
+def bare_openai(url: str, model: str, bodies: Sequence[dict[str, Any]]) -> Sample:
+    """One request after the other, by the package that experts ask through."""
+    found: Sample = {name: [] for name in FIGURES}
+    with openai.OpenAI(base_url=url, api_key="none") as client:
+        for one in bodies:
+            begin, moments = time.perf_counter(), []
+            for event in client.chat.completions.create(model=model, stream=True, **one):
+                if event.choices and event.choices[0].delta.content:
+                    moments.append(time.perf_counter())
+            note(found, begin, moments)
+    return warm(found)
+
+
+def note(found: Sample, begin: float, moments: Sequence[float]) -> None:
+    found[FIRST].append(1e3 * (moments[0] - begin))
+    found[WHOLE].append(1e3 * (moments[-1] - begin))
+    if len(moments) > 1:
+        found[BETWEEN].append(1e3 * (moments[-1] - moments[0]) / (len(moments) - 1))
+
+
+def warm(found: Sample) -> Sample:
+    return {name: values[WARM_UP:] for name, values in found.items()}
 
 
 def main() -> None:
@@ -112,7 +159,7 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, load: LoadConfig, model: str, url: str) -> dict[str, Sample]:
     """Both tools in turns, and their samples together."""
     each = arguments.requests + WARM_UP
-    questions = stream(SCENARIO, 2 * arguments.rounds * each)
+    questions = stream(SCENARIO, arguments.rounds * each)
     options = {
         "model": model,
         "rung": "text",
@@ -122,19 +169,23 @@ def measure(arguments: argparse.Namespace, load: LoadConfig, model: str, url: st
         "sampling": {"max_tokens": arguments.max_tokens},
         "client": {"base_url": url},
     }
-    samples: dict[str, Sample] = {tool: {name: [] for name in FIGURES} for tool in ("lgdrl", "guidellm")}
+    samples: dict[str, Sample] = {}
     with registry.make("llm", SCENARIO, options, 0) as expert, tempfile.TemporaryDirectory() as folder:  # type: ignore[attr-defined]
-        for turn in range(2 * arguments.rounds):
+        for turn in range(arguments.rounds):
             part = questions[turn * each : (turn + 1) * each]
-            tool = ("lgdrl", "guidellm")[turn % 2]
-            if tool == "lgdrl":
-                found = ours(expert, load, part)
-            else:
-                bodies = [body(expert, asked) for asked in part]
-                found = theirs(arguments.guidellm, url, model, load, bodies, Path(folder))
-            for name, values in found.items():
-                samples[tool][name] += values
-            print(f"round {turn // 2 + 1}, {tool}: {len(found['whole'])} requests")
+            bodies = [body(expert, asked) for asked in part]
+            tools = {
+                "lgdrl": lambda part=part: ours(expert, load, part),
+                "guidellm": lambda bodies=bodies: theirs(arguments.guidellm, url, model, load, bodies, Path(folder)),
+                "openai": lambda bodies=bodies: bare_openai(url, model, bodies),
+                "http.client": lambda bodies=bodies: bare_http(url, model, bodies),
+            }
+            for tool, ask in tools.items():
+                if load.open and tool in ("openai", "http.client"):
+                    continue
+                for name, values in ask().items():
+                    samples.setdefault(tool, {}).setdefault(name, []).extend(values)
+                print(f"round {turn + 1}, {tool}: {len(samples[tool][WHOLE])} requests so far")
     return samples
 
 
@@ -147,13 +198,13 @@ def body(expert: LLMExpert, asked: Asked) -> dict[str, Any]:
 
 
 def show(samples: dict[str, Sample]) -> None:
-    print(f"{'ms':15}{'tool':10}{'n':>6}{'mean':>9}{'p50':>9}{'p90':>9}{'p95':>9}")
+    print(f"{'ms':15}{'tool':13}{'n':>6}{'mean':>9}{'p50':>9}{'p90':>9}{'p95':>9}")
     for name in FIGURES:
         for tool, sample in samples.items():
             values = sample[name]
             if values:
                 figures = [float(np.mean(values)), *np.percentile(values, [50, 90, 95]).tolist()]
-                print(f"{name:15}{tool:10}{len(values):6}" + "".join(f"{value:9.2f}" for value in figures))
+                print(f"{name:15}{tool:13}{len(values):6}" + "".join(f"{value:9.2f}" for value in figures))
 
 
 if __name__ == "__main__":
