@@ -6,7 +6,7 @@ PATH is the `guidellm` of an environment of its own (`pip install guidellm`). Th
 requests are driving scenes, asked one after the other or at a constant rate; the tools take turns and ask about the
 same scenes. All see streams, so that the time to the first text, the times between texts and the whole of a request can
 be compared; ours leave out what only we do (prompt and judgement). Our expert asks through the package openai, GuideLLM
-does not, so bare loops of `openai` and `http.client` stand beside them: what a client costs is part of what it measures.
+does not, so bare loops of `openai` and `http.client` stand beside them: what a client costs is part of its figures.
 """
 
 from __future__ import annotations

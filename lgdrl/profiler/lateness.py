@@ -339,10 +339,12 @@ def stalled(usual: Delay, seconds: float, rng: np.random.Generator, episode: int
 def budget(outcomes: Sequence[Outcome], policy: str, tolerated_loss: float) -> float | None:
     """The latency budget of a scenario, s: the longest injected latency at which the success rate under `policy` has
     not fallen by more than `tolerated_loss` below that without latency, interpolated between the injected ones; None
-    where it never falls so far. One of the latencies must be 0."""
+    where it never falls so far, 0 where there is nothing to lose. One of the latencies must be 0."""
     rows = [outcome for outcome in outcomes if outcome.policy == policy and outcome.injected]
     rows.sort(key=lambda outcome: outcome.latency_s)
     floor = rows[0].success.value - tolerated_loss
+    if floor <= 0:
+        return 0.0
     for before, after in pairwise(rows):
         if after.success.value < floor - 1e-9:
             share = (before.success.value - floor) / (before.success.value - after.success.value)

@@ -102,6 +102,8 @@ class ScenarioProfile:
     deadline_s: float
     experts: list[ExpertProfile]
     quality: Evaluation | None = None
+    dumb: dict[str, Outcome] = field(default_factory=dict)
+    """Always SLOWER, IDLE and chance in the same episodes, without latency."""
 
     def to_dict(self) -> dict[str, Any]:
         quality = None
@@ -113,6 +115,7 @@ class ScenarioProfile:
             "deadline_s": self.deadline_s,
             "experts": [expert.to_dict() for expert in self.experts],
             "quality": quality,
+            "dumb": {name: outcome.to_dict() for name, outcome in self.dumb.items()},
         }
 
 
@@ -238,7 +241,7 @@ class _Scenario:
                     self._safety(settings, one, given)
                 if settings.training.decisions:
                     self._training(settings, one, given)
-        return ScenarioProfile(self.name, self.label, self.deadline_s, found, quality)
+        return ScenarioProfile(self.name, self.label, self.deadline_s, found, quality, self._dumb())
 
     def _make(self, given: ExpertConfig, more: Mapping[str, Any]) -> PolicyProvider:
         options = deep_merge(TALKATIVE, given.options) if given.expert == LANGUAGE_MODEL else dict(given.options)
@@ -337,6 +340,23 @@ class _Scenario:
             policy: lateness.budget(one.outcomes, policy, safety.tolerated_loss)
             for policy in safety.policies
             if policy != "pause"
+        }
+
+    def _dumb(self) -> dict[str, Outcome]:
+        config = self.config
+        if not config.safety.episodes:
+            return {}
+        self.observer.stage(f"{self.label}: driving without understanding", 0)
+        settings = replace(config.safety, latencies=(0.0,), policies=("hold-last",), novice=None)
+        return {
+            expert.name: lateness.curve(
+                lateness.Late(expert, self.name, self.world, config.backend),
+                settings,
+                self.deadline_s,
+                None,
+                config.seed,
+            )[0]
+            for expert in baselines(config.seed)
         }
 
     @contextlib.contextmanager

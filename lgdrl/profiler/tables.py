@@ -33,6 +33,8 @@ def grids(scenario: ScenarioProfile, narrow: bool = False) -> list[Grid]:
     if any(expert.recovery for expert in scenario.experts):
         found.append(_stall(scenario))
     found += [_safety(expert, scenario.deadline_s, narrow) for expert in scenario.experts if expert.outcomes]
+    if scenario.dumb:
+        found.append(_dumb(scenario))
     if scenario.quality is not None:
         found.append(_without(_quality(scenario.quality), "chosen") if narrow else _quality(scenario.quality))
     found += [_training(expert) for expert in scenario.experts if expert.costs]
@@ -204,6 +206,15 @@ def _safety(expert: ExpertProfile, deadline_s: float, narrow: bool) -> Grid:
         for policy, seconds in expert.budgets.items()
     )
     return f"{expert.name}: driving late (D = {deadline_s:g} s); latency budget: {budgets}", columns, rows
+
+
+def _dumb(scenario: ScenarioProfile) -> Grid:
+    columns = ["expert", "success % [95 %]", "crash %", "m/s"]
+    rows = [
+        [name, str(one.success), f"{100 * one.crash.value:.0f}", f"{one.speed:.1f}"]
+        for name, one in scenario.dumb.items()
+    ]
+    return f"{scenario.label}: the same episodes without understanding and without latency", columns, rows
 
 
 def _quality(found: Evaluation) -> Grid:

@@ -237,6 +237,7 @@ def test_the_budget_is_read_off_the_curve():
     rows = [outcome(0.0, 100), outcome(0.5, 98), outcome(1.0, 88)]
     assert budget(rows, "hold-last", 0.05) == pytest.approx(0.5 + 0.5 * 3 / 10)
     assert budget(rows[:2], "hold-last", 0.05) is None
+    assert budget([outcome(0.0, 3), outcome(0.5, 0)], "hold-last", 0.05) == 0.0
 
 
 def test_frequencies_keep_the_seconds_of_a_task():
