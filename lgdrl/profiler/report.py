@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from lgdrl.plots import COLOURS, GREY, figure_of
-from lgdrl.profiler.profile import Profile, ScenarioProfile
+from lgdrl.profiler.lateness import Outcome
+from lgdrl.profiler.profile import ExpertProfile, Profile, ScenarioProfile
 from lgdrl.profiler.tables import csv_text, driven_as_measured, grids, markdown, sweep
 from lgdrl.runs import write_json, write_text
 from sim.config import dump_yaml, to_dict
@@ -60,7 +61,8 @@ def plots(scenario: ScenarioProfile) -> list[str]:
     found = [_svg(_latency_plot(scenario)), _svg(_frequency_plot(scenario))]
     if any(cell.parts for expert in scenario.experts for cell in expert.cells):
         found.append(_svg(_parts_plot(scenario)))
-    found += [_svg(_safety_plot(scenario, k)) for k, expert in enumerate(scenario.experts) if expert.outcomes]
+    curves = [k for k, expert in enumerate(scenario.experts) if len({one.latency_s for one in _injected(expert)}) > 1]
+    found += [_svg(_safety_plot(scenario, k)) for k in curves]
     return found
 
 
@@ -71,9 +73,14 @@ def _svg(figure: Any) -> str:
     return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
 
 
+def _legend_below(axes: Any) -> None:
+    """Beside curves that go everywhere there is no room."""
+    axes.legend(fontsize=7, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.17))
+
+
 def _latency_plot(scenario: ScenarioProfile) -> Any:
     """Share of answers that took longer, on logarithmic axes: the tail is what hurts."""
-    figure, axes = figure_of(6.2, 3.4)
+    figure, axes = figure_of(6.2, 3.9)
     for k, (label, cell) in enumerate(_cells(scenario)):
         share, seconds = np.array(cell.curve).T
         axes.plot(1e3 * seconds, np.maximum(100 * (1 - share), 0.05), color=COLOURS[k % 9], label=label, lw=1.6)
@@ -81,13 +88,13 @@ def _latency_plot(scenario: ScenarioProfile) -> Any:
     axes.text(1e3 * scenario.deadline_s, 100, " deadline", color=GREY, fontsize=8, va="top")
     axes.set(xscale="log", yscale="log", xlabel="latency, ms", ylabel="answers that took longer, %")
     axes.set_title("Latency from the intended moment", loc="left", fontsize=10)
-    axes.legend(fontsize=7, frameon=False)
+    _legend_below(axes)
     return figure
 
 
 def _frequency_plot(scenario: ScenarioProfile) -> Any:
     """Deadlines missed if the same answers had to serve another decision frequency."""
-    figure, axes = figure_of(6.2, 3.4)
+    figure, axes = figure_of(6.2, 3.9)
     frequencies = np.geomspace(0.1, 1000, 200)
     for k, (label, cell) in enumerate(_cells(scenario)):
         share, seconds = np.array(cell.curve).T
@@ -96,7 +103,7 @@ def _frequency_plot(scenario: ScenarioProfile) -> Any:
     axes.axvline(1 / scenario.deadline_s, color=GREY, lw=1, ls="--")
     axes.set(xscale="log", xlabel="decisions per second of each car", ylabel="deadlines missed, %")
     axes.set_title("Affordable decision frequency", loc="left", fontsize=10)
-    axes.legend(fontsize=7, frameon=False)
+    _legend_below(axes)
     return figure
 
 
@@ -118,13 +125,18 @@ def _parts_plot(scenario: ScenarioProfile) -> Any:
     return figure
 
 
+def _injected(expert: ExpertProfile) -> list[Outcome]:
+    """The points of its safety curves."""
+    return [one for one in expert.outcomes if one.injected and one.policy != "pause"]
+
+
 def _safety_plot(scenario: ScenarioProfile, k: int) -> Any:
     """Success against injected latency, with Wilson intervals."""
     expert = scenario.experts[k]
     figure, axes = figure_of(6.2, 3.4)
-    policies = [policy for policy in dict.fromkeys(one.policy for one in expert.outcomes) if policy != "pause"]
-    for j, policy in enumerate(policies):
-        rows = [one for one in expert.outcomes if one.policy == policy and one.injected]
+    points = _injected(expert)
+    for j, policy in enumerate(dict.fromkeys(one.policy for one in points)):
+        rows = [one for one in points if one.policy == policy]
         seconds = np.array([one.latency_s for one in rows])
         values = 100 * np.array([one.success.value for one in rows])
         bounds = 100 * np.array([one.success.interval for one in rows])
@@ -142,7 +154,7 @@ SWEPT = ("answers on time, %", "episodes that succeed, %")
 
 def _sweep_plot(profile: Profile, of: str) -> Any:
     """One of `SWEPT` against the decision frequency: under every load, or with the latencies of the first one."""
-    figure, axes = figure_of(6.2, 3.4)
+    figure, axes = figure_of(6.2, 3.9)
     lines: dict[str, list[tuple[float, float]]] = {}
     for scenario in profile.scenarios:
         for expert in scenario.experts:
@@ -155,7 +167,7 @@ def _sweep_plot(profile: Profile, of: str) -> Any:
     for k, (name, points) in enumerate(lines.items()):
         axes.plot(*zip(*sorted(points), strict=True), color=COLOURS[k % 9], label=name, lw=1.6, marker="o", ms=4)
     axes.set(xscale="log", xlabel="decisions per second of each car", ylabel=of, ylim=(-3, 103))
-    axes.legend(fontsize=7, frameon=False)
+    _legend_below(axes)
     return figure
 
 
