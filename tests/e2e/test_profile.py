@@ -66,7 +66,7 @@ def test_a_sweep_over_frequencies_and_a_stall(tmp_path, capsys):
     for scenario in data["scenarios"]:
         stall = scenario["experts"][0]["stall"]
         assert stall["worst_s"] > 0.4  # the server itself stood still
-        assert 8 <= stall["missed"] < stall["questions"]
+        assert stall["missed"] >= 8  # every car, once at least; on a busy machine all of them
     shown = capsys.readouterr().out
     assert "Decision frequency" in shown
     assert "a stall" in shown
