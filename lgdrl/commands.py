@@ -227,7 +227,7 @@ def profile_compare(arguments: Namespace) -> int:
 
 def demos_info(arguments: Namespace) -> int:
     """`lgdrl demos info`: what a recording holds."""
-    from experts.episodes import load_episodes
+    from experts.data.episodes import load_episodes
     from lgdrl.recordings import describe
     from lgdrl.runs import write_json
 
@@ -344,20 +344,20 @@ def bench_sim(arguments: Namespace) -> int:
 
 def serve_lm(arguments: Namespace) -> int:
     """`lgdrl serve-lm`."""
-    from experts.llm.commands import serve_command
+    from lgdrl.llm_commands import serve_command
 
     return serve_command(arguments.model, arguments.host, arguments.port)
 
 
 def llm_fetch(arguments: Namespace) -> int:
-    from experts.llm.commands import fetch_command
+    from lgdrl.llm_commands import fetch_command
 
     fetch_command(arguments.dir)
     return 0
 
 
 def llm_eval(arguments: Namespace) -> int:
-    from experts.llm.commands import eval_command
+    from lgdrl.llm_commands import eval_command
 
     if arguments.seed == PUBLISHED:
         raise UsageError("--seed published: scenes are drawn from many seeds; give a number")

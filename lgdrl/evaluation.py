@@ -15,7 +15,7 @@ from scipy import stats
 
 from experts.driving import Actor, ContextsFn, run_episodes
 from experts.provider import PolicyProvider
-from lgdrl.sac import DiscreteSAC
+from lgdrl.learners.discrete_sac import DiscreteSAC
 from sim.env import DrivingVecEnv
 
 CURVE_SEEDS = range(0, 300)

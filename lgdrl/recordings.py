@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experts.episodes import Episode, load_episodes, save_episode
+from experts.data.episodes import Episode, load_episodes, save_episode
 from sim.errors import UsageError
 
 
@@ -39,7 +39,7 @@ def import_to(dataset_id: str, out: str) -> list[Path]:
 
     Returns: the files. Raises: UsageError where something is there already or does not fit.
     """
-    from experts.minari_datasets import import_dataset
+    from experts.data.minari_datasets import import_dataset
 
     target = Path(out)
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
@@ -54,7 +54,7 @@ def import_to(dataset_id: str, out: str) -> list[Path]:
 
 def export_from(recording: str, dataset_id: str) -> Path:
     """Write a recording as a new Minari dataset. Returns: the dataset's folder."""
-    from experts.minari_datasets import export_dataset
+    from experts.data.minari_datasets import export_dataset
 
     return export_dataset(load_episodes(recording), dataset_id)
 

@@ -19,20 +19,20 @@ from torch.utils.tensorboard import SummaryWriter
 
 import experts.registry as expert_registry
 import sim
-from experts.demonstrations import Demonstrations, load_demonstrations
+from experts.data.demonstrations import Demonstrations, load_demonstrations
 from experts.human import Hands
 from experts.provider import PolicyProvider
-from lgdrl.demonstrations import transitions_of
 from lgdrl.evaluation import CURVE_SEEDS, Evaluation, PolicyActor, evaluate
 from lgdrl.guidance import registry as method_registry
 from lgdrl.guidance.advisor import ExpertDesk
+from lgdrl.guidance.demonstrations import transitions_of
 from lgdrl.guidance.human import WithHuman
 from lgdrl.guidance.log import GuidanceLog
 from lgdrl.guidance.registry import Setting
+from lgdrl.guidance.shield import ShieldedVecEnv
 from lgdrl.guidance.strategy import Strategy
+from lgdrl.learners.discrete_sac import DiscreteSAC, SACConfig
 from lgdrl.runs import MetricsTable, Run, write_atomically
-from lgdrl.sac import DiscreteSAC, SACConfig
-from lgdrl.shield import ShieldedVecEnv
 from sim.config import dump_yaml, load_yaml, resolve, to_dict
 from sim.env import DrivingVecEnv
 from sim.errors import UsageError

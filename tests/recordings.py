@@ -9,7 +9,7 @@ import numpy as np
 
 import sim
 from experts import registry
-from experts.episodes import Episode, Turn
+from experts.data.episodes import Episode, Turn
 from experts.provider import Context
 from sim.config import to_dict
 

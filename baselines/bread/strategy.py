@@ -18,9 +18,9 @@ import numpy as np
 
 from baselines.bread import anchors
 from baselines.bread.anchors import Found, Range, Search
-from baselines.lm.rollout import Desk, Group, Request
-from baselines.lm.strategy import Setting, Strategy, mean
-from baselines.lm.task import Prompt, Trace
+from baselines.language.rollout import Desk, Group, Request
+from baselines.language.strategy import Setting, Strategy, mean
+from baselines.language.task import Prompt, Trace
 
 
 @dataclass(frozen=True)

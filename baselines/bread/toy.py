@@ -22,8 +22,8 @@ from scipy import stats
 
 from baselines.bread import anchors
 from baselines.bread.anchors import Range
-from baselines.lm.evaluation import t_interval
-from baselines.lm.grpo import group_advantages
+from baselines.language.evaluation import t_interval
+from baselines.language.grpo import group_advantages
 from lgdrl.display import comparison_progress
 from lgdrl.runs import write_json
 from sim.config import resolve

@@ -2,7 +2,7 @@
 
 1. Situations of several scenarios and densities, met while the rule drives and is disturbed.
 2. Imitation of verified traces: facts computed, the rule's next meta-actions, rolled out without a crash.
-3. Reinforcement learning on the same situations by an arm of `baselines.lm.arms` (optional; `rl.updates`).
+3. Reinforcement learning on the same situations by an arm of `baselines.language.arms` (optional; `rl.updates`).
 
 Everything is drawn from one seed. The model is written as safetensors with its size and vocabulary in the header, and a
 JSON file beside it says what it was trained on and with what result.
@@ -22,13 +22,13 @@ import numpy as np
 
 from baselines.driving.scenes import LONGEST, TAIL, SceneConfig, Situation, Source, Stage, situations
 from baselines.driving.task import DrivingTask, trace_of
-from baselines.lm.arms import get, make_trainer
-from baselines.lm.grpo import GRPOConfig
-from baselines.lm.sft import SFTConfig, imitate
-from baselines.lm.task import Prompt
-from experts.lm import gpt
-from experts.lm.gpt import GPTConfig
-from experts.lm.vocabulary import DRIVING
+from baselines.language.arms import get, make_trainer
+from baselines.language.grpo import GRPOConfig
+from baselines.language.sft import SFTConfig, imitate
+from baselines.language.task import Prompt
+from experts.language import gpt
+from experts.language.gpt import GPTConfig
+from experts.language.vocabulary import DRIVING
 from lgdrl.runs import write_json
 from sim.actions import MetaAction
 from sim.config import load_yaml, parse_overrides, resolve, to_dict

@@ -21,12 +21,12 @@ import torch
 from baselines.driving.scenes import SceneConfig, Source, situations
 from baselines.driving.study import Material, dumb_plans
 from baselines.driving.task import DrivingTask
-from baselines.lm import hf
-from baselines.lm.arms import get, make_trainer
-from baselines.lm.grpo import GRPOConfig
-from baselines.lm.rollout import Ledger
-from baselines.lm.sft import SFTConfig, imitate, loss_on
-from experts.lm.gpt import generate
+from baselines.language import hf
+from baselines.language.arms import get, make_trainer
+from baselines.language.grpo import GRPOConfig
+from baselines.language.rollout import Ledger
+from baselines.language.sft import SFTConfig, imitate, loss_on
+from experts.language.gpt import generate
 from lgdrl.runs import write_json
 from sim.config import load_yaml, parse_overrides, resolve, to_dict
 from sim.errors import UsageError

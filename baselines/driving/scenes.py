@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import sim
-from experts.lm.language import Facts, Picture, own_fact
+from experts.language.driving_language import Facts, Picture, own_fact
 from experts.rules import kernel
 from experts.rules.config import RuleConfig
 from sim.actions import NUM_ACTIONS, MetaAction

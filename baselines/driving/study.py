@@ -22,16 +22,16 @@ import torch
 from baselines.driving.report import write_report
 from baselines.driving.scenes import SceneConfig, Source, row_of, situations
 from baselines.driving.task import DrivingTask, Teacher
-from baselines.lm.arms import get, make_trainer
-from baselines.lm.evaluation import evaluate, t_interval
-from baselines.lm.grpo import GRPOConfig
-from baselines.lm.rollout import Ledger
-from baselines.lm.sft import SFTConfig, imitate
-from baselines.lm.task import Prompt
-from experts.lm import gpt
-from experts.lm.gpt import GPTConfig
-from experts.lm.teacher import GPTTeacher
-from experts.lm.vocabulary import DRIVING
+from baselines.language.arms import get, make_trainer
+from baselines.language.evaluation import evaluate, t_interval
+from baselines.language.grpo import GRPOConfig
+from baselines.language.rollout import Ledger
+from baselines.language.sft import SFTConfig, imitate
+from baselines.language.task import Prompt
+from experts.language import gpt
+from experts.language.gpt import GPTConfig
+from experts.language.teacher import GPTTeacher
+from experts.language.vocabulary import DRIVING
 from lgdrl.jobs import Job, Report, contained, run_all, say
 from lgdrl.runs import write_json, write_text
 from sim.actions import MetaAction
@@ -53,7 +53,7 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """What is compared. Each arm is a name of `baselines.lm.arms` with changes to its options."""
+    """What is compared. Each arm is a name of `baselines.language.arms` with changes to its options."""
 
     steps: int = 3  # meta-actions of a plan
     check_facts: bool = False  # whether facts must be right too (D3)

@@ -1,4 +1,4 @@
-"""Reasoning tasks on traffic scenes, for the trainers of `baselines.lm`.
+"""Reasoning tasks on traffic scenes, for the trainers of `baselines.language`.
 
 D1: one meta-action. D2(m): a plan of m meta-actions, open loop; a plan that is good in its first action and bad in its
 third fails, so success is the rarer the longer plans are. D3(m): the same, and what the answer says about the scene
@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 
 from baselines.driving.scenes import LONGEST, Outcomes, Situation, outcomes, row_of
-from baselines.lm.task import Prompt, Reward, Tokens, Trace, with_hint
-from experts.lm.language import answer, read_answer
-from experts.lm.vocabulary import ACTIONS, ANSWERED, DRIVING, EOS, PLACES, PUNCTUATION, SPEED, TTC, VERDICTS
+from baselines.language.task import Prompt, Reward, Tokens, Trace, with_hint
+from experts.language.driving_language import answer, read_answer
+from experts.language.vocabulary import ACTIONS, ANSWERED, DRIVING, EOS, PLACES, PUNCTUATION, SPEED, TTC, VERDICTS
 from sim.errors import UsageError
 
 Teacher = Literal["search", "rule"]
@@ -35,7 +35,7 @@ class Case:
 
 
 class DrivingTask:
-    """Implements `baselines.lm.task.Task`."""
+    """Implements `baselines.language.task.Task`."""
 
     vocabulary = DRIVING
 

@@ -23,9 +23,9 @@ import torch
 from baselines.bread import anchors
 from baselines.bread.strategy import BREADConfig, new_search
 from baselines.driving.task import DrivingTask
-from baselines.lm.rollout import Request
-from baselines.lm.task import Prompt, Reward, Split, Tokens
-from experts.lm.vocabulary import EOS
+from baselines.language.rollout import Request
+from baselines.language.task import Prompt, Reward, Split, Tokens
+from experts.language.vocabulary import EOS
 from sim.errors import UsageError, unknown
 
 RewardFunc = Callable[..., list[float]]

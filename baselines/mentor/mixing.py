@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experts.lm.gpt import Completions, Reader, check_room, draw, entropy, log_policy
-from experts.lm.model import LanguageModel
-from experts.lm.teacher import TokenProvider
+from experts.language.gpt import Completions, Reader, check_room, draw, entropy, log_policy
+from experts.language.model import LanguageModel
+from experts.language.teacher import TokenProvider
 
 WeightRule = Callable[[Tensor, Tensor], Tensor]
 """(entropies, uniform numbers), both (...) -> weights (...) in [0, 1] of the teacher."""
@@ -164,7 +164,7 @@ def write_mixed(
 ) -> Mixed:
     """Continue every prompt `repeats` times in succession with words drawn from the mixture.
 
-    Args: as `experts.lm.gpt.generate`, but uniforms (B, N, USES); the rule of the teacher's weight; words per draft.
+    Args: as `experts.language.gpt.generate`, but uniforms (B, N, USES); rule of the teacher's weight; words per draft.
     Words outside `allowed` are not drawn from the teacher either. A draft without any weight is not shown to it.
     """
     check_room(student, prompts, limits)

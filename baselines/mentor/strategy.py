@@ -18,10 +18,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from baselines.lm.grpo import GRPOConfig, group_advantages
-from baselines.lm.rollout import Desk, Group, Request, Rollout, Source
-from baselines.lm.strategy import Setting, Strategy, mean
-from baselines.lm.task import Prompt
+from baselines.language.grpo import GRPOConfig, group_advantages
+from baselines.language.rollout import Desk, Group, Request, Rollout, Source
+from baselines.language.strategy import Setting, Strategy, mean
+from baselines.language.task import Prompt
 from baselines.mentor import mixing
 from baselines.mentor.mixing import Mixed, WeightRule
 from sim.errors import UsageError

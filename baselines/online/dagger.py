@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lgdrl.buffer import GuidedReplayBuffer, GuidedSamples
-from lgdrl.constraint import bc
+from lgdrl.guidance.constraint import bc
 from lgdrl.guidance.registry import Method, Setting
 from lgdrl.guidance.strategy import Advice, Batch, Execution, GuidanceLoss, Moment, Strategy
+from lgdrl.learners.replay import GuidedReplayBuffer, GuidedSamples
 
 
 @dataclass(frozen=True)

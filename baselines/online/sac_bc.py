@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lgdrl.constraint import DualConfig
+from lgdrl.guidance.constraint import DualConfig
 from lgdrl.guidance.gates import EpisodeGateConfig, StepGateConfig
 from lgdrl.guidance.lgdrl import LGDRL, LGDRLConfig
 from lgdrl.guidance.registry import Method, Setting

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lgdrl.buffer import GuidedReplayBuffer, GuidedSamples
 from lgdrl.guidance.registry import Method, Setting
 from lgdrl.guidance.strategy import Batch, Execution, Moment, Strategy
+from lgdrl.learners.replay import GuidedReplayBuffer, GuidedSamples
 from sim.errors import UsageError
 
 

@@ -39,7 +39,7 @@ from experts.llm.timeline import Timeline
 from sim.errors import UsageError
 
 if TYPE_CHECKING:
-    from experts.llm.driver_model import DriverModel
+    from experts.serving.driver_model import DriverModel
 
 T = TypeVar("T")
 Listener = Callable[[str], None]
@@ -452,7 +452,7 @@ def connect(
     import openai
 
     if embedded is not None:
-        from experts.llm.in_process import URL, InProcess
+        from experts.serving.in_process import URL, InProcess
 
         transport = openai.DefaultAsyncHttpx2Client(transport=InProcess(embedded))
         made = openai.AsyncOpenAI(api_key=NO_KEY, base_url=URL, max_retries=0, http_client=transport)

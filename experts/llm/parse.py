@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from experts.labels import ActionSet
 from experts.llm.faults import Fault
-from experts.llm.labels import ActionSet
 from experts.llm.prompt import MAX_REASON, Form, Prompt
 
 MAX_ANSWER = 20_000

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from experts.labels import ActionSet
 from experts.llm.assets import read_prompt
-from experts.llm.labels import ActionSet
 from experts.llm.utility import Utility, analyse
 from sim.actions import FULL, LATERAL, MetaAction, legal_mask
 from sim.config import to_dict

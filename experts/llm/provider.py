@@ -44,7 +44,7 @@ from sim.scene import Scene
 from sim.view import views_of
 
 if TYPE_CHECKING:
-    from experts.llm.driver_model import DriverModel
+    from experts.serving.driver_model import DriverModel
 
 AUTO, HOSTED, DRIVER = "auto", "gpt-4o-mini", "lgdrl-driver"
 """Model names: whoever is there; the default at endpoints; the embedded driver, also at an endpoint that serves it."""
@@ -526,8 +526,8 @@ def _embedded(config: LLMConfig) -> bool:
 
 def _driver(config: LLMConfig) -> DriverModel:
     """The embedded driver, or that of the file which the config names."""
-    from experts.llm.driver_model import DriverModel
-    from experts.lm.driver import Driver
+    from experts.language.driver import Driver
+    from experts.serving.driver_model import DriverModel
 
     return DriverModel(Driver.load(config.model if config.model.endswith(WEIGHTS) else None))
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experts.llm.labels import ActionSet
+from experts.labels import ActionSet
 from sim.actions import MetaAction
 from sim.scene import Neighbour, Scene
 

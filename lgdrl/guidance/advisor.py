@@ -46,7 +46,7 @@ class _Promise:
 
 
 class ExpertDesk:
-    """Implements `lgdrl.sac.Advisor` for any `PolicyProvider`.
+    """Implements `lgdrl.learners.discrete_sac.Advisor` for any `PolicyProvider`.
 
     Args: provider; most labels to give in the run (None: no limit); share of a bare label that is spread over all legal
         actions; log to write queries to; how many promises are answered at one time.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from experts.safety import unsafe_actions
-from lgdrl.constraint import js
+from lgdrl.guidance.constraint import js
 from lgdrl.guidance.strategy import Advice, Moment
 from sim.errors import UsageError
 

@@ -14,9 +14,9 @@ from gymnasium import spaces
 
 from experts.human import Hands, HumanExpert
 from experts.provider import Context, label_distribution
-from lgdrl.buffer import GuidedReplayBuffer, GuidedSamples
 from lgdrl.guidance.log import HUMAN, GuidanceLog
 from lgdrl.guidance.strategy import STATUSES, Batch, Execution, GuidanceLoss, Moment, Strategy, Transitions
+from lgdrl.learners.replay import GuidedReplayBuffer, GuidedSamples
 
 
 class WithHuman(Strategy):

@@ -17,11 +17,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from lgdrl.buffer import GuidedReplayBuffer, GuidedSamples
-from lgdrl.constraint import DIVERGENCES, Dual, DualConfig
+from lgdrl.guidance.constraint import DIVERGENCES, Dual, DualConfig
 from lgdrl.guidance.gates import EpisodeGate, EpisodeGateConfig, StepGate, StepGateConfig
 from lgdrl.guidance.registry import Method, Setting
 from lgdrl.guidance.strategy import Advice, Batch, Execution, GuidanceLoss, Moment, Strategy
+from lgdrl.learners.replay import GuidedReplayBuffer, GuidedSamples
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from experts.columns import Columns, pack, put_scenes, take_scenes, unpack
-from experts.episodes import Controller, Episode, Turn
+from experts.data.columns import Columns, pack, put_scenes, take_scenes, unpack
+from experts.data.episodes import Controller, Episode, Turn
 from experts.provider import Decision
 from lgdrl.guidance.strategy import Execution, Moment
 from sim.errors import UsageError

@@ -20,7 +20,7 @@ from experts.provider import Status
 if TYPE_CHECKING:
     import torch
 
-    from lgdrl.buffer import GuidedReplayBuffer, GuidedSamples
+    from lgdrl.learners.replay import GuidedReplayBuffer, GuidedSamples
     from sim.view import Views
 
 

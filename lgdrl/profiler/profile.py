@@ -18,9 +18,9 @@ import numpy as np
 
 import sim
 from experts import registry
-from experts.llm.evaluate import Evaluation, EvaluationConfig, baselines, evaluate
-from experts.llm.fault_server import FaultServer, read_mix
+from experts.advice_quality import Evaluation, EvaluationConfig, baselines, evaluate
 from experts.provider import PolicyProvider
+from experts.serving.fault_server import FaultServer, read_mix
 from lgdrl.evaluation import PolicyActor
 from lgdrl.profiler import lateness, stall, training
 from lgdrl.profiler.config import ExpertConfig, ProfileConfig

@@ -11,7 +11,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
-from experts.llm.evaluate import Evaluation
+from experts.advice_quality import Evaluation
 from lgdrl.profiler.gate import Change
 from lgdrl.profiler.lateness import MEASURED, Outcome
 from lgdrl.profiler.metrics import Cell, Distribution

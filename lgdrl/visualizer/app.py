@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import pygame
 import torch
 
-from experts.episodes import add_episode, save_episode
+from experts.data.episodes import add_episode, save_episode
 from lgdrl.visualizer.controls import DRIVING, HAT, WORDS, Command, Keymap
 from lgdrl.visualizer.panel import Curve, Painter, Panel, State, Timeline
 from lgdrl.visualizer.session import Session, Thought, divergence, thought_of

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experts.episodes import load_episodes
+from experts.data.episodes import load_episodes
 from experts.human import Hands
 from lgdrl.cli import PUBLISHED
 from lgdrl.runs import Run
@@ -142,7 +142,7 @@ class _Window:
 
     def run(self, sessions: list[Session]) -> None:
         from lgdrl.visualizer.app import App, RealClock, VirtualClock
-        from lgdrl.visualizer.puppet import Puppet
+        from lgdrl.visualizer.scripted import Puppet
 
         puppet, name = None, self.arguments.puppet
         if name:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experts.episodes import add_episode
+from experts.data.episodes import add_episode
 from lgdrl.visualizer.session import Session, Track, thought_of
 from sim.render import Overlay, SceneRenderer, check_video, write_video
 

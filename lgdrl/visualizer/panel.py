@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pygame
 
-from experts.episodes import Controller
+from experts.data.episodes import Controller
 from lgdrl.visualizer.session import Thought
 from sim.render.overlay import GLYPHS, action_names
 from sim.render.palette import Colour, Theme, mix

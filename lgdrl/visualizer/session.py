@@ -18,16 +18,16 @@ from gymnasium import spaces
 
 import experts.registry
 import sim
-from experts.episodes import Controller, Episode, Turn
+from experts.data.episodes import Controller, Episode, Turn
 from experts.human import Hands, HumanExpert
 from experts.provider import Context, Decision, PolicyProvider, Status
 from experts.safety import unsafe_actions
 from experts.views import ViewExpert
-from lgdrl.constraint import js
+from lgdrl.guidance.constraint import js
 from lgdrl.guidance.log import LoggedEpisodes
+from lgdrl.guidance.shield import safe_masks
+from lgdrl.learners.discrete_sac import DiscreteSAC
 from lgdrl.runs import Run
-from lgdrl.sac import DiscreteSAC
-from lgdrl.shield import safe_masks
 from lgdrl.training import RunConfig, load_policy
 from sim.actions import MetaAction
 from sim.config import to_dict

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experts.episodes import Controller, Episode, Turn
+from experts.data.episodes import Controller, Episode, Turn
 from experts.human import Hands
 from experts.provider import Decision
 from lgdrl.guidance.human import WithHuman

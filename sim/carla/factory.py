@@ -11,9 +11,9 @@ from sim.carla.lane_change import LaneChangeTask
 from sim.carla.roads import RoadTask
 from sim.carla.servers import LiteServer, Server, server_at
 from sim.carla.task import Task
-from sim.highway.vec import DrivingEnvs
 from sim.lane_change import LaneChangeConfig
 from sim.scenarios import Scenario
+from sim.vec import DrivingEnvs
 
 
 def make_env(

@@ -8,8 +8,8 @@ from typing import Any
 from sim.highway.env import HighwayDrivingEnv, HighwayGoalEnv
 from sim.highway.scenario import HighwayScenario
 from sim.highway.schema import to_inner
-from sim.highway.vec import DrivingEnvs
 from sim.highway.worlds import construct, env_class
+from sim.vec import DrivingEnvs
 
 
 def make_env(scenario: HighwayScenario, config: Any, render_mode: str | None = None) -> HighwayDrivingEnv:

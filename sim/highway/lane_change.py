@@ -20,11 +20,11 @@ from highway_env.vehicle.kinematics import Vehicle
 from sim import lane_change as task
 from sim.highway.env import HighwayDrivingEnv
 from sim.highway.families import Family
-from sim.highway.vec import DrivingEnvs
 from sim.highway.worlds import construct
 from sim.lane_change import LaneChangeConfig
 from sim.outcome import Outcome
 from sim.scene import Goal
+from sim.vec import DrivingEnvs
 
 if TYPE_CHECKING:
     from sim.scenarios import Scenario

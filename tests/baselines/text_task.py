@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from baselines.lm.task import Prompt, Reward, Split, Tokens, Trace, with_hint
-from experts.lm.gpt import GPT, GPTConfig, new
-from experts.lm.teacher import Follower
-from experts.lm.vocabulary import SPECIALS, Vocabulary
+from baselines.language.task import Prompt, Reward, Split, Tokens, Trace, with_hint
+from experts.language.gpt import GPT, GPTConfig, new
+from experts.language.teacher import Follower
+from experts.language.vocabulary import SPECIALS, Vocabulary
 
 
 class KeyTask:

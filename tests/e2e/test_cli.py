@@ -235,8 +235,8 @@ def test_bench_compares_simulators(tmp_path):
 
 
 def test_serve_lm_answers_until_ctrl_c_and_refuses_a_taken_port(tmp_path):
-    from experts.lm import gpt
-    from experts.lm.vocabulary import DRIVING
+    from experts.language import gpt
+    from experts.language.vocabulary import DRIVING
 
     model = tmp_path / "random.safetensors"
     gpt.save(gpt.new(gpt.GPTConfig(len(DRIVING), 96, 1, 2, 16), 0), DRIVING, model)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from experts.episodes import load_episodes, save_episode
+from experts.data.episodes import load_episodes, save_episode
 from lgdrl.cli import main
 from tests.recordings import bits, drive
 

@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from experts.llm.fault_server import FaultServer, Reply
+from experts.serving.fault_server import FaultServer, Reply
 from lgdrl import training
 from lgdrl.runs import Run
 
@@ -75,8 +75,8 @@ def test_the_label_budget_bounds_what_a_language_model_is_asked(key, tmp_path):
 
 
 def test_without_an_endpoint_the_embedded_driver_guides_and_the_command_says_so(tmp_path, monkeypatch, capsys):
-    from experts.lm import gpt
-    from experts.lm.vocabulary import DRIVING
+    from experts.language import gpt
+    from experts.language.vocabulary import DRIVING
     from lgdrl.cli import main
 
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):

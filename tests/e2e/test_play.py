@@ -10,8 +10,8 @@ import time
 import pygame
 import pytest
 
-from experts.episodes import load_episodes
-from experts.llm.fault_server import FaultServer, Reply, read_mix
+from experts.data.episodes import load_episodes
+from experts.serving.fault_server import FaultServer, Reply, read_mix
 from lgdrl.cli import main
 from lgdrl.runs import Run
 

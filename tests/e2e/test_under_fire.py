@@ -15,7 +15,7 @@ import sys
 import pytest
 import torch
 
-from experts.llm.fault_server import FaultServer, read_mix
+from experts.serving.fault_server import FaultServer, read_mix
 from lgdrl import training
 from lgdrl.runs import Run
 

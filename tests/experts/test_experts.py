@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from expert_scenes import context, decide, make_scene, mirrored
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +21,7 @@ from experts.safety import is_unsafe
 from experts.search import SearchExpert
 from sim.actions import MetaAction
 from sim.errors import UsageError
+from tests.experts.expert_scenes import context, decide, make_scene, mirrored
 
 NAMES = ("rule", "thresholds", "idm", "search", "random", "idle", "slower", "faster")
 GRIDS = {

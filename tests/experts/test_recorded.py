@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experts import registry
-from experts.demonstrations import demonstrations_of
-from experts.episodes import save_episode
+from experts.data.demonstrations import demonstrations_of
+from experts.data.episodes import save_episode
 from experts.provider import Context, Status
 from experts.recorded import RecordedExpert
 from sim.errors import UsageError

@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from expert_scenes import decide, make_scene
 
 import sim
 from experts import registry
@@ -16,6 +15,7 @@ from experts.rules.thresholds import ThresholdExpert
 from sim.actions import MetaAction
 from sim.errors import UsageError
 from sim.view import view_of
+from tests.experts.expert_scenes import decide, make_scene
 
 P = RuleConfig().record()[0]
 FAR_AHEAD = (0, 31.0, 20.0)

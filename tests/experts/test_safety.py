@@ -1,7 +1,6 @@
 """The 'unsafe' test of the gate."""
 
 import pytest
-from expert_scenes import make_scene
 
 import sim
 from experts.driving import run_episodes
@@ -11,6 +10,7 @@ from experts.rules.provider import RuleExpert
 from experts.safety import SafetyConfig, is_unsafe, unsafe_reason
 from sim.actions import MetaAction
 from sim.view import view_of
+from tests.experts.expert_scenes import make_scene
 
 LEFT, IDLE, RIGHT, FASTER, SLOWER = MetaAction
 

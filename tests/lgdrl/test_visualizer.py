@@ -10,16 +10,16 @@ import pytest
 
 import sim
 from experts import registry
-from experts.episodes import load_episodes
+from experts.data.episodes import load_episodes
 from experts.human import Hands, Held, HumanExpert, action_of
-from experts.llm.fault_server import FaultServer, Reply
 from experts.provider import Context, Decision, Status
+from experts.serving.fault_server import FaultServer, Reply
 from lgdrl.runs import Run
 from lgdrl.training import RunConfig, load_config, resume, start
 from lgdrl.visualizer.app import App, Options, RealClock, VirtualClock, open_window
 from lgdrl.visualizer.controls import Command, keymap
 from lgdrl.visualizer.film import FPS, Look, frames
-from lgdrl.visualizer.puppet import Puppet, post_key
+from lgdrl.visualizer.scripted import Puppet, post_key
 from lgdrl.visualizer.session import DriveSession, ReplaySession, asked_in_training
 from lgdrl.visualizer.training import TrainSession
 from sim.actions import MetaAction

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from baselines.bread.strategy import BREADConfig
-from baselines.lm.arms import get, make_trainer
-from baselines.lm.evaluation import evaluate
-from baselines.lm.grpo import GRPOConfig
-from baselines.lm.sft import SFTConfig, imitate
+from baselines.language.arms import get, make_trainer
+from baselines.language.evaluation import evaluate
+from baselines.language.grpo import GRPOConfig
+from baselines.language.sft import SFTConfig, imitate
 from tests.baselines.text_task import KeyTask
 
 torch.set_num_threads(1)

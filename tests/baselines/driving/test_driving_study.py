@@ -9,7 +9,7 @@ from baselines.driving.embedded import EmbeddedConfig, train
 from baselines.driving.report import markdown
 from baselines.driving.scenes import Source
 from baselines.driving.study import StudyConfig, collect, dumb_plans, material, study, train_arm
-from baselines.lm.evaluation import t_interval
+from baselines.language.evaluation import t_interval
 from lgdrl.cli import main
 from lgdrl.runs import write_json
 from sim.config import resolve

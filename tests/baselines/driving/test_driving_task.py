@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 import sim
 from baselines.driving.scenes import LONGEST, TAIL, Source, outcomes, plans, row_of, situations
 from baselines.driving.task import DrivingTask
-from experts.lm.language import read_answer
-from experts.lm.vocabulary import DRIVING
+from experts.language.driving_language import read_answer
+from experts.language.vocabulary import DRIVING
 from sim.actions import MetaAction
 from sim.engine.single import EngineEnv
 from sim.errors import UsageError

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from baselines.driving.hf_smoke import SmokeConfig, smoke
-from baselines.lm import hf
-from experts.lm.vocabulary import DRIVING
+from baselines.language import hf
+from experts.language.vocabulary import DRIVING
 from lgdrl.cli import main
 from sim.config import resolve
-from tests.baselines.lm import hf_models
+from tests.baselines.language import hf_models
 
 pytest.importorskip("transformers", reason="needs the extra hf")
 pytest.importorskip("peft", reason="needs the extra hf")
@@ -57,7 +57,7 @@ def test_bad_input_is_one_line(words, said, capsys):
 
 @pytest.mark.slow
 def test_smollm2_learns_the_form_of_answers_from_a_few_traces():
-    from experts.llm.fetch import cached_model
+    from experts.serving.fetch import cached_model
 
     if cached_model() is None:
         pytest.skip("SmolLM2 is not in the cache: run `lgdrl llm fetch`")

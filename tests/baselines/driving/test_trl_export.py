@@ -8,10 +8,10 @@ from baselines.bread.strategy import BREADConfig
 from baselines.driving.scenes import Source, situations
 from baselines.driving.task import DrivingTask
 from baselines.driving.trl_export import HintedRollouts, grpo_rows, reward_func, sft_rows
-from experts.lm.gpt import padded
-from experts.lm.vocabulary import DRIVING
+from experts.language.gpt import padded
+from experts.language.vocabulary import DRIVING
 from sim.errors import UsageError
-from tests.baselines.lm import hf_models
+from tests.baselines.language import hf_models
 
 torch.set_num_threads(1)
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.lm.arms import get, make_trainer
-from baselines.lm.evaluation import evaluate
-from baselines.lm.grpo import GRPOConfig, group_advantages
-from baselines.lm.rollout import Source
-from baselines.lm.sft import SFTConfig, imitate
+from baselines.language.arms import get, make_trainer
+from baselines.language.evaluation import evaluate
+from baselines.language.grpo import GRPOConfig, group_advantages
+from baselines.language.rollout import Source
+from baselines.language.sft import SFTConfig, imitate
 from baselines.mentor.strategy import MENTORConfig
 from tests.baselines.text_task import KeyTask, KeyTeacher
 

@@ -24,9 +24,9 @@ from baselines.mentor.mixing import (
     write_directly,
     write_mixed,
 )
-from experts.lm import gpt
-from experts.lm.gpt import GPTConfig, draw, generate
-from experts.lm.teacher import GPTTeacher
+from experts.language import gpt
+from experts.language.gpt import GPTConfig, draw, generate
+from experts.language.teacher import GPTTeacher
 
 torch.set_num_threads(1)
 WORDS, EOS = 8, 1

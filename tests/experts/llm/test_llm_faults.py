@@ -8,13 +8,12 @@ import time
 import numpy as np
 import pytest
 
-from experts.llm.fault_server import ALL_RUNGS, FaultServer, Reply
 from experts.llm.faults import Fault
 from experts.llm.provider import make
 from experts.provider import Status
+from experts.serving.fault_server import ALL_RUNGS, FaultServer, Reply
 from sim.errors import UsageError
-
-from .conftest import KEY, Fallback, free_road
+from tests.experts.conftest import KEY, Fallback, free_road
 
 JSON = ("json_schema",)
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from experts.labels import ActionSet
 from experts.llm import utility
-from experts.llm.labels import ActionSet
 from experts.llm.prompt import PromptConfig, PromptGenerator, example_scene, number, probe_scene
 from experts.llm.utility import analyse
 from sim.actions import FULL, LATERAL, LONGITUDINAL, MetaAction

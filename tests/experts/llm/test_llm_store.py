@@ -122,7 +122,7 @@ def test_bad_options_are_one_line(options, words):
 
 
 def test_heavy_packages_are_not_imported_with_the_expert():
-    code = "import sys, experts.llm.provider, experts.llm.commands, experts.llm.server\n"
+    code = "import sys, experts.llm.provider, lgdrl.llm_commands, experts.serving.server\n"
     code += "print([m for m in ('transformers', 'openai', 'gguf', 'jinja2') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -183,7 +183,7 @@ def test_no_network_is_one_line(tmp_path, monkeypatch):
 
 
 def test_a_missing_model_or_extra_says_what_to_do(tmp_path, monkeypatch):
-    from experts.llm import local_model
+    from experts.serving import local_model
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(UsageError, match="lgdrl llm fetch"):

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experts.llm.fault_server import ALL_RUNGS, FaultServer, Reply
 from experts.llm.faults import Fault
 from experts.llm.ladder import read_completion
 from experts.llm.parse import reason_so_far
 from experts.llm.stream import Draft
 from experts.provider import Status
+from experts.serving.fault_server import ALL_RUNGS, FaultServer, Reply
+from tests.experts.conftest import Fallback, free_road
 
-from .conftest import Fallback, free_road
 from .test_llm_faults import ENDPOINT, UNUSABLE
 
 JSON = ("json_schema",)

@@ -12,9 +12,9 @@ from scipy import stats
 import sim
 from experts import registry
 from experts.driving import run_episodes
-from experts.llm.fault_server import FaultServer, read_mix
 from experts.llm.timeline import Timeline
 from experts.provider import Decision, Status
+from experts.serving.fault_server import FaultServer, read_mix
 from lgdrl.evaluation import Rate
 from lgdrl.profiler import gate
 from lgdrl.profiler.command import read_load

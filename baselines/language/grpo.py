@@ -1,0 +1,178 @@
+"""Group-relative policy optimisation: config, advantages and loss, as plain functions on tensors.
+
+GRPO (arXiv 2402.03300) with the usual later switches: token-mean loss and clip-higher (DAPO, 2503.14476), constant
+normaliser (Dr. GRPO, 2503.20783), dual clip. Config names are those of TRL's GRPOConfig where it has them. Every arm of
+this package goes through `grpo_loss`; what an arm trains on is decided by masks and advantages alone.
+
+Shapes: R completions, T tokens, V words. Entry [r, t] of a (R, T - 1) table is about predicting token t + 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+STD_FLOOR = 1e-6
+
+
+@dataclass(frozen=True)
+class GRPOConfig:
+    """Names are TRL's where it has them; defaults are for models of a million parameters, not for TRL's models."""
+
+    num_generations: int = 8  # completions per group
+    prompts_per_update: int = 12  # groups per update (TRL: generation_batch_size / num_generations)
+    max_completion_length: int = 48  # tokens of an answer, an opening that was given away included
+    temperature: float = 1.0  # of sampling, and of the policy whose likelihood is trained
+    learning_rate: float = 3e-4  # AdamW, constant
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.95
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    num_iterations: int = 1  # passes over what an update generated
+    steps_per_generation: int = 1  # optimiser steps per pass, each on its share of the groups
+    beta: float = 0.0  # of the KL divergence from the model that training started from (k3 estimator); 0: no such model
+    epsilon: float = 0.2  # the ratio is clipped to [1 - epsilon, 1 + epsilon_high]
+    epsilon_high: float | None = None  # None: epsilon
+    delta: float | None = (
+        None  # largest ratio for negative advantages ("dual clip", two-sided clipping); None: no limit
+    )
+    loss_type: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = "dapo"
+    # grpo: mean over each completion's tokens, then over completions; dapo and (without gradient accumulation the same)
+    # bnpo: mean over all tokens; dr_grpo: sum over tokens / (completions x max_completion_length)
+    scale_rewards: Literal["group", "batch", "none"] = "group"  # whose standard deviation advantages are divided by
+
+    def __post_init__(self) -> None:
+        for name in (
+            "num_generations",
+            "prompts_per_update",
+            "max_completion_length",
+            "num_iterations",
+            "steps_per_generation",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: choose at least 1")
+        for name in ("temperature", "learning_rate", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: choose a number above 0")
+        if self.num_generations < 2 and self.scale_rewards == "group":
+            raise ValueError("num_generations = 1: a group of one has no spread; choose at least 2")
+        if not 0 <= self.epsilon < 1 or self.beta < 0:
+            raise ValueError(f"epsilon = {self.epsilon}, beta = {self.beta}: choose 0 <= epsilon < 1 and beta >= 0")
+        if self.delta is not None and self.delta <= 1 + self.clip_high:
+            raise ValueError(f"delta = {self.delta}: choose more than 1 + epsilon_high = {1 + self.clip_high}, or null")
+
+    @property
+    def clip_high(self) -> float:
+        return self.epsilon if self.epsilon_high is None else self.epsilon_high
+
+
+def spread(rewards: np.ndarray) -> float:
+    """Standard deviation of a sample (n - 1), as in TRL; 0 for a single reward."""
+    return float(np.std(rewards, ddof=1)) if len(rewards) > 1 else 0.0
+
+
+def group_advantages(groups: Sequence[np.ndarray], scale: str = "group") -> list[np.ndarray]:
+    """Rewards minus their group's mean, over the standard deviation of the group or of the batch, plus 1e-6.
+
+    Args: float64 (n,) rewards per group; scale_rewards. Returns: float64 (n,) per group. A group of equal rewards has
+    advantages of exactly 0, whatever rounding makes of its mean.
+    """
+    centred = [np.zeros(len(r)) if np.all(r == r[0]) else r - r.mean() for r in groups]
+    if scale == "none":
+        return centred
+    if scale == "batch":
+        over = spread(np.concatenate(groups)) + STD_FLOOR
+        return [c / over for c in centred]
+    return [c / (spread(r) + STD_FLOOR) for c, r in zip(centred, groups, strict=True)]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Completions as they are trained on, padded on the right."""
+
+    tokens: Tensor
+    """int64 (R, T): context and completion."""
+    learned: Tensor
+    """bool (R, T - 1): predictions with a gradient. False on prompts, hints, openings and padding."""
+    advantages: Tensor
+    """float32 (R,)"""
+    shaping: Tensor
+    """float32 (R,): 0 for the clipped ratio, else p / (p + shaping) takes its place."""
+    completions: int
+    """R, and below the learned tokens, of the whole optimiser step: completions without a gradient (an advantage of 0)
+    are not computed, but they count."""
+    total_tokens: int
+
+
+def token_log_probs(policies: Tensor, batch: Batch) -> Tensor:
+    """Log-probabilities (R, T - 1) of the tokens that came, 0 where nothing is learned.
+
+    Args: log-probabilities (R, T or T - 1, V) as `experts.language.gpt.log_policy` gives them.
+    """
+    following = batch.tokens[:, 1:]
+    picked = policies[:, : following.shape[1]].gather(2, following[:, :, None])[:, :, 0]
+    return picked.masked_fill(~batch.learned, 0.0)
+
+
+def objective(log_probs: Tensor, old_log_probs: Tensor, batch: Batch, config: GRPOConfig) -> Tensor:
+    """What is maximised, per token (R, T - 1): min(ratio A, clip(ratio) A), or for shaped rows p / (p + shaping) A."""
+    ratio = (log_probs - old_log_probs).exp()
+    clipped = ratio.clamp(1 - config.epsilon, 1 + config.clip_high)
+    if config.delta is not None:
+        ratio = ratio.clamp(max=config.delta)
+    advantages, shaping = batch.advantages[:, None], batch.shaping[:, None]
+    plain = torch.minimum(ratio * advantages, clipped * advantages)
+    if not batch.shaping.any():
+        return plain
+    p = log_probs.exp()
+    return torch.where(shaping > 0, p / (p + shaping) * advantages, plain)
+
+
+def k3(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
+    """Estimate per token of KL(policy, reference) from tokens that the policy drew: u - ln u - 1, u = p_ref / p."""
+    log_u = reference_log_probs - log_probs
+    return log_u.exp() - log_u - 1
+
+
+def per_step(values: Tensor, batch: Batch, config: GRPOConfig) -> Tensor:
+    """Tokens' values (R, T - 1) as one number, by `loss_type`. Sums over parts of a step add up to the whole."""
+    masked = values * batch.learned
+    if config.loss_type == "grpo":
+        lengths = batch.learned.sum(dim=1).clamp(min=1)
+        return (masked.sum(dim=1) / lengths).sum() / batch.completions
+    if config.loss_type == "dr_grpo":
+        return masked.sum() / (batch.completions * config.max_completion_length)
+    return masked.sum() / max(batch.total_tokens, 1)
+
+
+def grpo_loss(
+    log_probs: Tensor,
+    batch: Batch,
+    config: GRPOConfig,
+    old_log_probs: Tensor | None = None,
+    reference_log_probs: Tensor | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss and what to log of it. All log-probabilities are (R, T - 1), from `token_log_probs`.
+
+    Without old ones the policy is the one that sampled (ratio 1, gradient of the policy itself). The KL term is there
+    when reference ones are.
+    """
+    old = log_probs.detach() if old_log_probs is None else old_log_probs
+    loss = -per_step(objective(log_probs, old, batch, config), batch, config)
+    logged = {}
+    with torch.no_grad():
+        ratio = (log_probs - old).exp()
+        up, down = batch.advantages[:, None] > 0, batch.advantages[:, None] < 0
+        outside = (up & (ratio > 1 + config.clip_high)) | (down & (ratio < 1 - config.epsilon))
+        outside &= batch.learned & (batch.shaping[:, None] == 0)
+        logged["clip_share"] = int(outside.sum()) / max(batch.total_tokens, 1)
+    if reference_log_probs is not None:
+        divergence = per_step(k3(log_probs, reference_log_probs), batch, config)
+        loss = loss + config.beta * divergence
+        logged["kl"] = float(divergence.detach())
+    return loss, logged

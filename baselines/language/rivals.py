@@ -1,0 +1,237 @@
+"""Rivals of BREAD and MENTOR that use traces or a teacher more simply. Each says what it takes from where; none claims
+to reproduce a paper's figures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baselines.language.grpo import Batch, GRPOConfig, group_advantages
+from baselines.language.rollout import Desk, Group, Ledger, Request, Rollout, Source
+from baselines.language.strategy import Setting, Strategy
+from baselines.language.task import Prompt, Trace
+from experts.language.gpt import entropy, log_policy
+from experts.language.model import LanguageModel
+from experts.language.teacher import TokenProvider
+from sim.errors import UsageError
+
+# --- a whole trace in the group --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WholeTraceConfig:
+    shaping: float = 0.1  # p / (p + shaping) in place of the ratio on the trace's words; 0: the clipped ratio
+
+    def __post_init__(self) -> None:
+        if self.shaping < 0:
+            raise ValueError(f"shaping = {self.shaping}: choose 0 or more")
+
+
+class WholeTrace(Strategy):
+    """One member of each group is the expert's trace. From LUFFY (its published repository): seven own answers and one
+    trace, advantages over all eight, the trace's ratio shaped as p / (p + 0.1) and not clipped."""
+
+    name = "whole-trace"
+
+    def __init__(self, config: WholeTraceConfig, setting: Setting) -> None:
+        self.config: WholeTraceConfig = config
+
+    def collect(self, prompts: Sequence[Prompt], desk: Desk) -> list[Group]:
+        taught = [prompt for prompt in prompts if prompt.trace]
+        groups = desk.groups([Request.bare(prompt) for prompt in taught], desk.config.num_generations - 1)
+        rewards = desk.task.rewards(taught, [prompt.trace.tokens for prompt in taught if prompt.trace])
+        nothing = np.zeros(0, np.float32)
+        for group, reward in zip(groups, rewards, strict=True):
+            prompt, trace = group.prompt, _trace(group.prompt)
+            group.rollouts.append(
+                Rollout(
+                    prompt,
+                    prompt.tokens,
+                    (),
+                    trace.tokens,
+                    nothing,
+                    nothing,
+                    reward,
+                    Source.EXPERT,
+                    shaping=self.config.shaping,
+                )
+            )
+            desk.ledger.trace += len(trace.tokens)
+        return groups + desk.groups([Request.bare(prompt) for prompt in prompts if not prompt.trace])
+
+
+# --- a fixed opening -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FixedPrefixConfig:
+    share: float = 0.5  # of a trace's episodes that are given away
+    anchor_mode: Literal["prefix", "hint"] = "prefix"  # begins the answer, or is shown in the prompt (as in QuestA)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise ValueError(f"share = {self.share}: choose 0 to below 1")
+
+
+class FixedPrefix(Strategy):
+    """The same share of every trace is given away, however hard the prompt is for the student. The idea is QuestA's,
+    half of a solution beside the question. What BREAD's search is worth shows against this."""
+
+    name = "fixed-prefix"
+
+    def __init__(self, config: FixedPrefixConfig, setting: Setting) -> None:
+        self.config: FixedPrefixConfig = config
+
+    def collect(self, prompts: Sequence[Prompt], desk: Desk) -> list[Group]:
+        return desk.groups([self._request(prompt, desk) for prompt in prompts])
+
+    def _request(self, prompt: Prompt, desk: Desk) -> Request:
+        anchor = _anchor(prompt, self.config.share)
+        if not anchor:
+            return Request.bare(prompt)
+        opening = _trace(prompt).opening(anchor)
+        return Request.anchored(desk.task, prompt, opening, anchor, self.config.anchor_mode)
+
+
+# --- one hybrid per group --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PrefixRFTConfig:
+    share: float = 0.95  # of a trace's episodes that open the hybrid answer at the start ...
+    final_share: float = 0.05  # ... and at the end
+    horizon: int = 80  # updates in between, along half a cosine
+    learned: float = 0.2  # of the opening's words that are learned from, those of highest entropy
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.final_share <= self.share <= 1 or not 0 <= self.learned <= 1 or self.horizon < 1:
+            raise ValueError("choose 0 <= final_share <= share <= 1, 0 <= learned <= 1 and horizon >= 1")
+
+
+class PrefixRFT(Strategy):
+    """One answer of each group continues the opening of a trace, and some of the opening is learned from as well. From
+    Prefix-RFT, known to us from second sources only: advantages without a standard deviation, words of the opening at
+    the top fifth of entropy, an opening that shortens along a cosine."""
+
+    name = "prefix-rft"
+
+    def __init__(self, config: PrefixRFTConfig, setting: Setting) -> None:
+        self.config: PrefixRFTConfig = config
+        self._stream = np.random.default_rng(setting.seed)
+        self._share = config.share
+
+    def collect(self, prompts: Sequence[Prompt], desk: Desk) -> list[Group]:
+        config = self.config
+        fade = 0.5 * (1 + math.cos(math.pi * min(desk.update / config.horizon, 1.0)))
+        self._share = config.final_share + (config.share - config.final_share) * fade
+        led = [prompt for prompt in prompts if _anchor(prompt, self._share)]
+        groups = desk.groups([Request.bare(prompt) for prompt in led], desk.config.num_generations - 1)
+        hybrids = desk.groups([self._request(prompt) for prompt in led], 1, self._stream)
+        for group, hybrid in zip(groups, hybrids, strict=True):
+            (rollout,) = hybrid.rollouts
+            mask = uncertain_words(desk.model, rollout, config.learned, desk)
+            group.rollouts.append(dataclasses.replace(rollout, learned_opening=mask))
+        alone = [prompt for prompt in prompts if not _anchor(prompt, self._share)]
+        return groups + desk.groups([Request.bare(prompt) for prompt in alone])
+
+    def _request(self, prompt: Prompt) -> Request:
+        anchor = _anchor(prompt, self._share)
+        opening = _trace(prompt).opening(anchor)
+        return Request(prompt, prompt.tokens + opening, opening, anchor, len(opening))
+
+    def advantages(self, groups: Sequence[Group], config: GRPOConfig) -> list[np.ndarray]:
+        return group_advantages([np.array([r.reward.total for r in group.rollouts]) for group in groups], "none")
+
+    def metrics(self) -> dict[str, float | None]:
+        return {"share": self._share}
+
+    def state_dict(self) -> dict:
+        return {"stream": self._stream.bit_generator.state}
+
+    def load_state_dict(self, state: dict) -> None:
+        self._stream.bit_generator.state = state["stream"]
+
+
+@torch.no_grad()
+def uncertain_words(model: LanguageModel, rollout: Rollout, share: float, desk: Desk) -> np.ndarray:
+    """bool (opening,): the share of a rollout's opening at which the student is most uncertain."""
+    count = len(rollout.opening)
+    logits = model(torch.tensor([rollout.context]))[0, -count - 1 : -1]
+    policies = log_policy(logits, desk.config.temperature, desk.allowed)
+    chosen = np.zeros(count, bool)
+    chosen[np.argsort(-entropy(policies).numpy(), kind="stable")[: round(share * count)]] = True
+    return chosen
+
+
+# --- on-policy distillation ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    coefficient: float = 1.0  # of the divergence from the teacher
+    rl_share: float = 0.0  # of GRPO's own loss; 0: rewards are not used
+
+
+class Distillation(Strategy):
+    """The student writes, the teacher corrects every word: KL(student, teacher), exact over the vocabulary, on the
+    student's own answers (on-policy distillation). A strong rival wherever MENTOR applies, because it uses the same
+    teacher more fully."""
+
+    name = "distillation"
+    learns_from_ties = True
+
+    def __init__(self, config: DistillationConfig, setting: Setting) -> None:
+        if setting.teacher is None:
+            raise UsageError("arm 'distillation' needs a teacher of the same vocabulary: give it one")
+        self.config: DistillationConfig = config
+        self.teacher: TokenProvider = setting.teacher
+        self._ledger = Ledger()
+
+    def collect(self, prompts: Sequence[Prompt], desk: Desk) -> list[Group]:
+        self._ledger = desk.ledger
+        return super().collect(prompts, desk)
+
+    def advantages(self, groups: Sequence[Group], config: GRPOConfig) -> list[np.ndarray]:
+        return [self.config.rl_share * a for a in super().advantages(groups, config)]
+
+    def extra_loss(self, rollouts: Sequence[Rollout], batch: Batch, policies: Tensor) -> Tensor | None:
+        lengths = torch.tensor([len(rollout.tokens) for rollout in rollouts])
+        longest = int(lengths.max())
+        filled = [[*r.tokens, *[0] * (longest - len(r.tokens))][: longest - 1] for r in rollouts]
+        teacher = self.teacher.follow([rollout.context for rollout in rollouts])(filled, longest)
+        self._ledger.teacher += int(lengths.sum())
+        words = torch.arange(longest)
+        first = torch.tensor([len(rollout.context) - 1 for rollout in rollouts])
+        at = (first[:, None] + words).clamp(max=policies.shape[1] - 1)
+        student = policies.gather(1, at[:, :, None].expand(-1, -1, policies.shape[2]))
+        heard = (words < lengths[:, None]) & ~teacher.isnan().any(dim=-1)
+        divergence = _divergence(student, teacher.nan_to_num(nan=0.0, neginf=-math.inf))
+        return self.config.coefficient * divergence.masked_fill(~heard, 0.0).sum() / max(batch.total_tokens, 1)
+
+
+def _divergence(student: Tensor, teacher: Tensor, floor: float = -20.0) -> Tensor:
+    """KL (...) of log-probabilities (..., V); the teacher's are never taken below `floor`."""
+    student = student.clamp(min=-1e4)
+    return (student.exp() * (student - teacher.clamp(min=floor))).sum(dim=-1)
+
+
+# --- traces ----------------------------------------------------------------------------------------------------------
+
+
+def _trace(prompt: Prompt) -> Trace:
+    assert prompt.trace is not None
+    return prompt.trace
+
+
+def _anchor(prompt: Prompt, share: float) -> int:
+    """Episodes that a share of a prompt's trace amounts to; never the last one, 0 without a trace."""
+    episodes = prompt.trace.episodes if prompt.trace else 1
+    return min(round(share * episodes), episodes - 1)

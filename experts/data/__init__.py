@@ -1,0 +1,1 @@
+"""What experts leave behind: recorded episodes, demonstrations, and Minari data sets."""

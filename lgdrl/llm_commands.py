@@ -1,0 +1,87 @@
+"""What the command line offers for language models: fetch the small model, serve a model, evaluate experts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from experts.advice_quality import Evaluation
+
+NO_SKILL = "note: no driving skill was measured for this model; it is for demos, latency profiling and tests"
+
+SIDE_BY_SIDE = 50
+"""Episodes that an expert drives at a time."""
+
+
+def fetch_command(target_dir: str | None = None) -> Path:
+    """Download and verify SmolLM2-135M-Instruct (93 MB); prints and returns its path. UsageError on failure."""
+    from experts.serving.fetch import fetch
+
+    path = fetch(target_dir)
+    print(path)
+    print(NO_SKILL)
+    return path
+
+
+def serve_command(model: str = "driver", host: str = "127.0.0.1", port: int = 8000) -> int:
+    """Serve `driver`, `smollm2`, or a .gguf or .safetensors file behind the OpenAI protocol; returns the exit code."""
+    from experts.serving.server import SMOLLM2, open_model, serve
+
+    served = open_model(model)
+    if model == SMOLLM2:
+        print(NO_SKILL)
+    return serve(served, host, port)
+
+
+def eval_command(
+    expert_names: Sequence[str],
+    scenario: str,
+    scenes: int = 60,
+    seed: int = 0,
+    json_path: str | None = None,
+    episodes: int = 0,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Evaluation:
+    """Evaluate experts beside always SLOWER, always IDLE, random and (where it exists) the rule; prints the table.
+
+    Args: registry names; scenario; scenes to keep; root seed; where to write JSON (None: nowhere); episodes that
+        each drives alone; options by expert.
+    Raises: UsageError for unknown names or options, and when the JSON file cannot be written.
+    """
+    import sim
+    from experts import registry
+    from experts.advice_quality import EvaluationConfig, baselines, evaluate, print_table, to_json
+    from sim.errors import UsageError, unknown
+
+    given = options or {}
+    for name in given:
+        if name not in expert_names:
+            raise unknown("expert in options", name, expert_names)
+    names = list(dict.fromkeys(expert_names))
+    if "rule" in registry.available() and "rule" not in names:
+        names.append("rule")
+    config = EvaluationConfig(scenes=scenes, seed=seed, episodes=episodes)
+    experts = []
+    env = sim.make(scenario)
+    worlds = sim.make_vec(scenario, min(episodes, SIDE_BY_SIDE)) if episodes else None
+    try:
+        for name in names:
+            experts.append(registry.make(name, scenario, given.get(name), seed))
+        result = evaluate([*experts, *baselines(seed)], env, config, worlds)
+    finally:
+        env.close()
+        if worlds is not None:
+            worlds.close()
+        for expert in experts:
+            close = getattr(expert, "close", None)
+            if close:
+                close()
+    print_table(result)
+    if json_path is not None:
+        try:
+            Path(json_path).write_text(to_json(result) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {json_path!r}: {error.strerror}") from None
+    return result

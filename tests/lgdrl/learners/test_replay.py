@@ -1,0 +1,250 @@
+"""The replay ring keeps exactly the last `capacity` transitions, and finds labels and interventions among them."""
+
+import dataclasses
+import pickle
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+
+from lgdrl.guidance.strategy import Advice, Transitions
+from lgdrl.learners.replay import GuidedReplayBuffer, GuidedSamples
+
+OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+ACTIONS = gym.spaces.Discrete(4)
+
+
+def make_buffer(capacity: int, seed: int = 0) -> GuidedReplayBuffer:
+    return GuidedReplayBuffer(capacity, OBSERVATIONS, ACTIONS, "cpu", seed=seed)
+
+
+def random_transitions(number: int, rng: np.random.Generator, first: int = 0, labels: float = 0.4) -> Transitions:
+    """`number` transitions whose reward is their running number."""
+    given_rows = rng.random(number) < labels
+    dones = rng.random(number) < 0.3
+    return Transitions(
+        obs=rng.normal(size=(number, 3)).astype(np.float32),
+        next_obs=rng.normal(size=(number, 3)).astype(np.float32),
+        masks=rng.random((number, 4)) < 0.7,
+        next_masks=rng.random((number, 4)) < 0.7,
+        learner_actions=rng.integers(4, size=number),
+        actions=rng.integers(4, size=number),
+        advice=Advice(
+            np.where(given_rows, rng.integers(4, size=number), -1),
+            np.where(given_rows[:, None], rng.dirichlet(np.ones(4), size=number), 0.0).astype(np.float32),
+            np.where(given_rows, 0, -1).astype(np.int8),
+        ),
+        intervened=given_rows & (rng.random(number) < 0.5),
+        rewards=np.arange(first, first + number, dtype=np.float32),
+        dones=dones,
+        terminated=dones & (rng.random(number) < 0.5),
+    )
+
+
+def as_dicts(t: Transitions) -> list[dict]:
+    """The model: one plain dict per transition, in order."""
+    return [
+        {
+            "observations": t.obs[i],
+            "next_observations": t.next_obs[i],
+            "masks": t.masks[i],
+            "next_masks": t.next_masks[i],
+            "learner_actions": t.learner_actions[i],
+            "actions": t.actions[i],
+            "expert_actions": t.advice.action[i],
+            "expert_probs": t.advice.probs[i],
+            "status": t.advice.status[i],
+            "intervened": t.intervened[i],
+            "rewards": t.rewards[i],
+            "dones": t.dones[i],
+            "terminated": t.terminated[i],
+        }
+        for i in range(len(t.actions))
+    ]
+
+
+def assert_drawn_from(samples: GuidedSamples, allowed: list[dict]) -> None:
+    """Every sampled row is, in all its fields, one of the allowed transitions."""
+    by_number = {float(row["rewards"]): row for row in allowed}
+    for i, number in enumerate(samples.rewards.tolist()):
+        for name, value in by_number[number].items():
+            assert np.array_equal(getattr(samples, name)[i].numpy(), value), name
+
+
+def same(a: GuidedSamples | None, b: GuidedSamples | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return all(torch.equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.lists(st.integers(0, 30), max_size=12), st.integers(0, 2**32 - 1))
+def test_the_ring_behaves_like_a_list_of_its_last_transitions(capacity, batches, seed):
+    rng, buffer, model = np.random.default_rng(seed), make_buffer(capacity), []
+    total = 0
+    for number in batches:
+        transitions = random_transitions(number, rng, first=total)
+        buffer.add_transitions(transitions)
+        model = (model + as_dicts(transitions))[-capacity:]
+        total += number
+        labelled = [row for row in model if row["expert_actions"] >= 0]
+        intervened = [row for row in model if row["intervened"]]
+        assert (buffer.size(), buffer.num_labelled, buffer.num_intervened) == (
+            len(model),
+            len(labelled),
+            len(intervened),
+        )
+        for draw, allowed in (
+            (buffer.sample_labelled, labelled),
+            (buffer.sample_intervened, intervened),
+            (buffer.sample_uniform, model),
+        ):
+            if allowed:
+                samples = draw(20)
+                assert len(samples) == 20
+                assert_drawn_from(samples, allowed)
+            elif draw != buffer.sample_uniform:
+                assert draw(20) is None
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 12), st.lists(st.integers(0, 9), max_size=6), st.lists(st.integers(0, 9), max_size=6), st.integers(0)
+)
+def test_a_restored_buffer_goes_on_identically(capacity, before, after, seed):
+    rng, buffer = np.random.default_rng(seed), make_buffer(capacity, seed=1)
+    for number in before:
+        buffer.add_transitions(random_transitions(number, rng))
+        buffer.sample_labelled(3)
+    restored = make_buffer(capacity, seed=2)
+    restored.add_transitions(random_transitions(5, rng))
+    restored.load_state_dict(pickle.loads(pickle.dumps(buffer.state_dict())))
+    for number in [0, *after]:
+        transitions = random_transitions(number, rng)
+        buffer.add_transitions(transitions)
+        restored.add_transitions(transitions)
+        assert same(buffer.sample_labelled(8), restored.sample_labelled(8))
+        assert same(buffer.sample_intervened(8), restored.sample_intervened(8))
+        if buffer.size():
+            assert same(buffer.sample_uniform(8), restored.sample_uniform(8))
+
+
+def test_draws_cover_labels_evenly():
+    buffer = make_buffer(50)
+    buffer.add_transitions(random_transitions(120, np.random.default_rng(0)))
+    counts = torch.bincount(buffer.sample_labelled(20_000).rewards.long())
+    counts = counts[counts > 0]
+    assert len(counts) == buffer.num_labelled
+    assert counts.min() > 0.8 * counts.float().mean()
+
+
+def test_drawing_labels_never_changes_uniform_draws():
+    one, two = make_buffer(40, seed=5), make_buffer(40, seed=5)
+    for buffer in (one, two):
+        buffer.add_transitions(random_transitions(30, np.random.default_rng(0)))
+    one.sample_labelled(16)
+    one.sample_intervened(16)
+    assert same(one.sample_uniform(64), two.sample_uniform(64))
+
+
+def test_the_seed_decides_the_draws():
+    def draw(seed):
+        buffer = make_buffer(40, seed)
+        buffer.add_transitions(random_transitions(30, np.random.default_rng(0)))
+        return buffer.sample_uniform(64)
+
+    assert same(draw(3), draw(3))
+    assert not same(draw(3), draw(4))
+
+
+def test_the_state_holds_only_the_filled_part_and_is_a_copy():
+    buffer = make_buffer(1000)
+    buffer.add_transitions(random_transitions(7, np.random.default_rng(0)))
+    state = buffer.state_dict()
+    assert {len(column) for column in state["columns"].values()} == {7}
+    before = state["columns"]["rewards"].copy()
+    buffer.rewards[:] = -1.0
+    assert np.array_equal(state["columns"]["rewards"], before)
+
+
+def test_stored_transitions_do_not_follow_the_callers_arrays():
+    buffer, transitions = make_buffer(10), random_transitions(1, np.random.default_rng(0))
+    expected = transitions.obs.copy()
+    buffer.add_transitions(transitions)
+    transitions.obs += 1.0
+    assert np.array_equal(buffer.sample_uniform(1).observations.numpy(), expected)
+
+
+def test_types_are_those_that_learning_needs():
+    buffer = make_buffer(10)
+    buffer.add_transitions(random_transitions(5, np.random.default_rng(0)))
+    samples = buffer.sample_uniform(6)
+    types = {f.name: getattr(samples, f.name).dtype for f in dataclasses.fields(samples)}
+    assert types["actions"] == types["learner_actions"] == types["expert_actions"] == torch.int64
+    assert types["rewards"] == types["expert_probs"] == types["observations"] == torch.float32
+    assert {types[n] for n in ("masks", "next_masks", "intervened", "dones", "terminated")} == {torch.bool}
+    assert torch.equal(samples.labelled, samples.expert_actions >= 0)
+
+
+def test_concatenate_keeps_rows_and_order():
+    buffer = make_buffer(10)
+    buffer.add_transitions(random_transitions(5, np.random.default_rng(0)))
+    a, b = buffer.sample_uniform(3), buffer.sample_uniform(2)
+    both = GuidedSamples.concatenate([a, b])
+    assert len(both) == 5
+    assert torch.equal(both.rewards, torch.cat([a.rewards, b.rewards]))
+    assert torch.equal(both.expert_probs[3:], b.expert_probs)
+
+
+def test_the_sb3_form_stores_unguided_transitions():
+    buffer = GuidedReplayBuffer(10, OBSERVATIONS, ACTIONS, "cpu", n_envs=2, seed=0)
+    obs = np.arange(6, dtype=np.float32).reshape(2, 3)
+    infos = [{"TimeLimit.truncated": True}, {"TimeLimit.truncated": False}]
+    buffer.add(obs, obs + 1, np.array([1, 3]), np.array([0.5, 1.5]), np.array([True, True]), infos)
+    assert buffer.size() == 2
+    assert buffer.num_labelled == 0
+    samples = buffer.sample_uniform(50)
+    truncated = samples.rewards == 0.5
+    assert torch.equal(samples.terminated, ~truncated)
+    assert samples.dones.all()
+    assert samples.masks.all()
+    theirs = buffer.sample(50)
+    assert isinstance(theirs, ReplayBufferSamples)
+    assert torch.equal(theirs.dones.flatten() == 0, theirs.rewards.flatten() == 0.5)
+
+
+def test_a_pickled_buffer_works_on():
+    buffer = make_buffer(8)
+    buffer.add_transitions(random_transitions(13, np.random.default_rng(0)))
+    copy = pickle.loads(pickle.dumps(buffer))
+    copy.add_transitions(random_transitions(3, np.random.default_rng(1)))
+    buffer.add_transitions(random_transitions(3, np.random.default_rng(1)))
+    assert same(buffer.sample_uniform(30), copy.sample_uniform(30))
+
+
+def test_an_empty_buffer_says_so():
+    with pytest.raises(ValueError, match="empty"):
+        make_buffer(5).sample_uniform(1)
+
+
+def test_a_state_of_another_capacity_is_refused():
+    with pytest.raises(ValueError, match="5 transitions does not fit one of 6"):
+        make_buffer(6).load_state_dict(make_buffer(5).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "memory", "named"),
+    [
+        (OBSERVATIONS, gym.spaces.Box(-1, 1, (2,)), False, "action_space"),
+        (OBSERVATIONS, gym.spaces.Discrete(3, start=1), False, "action_space"),
+        (gym.spaces.Discrete(3), ACTIONS, False, "observation_space"),
+        (OBSERVATIONS, ACTIONS, True, "optimize_memory_usage"),
+    ],
+)
+def test_what_it_cannot_store_is_refused(observations, actions, memory, named):
+    with pytest.raises(ValueError, match=named):
+        GuidedReplayBuffer(5, observations, actions, "cpu", optimize_memory_usage=memory)
