@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from experts.llm import fetch as fetching
+from experts.serving import fetch as fetching
 from experts.llm.budget import Budget, BudgetConfig, Prices, Usage
 from experts.llm.cache import AnswerCache, Question, Stored
 from experts.llm.client import CircuitBreaker, plain_url, redactor
