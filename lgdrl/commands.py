@@ -25,6 +25,7 @@ console = Console()
 def train(arguments: Namespace) -> int:
     """`lgdrl train`: a new run, or the rest of an old one."""
     from lgdrl import training
+    from lgdrl.config import load_config
     from lgdrl.runs import write_json
 
     if arguments.resume:
@@ -35,27 +36,30 @@ def train(arguments: Namespace) -> int:
             raise UsageError(f"--resume continues a run as it was configured: drop {named}")
         trainer = training.resume(arguments.resume)
     else:
-        config = training.load_config(arguments.config, _run_overrides(arguments))
+        config = load_config(arguments.config, _run_overrides(arguments))
         folder = arguments.out or f"runs/{config.strategy}-{config.scenario}-{config.seed}"
         trainer = training.start(config, folder)
     config = trainer.config
-    console.print(_introduction(config, trainer.run.folder, trainer.decisions, trainer.desk is not None))
-    _say_who_answers(trainer.desk.provider if trainer.desk else None)
+    provider = trainer.loop.provider
+    console.print(_introduction(config, trainer.run.folder, trainer.loop.progress, provider is not None))
+    _say_who_answers(provider)
     impossible = False
     try:
-        with training.stop_on_interrupt(trainer), training_progress(console, config.steps, trainer.decisions) as show:
+        with (
+            training.stop_on_interrupt(trainer),
+            training_progress(console, config.steps, trainer.loop.progress) as show,
+        ):
             finished = trainer.train(show)
     except UsageError:  # a world that cannot be reached shows only when it is entered
-        impossible = trainer.decisions == 0
+        impossible = trainer.loop.progress == 0
         raise
     finally:
         trainer.close()
         if impossible:
             shutil.rmtree(trainer.run.folder)
     if not finished:
-        console.print(
-            f"Stopped at {trainer.decisions:,} decisions. Continue: lgdrl train --resume {trainer.run.folder}"
-        )
+        where = f"{trainer.loop.progress:,} {trainer.loop.unit}"
+        console.print(f"Stopped at {where}. Continue: lgdrl train --resume {trainer.run.folder}")
         return 130
     console.print(f"Trained. Next: [bold]lgdrl evaluate {trainer.run.folder}[/bold]")
     if arguments.json:
@@ -91,9 +95,10 @@ def _introduction(config: Any, folder: Path, decisions: int, guided: bool) -> st
 
 def evaluate(arguments: Namespace) -> int:
     """`lgdrl evaluate`: a trained policy alone, or an expert, on fixed seeds."""
+    from lgdrl.config import RunConfig, evaluation_envs, load_config
     from lgdrl.evaluation import evaluate as drive
     from lgdrl.runs import Run, write_json
-    from lgdrl.training import RunConfig, evaluate_run, judging_worlds, load_config
+    from lgdrl.training import evaluate_run
 
     if (arguments.run_folder is None) == (arguments.expert is None):
         raise UsageError("name either a RUN to evaluate or an --expert to drive, not both")
@@ -114,11 +119,11 @@ def evaluate(arguments: Namespace) -> int:
 
         name = arguments.expert
         config = load_config(None, changes | {"expert": arguments.expert}).resolved()
-        worlds = judging_worlds(config, arguments.episodes)
+        envs = evaluation_envs(config, arguments.episodes)
         provider = experts.registry.make(name, config.scenario, config.expert_options, config.seed)
         _say_who_answers(provider)
-        found = drive(worlds, provider, range(first, first + arguments.episodes))
-        worlds.close()
+        found = drive(envs, provider, range(first, first + arguments.episodes))
+        envs.close()
     console.print(evaluation_table(name, config.scenario, found))
     if arguments.video:
         from lgdrl.visualizer.film import film
@@ -273,8 +278,7 @@ def show_list(arguments: Namespace) -> int:
     """`lgdrl list`: what there is."""
     import sim
     from experts.registry import available as experts_available
-    from lgdrl.guidance.registry import available as methods_available
-    from lgdrl.guidance.registry import get
+    from lgdrl.methods import METHODS
     from lgdrl.runs import write_json
 
     lists: dict[str, list[dict[str, Any]]] = {}
@@ -286,7 +290,7 @@ def show_list(arguments: Namespace) -> int:
     if arguments.what in (None, "experts"):
         lists["experts"] = [{"name": name, "from": entry.module} for name, entry in experts_available().items()]
     if arguments.what in (None, "strategies"):
-        lists["strategies"] = [{"name": name, "summary": get(name).summary} for name in methods_available()]
+        lists["strategies"] = [{"name": name, "summary": METHODS.get(name).summary} for name in METHODS.available()]
     for title, rows in lists.items():
         table = Table(title=title.capitalize(), title_justify="left", title_style="bold", box=None, pad_edge=False)
         table.show_header = False

@@ -78,7 +78,7 @@ class Row:
             "mean_speed_m_s": self.mean("mean_speed_m_s"),
             "return_iqm": self.mean("return_iqm"),
             "labels": self.labels,
-            "take_overs": self.mean("take_overs") if self.kind == "trained" else None,
+            "interventions": self.mean("interventions") if self.kind == "trained" else None,
             "decisions_to_90": [result.get("decisions_to_90") for result in self.results],
             "runs": self.results,
         }
@@ -95,7 +95,7 @@ def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Re
     Raises UsageError for bad arms before anything is started, RunFailed when a run broke (the others are finished),
     KeyboardInterrupt after running arms were saved.
     """
-    from lgdrl.training import RunConfig
+    from lgdrl.config import RunConfig
 
     out = Path(folder)
     runs: dict[str, tuple[Path, dict[str, Any]]] = {}
@@ -146,21 +146,21 @@ def train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episod
 
 def _train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episodes: int, first_seed: int) -> None:
     from lgdrl import training
+    from lgdrl.config import RunConfig
 
     run = Run(folder)
-    config = resolve(training.RunConfig(), values, name)
+    config = resolve(RunConfig(), values, name)
     trainer = training.resume(folder) if run.config.exists() else training.start(config, folder)
     try:
         with training.stop_on_interrupt(trainer):
-            finished = trainer.train(lambda progress: say(name, progress.decisions, progress.total))
+            finished = trainer.train(lambda progress: say(name, progress.done, progress.total))
         if not finished:
             raise KeyboardInterrupt
         found = training.evaluate_run(run, episodes, first_seed)
-        guidance = trainer.desk.counts if trainer.desk else {}
         result = found.to_dict() | {
             "outcomes": "".join(episode["outcome"][0] for episode in found.episodes),
-            "labels": guidance.get("labels", 0),
-            "take_overs": trainer.take_overs,
+            "labels": trainer.loop.labels,
+            "interventions": trainer.loop.interventions,
             "decisions_to_90": decisions_to(0.9, trainer.metrics.rows),
             "elapsed_s": trainer.elapsed_s,
         }
@@ -186,16 +186,16 @@ def _drive_reference(out: str, base: Mapping[str, Any], name: str, episodes: int
     path = _reference(Path(out), name)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     import experts.registry as expert_registry
+    from lgdrl.config import RunConfig, evaluation_envs
     from lgdrl.evaluation import evaluate
-    from lgdrl.training import RunConfig, judging_worlds
 
     config = resolve(RunConfig(), base, "base").resolved()
-    worlds = judging_worlds(config, episodes)
+    envs = evaluation_envs(config, episodes)
     options = config.expert_options if name == config.expert else {}
     found = evaluate(
-        worlds, expert_registry.make(name, config.scenario, options, 0), range(first_seed, first_seed + episodes)
+        envs, expert_registry.make(name, config.scenario, options, 0), range(first_seed, first_seed + episodes)
     )
-    worlds.close()
+    envs.close()
     path.parent.mkdir(parents=True, exist_ok=True)
     outcomes = "".join(episode["outcome"][0] for episode in found.episodes)
     write_json(path, found.to_dict() | {"outcomes": outcomes})

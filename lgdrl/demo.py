@@ -16,9 +16,9 @@ from rich.panel import Panel
 
 from lgdrl.cli import guarded
 from lgdrl.comparison import CompareConfig, compare
+from lgdrl.config import RunConfig, load_config
 from lgdrl.display import comparison_progress, comparison_table
 from lgdrl.runs import Run
-from lgdrl.training import RunConfig, load_config
 from lgdrl.visualizer.film import film
 from lgdrl.visualizer.session import watched_run
 

@@ -37,9 +37,9 @@ def training_progress(console: Console, total: int, done: int) -> Iterator[Calla
             fields: dict[str, Any] = {"rate": f"{progress.row['rate']:,}"}
             if progress.evaluation is not None:
                 fields["score"] = f"success alone {100 * progress.evaluation.rate('success').value:.0f} %"
-            elif progress.decisions <= progress.row["decisions"] and bar.tasks[0].fields["score"].startswith("comp"):
+            elif progress.done <= progress.row["decisions"] and bar.tasks[0].fields["score"].startswith("comp"):
                 fields["score"] = ""
-            bar.update(task, completed=progress.decisions, **fields)
+            bar.update(task, completed=progress.done, **fields)
 
         yield show
 

@@ -15,7 +15,6 @@ from scipy import stats
 
 from experts.driving import Actor, ContextsFn, run_episodes
 from experts.provider import PolicyProvider
-from lgdrl.learners.discrete_sac import DiscreteSAC
 from sim.env import DrivingVecEnv
 
 CURVE_SEEDS = range(0, 300)
@@ -93,15 +92,21 @@ class Evaluation:
             "steps_mean": self.mean("steps"),
         }
 
-    @classmethod
-    def pooled(cls, parts: Sequence[Evaluation]) -> Evaluation:
-        return cls([episode for part in parts for episode in part.episodes])
+    def curve_row(self) -> dict[str, float]:
+        """Columns of a learning curve."""
+        return {
+            "eval/success": self.rate("success").value,
+            "eval/crash": self.rate("crash").value,
+            "eval/missed": self.rate("missed").value,
+            "eval/learner_return": self.mean("episode_return"),
+            "eval/mean_speed": self.mean("mean_speed"),
+        }
 
 
 class PolicyActor:
     """A trained policy as a driver: the greedy legal action, nobody asked."""
 
-    def __init__(self, model: DiscreteSAC) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
 
     def __call__(self, obs: Any, masks: np.ndarray, contexts: ContextsFn, running: np.ndarray) -> np.ndarray:

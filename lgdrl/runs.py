@@ -156,19 +156,21 @@ class Run:
 class MetricsTable:
     """metrics.csv: rows are kept whole in memory (a run has some hundreds) and written atomically."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, unit: str = "decisions") -> None:
         self.path = path
+        self.unit = unit
+        """Name of the first column: what progress counts."""
         self.rows: list[dict[str, Any]] = []
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 self.rows = list(csv.DictReader(file))
 
-    def truncate(self, decisions: int) -> None:
-        """Drop rows beyond a number of decisions (of a run that was killed after its checkpoint)."""
-        self.rows = [row for row in self.rows if int(row["decisions"]) <= decisions]
+    def truncate(self, progress: int) -> None:
+        """Drop rows beyond some progress (of a run that was killed after its checkpoint)."""
+        self.rows = [row for row in self.rows if int(row[self.unit]) <= progress]
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append a row; it needs a `decisions` column, others may differ from row to row."""
+        """Append a row; it needs the column of its unit, others may differ from row to row."""
         self.rows.append(dict(row))
         names = list(dict.fromkeys(name for each in self.rows for name in each))
         text = io.StringIO()

@@ -1,1 +1,1 @@
-"""Online rivals of LGDRL, one file each, written with the same four hooks."""
+"""Online rivals of LGDRL, one file each, composed of the same parts."""

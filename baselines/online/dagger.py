@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-
-from lgdrl.guidance.constraint import bc
-from lgdrl.guidance.registry import Method, Setting
-from lgdrl.guidance.strategy import Advice, Batch, Execution, GuidanceLoss, Moment, Strategy
-from lgdrl.learners.replay import GuidedReplayBuffer, GuidedSamples
+from lgdrl.guidance.arbiters import ExpertDrives
+from lgdrl.guidance.labelling import Rounds
+from lgdrl.guidance.strategy import Strategy
+from lgdrl.guidance.terms import ImitationTerm
+from lgdrl.loops.online import OnlineSettings, online_method
 
 
 @dataclass(frozen=True)
@@ -30,41 +28,10 @@ class DAggerConfig:
             raise ValueError("choose labels >= rounds >= 1, guide_batch >= 1 and thinning >= 1")
 
 
-class DAgger(Strategy):
-    name = "dagger"
-    needs_expert = True
-
-    def __init__(self, config: DAggerConfig, setting: Setting) -> None:
-        self.config = config
-        self.round_length = max(setting.total_decisions // config.rounds, 1)
-        self.asking = min(config.labels / config.rounds * config.thinning, self.round_length)
-        self._stream = np.random.default_rng(setting.seed)
-
-    def on_action(self, moment: Moment) -> Execution:
-        num = len(moment.proposals)
-        turn, into = divmod(moment.decisions, self.round_length)
-        advice = Advice.none(*moment.masks.shape)
-        if into < self.asking:
-            expert_drives = turn == 0
-            chosen = self._stream.random(num) < 1.0 / self.config.thinning
-            advice = moment.ask(chosen | expert_drives, now=np.full(num, expert_drives))
-            if expert_drives:
-                driven = advice.executable
-                return Execution(np.where(driven, advice.action, moment.proposals), advice, driven)
-        return Execution(moment.proposals, advice, np.zeros(num, bool))
-
-    def on_batch(self, replay: GuidedReplayBuffer, batch_size: int) -> Batch:
-        return Batch(replay.sample_uniform(batch_size), replay.sample_labelled(self.config.guide_batch))
-
-    def loss(self, guide: GuidedSamples, log_probs: torch.Tensor) -> GuidanceLoss:
-        loss = bc(log_probs, guide.expert_probs).mean()
-        return GuidanceLoss(loss, rl_share=0.0, metrics={"divergence": float(loss.detach())})
-
-    def state_dict(self) -> dict:
-        return {"stream": self._stream.bit_generator.state}
-
-    def load_state_dict(self, state: dict) -> None:
-        self._stream.bit_generator.state = state["stream"]
+def build(config: DAggerConfig, settings: OnlineSettings) -> Strategy:
+    """The strategy of a run."""
+    labeller = Rounds(config.labels, config.rounds, config.thinning, settings.total_decisions, settings.seed)
+    return Strategy("dagger", labeller, ExpertDrives(), [ImitationTerm("bc", config.guide_batch, rl_share=0.0)])
 
 
-METHOD = Method("dagger", "imitation on the learner's own states, no RL", DAggerConfig(), DAgger)
+METHOD = online_method("dagger", "imitation on the learner's own states, no RL", DAggerConfig(), build)

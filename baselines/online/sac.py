@@ -1,20 +1,21 @@
-"""Vanilla SAC: nobody is asked. The floor that every guided method has to leave behind."""
+"""Plain SAC: no expert. The floor that every guided method has to leave behind."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lgdrl.guidance.registry import Method, Setting
 from lgdrl.guidance.strategy import Strategy
+from lgdrl.loops.online import OnlineSettings, online_method
 
 
 @dataclass(frozen=True)
-class NoGuidance:
-    """Nothing to set."""
+class SACOptions:
+    """Nothing to set: the learner has its own options."""
 
 
-def build(config: NoGuidance, setting: Setting) -> Strategy:
-    return Strategy()
+def build(config: SACOptions, settings: OnlineSettings) -> Strategy:
+    """The strategy of a run."""
+    return Strategy("sac")
 
 
-METHOD = Method("sac", "plain discrete SAC, no expert", NoGuidance(), build, needs_expert=False)
+METHOD = online_method("sac", "plain discrete SAC, no expert", SACOptions(), build)

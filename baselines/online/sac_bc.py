@@ -1,35 +1,36 @@
 """SAC+BC: the actor also clones the expert's labels, L_pi = L_0 + w E_labelled[-ln pi(u|s)]; the expert never drives.
 
-Meaning inferred from the name, as specified here. It is LGDRL's machinery with another divergence, a fixed weight and
-no take-overs, at the same labels.
+Meaning inferred from the name, as specified here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lgdrl.guidance.constraint import DualConfig
-from lgdrl.guidance.gates import EpisodeGateConfig, StepGateConfig
-from lgdrl.guidance.lgdrl import LGDRL, LGDRLConfig
-from lgdrl.guidance.registry import Method, Setting
+from lgdrl.guidance.labelling import GateConfig, GuidedEpisodes
+from lgdrl.guidance.strategy import Strategy
+from lgdrl.guidance.terms import ImitationTerm
+from lgdrl.loops.online import OnlineSettings, online_method
 
 
 @dataclass(frozen=True)
 class SACBCConfig:
     weight: float = 1.0  # of the cloning loss
     guide_batch: int = 128  # labelled states per update
-    episodes: EpisodeGateConfig = field(default_factory=EpisodeGateConfig)  # episodes in which labels are asked
+    episodes: GateConfig = field(default_factory=GateConfig)  # episodes in which labels are asked
+
+    def __post_init__(self) -> None:
+        if self.weight < 0 or self.guide_batch < 1:
+            raise ValueError(f"weight = {self.weight}, guide_batch = {self.guide_batch}: choose >= 0 and >= 1")
 
 
-def build(config: SACBCConfig, setting: Setting) -> LGDRL:
-    cloning = LGDRLConfig(
-        constraint="bc",
-        dual=DualConfig(initial=config.weight, maximum=max(config.weight, 1.0), fixed=True),
-        guide_batch=config.guide_batch,
-        episodes=config.episodes,
-        gate=StepGateConfig(kind="never"),
+def build(config: SACBCConfig, settings: OnlineSettings) -> Strategy:
+    """The strategy of a run."""
+    gate_seed, label_seed = settings.seed.spawn(2)
+    labeller = GuidedEpisodes(
+        config.episodes, settings.total_decisions, (gate_seed, label_seed), label_budget=settings.label_budget
     )
-    return LGDRL(cloning, setting)
+    return Strategy("sac-bc", labeller, actor=[ImitationTerm("bc", config.guide_batch, config.weight)])
 
 
-METHOD = Method("sac-bc", "SAC plus behaviour cloning on expert labels", SACBCConfig(), build)
+METHOD = online_method("sac-bc", "SAC plus behaviour cloning on expert labels", SACBCConfig(), build)

@@ -1,19 +1,19 @@
-"""SAC+Demo: the expert drives first, its transitions stay in the replay, and half of every batch is drawn from them.
+"""SAC+Demo: the expert drives first, its transitions stay in the replay buffer, and fill half of every batch.
 
 Symmetric sampling as in RLPD (arXiv 2302.02948); meaning otherwise inferred from the name, as specified here. The
 demonstration decisions count towards the training's decisions. Recorded demonstrations (`RunConfig.demonstrations`) may
-take the place of the expert's drive: with `decisions` = 0 nobody is asked.
+take the place of the expert's drive: with `decisions` = 0 no expert is asked.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from lgdrl.guidance.registry import Method, Setting
-from lgdrl.guidance.strategy import Batch, Execution, Moment, Strategy
-from lgdrl.learners.replay import GuidedReplayBuffer, GuidedSamples
+from lgdrl.guidance.arbiters import ExpertDrives
+from lgdrl.guidance.labelling import FirstDecisions
+from lgdrl.guidance.strategy import RL, Batches, Strategy
+from lgdrl.learners.replay import GuidedReplayBuffer, Samples
+from lgdrl.loops.online import OnlineSettings, online_method
 from sim.errors import UsageError
 
 
@@ -30,30 +30,28 @@ class SACDemoConfig:
 
 
 class SACDemo(Strategy):
-    name = "sac-demo"
-    needs_expert = True
+    """The expert drives the first decisions; batches are mixed from its steps and from all steps."""
 
-    def __init__(self, config: SACDemoConfig, setting: Setting) -> None:
-        if config.decisions == 0 and not setting.demonstrated:
-            raise UsageError(
-                "strategy_options.decisions = 0: choose at least 1, or give demonstrations, e.g. demonstrations=FILE"
-            )
-        self.config = config
-        self.needs_expert = config.decisions > 0
+    def __init__(self, config: SACDemoConfig) -> None:
+        labeller, arbiter = FirstDecisions(config.decisions), ExpertDrives()
+        super().__init__("sac-demo", labeller, arbiter, needs_expert=config.decisions > 0)
+        self.share = config.share
 
-    def on_action(self, moment: Moment) -> Execution:
-        if moment.decisions >= self.config.decisions:
-            return super().on_action(moment)
-        advice = moment.ask(np.ones(len(moment.proposals), bool))
-        driven = advice.executable
-        return Execution(np.where(driven, advice.action, moment.proposals), advice, driven)
-
-    def on_batch(self, replay: GuidedReplayBuffer, batch_size: int) -> Batch:
-        demonstrated = replay.sample_intervened(int(batch_size * self.config.share))
+    def on_batch(self, replay: GuidedReplayBuffer, size: int) -> Batches:
+        demonstrated = replay.sample_intervened(int(size * self.share))
         if demonstrated is None:
-            return super().on_batch(replay, batch_size)
-        own = replay.sample_uniform(batch_size - len(demonstrated))
-        return Batch(GuidedSamples.concatenate([demonstrated, own]))
+            return super().on_batch(replay, size)
+        own = replay.sample_uniform(size - len(demonstrated))
+        return {RL: Samples.concatenate([demonstrated, own])}
 
 
-METHOD = Method("sac-demo", "SAC with expert demonstrations in half of every batch", SACDemoConfig(), SACDemo)
+def build(config: SACDemoConfig, settings: OnlineSettings) -> Strategy:
+    """The strategy of a run. UsageError where nothing is demonstrated."""
+    if config.decisions == 0 and not settings.demonstrated:
+        raise UsageError(
+            "strategy_options.decisions = 0: choose at least 1, or give demonstrations, e.g. demonstrations=FILE"
+        )
+    return SACDemo(config)
+
+
+METHOD = online_method("sac-demo", "SAC with expert demonstrations in half of every batch", SACDemoConfig(), build)

@@ -1,7 +1,7 @@
 """SAC+RP: the reward carries the expert's opinion. The paper's meaning of "RP" is not known, so both readings are here.
 
 penalty:  r' = r - c 1[the expert took over]          (intervention-aided RL; the expert does take over)
-shaping:  r' = r - c 1[the learner disagreed]         (the expert only judges)
+shaping:  r' = r - c 1[the learner disagreed]         (the expert only labels)
 """
 
 from __future__ import annotations
@@ -10,34 +10,44 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lgdrl.guidance.gates import EpisodeGateConfig, StepGateConfig
-from lgdrl.guidance.lgdrl import LGDRL, LGDRLConfig
-from lgdrl.guidance.registry import Method, Setting
-from lgdrl.guidance.strategy import Transitions
+from lgdrl.guidance.arbiters import ArbiterConfig, LearnerDrives
+from lgdrl.guidance.labelling import GateConfig, GuidedEpisodes
+from lgdrl.guidance.records import Transitions
+from lgdrl.guidance.strategy import Strategy
+from lgdrl.loops.online import OnlineSettings, online_method
 
 
 @dataclass(frozen=True)
 class SACRPConfig:
     mode: Literal["penalty", "shaping"] = "penalty"
     cost: float = 1.0  # c, in units of reward
-    episodes: EpisodeGateConfig = field(default_factory=EpisodeGateConfig)
-    gate: StepGateConfig = field(default_factory=StepGateConfig)  # mode penalty: when the expert takes over
+    episodes: GateConfig = field(default_factory=GateConfig)
+    arbiter: ArbiterConfig = field(default_factory=ArbiterConfig)  # mode penalty: when the expert takes over
 
 
-class SACRP(LGDRL):
-    name = "sac-rp"
+class SACRP(Strategy):
+    """Reward penalties in `on_store`; nothing is added to the losses."""
 
-    def __init__(self, config: SACRPConfig, setting: Setting) -> None:
-        gate = config.gate if config.mode == "penalty" else StepGateConfig(kind="never")
-        super().__init__(LGDRLConfig(constraint="none", episodes=config.episodes, gate=gate), setting)
+    def __init__(self, config: SACRPConfig, labeller: GuidedEpisodes) -> None:
+        penalty = config.mode == "penalty"
+        super().__init__("sac-rp", labeller, config.arbiter.make() if penalty else LearnerDrives())
         self.mode, self.cost = config.mode, config.cost
 
     def on_store(self, transitions: Transitions) -> Transitions:
-        judged = transitions.intervened
+        penalised = transitions.intervened
         if self.mode == "shaping":
-            advice = transitions.advice
-            judged = advice.given & (advice.action != transitions.learner_actions)
-        return dataclasses.replace(transitions, rewards=transitions.rewards - self.cost * judged.astype("float32"))
+            labels = transitions.labels
+            penalised = labels.given & (labels.action != transitions.learner_actions)
+        return dataclasses.replace(transitions, rewards=transitions.rewards - self.cost * penalised.astype("float32"))
 
 
-METHOD = Method("sac-rp", "SAC with a reward penalty for take-overs (or disagreement)", SACRPConfig(), SACRP)
+def build(config: SACRPConfig, settings: OnlineSettings) -> Strategy:
+    """The strategy of a run."""
+    gate_seed, label_seed = settings.seed.spawn(2)
+    labeller = GuidedEpisodes(
+        config.episodes, settings.total_decisions, (gate_seed, label_seed), label_budget=settings.label_budget
+    )
+    return SACRP(config, labeller)
+
+
+METHOD = online_method("sac-rp", "SAC with a reward penalty for interventions (or disagreement)", SACRPConfig(), build)

@@ -1,9 +1,10 @@
-"""The expert desk: asks a policy provider on behalf of a strategy, within a label budget, and counts everything.
+"""The advisor: asks an expert on behalf of a strategy, within a label budget, and counts everything.
 
-It turns decisions into `Advice` arrays, counts each status, and hands every query to the run's guidance log.
+It turns decisions into `Labels`, counts each status, and writes every query to the run's guidance log. Experts that may
+be asked from several threads can also be asked ahead: `request` sends the queries and `collect` waits for the labels,
+in the order of the requests, so that counts and budgets do not depend on which response was fast.
 
-Experts that may be asked from several threads can also be asked ahead: `promise` sends the questions and `collect`
-waits for the answers, in the order of the promises, so that counts and budgets do not depend on which answer was fast.
+Shapes: N environments, R of them asked.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from experts.driving import batch_advice
 from experts.provider import Context, Decision, PolicyProvider, Status, label_distribution, label_distributions
 from experts.views import ViewExpert
 from lgdrl.guidance.log import GuidanceLog, Query
-from lgdrl.guidance.strategy import STATUSES, Advice
+from lgdrl.guidance.records import STATUSES, Labels, StepContext
 from sim.env import DrivingVecEnv
 from sim.scene import Scene
 
@@ -31,25 +32,31 @@ OK, FAILED = STATUSES.index(Status.OK), STATUSES.index(Status.FAILED)
 
 
 @dataclass(slots=True)
-class _Promise:
-    """Questions whose answers nobody has collected yet."""
+class _Request:
+    """Queries whose labels have not been collected."""
 
     asked: np.ndarray
-    """int (R,) worlds"""
-    masks: np.ndarray
+    """int (R,): environments."""
+    legal: np.ndarray | None
     """bool (N, A)"""
+    empty: Labels
+    """What `collect` fills."""
     decisions: Sequence[Decision] = ()
     future: Future[Sequence[Decision]] | None = None
-    """None where the answers have come."""
+    """None where the decisions have come."""
     queries: list[Query] = field(default_factory=list)
-    """What the log expects to hear of."""
+    """Entries of the log that wait for the decisions."""
 
 
-class ExpertDesk:
-    """Implements `lgdrl.learners.discrete_sac.Advisor` for any `PolicyProvider`.
+class Advisor:
+    """Asks any `PolicyProvider`.
 
-    Args: provider; most labels to give in the run (None: no limit); share of a bare label that is spread over all legal
-        actions; log to write queries to; how many promises are answered at one time.
+    Args:
+        provider: The expert; it is closed by its maker.
+        label_budget: Most labels to give in the run; None: no limit.
+        label_spread: Share of a bare label that is spread over all legal actions.
+        log: Guidance log to write queries to.
+        ahead: Requests that are answered at one time.
     """
 
     def __init__(
@@ -65,128 +72,125 @@ class ExpertDesk:
         self.label_spread = label_spread
         self.log = log
         self.say: Callable[[str], None] | None = None
-        """Who hears what the expert says about the first of the worlds while it answers."""
+        """Receives what the expert says about the first environment while it answers."""
         self.counts: Counter[str] = Counter()
         """Decisions by status, with `queries`, `labels`, `tokens`."""
         self.wait_s = 0.0
-        """Seconds of latency, decision by decision: where many are asked together, more than the clock shows."""
+        """Seconds of latency, summed over decisions: more than the clock shows where many are asked together."""
         self.blocked_s = 0.0
         """Seconds on the clock for which the training stood still."""
         self.cost = 0.0
-        self._promised: deque[_Promise] = deque()
+        self._requests: deque[_Request] = deque()
         self._pool = ThreadPoolExecutor(ahead, thread_name_prefix="expert")
 
     @property
     def labels_left(self) -> float:
-        """Labels that may still be given, each promised one counted as given."""
-        promised = sum(promise.asked.size for promise in self._promised)
-        return float("inf") if self.label_budget is None else self.label_budget - self.counts["labels"] - promised
+        """Labels that may still be given; each requested one counts as given."""
+        requested = sum(request.asked.size for request in self._requests)
+        return float("inf") if self.label_budget is None else self.label_budget - self.counts["labels"] - requested
 
-    def advise(
-        self,
-        env: VecEnv,
-        rows: np.ndarray,
-        obs: np.ndarray,
-        masks: np.ndarray,
-        episodes: np.ndarray,
-        steps: np.ndarray,
-    ) -> Advice:
-        """Advice for the worlds where `rows` is True; the first ones where the budget does not reach for all."""
-        advice = Advice.none(*masks.shape)
+    def label(self, env: VecEnv, context: StepContext, rows: np.ndarray) -> Labels:
+        """Ask now, and wait.
+
+        Args:
+            env: The environments, before the step is executed.
+            context: The step.
+            rows: Environments to ask about, bool (N,); the first ones where the budget does not reach for all.
+        """
+        labels = context.no_labels()
         asked = self._within_budget(rows)
         if asked.size == 0:
-            return advice
+            return labels
         begin = time.perf_counter()
         scenes: list[Scene | None] = [None] * asked.size
+        episodes, steps = context.episodes[asked], context.steps[asked]
         if isinstance(self.provider, ViewExpert) and isinstance(env, DrivingVecEnv):
-            decisions = self._ask_together(self.provider, env, asked, masks, advice)
-            kept = np.flatnonzero(self.log.wants(episodes[asked])) if self.log is not None else asked[:0]
+            decisions = self._ask_together(self.provider, env, context, asked, labels)
+            kept = np.flatnonzero(self.log.wants(episodes)) if self.log is not None else asked[:0]
             for k, scene in zip(kept, env.scenes(asked[kept].tolist()) if kept.size else [], strict=True):
                 scenes[k] = scene
         else:
             if isinstance(env, DrivingVecEnv):
                 scenes = list(env.scenes(asked.tolist()))
-            decisions = self._ask_each(env, asked, scenes, obs, masks, episodes, steps, advice)
+            decisions = self._ask_each(env, context, asked, scenes, labels)
         self.blocked_s += time.perf_counter() - begin
         if self.log is not None:
-            self.log.add(self.provider.name, asked, episodes[asked], steps[asked], decisions(), scenes)
-        return advice
+            self.log.add(self.provider.name, asked, episodes, steps, decisions(), scenes)
+        return labels
 
     def _within_budget(self, rows: np.ndarray) -> np.ndarray:
-        """int (R,): worlds where bool (N,) `rows` is True, as far as the labels reach."""
+        """int (R,): environments where bool (N,) `rows` is True, as far as the labels reach."""
         asked = np.flatnonzero(rows)
         return asked if asked.size <= self.labels_left else asked[: int(self.labels_left)]
 
-    def promise(
-        self,
-        env: VecEnv,
-        rows: np.ndarray,
-        obs: np.ndarray,
-        masks: np.ndarray,
-        episodes: np.ndarray,
-        steps: np.ndarray,
-    ) -> None:
-        """Ask as `advise` does, in other threads. The questions hold no look-ahead: the worlds go on."""
+    def request(self, env: VecEnv, context: StepContext, rows: np.ndarray) -> None:
+        """Ask as `label` does, in other threads, without waiting. There is no look-ahead: the environments go on."""
         asked = self._within_budget(rows)
-        promise = _Promise(asked, masks.copy())
+        legal = None if context.legal is None else context.legal.copy()
+        request = _Request(asked, legal, context.no_labels())
         if asked.size:
             scenes = list(env.scenes(asked.tolist())) if isinstance(env, DrivingVecEnv) else [None] * asked.size
+            episodes, steps = context.episodes[asked], context.steps[asked]
             contexts = [
-                Context(obs[i].copy(), env.action_space, scene, promise.masks[i], int(episodes[i]), int(steps[i]))
+                Context(
+                    obs=context.obs[i].copy(),
+                    action_space=env.action_space,
+                    scene=scene,
+                    legal=None if legal is None else legal[i],
+                    episode=int(context.episodes[i]),
+                    step=int(context.steps[i]),
+                )
                 for i, scene in zip(asked, scenes, strict=True)
             ]
             if self.log is not None:
-                promise.queries = self.log.expect(self.provider.name, asked, episodes[asked], steps[asked], scenes)
-            promise.future = self._pool.submit(self.provider.decide, contexts)
-        self._promised.append(promise)
+                request.queries = self.log.expect(self.provider.name, asked, episodes, steps, scenes)
+            request.future = self._pool.submit(self.provider.decide, contexts)
+        self._requests.append(request)
 
-    def collect(self) -> Advice:
-        """Wait for the answers of the oldest promise."""
-        promise = self._promised.popleft()
-        self._keep(promise)
-        advice = Advice.none(*promise.masks.shape)
-        for i, decision in zip(promise.asked, promise.decisions, strict=True):
-            self._enter(advice, int(i), promise.masks[i], decision)
-        return advice
+    def collect(self) -> Labels:
+        """Wait for the labels of the oldest request."""
+        request = self._requests.popleft()
+        self._receive(request)
+        for i, decision in zip(request.asked, request.decisions, strict=True):
+            self._enter(request.empty, int(i), None if request.legal is None else request.legal[i], decision)
+        return request.empty
 
     def settle(self) -> None:
-        """Wait until all that was promised has been answered, and is in the log. It can be collected as before."""
-        for promise in self._promised:
-            self._keep(promise)
+        """Wait until all requests have been answered, and are in the log. They can be collected as before."""
+        for request in self._requests:
+            self._receive(request)
 
-    def _keep(self, promise: _Promise) -> None:
-        if promise.future is None:
+    def _receive(self, request: _Request) -> None:
+        if request.future is None:
             return
         begin = time.perf_counter()
-        promise.decisions = promise.future.result()
+        request.decisions = request.future.result()
         self.blocked_s += time.perf_counter() - begin
-        promise.future = None
+        request.future = None
         if self.log is not None:
-            self.log.answer(promise.queries, promise.decisions)
-        promise.queries = []
+            self.log.answer(request.queries, request.decisions)
+        request.queries = []
 
     def close(self) -> None:
-        """End what is under way, and close the provider."""
-        interrupt = getattr(self.provider, "interrupt", None)
-        if interrupt and any(promise.future is not None for promise in self._promised):
-            interrupt()
+        """End what is under way."""
+        if any(request.future is not None for request in self._requests):
+            self.provider.interrupt()
         self._pool.shutdown(cancel_futures=True)
-        finish = getattr(self.provider, "close", None)
-        if finish:
-            finish()
 
     def _ask_together(
-        self, expert: ViewExpert, env: DrivingVecEnv, asked: np.ndarray, masks: np.ndarray, advice: Advice
+        self, expert: ViewExpert, env: DrivingVecEnv, context: StepContext, asked: np.ndarray, labels: Labels
     ) -> Callable[[], list[Decision]]:
-        """Fill the advice by one call for all worlds. Returns: what makes the decisions one by one, for the log."""
+        """Fill the labels by one call for all environments. Returns: makes the decisions one by one, for the log."""
+        assert context.legal is not None
+        assert labels.probs is not None
         started = time.perf_counter()
-        actions, choice = batch_advice(expert, env, masks, asked)
+        actions, choice = batch_advice(expert, env, context.legal, asked)
         wait = time.perf_counter() - started
         given = actions >= 0
         statuses = np.where(given, OK, FAILED)
-        advice.action[asked], advice.status[asked] = actions, statuses
         rows = asked[given]
-        advice.probs[rows] = label_distributions(actions[given], masks[rows], self.label_spread)
+        labels.given[rows], labels.action[rows], labels.status[asked] = True, actions[given], statuses
+        labels.probs[rows] = label_distributions(actions[given], context.legal[rows], self.label_spread)
         self.counts.update(queries=asked.size, labels=rows.size)
         for status in np.unique(statuses):
             self.counts[STATUSES[status].value] += int((statuses == status).sum())
@@ -209,23 +213,20 @@ class ExpertDesk:
     def _ask_each(
         self,
         env: VecEnv,
+        context: StepContext,
         asked: np.ndarray,
         scenes: Sequence[Scene | None],
-        obs: np.ndarray,
-        masks: np.ndarray,
-        episodes: np.ndarray,
-        steps: np.ndarray,
-        advice: Advice,
+        labels: Labels,
     ) -> Callable[[], list[Decision]]:
-        """Fill the advice from one decision per world. Returns: what gives these, for the log."""
+        """Fill the labels from one decision per environment. Returns: what gives these, for the log."""
         contexts = [
             Context(
-                obs=obs[i],
+                obs=context.obs[i],
                 action_space=env.action_space,
                 scene=scene,
-                legal=masks[i],
-                episode=int(episodes[i]),
-                step=int(steps[i]),
+                legal=None if context.legal is None else context.legal[i],
+                episode=int(context.episodes[i]),
+                step=int(context.steps[i]),
                 branch=partial(env.branch, int(i)) if isinstance(env, DrivingVecEnv) else None,
                 say=self.say if i == 0 else None,
             )
@@ -233,52 +234,53 @@ class ExpertDesk:
         ]
         decisions = list(self.provider.decide(contexts))
         for i, decision in zip(asked, decisions, strict=True):
-            self._enter(advice, int(i), masks[i], decision)
+            self._enter(labels, int(i), None if context.legal is None else context.legal[i], decision)
         return lambda: decisions
 
-    def _enter(self, advice: Advice, i: int, mask: np.ndarray, decision: Decision) -> None:
+    def _enter(self, labels: Labels, i: int, legal: np.ndarray | None, decision: Decision) -> None:
         self.counts["queries"] += 1
         self.counts[decision.status.value] += 1
         self.counts["tokens"] += decision.tokens
         self.wait_s += decision.latency_s
         self.cost += decision.cost
-        advice.status[i] = STATUSES.index(decision.status)
+        labels.status[i] = STATUSES.index(decision.status)
         if decision.action is None or decision.status == Status.FAILED:
             return
-        action = int(decision.action)
-        if not mask[action]:
-            raise ValueError(f"expert {self.provider.name!r} chose action {action}, which is not legal here")
+        if legal is not None and not legal[int(decision.action)]:
+            raise ValueError(f"expert {self.provider.name!r} chose action {decision.action}, which is not legal here")
         self.counts["labels"] += 1
-        advice.action[i] = action
-        probs = decision.probs
-        advice.probs[i] = label_distribution(action, mask, self.label_spread) if probs is None else probs
+        labels.given[i], labels.action[i] = True, decision.action
+        if labels.probs is not None and legal is not None:
+            bare = decision.probs is None
+            labels.probs[i] = (
+                label_distribution(int(decision.action), legal, self.label_spread) if bare else decision.probs
+            )
 
     def metrics(self) -> dict[str, float]:
         """For the log: queries, labels, each status, tokens, cost, seconds of latency and of standing still, and the
-        provider's own figures. Waits for what was promised: these count it as answered."""
+        provider's own figures. Waits for what was requested: these count it as answered."""
         self.settle()
         named = {name: float(count) for name, count in self.counts.items()}
-        own = getattr(self.provider, "metrics", None)
-        return (own() if own else {}) | named | {"cost": self.cost, "wait_s": self.wait_s, "blocked_s": self.blocked_s}
+        times = {"cost": self.cost, "wait_s": self.wait_s, "blocked_s": self.blocked_s}
+        return self.provider.metrics() | named | times
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts, answers that nobody has collected, and the provider's own state where it has one."""
+        """Counts, decisions that have not been collected, and the provider's own state."""
         self.settle()
-        keeps = getattr(self.provider, "state_dict", None)
         return {
             "counts": dict(self.counts),
             "wait_s": self.wait_s,
             "blocked_s": self.blocked_s,
             "cost": self.cost,
-            "promised": [(promise.asked, promise.masks, promise.decisions) for promise in self._promised],
-            "provider": keeps() if keeps else None,
+            "requests": [
+                (request.asked, request.legal, request.empty, request.decisions) for request in self._requests
+            ],
+            "provider": self.provider.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`."""
         self.counts = Counter(state["counts"])
-        self.wait_s, self.cost = state["wait_s"], state["cost"]
-        self.blocked_s = state.get("blocked_s", 0.0)
-        self._promised = deque(_Promise(*promise) for promise in state.get("promised", []))
-        if state["provider"] is not None:
-            self.provider.load_state_dict(state["provider"])  # type: ignore[attr-defined]
+        self.wait_s, self.blocked_s, self.cost = state["wait_s"], state["blocked_s"], state["cost"]
+        self._requests = deque(_Request(*request) for request in state["requests"])
+        self.provider.load_state_dict(state["provider"])

@@ -1,4 +1,4 @@
-"""Recorded demonstrations as the first transitions of a replay, as if the expert had just driven."""
+"""Recorded demonstrations as the first transitions of a replay buffer, as if the expert had just driven."""
 
 from __future__ import annotations
 
@@ -6,30 +6,36 @@ import numpy as np
 
 from experts.data.demonstrations import Demonstrations
 from experts.provider import label_distributions
-from lgdrl.guidance.strategy import STATUSES, Advice, Transitions
+from lgdrl.guidance.records import NO_STATUS, STATUSES, Labels, Reason, Transitions
 
 
 def transitions_of(demonstrations: Demonstrations, label_spread: float) -> Transitions:
-    """All R decisions: labelled where something is demonstrated, marked as intervened where expert or person drove.
+    """All R decisions: labels where something is demonstrated, the expert's authority where it or a person drove.
 
-    Bare labels become distributions as the expert desk makes them, with `label_spread` shared over all legal actions.
+    Args:
+        demonstrations: What was recorded.
+        label_spread: Share of a bare label that is spread over all legal actions, as the advisor does.
     """
     known = demonstrations
-    labelled = known.labels >= 0
-    bare = labelled & ~known.probs.any(axis=1)
+    given = known.labels >= 0
+    bare = given & ~known.probs.any(axis=1)
     probs = known.probs.astype(np.float32)
     probs[bare] = label_distributions(known.labels[bare], known.legal[bare], label_spread)
     statuses = np.array([STATUSES.index(status) for status in known.statuses], np.int8)
+    labels = Labels(given, np.maximum(known.labels, 0), probs, np.where(given, statuses, NO_STATUS).astype(np.int8))
     return Transitions(
         obs=known.obs,
         next_obs=known.next_obs,
-        masks=known.legal,
-        next_masks=known.next_legal,
+        legal=known.legal,
+        next_legal=known.next_legal,
         learner_actions=known.learner_actions,
         actions=known.actions,
-        advice=Advice(known.labels, probs, np.where(labelled, statuses, -1).astype(np.int8)),
-        intervened=known.driven,
+        labels=labels,
+        authority=known.driven.astype(np.float32),
+        reason=np.where(known.driven, Reason.SCHEDULE, Reason.LEARNER).astype(np.int8),
         rewards=known.rewards.astype(np.float32),
-        dones=known.dones,
         terminated=known.terminated,
+        truncated=known.dones & ~known.terminated,
+        episodes=known.episodes - int(known.episodes.max()) - 1,  # negative: the training's count from 0
+        steps=known.steps,
     )

@@ -1,66 +1,75 @@
-"""A person at the wheel while a learner learns: any strategy, with take-overs of world 0 by hand on top.
+"""A person who may take over: an arbiter around the one of the method, in the trainer and in the window.
 
 What the person does is executed, kept as a label and marked as an intervention, like any expert's. Human-gated
-take-overs as in HG-DAgger (arXiv 1810.02890): the person alone decides when.
+interventions as in HG-DAgger (arXiv 1810.02890): the person alone decides when.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import spaces
 
 from experts.human import Hands, HumanExpert
-from experts.provider import Context, label_distribution
-from lgdrl.guidance.log import HUMAN, GuidanceLog
-from lgdrl.guidance.strategy import STATUSES, Batch, Execution, GuidanceLoss, Moment, Strategy, Transitions
-from lgdrl.learners.replay import GuidedReplayBuffer, GuidedSamples
+from experts.provider import Context, Decision, label_distribution
+from lgdrl.guidance.arbiters import Arbiter
+from lgdrl.guidance.records import STATUSES, Execution, Labels, Reason, StepContext
+
+Report = Callable[[StepContext, Decision, Any], None]
+"""Called with the step, the person's decision and the scene of the first environment."""
 
 
-class WithHuman(Strategy):
-    """`inner` with a person's take-overs; labels are spread as the run's labels are and written to its log."""
+class PersonArbiter(Arbiter):
+    """`inner`, unless the person takes over the first environment.
 
-    def __init__(self, inner: Strategy, hands: Hands, spread: float, log: GuidanceLog) -> None:
-        self.inner, self.person, self.spread, self.log = inner, HumanExpert(hands), spread, log
-        self.name, self.needs_expert = inner.name, inner.needs_expert
-        self.taken_over = 0
-        """Decisions in which the person drove."""
+    Args:
+        inner: Decides everywhere else, and where the person does nothing.
+        hands: The person's controls.
+        label_spread: Share of the person's label that is spread over all legal actions.
+        report: Receives each decision of the person.
+    """
 
-    def on_action(self, moment: Moment) -> Execution:
-        execution = self.inner.on_action(moment)
-        first, mask = np.array([0]), moment.masks[0]
-        context = Context(
-            moment.obs[0], spaces.Discrete(len(mask)), moment.scenes(first)[0], mask, int(moment.episodes[0])
-        )
-        decision = self.person.decide([context])[0]
+    def __init__(self, inner: Arbiter, hands: Hands, label_spread: float = 0.0, report: Report | None = None) -> None:
+        self.inner, self.person = inner, HumanExpert(hands)
+        self.label_spread, self.report = label_spread, report
+        self.decisions = 0
+        """Decisions of the person so far."""
+
+    def attach(self, action_space: spaces.Space) -> None:
+        self.inner.attach(action_space)
+
+    def requires(self, context: StepContext, wanted: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+        return self.inner.requires(context, wanted, allowed)
+
+    def decide(self, context: StepContext, labels: Labels, allowed: np.ndarray) -> Execution:
+        execution = self.inner.decide(context, labels, allowed)
+        scene = context.scenes(np.array([0]))[0]
+        legal = None if context.legal is None else context.legal[0]
+        decision = self.person.decide(
+            [Context(context.obs[0], context.action_space, scene, legal, int(context.episodes[0]))]
+        )[0]
         if decision.action is None:
             return execution
-        actions, intervened, advice = execution.actions.copy(), execution.intervened.copy(), execution.advice
-        action = actions[0] = int(decision.action)
-        intervened[0] = True
-        advice.action[0], advice.status[0] = action, STATUSES.index(decision.status)
-        advice.probs[0] = label_distribution(action, mask, self.spread)
-        self.taken_over += 1
-        self.log.add(HUMAN, first, moment.episodes[first], moment.steps[first], [decision], [context.scene])
-        return Execution(actions, advice, intervened)
-
-    def on_store(self, transitions: Transitions) -> Transitions:
-        return self.inner.on_store(transitions)
-
-    def on_batch(self, replay: GuidedReplayBuffer, batch_size: int) -> Batch:
-        return self.inner.on_batch(replay, batch_size)
-
-    def loss(self, guide: GuidedSamples, log_probs: torch.Tensor) -> GuidanceLoss:
-        return self.inner.loss(guide, log_probs)
+        actions, authority, reason = execution.actions.copy(), execution.authority.copy(), execution.reason.copy()
+        kept = execution.labels
+        actions[0] = kept.action[0] = decision.action
+        kept.given[0], kept.status[0] = True, STATUSES.index(decision.status)
+        if kept.probs is not None and legal is not None:
+            kept.probs[0] = label_distribution(int(decision.action), legal, self.label_spread)
+        authority[0], reason[0] = 1.0, Reason.PERSON
+        self.decisions += 1
+        if self.report is not None:
+            self.report(context, decision, scene)
+        return Execution(actions, kept, authority, reason)
 
     def metrics(self) -> dict[str, float]:
-        return self.inner.metrics() | {"human_decisions": float(self.taken_over)}
+        return self.inner.metrics() | {"human_decisions": float(self.decisions)}
 
     def state_dict(self) -> dict[str, Any]:
-        return self.inner.state_dict() | {"human_decisions": self.taken_over}
+        return {"inner": self.inner.state_dict(), "decisions": self.decisions}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.taken_over = state.get("human_decisions", 0)
-        self.inner.load_state_dict({name: value for name, value in state.items() if name != "human_decisions"})
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.inner.load_state_dict(state["inner"])
+        self.decisions = state["decisions"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,13 +27,14 @@ import numpy as np
 from experts.data.columns import Columns, pack, put_scenes, take_scenes, unpack
 from experts.data.episodes import Controller, Episode, Turn
 from experts.provider import Decision
-from lgdrl.guidance.strategy import Execution, Moment
+from lgdrl.guidance.records import Execution, Reason, StepContext
 from sim.errors import UsageError
 from sim.scene import Scene
 
 CHUNK = 64
 """Scenes that are compressed together: they share their road, and most of what is said about their vehicles."""
-HUMAN = "human"
+PERSON = "human"
+"""Name of a person among the experts, and as a controller."""
 QUERIES = {
     "id": "INTEGER PRIMARY KEY",
     "episode": "INTEGER",
@@ -49,6 +51,8 @@ QUERIES = {
     "learner": "INTEGER",
     "executed": "INTEGER",
     "controller": "TEXT",
+    "authority": "REAL",
+    "control": "TEXT",
     "reward": "REAL",
     "outcome": "TEXT",
 }
@@ -84,9 +88,6 @@ class GuidanceLog:
         self._db = sqlite3.connect(path, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute(f"CREATE TABLE IF NOT EXISTS queries ({', '.join(map(' '.join, QUERIES.items()))})")
-        known = {row[1] for row in self._db.execute("PRAGMA table_info(queries)")}
-        for name in QUERIES.keys() - known:  # a run of an older version goes on
-            self._db.execute(f"ALTER TABLE queries ADD COLUMN {name} {QUERIES[name]}")
         self._db.execute("CREATE TABLE IF NOT EXISTS texts (hash TEXT PRIMARY KEY, prompt TEXT, answer TEXT)")
         self._db.execute("CREATE TABLE IF NOT EXISTS chunks (id INTEGER PRIMARY KEY, scenes BLOB)")
         self._db.execute("CREATE TABLE IF NOT EXISTS moments (query INTEGER PRIMARY KEY, chunk INTEGER, place INTEGER)")
@@ -132,24 +133,33 @@ class GuidanceLog:
     def answer(self, queries: Sequence[Query], decisions: Sequence[Decision]) -> None:
         """What the expert said to `queries`."""
         for query, decision in zip(queries, decisions, strict=True):
-            action = None if decision.action is None else int(decision.action)
+            action = None if decision.action is None else _action(decision.action)
             spent = (decision.confidence, decision.latency_s, decision.tokens, decision.cost, decision.reason)
             query.said = (action, decision.status.value, *spent, self._keep_text(decision))
             query.probs = decision.probs
         self._write([query for query in queries if query.done is not None])
 
-    def settle(self, moment: Moment, execution: Execution, rewards: np.ndarray, infos: Sequence[dict]) -> None:
-        """The decision for which queries were added has been made. Args: what was known and done, what came of it."""
+    def settle(self, context: StepContext, execution: Execution, rewards: np.ndarray, infos: Sequence[dict]) -> None:
+        """The decision for which queries were added has been made.
+
+        Args:
+            context: What was known.
+            execution: What was done.
+            rewards: float (N,)
+            infos: One dict per environment; `outcome` where its episode ended.
+        """
         if not self._open:
             return
-        by_hand = {query.world for query in self._open if query.expert == HUMAN}
         for query in self._open:
             i = query.world
-            controller = HUMAN if i in by_hand else "expert" if execution.intervened[i] else "learner"
+            reason = Reason(execution.reason[i])
+            controller = PERSON if reason == Reason.PERSON else "expert" if execution.intervened[i] else "learner"
+            control = float(execution.authority[i]), reason.name.lower()
             came = (float(rewards[i]), infos[i].get("outcome"))
-            query.done = (int(moment.proposals[i]), int(execution.actions[i]), controller, *came)
-            if query.scene is not None:
-                query.arrays = (moment.masks[i].copy(), moment.probs[i].copy())
+            done = (context.proposals[i], execution.actions[i])
+            query.done = (*(_action(action) for action in done), controller, *control, *came)
+            if query.scene is not None and context.legal is not None and context.policy.probs is not None:
+                query.arrays = (context.legal[i].copy(), context.policy.probs[i].copy())
         self._write([query for query in self._open if query.said is not None])
         self._open.clear()
 
@@ -299,6 +309,11 @@ class LoggedEpisodes:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _action(action: Any) -> int | str:
+    """An action as a column: an id, or the components of a continuous one as JSON."""
+    return int(action) if np.ndim(action) == 0 else json.dumps(np.asarray(action, float).tolist())
 
 
 def _marks(names: Any) -> str:

@@ -1,8 +1,9 @@
-"""Replay that keeps the whole story of a step: both proposals, who was in control, what the expert thought.
+"""Replay buffer that keeps the whole story of a step: both proposals, who was in control, what the expert said.
 
 `GuidedReplayBuffer` is Stable-Baselines3's ring, addressed by transition rather than by vector step, so that a batch of
-any size may be stored: the N worlds of a step, a file of demonstrations, what a strategy left over in `on_store`.
-Random draws come from three streams of its own; drawing labels never changes what a uniform draw yields.
+any size may be stored: the N environments of a step, a file of demonstrations, what a strategy left in `on_store`.
+Discrete actions come with legal actions and label distributions; continuous ones do not have them. Random draws come
+from three streams of its own; drawing labels never changes what a uniform draw yields.
 """
 
 from __future__ import annotations
@@ -17,53 +18,59 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from lgdrl.guidance.strategy import Advice, Transitions
+from lgdrl.guidance.records import NO_STATUS, Labels, Transitions
 
 
 @dataclass(slots=True)
-class GuidedSamples:
-    """B transitions as tensors, in the order drawn."""
+class Samples:
+    """B transitions as tensors, in the order drawn. Actions are int64 (B,) or float32 (B, D)."""
 
     observations: torch.Tensor
     """(B, ...) in the observation space's dtype."""
     next_observations: torch.Tensor
     """(B, ...)"""
-    masks: torch.Tensor
-    """bool (B, A) legal actions."""
-    next_masks: torch.Tensor
-    """bool (B, A) legal actions of the successor."""
+    legal: torch.Tensor | None
+    """bool (B, A); None where actions are continuous."""
+    next_legal: torch.Tensor | None
+    """bool (B, A): legal actions of the successor."""
     learner_actions: torch.Tensor
-    """int64 (B,) what the learner proposed."""
+    """What the learner proposed."""
     actions: torch.Tensor
-    """int64 (B,) executed."""
-    expert_actions: torch.Tensor
-    """int64 (B,) label, -1 where there is none."""
-    expert_probs: torch.Tensor
-    """float32 (B, A), zero rows where there is no label."""
-    status: torch.Tensor
-    """int8 (B,) index into STATUSES, -1 where there is none."""
-    intervened: torch.Tensor
-    """bool (B,)"""
+    """What was executed."""
+    labelled: torch.Tensor
+    """bool (B,): rows with a label."""
+    label_actions: torch.Tensor
+    """The expert's actions; 0 where there is no label."""
+    label_probs: torch.Tensor | None
+    """float32 (B, A), zero rows where there is no label; None where actions are continuous."""
+    label_status: torch.Tensor
+    """int8 (B,): index into STATUSES, -1 where the expert was not asked."""
+    authority: torch.Tensor
+    """float32 (B,): the expert's share of the executed action."""
+    reason: torch.Tensor
+    """int8 (B,) of `Reason`."""
     rewards: torch.Tensor
     """float32 (B,)"""
     dones: torch.Tensor
     """bool (B,): the episode ended, terminated or truncated."""
     terminated: torch.Tensor
     """bool (B,): nothing is bootstrapped."""
+    episodes: torch.Tensor
+    """int64 (B,)"""
+    steps: torch.Tensor
+    """int64 (B,)"""
 
     def __len__(self) -> int:
         return len(self.actions)
 
-    @property
-    def labelled(self) -> torch.Tensor:
-        """bool (B,): rows with a label."""
-        return self.expert_actions >= 0
-
     @classmethod
-    def concatenate(cls, parts: Sequence[GuidedSamples]) -> GuidedSamples:
+    def concatenate(cls, parts: Sequence[Samples]) -> Samples:
         """The rows of all parts, in order; for batches mixed from several sources."""
-        names = [f.name for f in dataclasses.fields(cls)]
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        columns: dict[str, torch.Tensor | None] = {}
+        for field in dataclasses.fields(cls):
+            values = [getattr(part, field.name) for part in parts]
+            columns[field.name] = None if values[0] is None else torch.cat(values)
+        return cls(**columns)  # type: ignore[arg-type]
 
 
 class _Queue:
@@ -90,12 +97,19 @@ class _Queue:
 class GuidedReplayBuffer(ReplayBuffer):
     """Ring of transitions with expert labels.
 
-    `size()`, `pos` and `buffer_size` count transitions, whatever the number of worlds. SB3's own `add` and `sample`
-    keep working (without guidance); `add_transitions` and the `sample_*` methods below are the full interface.
+    `size()`, `pos` and `buffer_size` count transitions, whatever the number of environments. SB3's own `add` and
+    `sample` keep working (without guidance); `add_transitions` and the `sample_*` methods are the full interface.
 
-    Args: capacity in transitions; Box observations; Discrete actions; torch device of the samples; n_envs and
-    optimize_memory_usage as SB3's algorithms pass them (the first changes nothing here, the second is refused);
-    seed of the random draws.
+    Args:
+        buffer_size: Capacity in transitions.
+        observation_space: A Box.
+        action_space: Discrete actions that count from 0, or a Box of one dimension.
+        device: Torch device of the samples.
+        n_envs: As SB3's algorithms pass it; changes nothing here.
+        optimize_memory_usage: As SB3's algorithms pass it; True is refused.
+        seed: Seed of the random draws.
+    Raises:
+        ValueError: A space that cannot be stored.
     """
 
     def __init__(
@@ -108,24 +122,45 @@ class GuidedReplayBuffer(ReplayBuffer):
         optimize_memory_usage: bool = False,
         seed: int | np.random.SeedSequence | None = None,
     ) -> None:
-        if not isinstance(action_space, spaces.Discrete) or action_space.start != 0:
-            raise ValueError(f"action_space = {action_space}: expected Discrete actions that count from 0")
+        discrete = isinstance(action_space, spaces.Discrete) and action_space.start == 0
+        if not discrete and not (isinstance(action_space, spaces.Box) and len(action_space.shape) == 1):
+            raise ValueError(
+                f"action_space = {action_space}: expected Discrete actions that count from 0, or a Box of one dimension"
+            )
         if not isinstance(observation_space, spaces.Box):
             raise ValueError(f"observation_space = {observation_space}: expected a Box")
         if optimize_memory_usage:
             raise ValueError("optimize_memory_usage = True: true successors are always stored here; leave it False")
         super().__init__(buffer_size, observation_space, action_space, device, n_envs=1)
-        self.worlds = n_envs
-        self.num_actions = int(action_space.n)
-        self.masks = np.zeros((self.buffer_size, self.num_actions), bool)
-        self.next_masks = np.zeros((self.buffer_size, self.num_actions), bool)
-        self.learner_actions = np.zeros(self.buffer_size, np.int64)
-        self.expert_actions = np.full(self.buffer_size, -1, np.int64)
-        self.expert_probs = np.zeros((self.buffer_size, self.num_actions), np.float32)
-        self.status = np.full(self.buffer_size, -1, np.int8)
-        self.intervened = np.zeros(self.buffer_size, bool)
+        self.discrete = discrete
+        self._columns = self._allocate()
         self.reset()
         self.seed(seed)
+
+    def _allocate(self) -> dict[str, np.ndarray]:
+        """Every stored array by name, one row per slot (views of SB3's arrays, which have an axis of length 1)."""
+        capacity, actions = self.buffer_size, self.actions[:, 0, 0] if self.discrete else self.actions[:, 0]
+        columns = {
+            "observations": self.observations[:, 0],
+            "next_observations": self.next_observations[:, 0],
+            "learner_actions": np.zeros_like(actions),
+            "actions": actions,
+            "labelled": np.zeros(capacity, bool),
+            "label_actions": np.zeros_like(actions),
+            "label_status": np.full(capacity, NO_STATUS, np.int8),
+            "authority": np.zeros(capacity, np.float32),
+            "reason": np.zeros(capacity, np.int8),
+            "rewards": self.rewards[:, 0],
+            "dones": self.dones[:, 0],
+            "timeouts": self.timeouts[:, 0],
+            "episodes": np.zeros(capacity, np.int64),
+            "steps": np.zeros(capacity, np.int64),
+        }
+        if isinstance(self.action_space, spaces.Discrete):
+            shape = capacity, int(self.action_space.n)
+            columns |= {"legal": np.zeros(shape, bool), "next_legal": np.zeros(shape, bool)}
+            columns["label_probs"] = np.zeros(shape, np.float32)
+        return columns
 
     def seed(self, seed: int | np.random.SeedSequence | None) -> None:
         """Restart the random draws."""
@@ -145,29 +180,19 @@ class GuidedReplayBuffer(ReplayBuffer):
 
     @property
     def num_intervened(self) -> int:
-        """Stored transitions that the expert executed."""
+        """Stored transitions in which the expert had a share of control."""
         return self._interventions.count
 
-    def _columns(self) -> dict[str, np.ndarray]:
-        """Every stored array by name, one row per slot (views: SB3's own arrays have a world axis of length 1)."""
-        return {
-            "observations": self.observations[:, 0],
-            "next_observations": self.next_observations[:, 0],
-            "masks": self.masks,
-            "next_masks": self.next_masks,
-            "learner_actions": self.learner_actions,
-            "actions": self.actions[:, 0, 0],
-            "expert_actions": self.expert_actions,
-            "expert_probs": self.expert_probs,
-            "status": self.status,
-            "intervened": self.intervened,
-            "rewards": self.rewards[:, 0],
-            "dones": self.dones[:, 0],
-            "timeouts": self.timeouts[:, 0],
-        }
+    def column(self, name: str) -> np.ndarray:
+        """The stored values of one field of `Samples`, in the order of the slots: a view, filled part only."""
+        return self._columns[name][: self.size()]
 
     def add_transitions(self, transitions: Transitions) -> None:
-        """Store any number of finished steps, overwriting the oldest ones where the ring is full."""
+        """Store any number of finished steps, overwriting the oldest ones where the ring is full.
+
+        Args:
+            transitions: The steps. Where actions are discrete, `legal` and label probabilities are required.
+        """
         rows = _rows(transitions)
         excess = len(rows["actions"]) - self.buffer_size
         if excess > 0:
@@ -175,7 +200,7 @@ class GuidedReplayBuffer(ReplayBuffer):
         number = len(rows["actions"])
         slots = (self.pos + np.arange(number)) % self.buffer_size
         self._forget(slots)
-        for name, column in self._columns().items():
+        for name, column in self._columns.items():
             column[slots] = rows[name]
         self._remember(slots)
         self.full = self.full or self.pos + number >= self.buffer_size
@@ -184,12 +209,12 @@ class GuidedReplayBuffer(ReplayBuffer):
     def _forget(self, slots: np.ndarray) -> None:
         """Take slots that are about to be overwritten out of both queues."""
         used = slots if self.full else slots[slots < self.pos]
-        self._labels.drop_oldest(int((self.expert_actions[used] >= 0).sum()))
-        self._interventions.drop_oldest(int(self.intervened[used].sum()))
+        self._labels.drop_oldest(int(self._columns["labelled"][used].sum()))
+        self._interventions.drop_oldest(int((self._columns["authority"][used] > 0).sum()))
 
     def _remember(self, slots: np.ndarray) -> None:
-        self._labels.append(slots[self.expert_actions[slots] >= 0])
-        self._interventions.append(slots[self.intervened[slots]])
+        self._labels.append(slots[self._columns["labelled"][slots]])
+        self._interventions.append(slots[self._columns["authority"][slots] > 0])
 
     def add(
         self,
@@ -200,63 +225,67 @@ class GuidedReplayBuffer(ReplayBuffer):
         done: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        """SB3's form: every action legal, nobody asked. `done` with info["TimeLimit.truncated"] still bootstraps."""
-        actions = np.asarray(action, np.int64).reshape(-1)
+        """SB3's form: every action legal, no label. `done` with info["TimeLimit.truncated"] still bootstraps."""
+        actions = np.asarray(action, self.actions.dtype)
+        actions = actions.reshape(-1) if self.discrete else actions.reshape(-1, self.action_dim)
         number = len(actions)
         truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos], bool)
         dones = np.asarray(done).astype(bool)
-        legal = np.ones((number, self.num_actions), bool)
+        labels = Labels.none(number, self.action_space)
+        legal = None if labels.probs is None else np.ones(labels.probs.shape, bool)
         self.add_transitions(
             Transitions(
                 obs=np.asarray(obs).reshape(number, *self.obs_shape),
                 next_obs=np.asarray(next_obs).reshape(number, *self.obs_shape),
-                masks=legal,
-                next_masks=legal,
+                legal=legal,
+                next_legal=legal,
                 learner_actions=actions,
                 actions=actions,
-                advice=Advice.none(number, self.num_actions),
-                intervened=np.zeros(number, bool),
+                labels=labels,
+                authority=np.zeros(number, np.float32),
+                reason=np.zeros(number, np.int8),
                 rewards=np.asarray(reward, np.float32),
-                dones=dones,
                 terminated=dones & ~truncated,
+                truncated=dones & truncated,
+                episodes=np.full(number, -1),
+                steps=np.full(number, -1),
             )
         )
 
-    def sample_uniform(self, batch_size: int) -> GuidedSamples:
-        """Uniform over everything stored, with replacement. Raises ValueError when nothing is."""
+    def sample_uniform(self, batch_size: int) -> Samples:
+        """Uniform over everything stored, with replacement. Raises ValueError when the buffer is empty."""
         if self.size() == 0:
             raise ValueError("the replay buffer is empty: collect at least one decision before sampling")
-        return self._gather(self._uniform.integers(self.size(), size=batch_size))
+        return self.take(self._uniform.integers(self.size(), size=batch_size))
 
-    def sample_labelled(self, batch_size: int) -> GuidedSamples | None:
+    def sample_labelled(self, batch_size: int) -> Samples | None:
         """Uniform over the transitions with an expert label, executed or not; None when there are none."""
-        return self._gather(self._labels.draw(batch_size, self._labelled)) if self.num_labelled else None
+        return self.take(self._labels.draw(batch_size, self._labelled)) if self.num_labelled else None
 
-    def sample_intervened(self, batch_size: int) -> GuidedSamples | None:
-        """Uniform over the transitions that the expert executed; None when there are none."""
-        if not self.num_intervened:
-            return None
-        return self._gather(self._interventions.draw(batch_size, self._intervened))
+    def sample_intervened(self, batch_size: int) -> Samples | None:
+        """Uniform over the transitions in which the expert had control; None when there are none."""
+        return self.take(self._interventions.draw(batch_size, self._intervened)) if self.num_intervened else None
 
-    def _gather(self, slots: np.ndarray) -> GuidedSamples:
-        taken = {name: column.take(slots, axis=0) for name, column in self._columns().items()}
+    def take(self, slots: np.ndarray) -> Samples:
+        """The transitions in the slots named by an int array; for methods that choose their own samples."""
+        taken = {name: column.take(slots, axis=0) for name, column in self._columns.items()}
         dones = taken.pop("dones") > 0
         terminated = dones & ~(taken.pop("timeouts") > 0)
-        tensors = {name: self._tensor(values) for name, values in taken.items()}
-        return GuidedSamples(**tensors, dones=self._tensor(dones), terminated=self._tensor(terminated))
+        tensors: dict[str, Any] = {"legal": None, "next_legal": None, "label_probs": None}
+        tensors |= {name: self._tensor(values) for name, values in taken.items()}
+        return Samples(**tensors, dones=self._tensor(dones), terminated=self._tensor(terminated))
 
     def _tensor(self, drawn: np.ndarray) -> torch.Tensor:
         """A freshly gathered array on the device of the samples, without another copy on a CPU."""
         return torch.from_numpy(drawn).to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Contents (copies of the filled part only) and random streams; picklable."""
-        size = self.size()
+        """Contents (copies of the filled part only) and random streams."""
         return {
             "capacity": self.buffer_size,
             "pos": self.pos,
             "full": self.full,
-            "columns": {name: column[:size].copy() for name, column in self._columns().items()},
+            "columns": {name: self.column(name).copy() for name in self._columns},
             "streams": [stream.bit_generator.state for stream in self._streams()],
         }
 
@@ -267,7 +296,7 @@ class GuidedReplayBuffer(ReplayBuffer):
         self.reset()
         self.pos, self.full = state["pos"], state["full"]
         size = self.size()
-        for name, column in self._columns().items():
+        for name, column in self._columns.items():
             column[:size] = state["columns"][name]
         self._remember((np.arange(size) + (self.pos if self.full else 0)) % self.buffer_size)
         for stream, stream_state in zip(self._streams(), state["streams"], strict=True):
@@ -277,20 +306,26 @@ class GuidedReplayBuffer(ReplayBuffer):
         return self._uniform, self._labelled, self._intervened
 
 
-def _rows(transitions: Transitions) -> dict[str, np.ndarray]:
+def _rows(transitions: Transitions) -> dict[str, Any]:
     """A `Transitions` under the buffer's column names."""
-    return {
+    labels = transitions.labels
+    rows = {
         "observations": transitions.obs,
         "next_observations": transitions.next_obs,
-        "masks": transitions.masks,
-        "next_masks": transitions.next_masks,
+        "legal": transitions.legal,
+        "next_legal": transitions.next_legal,
         "learner_actions": transitions.learner_actions,
         "actions": transitions.actions,
-        "expert_actions": transitions.advice.action,
-        "expert_probs": transitions.advice.probs,
-        "status": transitions.advice.status,
-        "intervened": transitions.intervened,
+        "labelled": labels.given,
+        "label_actions": labels.action,
+        "label_probs": labels.probs,
+        "label_status": labels.status,
+        "authority": transitions.authority,
+        "reason": transitions.reason,
         "rewards": transitions.rewards,
         "dones": transitions.dones,
-        "timeouts": transitions.dones & ~transitions.terminated,
+        "timeouts": transitions.truncated,
+        "episodes": transitions.episodes,
+        "steps": transitions.steps,
     }
+    return {name: values for name, values in rows.items() if values is not None}

@@ -317,7 +317,7 @@ class _Scenario:
         self.observer.stage(f"{self.label}: {one.name}, driving late", total)
         novice = None
         if safety.novice is not None:
-            from lgdrl.training import load_policy
+            from lgdrl.loops.online import load_policy
 
             novice = PolicyActor(load_policy(Run.open(safety.novice)))
         measured = [

@@ -11,6 +11,8 @@ from typing import Any
 
 from experts.provider import PolicyProvider
 from lgdrl import training
+from lgdrl.config import load_config
+from lgdrl.loops.online import OnlineLoop
 from sim.config import deep_merge
 from sim.errors import UsageError
 
@@ -20,7 +22,7 @@ class TrainingConfig:
     """Short trainings, timed."""
 
     decisions: int = 1000  # of each; 0: leave out
-    config: dict[str, Any] = field(default_factory=lambda: {"sac": {"learning_starts": 200}})  # of the runs
+    config: dict[str, Any] = field(default_factory=lambda: {"learner_options": {"learning_starts": 200}})  # of the runs
 
     def __post_init__(self) -> None:
         if self.decisions < 0:
@@ -96,12 +98,14 @@ def costs(
 
 
 def _train(name: str, config: Mapping[str, Any], provider: PolicyProvider | None, folder: Path) -> Cost:
-    trainer = training.start(training.load_config(None, config), folder, provider=provider)
+    trainer = training.start(load_config(None, config), folder, provider=provider)
+    loop = trainer.loop
+    assert isinstance(loop, OnlineLoop)
     try:
         begin = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - begin
-        figures = trainer.desk.metrics() if trainer.desk else {}
+        figures = loop.advisor.metrics() if loop.advisor else {}
     finally:
         trainer.close()
         close = getattr(provider, "close", None)
@@ -109,10 +113,10 @@ def _train(name: str, config: Mapping[str, Any], provider: PolicyProvider | None
             close()
     return Cost(
         name=name,
-        decisions=trainer.decisions,
+        decisions=loop.progress,
         seconds=seconds,
         waiting=float(figures.get("blocked_s", 0.0)) / seconds,
-        rate=trainer.decisions / seconds,
+        rate=loop.progress / seconds,
         queries=int(figures.get("queries", 0)),
         tokens=int(figures.get("tokens", 0)),
         cost=float(figures.get("cost", 0.0)),

@@ -12,8 +12,9 @@ from typing import Any
 from experts.data.episodes import load_episodes
 from experts.human import Hands
 from lgdrl.cli import PUBLISHED
+from lgdrl.config import load_config
 from lgdrl.runs import Run
-from lgdrl.training import Trainer, load_config, resume, start
+from lgdrl.training import Trainer, resume, start
 from lgdrl.visualizer.session import (
     DriveSession,
     ReplaySession,
@@ -93,7 +94,7 @@ def _train(arguments: Namespace, changes: Mapping[str, Any]) -> str:
     hands = Hands(dead_man=arguments.dead_man)
     trainer = _continued(arguments.what[0], hands) if arguments.what else _started(arguments, changes, hands)
     show.run([TrainSession(trainer)])
-    folder, done = trainer.run.folder, f"{trainer.decisions:,} decisions"
+    folder, done = trainer.run.folder, f"{trainer.loop.progress:,} decisions"
     if trainer.run.finished:
         return f"Trained: {done}. Next: lgdrl evaluate {folder}"
     return f"Saved at {done}. Continue: lgdrl play --train {folder}"

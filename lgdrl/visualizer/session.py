@@ -23,12 +23,13 @@ from experts.human import Hands, HumanExpert
 from experts.provider import Context, Decision, PolicyProvider, Status
 from experts.safety import unsafe_actions
 from experts.views import ViewExpert
+from lgdrl.config import RunConfig
 from lgdrl.guidance.constraint import js
 from lgdrl.guidance.log import LoggedEpisodes
 from lgdrl.guidance.shield import safe_masks
 from lgdrl.learners.discrete_sac import DiscreteSAC
+from lgdrl.loops.online import load_policy
 from lgdrl.runs import Run
-from lgdrl.training import RunConfig, load_policy
 from sim.actions import MetaAction
 from sim.config import to_dict
 from sim.env import DrivingEnv, DrivingVecEnv

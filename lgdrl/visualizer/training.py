@@ -10,8 +10,9 @@ import numpy as np
 from experts.data.episodes import Controller, Episode, Turn
 from experts.human import Hands
 from experts.provider import Decision
-from lgdrl.guidance.human import WithHuman
-from lgdrl.guidance.strategy import STATUSES
+from lgdrl.guidance.records import STATUSES, Reason
+from lgdrl.guidance.terms import ConstraintTerm
+from lgdrl.loops.online import OnlineLoop
 from lgdrl.training import Trainer
 from lgdrl.visualizer.session import Thought, Track, contributions, episode_of, interrupt, opinion, turn_of, unsafe_of
 
@@ -28,32 +29,33 @@ class TrainSession:
     autopilot: Controller = "learner"
 
     def __init__(self, trainer: Trainer) -> None:
-        strategy = trainer.model.strategy
-        assert isinstance(strategy, WithHuman)
-        self.trainer, self.human = trainer, strategy
-        self.hands: Hands | None = strategy.person.hands
-        self.expert_name = trainer.config.expert if trainer.desk is not None else ""
+        loop = trainer.loop
+        assert isinstance(loop, OnlineLoop)
+        assert loop.person is not None
+        self.trainer, self.loop, self.arbiter = trainer, loop, loop.person
+        self.hands: Hands | None = self.arbiter.person.hands
+        self.expert_name = trainer.config.expert if loop.advisor is not None else ""
         self.title = " · ".join(name for name in (trainer.config.strategy, self.expert_name) if name)
         self._infos: list[dict[str, Any]] = []
         self._reward = 0.0
         self._ended = False, False
         self._whole = True
         """No decision was broken off: what stands in memory may be saved."""
-        if trainer.desk is not None:
-            trainer.desk.say = self._hear
-        trainer.prepare()
+        if loop.advisor is not None:
+            loop.advisor.say = self._hear
+        loop.prepare()
         self.track = Track(last=self._look())
 
     @property
     def done(self) -> bool:
-        return self.trainer.decisions >= self.trainer.config.steps
+        return self.trainer.done
 
     def begin(self, seed: int) -> None:
         if len(self.track):
             self.track = Track(last=self._look())
 
     def _look(self) -> Thought:
-        worlds, model = self.trainer.worlds, self.trainer.model
+        worlds, model = self.loop.envs, self.loop.model
         obs, legal = model._last_obs, worlds.action_masks()
         assert isinstance(obs, np.ndarray)
         scene = worlds.scenes([0])[0]
@@ -66,29 +68,26 @@ class TrainSession:
         self.track.saying = words
 
     def act(self) -> None:
-        model, thought = self.trainer.model, self.track.last
+        model, thought = self.loop.model, self.track.last
         assert thought is not None
-        driven = self.human.taken_over
         self._whole = False
         self.trainer.advance(1, self._watch)
         self._whole = True
-        moment, execution = model.moment, model.execution
-        assert moment is not None
+        execution = model.execution
         assert execution is not None
-        status, human = int(execution.advice.status[0]), self.human.taken_over > driven
+        labels = execution.labels
+        status, human = int(labels.status[0]), execution.reason[0] == Reason.PERSON
         if status >= 0 and not human:
-            action = int(execution.advice.action[0])
-            probs = execution.advice.probs[0]
-            decision = Decision(
-                action=action if action >= 0 else None, probs=probs if probs.any() else None, status=STATUSES[status]
-            )
+            probs = None if labels.probs is None or not labels.probs[0].any() else labels.probs[0]
+            action = int(labels.action[0]) if labels.given[0] else None
+            decision = Decision(action=action, probs=probs, status=STATUSES[status])
             thought = replace(thought, expert=decision)
         controller: Controller = "expert" if execution.intervened[0] else "learner"
         reaction = None
         if human:
-            controller, reaction = "human", self.human.person.reaction_s
+            controller, reaction = "human", self.arbiter.person.reaction_s
         info = self._infos[0]
-        terms = contributions(info.get("rewards"), self.trainer.worlds.scenario_config)
+        terms = contributions(info.get("rewards"), self.loop.envs.scenario_config)
         turn = turn_of(thought, int(execution.actions[0]), controller, self._reward, reaction, terms)
         turns: list[Turn] = [*self.track.turns, turn]
         if "episode" in info:
@@ -108,23 +107,23 @@ class TrainSession:
         return True
 
     def episode(self) -> Episode:
-        return episode_of(self.track, self.trainer.worlds, None, self.title, self._ended)
+        return episode_of(self.track, self.loop.envs, None, self.title, self._ended)
 
     def facts(self) -> list[tuple[str, str]]:
         trainer = self.trainer
-        rows = [("Decisions", f"{trainer.decisions:,} of {trainer.config.steps:,}")]
-        successes = trainer.model.ep_success_buffer
+        rows = [("Decisions", f"{self.loop.progress:,} of {trainer.config.steps:,}")]
+        successes = self.loop.model.ep_success_buffer
         if successes:
             rows.append(("Success, last 100", f"{100 * float(np.mean(successes)):.0f}%"))
-        rows.append(("Labels", f"{trainer.model.replay.num_labelled:,}"))
-        dual = getattr(self.human.inner, "dual", None)
-        if dual is not None:
-            rows.append(("Dual", f"{dual.value:.2f}"))
+        rows.append(("Labels", f"{self.loop.model.replay.num_labelled:,}"))
+        for term in self.loop.strategy.actor:
+            if isinstance(term, ConstraintTerm):
+                rows.append(("Dual", f"{term.dual.value:.2f}"))
         return rows
 
     def interrupt(self) -> None:
-        if self.trainer.desk is not None:
-            interrupt(self.trainer.desk.provider)
+        if self.loop.advisor is not None:
+            interrupt(self.loop.advisor.provider)
 
     def close(self) -> None:
         try:

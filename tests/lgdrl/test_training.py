@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from lgdrl import training
+from lgdrl.config import load_config
+from lgdrl.loops.online import load_policy
 from lgdrl.runs import Run
 from sim.config import load_yaml
 from sim.errors import UsageError
@@ -20,13 +22,13 @@ SMALL = {
     "evaluate_every": 400,
     "evaluate_episodes": 5,
     "checkpoint_every": 400,
-    "sac": {"learning_starts": 200, "hidden": [16, 16], "batch_size": 32},
+    "learner_options": {"learning_starts": 200, "hidden": [16, 16], "batch_size": 32},
 }
 TIMING = {"elapsed_s", "rate", "expert/wait_s", "expert/blocked_s"}
 
 
 def config(**changes):
-    return training.load_config(None, SMALL | changes)
+    return load_config(None, SMALL | changes)
 
 
 def train(folder, **changes):
@@ -37,7 +39,7 @@ def train(folder, **changes):
 
 
 def weights(folder):
-    return training.load_policy(Run(folder)).policy.state_dict()
+    return load_policy(Run(folder)).policy.state_dict()
 
 
 def metrics(folder):
@@ -58,12 +60,12 @@ def test_a_run_that_is_stopped_and_resumed_equals_an_uninterrupted_one(tmp_path,
     broken = training.start(config(strategy=strategy, strategy_options=options), tmp_path / "broken")
 
     def stop_midway(progress):
-        broken.stop_requested = progress.decisions >= 600
+        broken.stop_requested = progress.done >= 600
 
     assert not broken.train(stop_midway)
     broken.close()
     resumed = training.resume(tmp_path / "broken")
-    assert resumed.decisions == 600
+    assert resumed.loop.progress == 600
     assert resumed.train()
     resumed.close()
     assert_same(straight, tmp_path / "broken")
@@ -77,30 +79,30 @@ def test_a_run_whose_last_interval_was_lost_repeats_it_identically(tmp_path):
         pass
 
     def die(progress):
-        if progress.decisions == 1000:
+        if progress.done == 1000:
             raise Killed  # metrics of 1000 are written, the last checkpoint is that of 800
 
     with pytest.raises(Killed):
         lost.train(die)
-    lost.desk.log.commit()  # even if the guidance log got further than the checkpoint
+    lost.loop.log.commit()  # even if the guidance log got further than the checkpoint
     lost.close()
     resumed = training.resume(tmp_path / "lost")
-    assert resumed.decisions == 800
+    assert resumed.loop.progress == 800
     assert resumed.train()
-    assert resumed.desk.log.last_row == resumed.desk.counts["queries"]
+    assert resumed.loop.log.last_row == resumed.loop.advisor.counts["queries"]
     resumed.close()
     assert_same(straight, tmp_path / "lost")
 
 
 def test_resuming_is_exact_on_highway_env_too(tmp_path):
     small = {"scenario": "highway-fast-v0", "num_envs": 2, "steps": 48, "log_every": 12, "checkpoint_every": 12}
-    small |= {"evaluate_every": 0, "sac": SMALL["sac"] | {"learning_starts": 12}}
+    small |= {"evaluate_every": 0, "learner_options": SMALL["learner_options"] | {"learning_starts": 12}}
     straight = train(tmp_path / "straight", **small)
     broken = training.start(config(**small), tmp_path / "broken")
-    broken.train(lambda progress: setattr(broken, "stop_requested", progress.decisions >= 24))
+    broken.train(lambda progress: setattr(broken, "stop_requested", progress.done >= 24))
     broken.close()
     resumed = training.resume(tmp_path / "broken")
-    assert resumed.decisions == 24
+    assert resumed.loop.progress == 24
     assert resumed.train()
     resumed.close()
     assert_same(straight, tmp_path / "broken")
@@ -108,7 +110,7 @@ def test_resuming_is_exact_on_highway_env_too(tmp_path):
 
 def test_the_saved_config_starts_the_same_run_again(tmp_path):
     first = train(tmp_path / "first", seed=5)
-    again = training.start(training.load_config(Run(first).config, {}), tmp_path / "again")
+    again = training.start(load_config(Run(first).config, {}), tmp_path / "again")
     again.train()
     again.close()
     assert load_yaml(Run(first).config) == load_yaml(Run(tmp_path / "again").config)
@@ -123,10 +125,10 @@ def test_different_seeds_give_different_runs(tmp_path):
 def test_the_label_budget_is_never_exceeded_and_every_query_is_logged(tmp_path):
     trainer = training.start(config(label_budget=57), tmp_path / "run")
     trainer.train()
-    counts = trainer.desk.counts
-    assert counts["labels"] == 57 == trainer.model.replay.num_labelled
+    counts = trainer.loop.advisor.counts
+    assert counts["labels"] == 57 == trainer.loop.model.replay.num_labelled
     assert counts["queries"] == sum(counts[s] for s in ("ok", "repaired", "vetoed", "fallback", "late", "failed"))
-    assert trainer.desk.log.last_row == counts["queries"]
+    assert trainer.loop.log.last_row == counts["queries"]
     trainer.close()
 
 
@@ -135,7 +137,7 @@ def test_executed_and_learner_return_are_separate_series(tmp_path):
     assert {"eval/learner_return", "rollout/executed_return"} <= set(rows[0])
 
 
-def test_evaluation_asks_nobody(tmp_path):
+def test_evaluation_asks_no_expert(tmp_path):
     folder = train(tmp_path / "run", steps=400)
     found = training.evaluate_run(Run(folder), 10, 10_000)
     assert [episode["seed"] for episode in found.episodes] == list(range(10_000, 10_010))
@@ -150,7 +152,12 @@ def test_evaluation_asks_nobody(tmp_path):
         ({"strategy": "lgdlr"}, "did you mean 'lgdrl'"),
         ({"expert": "rulle"}, "did you mean 'rule'"),
         ({"backend": "carlo"}, "unknown backend"),
-        ({"strategy_options": {"gate": {"kind": "sometimes"}}}, "strategy_options.gate.kind"),
+        ({"strategy_options": {"arbiter": {"kind": "sometimes"}}}, "unknown arbiter 'sometimes'"),
+        ({"strategy_options": {"episodes": {"kind": "bernouli"}}}, "did you mean 'bernoulli'"),
+        ({"strategy_options": {"arbiter": {"kind": "js", "options": {"up": 1}}}}, "unknown key in options of arbiter"),
+        ({"learner": "discreet-sac"}, "did you mean 'discrete-sac'"),
+        ({"learner_options": {"gama": 0.9}}, "did you mean 'gamma'"),
+        ({"learner_options": {"tau": 0}}, "tau = 0"),
         ({"scenario_config": {"lane": 3}}, "unknown key in scenario_config 'lane'"),
         ({"scenario_config": {"density": [0.0, 5.0]}}, "density"),
         ({"expert_options": {"nonsense": 1}}, "nonsense"),
@@ -177,8 +184,17 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         training.resume(folder)
 
 
-def test_training_worlds_do_not_share_seeds_with_the_tests(tmp_path):
+def test_training_environments_do_not_share_seeds_with_the_tests(tmp_path):
     trainer = training.start(config(), tmp_path / "run")
     seeds = np.random.SeedSequence(0).spawn(4)[0].generate_state(1)
     assert seeds[0] >> 1 > 20_000_000
     trainer.close()
+
+
+def test_a_config_of_an_earlier_version_is_refused_in_one_line(tmp_path):
+    folder = train(tmp_path / "run", steps=200)
+    text = Run(folder).config.read_text().replace("learner_options:", "sac:")
+    Run(folder).config.write_text(text)
+    with pytest.raises(UsageError, match="earlier version") as error:
+        training.resume(folder)
+    assert "\n" not in str(error.value)

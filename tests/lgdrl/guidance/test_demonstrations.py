@@ -11,8 +11,10 @@ import torch
 from experts.data.demonstrations import demonstrations_of, load_demonstrations
 from experts.data.episodes import Episode, save_episode
 from lgdrl import training
+from lgdrl.config import load_config
 from lgdrl.guidance.demonstrations import transitions_of
-from lgdrl.guidance.strategy import STATUSES
+from lgdrl.guidance.records import STATUSES
+from lgdrl.loops.online import load_policy
 from lgdrl.runs import Run
 from sim.errors import UsageError
 from tests.recordings import drive
@@ -23,7 +25,7 @@ SMALL = {
     "log_every": 200,
     "evaluate_every": 0,
     "checkpoint_every": 200,
-    "sac": {"learning_starts": 80, "hidden": [16, 16], "batch_size": 32},
+    "learner_options": {"learning_starts": 80, "hidden": [16, 16], "batch_size": 32},
 }
 ALONE = {"strategy": "sac-demo", "strategy_options": {"decisions": 0}}
 
@@ -42,7 +44,7 @@ def recording(episodes, tmp_path_factory) -> str:
 
 
 def start(folder, recording, **changes):
-    return training.start(training.load_config(None, SMALL | {"demonstrations": recording} | changes), folder)
+    return training.start(load_config(None, SMALL | {"demonstrations": recording} | changes), folder)
 
 
 def train(folder, recording, **changes):
@@ -53,7 +55,7 @@ def train(folder, recording, **changes):
 
 
 def assert_same_policy(one, other):
-    first, second = (training.load_policy(Run(folder)).policy.state_dict() for folder in (one, other))
+    first, second = (load_policy(Run(folder)).policy.state_dict() for folder in (one, other))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -73,20 +75,20 @@ def test_every_recorded_decision_is_a_transition_to_its_true_successor(episodes,
 
 def test_the_replay_begins_with_them_labelled_and_driven(tmp_path, episodes, recording):
     trainer = start(tmp_path / "run", recording)
-    replay, count = trainer.model.replay, sum(len(episode.turns) for episode in episodes)
+    replay, count = trainer.loop.model.replay, sum(len(episode.turns) for episode in episodes)
     assert (replay.size(), replay.num_labelled, replay.num_intervened) == (count, count, count)
     samples = replay.sample_intervened(200)
-    assert torch.equal(samples.expert_actions, samples.actions)
-    assert torch.allclose(samples.expert_probs.sum(dim=1), torch.ones(200))
-    assert (samples.expert_probs[~samples.masks] == 0).all()
-    assert (samples.status == STATUSES.index("ok")).all()
-    assert trainer.decisions == 0
+    assert torch.equal(samples.label_actions, samples.actions)
+    assert torch.allclose(samples.label_probs.sum(dim=1), torch.ones(200))
+    assert (samples.label_probs[~samples.legal] == 0).all()
+    assert (samples.label_status == STATUSES.index("ok")).all()
+    assert trainer.loop.progress == 0
     trainer.close()
 
 
 def test_the_strategy_may_change_what_is_stored(tmp_path, episodes, recording):
     trainer = start(tmp_path / "run", recording, strategy="sac-rp")
-    rewards = trainer.model.replay.rewards[: trainer.model.replay.size(), 0]
+    rewards = trainer.loop.model.replay.rewards[: trainer.loop.model.replay.size(), 0]
     plain = np.array([turn.reward for episode in episodes for turn in episode.turns], np.float32)
     assert (rewards < plain).all()
     trainer.close()
@@ -96,14 +98,14 @@ def test_the_strategy_may_change_what_is_stored(tmp_path, episodes, recording):
 def test_a_stopped_and_resumed_run_does_not_load_them_twice(tmp_path, recording, strategy):
     straight = train(tmp_path / "straight", recording, **strategy)
     broken = start(tmp_path / "broken", recording, **strategy)
-    broken.train(lambda progress: setattr(broken, "stop_requested", progress.decisions >= 400))
+    broken.train(lambda progress: setattr(broken, "stop_requested", progress.done >= 400))
     broken.close()
     resumed = training.resume(tmp_path / "broken")
-    assert resumed.decisions == 400
+    assert resumed.loop.progress == 400
     assert resumed.train()
     resumed.close()
-    assert resumed.model.replay.size() == straight.model.replay.size()
-    assert resumed.model.replay.num_labelled == straight.model.replay.num_labelled
+    assert resumed.loop.model.replay.size() == straight.loop.model.replay.size()
+    assert resumed.loop.model.replay.num_labelled == straight.loop.model.replay.num_labelled
     assert_same_policy(tmp_path / "straight", tmp_path / "broken")
 
 
@@ -123,21 +125,21 @@ def test_a_checkpoint_needs_the_recording_no_more(tmp_path, episodes):
     trainer.close()
     path.unlink()
     resumed = training.resume(tmp_path / "run")
-    assert resumed.model.replay.size() == len(episodes[1].turns)
+    assert resumed.loop.model.replay.size() == len(episodes[1].turns)
     resumed.close()
 
 
 def test_sac_demo_learns_from_them_without_an_expert(tmp_path, episodes, recording):
     trainer = train(tmp_path / "run", recording, **ALONE)
-    assert trainer.desk is None
-    assert trainer.model.replay.num_intervened == sum(len(episode.turns) for episode in episodes)
-    batch = trainer.model.strategy.on_batch(trainer.model.replay, 64).rl
-    assert batch.intervened[:32].all()
+    assert trainer.loop.advisor is None
+    assert trainer.loop.model.replay.num_intervened == sum(len(episode.turns) for episode in episodes)
+    batch = trainer.loop.model.strategy.on_batch(trainer.loop.model.replay, 64)["rl"]
+    assert (batch.authority[:32] == 1).all()
 
 
 def test_lgdrl_is_held_to_their_labels(tmp_path, recording):
     trainer = train(tmp_path / "run", recording, label_budget=0)
-    assert trainer.desk.counts["labels"] == 0
+    assert trainer.loop.advisor.counts["labels"] == 0
     assert float(trainer.metrics.rows[-1]["guidance/divergence"]) > 0
 
 
@@ -147,15 +149,16 @@ def test_without_them_sac_demo_must_be_driven_for(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_advice_on_the_learners_decisions_is_a_label_and_no_take_over(episodes):
+def test_advice_on_the_learners_decisions_is_a_label_and_no_intervention(episodes):
     turns = tuple(
         dataclasses.replace(turn, controller="learner", action=1, expert_action=1 if k % 2 else None, learner_action=1)
         for k, turn in enumerate(episodes[1].turns)
     )
     stored = transitions_of(demonstrations_of([dataclasses.replace(episodes[1], turns=turns)], "recording"), 0.05)
-    assert stored.advice.action.tolist() == [-1, 1, -1, 1, -1, 1, -1]
-    assert stored.advice.status.tolist() == [-1, 0, -1, 0, -1, 0, -1]
-    assert (stored.advice.probs.sum(axis=1) > 0).tolist() == [False, True, False, True, False, True, False]
+    assert stored.labels.given.tolist() == [False, True, False, True, False, True, False]
+    assert (stored.labels.action[stored.labels.given] == 1).all()
+    assert stored.labels.status.tolist() == [-1, 0, -1, 0, -1, 0, -1]
+    assert (stored.labels.probs.sum(axis=1) > 0).tolist() == [False, True, False, True, False, True, False]
     assert not stored.intervened.any()
 
 
@@ -164,8 +167,8 @@ def test_the_experts_own_distribution_is_the_label(episodes):
     own = np.where(turn.legal, 1 / turn.legal.sum(), 0.0)
     turns = (dataclasses.replace(turn, expert_action=turn.action, expert_probs=own, expert_status="repaired"),)
     stored = transitions_of(demonstrations_of([dataclasses.replace(episodes[1], turns=turns)], "recording"), 0.05)
-    assert stored.advice.probs[0] == pytest.approx(own)
-    assert STATUSES[stored.advice.status[0]] == "repaired"
+    assert stored.labels.probs[0] == pytest.approx(own)
+    assert STATUSES[stored.labels.status[0]] == "repaired"
 
 
 def test_what_does_not_fit_is_one_line_and_leaves_no_folder(tmp_path, episodes, recording):
@@ -202,8 +205,8 @@ def test_what_does_not_fit_is_one_line_and_leaves_no_folder(tmp_path, episodes, 
             start(tmp_path / "run", str(path))
         assert words in str(error.value)
         assert "\n" not in str(error.value)
-    with pytest.raises(UsageError, match=r"raise sac\.buffer_size"):
-        start(tmp_path / "run", recording, sac=SMALL["sac"] | {"buffer_size": 20})
+    with pytest.raises(UsageError, match=r"raise learner_options\.buffer_size"):
+        start(tmp_path / "run", recording, learner_options=SMALL["learner_options"] | {"buffer_size": 20})
     with pytest.raises(UsageError, match="cannot read recording"):
         start(tmp_path / "run", "nothing.npz")
     assert not (tmp_path / "run").exists()

@@ -17,17 +17,24 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.torch_layers import create_mlp
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
-from lgdrl.guidance.constraint import LN2, Dual, DualConfig, js
-from lgdrl.guidance.strategy import Advice, Batch, Execution, GuidanceLoss, Strategy
-from lgdrl.learners.discrete_sac import DiscreteSAC, SACConfig, TwinMLP, masked_log_softmax, sample_categorical
-from lgdrl.learners.replay import GuidedSamples
+from lgdrl.guidance.arbiters import Arbiter
+from lgdrl.guidance.constraint import LN2, DualConfig
+from lgdrl.guidance.labelling import Labeller
+from lgdrl.guidance.records import Execution, Labels, Reason
+from lgdrl.guidance.strategy import RL, Strategy
+from lgdrl.guidance.terms import ConstraintTerm, Terms
+from lgdrl.learners.discrete_sac import DiscreteSAC, DiscreteSACConfig
+from lgdrl.learners.replay import Samples
+from lgdrl.learners.softmax_policy import TwinMLP, masked_log_softmax, sample_categorical
 from sim.env import DrivingVecEnv
 
 torch.set_num_threads(1)
 
-SMALL = SACConfig(hidden=(16, 16), batch_size=32, learning_starts=50, buffer_size=5_000, updates_per_decision=0.25)
+SMALL = DiscreteSACConfig(
+    hidden=(16, 16), batch_size=32, learning_starts=50, buffer_size=5_000, updates_per_decision=0.25
+)
 
-CARTPOLE = SACConfig(
+CARTPOLE = DiscreteSACConfig(
     learning_rate=2e-3,
     tau=0.1,  # fast targets: at 0.01 the greedy policy drifts off the track at 200-300 steps for 20k frames and more
     gamma=0.995,  # so that falling off 200 steps later still counts
@@ -41,7 +48,7 @@ class Corridor(DrivingVecEnv):
     """N corridors of 8 cells, walked left (0), not at all (1) or right (2); the goal is the right end.
 
     Left is illegal in the first cell, standing still in every third. Time runs out after 15 decisions (truncated).
-    Refuses illegal actions. Cells reached count as reward; the observation carries noise from the worlds' own stream.
+    Refuses illegal actions. Cells reached count as reward; the observation carries noise from a stream of its own.
     """
 
     scenario, backend, scenario_config = "corridor", "test", None
@@ -122,47 +129,57 @@ class RightAdvisor:
     def __init__(self):
         self.asked = []
 
-    def advise(self, env, rows, obs, masks, episodes, steps):
-        self.asked.append((rows.copy(), episodes.copy(), steps.copy()))
-        advice = Advice.none(len(rows), masks.shape[1])
-        advice.action[rows], advice.status[rows] = masks.shape[1] - 1, 0
-        advice.probs[rows, masks.shape[1] - 1] = 1.0
-        return advice
+    def label(self, env, context, rows):
+        self.asked.append((rows.copy(), context.episodes.copy(), context.steps.copy()))
+        labels, right = context.no_labels(), labels_right(context)
+        labels.given[rows], labels.action[rows], labels.status[rows] = True, right, 0
+        labels.probs[rows, right] = 1.0
+        return labels
 
 
-class Constrained(Strategy):
-    """LGDRL in small: asks in half of the decisions, executes half of the answers, adds dual x JS."""
+def labels_right(context):
+    return context.legal.shape[1] - 1
 
-    name = "constrained"
-    needs_expert = True
 
-    def __init__(self, dual: DualConfig, intervene: float = 0.0) -> None:
-        self.dual, self.intervene, self.stream = Dual(dual), intervene, np.random.default_rng(3)
+class Half(Labeller):
+    """Half of the steps are labelled; the expert may drive in all of them."""
 
-    def on_action(self, moment):
-        rows = self.stream.random(len(moment.proposals)) < 0.5
-        advice = moment.ask(rows)
-        intervened = advice.given & (self.stream.random(len(rows)) < self.intervene)
-        return Execution(np.where(intervened, advice.action, moment.proposals), advice, intervened)
+    def __init__(self):
+        self.stream = np.random.default_rng(3)
 
-    def on_batch(self, replay, batch_size):
-        return Batch(replay.sample_uniform(batch_size), replay.sample_labelled(batch_size))
-
-    def loss(self, guide, log_probs):
-        divergence = js(log_probs, guide.expert_probs).mean()
-        value = self.dual.value * divergence
-        self.dual.update(divergence.item())
-        return GuidanceLoss(value, metrics={"js": divergence.item()})
-
-    def metrics(self):
-        return {"dual": self.dual.value}
+    def select(self, context):
+        return self.stream.random(context.num_envs) < 0.5, np.ones(context.num_envs, bool)
 
     def state_dict(self):
-        return {"dual": self.dual.state_dict(), "stream": self.stream.bit_generator.state}
+        return {"stream": self.stream.bit_generator.state}
 
     def load_state_dict(self, state):
-        self.dual.load_state_dict(state["dual"])
         self.stream.bit_generator.state = state["stream"]
+
+
+class Sometimes(Arbiter):
+    """The expert drives a share of the steps that have a label."""
+
+    def __init__(self, share: float) -> None:
+        self.share, self.stream = share, np.random.default_rng(4)
+
+    def requires(self, context, wanted, allowed):
+        return wanted
+
+    def decide(self, context, labels, allowed):
+        rows = labels.given & (self.stream.random(context.num_envs) < self.share)
+        return Execution.switched(context, labels, rows, Reason.OTHER)
+
+    def state_dict(self):
+        return {"stream": self.stream.bit_generator.state}
+
+    def load_state_dict(self, state):
+        self.stream.bit_generator.state = state["stream"]
+
+
+def constrained(dual: DualConfig, intervene: float = 0.0, kind: type[Strategy] = Strategy) -> Strategy:
+    """LGDRL in small: labels for half of the steps, executes a share of them, adds dual x JS."""
+    return kind("constrained", Half(), Sometimes(intervene), [ConstraintTerm("js", 32, dual)])
 
 
 def make(env=None, config=SMALL, strategy=None, advisor=None, seed=0) -> DiscreteSAC:
@@ -177,25 +194,29 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def some_batch(rng: np.random.Generator, number: int = 40, num_actions: int = 3) -> GuidedSamples:
+def some_batch(rng: np.random.Generator, number: int = 40, num_actions: int = 3) -> Samples:
     """A batch in which everything varies: executed differs from proposed, some ended, some were cut off."""
     masks, next_masks = (rng.random((2, number, num_actions)) < 0.6) | (np.arange(num_actions) == 2)
     dones = rng.random(number) < 0.5
     label = rng.integers(num_actions, size=number)
-    return GuidedSamples(
+    return Samples(
         observations=torch.tensor(rng.normal(size=(number, 3)), dtype=torch.float32),
         next_observations=torch.tensor(rng.normal(size=(number, 3)), dtype=torch.float32),
-        masks=torch.tensor(masks),
-        next_masks=torch.tensor(next_masks),
+        legal=torch.tensor(masks),
+        next_legal=torch.tensor(next_masks),
         learner_actions=torch.tensor(rng.integers(num_actions, size=number)),
         actions=torch.tensor(rng.integers(num_actions, size=number)),
-        expert_actions=torch.tensor(label),
-        expert_probs=torch.tensor(np.eye(num_actions)[label], dtype=torch.float32),
-        status=torch.zeros(number, dtype=torch.int8),
-        intervened=torch.zeros(number, dtype=torch.bool),
+        labelled=torch.ones(number, dtype=torch.bool),
+        label_actions=torch.tensor(label),
+        label_probs=torch.tensor(np.eye(num_actions)[label], dtype=torch.float32),
+        label_status=torch.zeros(number, dtype=torch.int8),
+        authority=torch.zeros(number),
+        reason=torch.zeros(number, dtype=torch.int8),
         rewards=torch.tensor(rng.normal(size=number), dtype=torch.float32),
         dones=torch.tensor(dones),
         terminated=torch.tensor(dones & (rng.random(number) < 0.5)),
+        episodes=torch.arange(number),
+        steps=torch.zeros(number, dtype=torch.int64),
     )
 
 
@@ -237,7 +258,7 @@ def trained() -> DiscreteSAC:
 def test_critic_loss_is_the_written_equation_on_the_executed_action(trained):
     batch, alpha = some_batch(np.random.default_rng(0)), trained.alpha
     obs, next_obs = batch.observations.double().numpy(), batch.next_observations.double().numpy()
-    pi = numpy_actor(trained, next_obs, batch.next_masks.numpy())
+    pi = numpy_actor(trained, next_obs, batch.next_legal.numpy())
     q_bar = numpy_critics(trained.policy.critic_target, next_obs).min(axis=0)
     entropy_term = np.where(pi > 0, np.log(np.where(pi > 0, pi, 1.0)), 0.0)
     value = (pi * (q_bar - alpha.item() * entropy_term)).sum(axis=1)
@@ -255,13 +276,13 @@ def test_critic_loss_is_the_written_equation_on_the_executed_action(trained):
 def test_actor_loss_is_the_written_equation(trained, floor):
     trained.config = dataclasses.replace(trained.config, loss_scale_floor=floor)
     batch, alpha = some_batch(np.random.default_rng(1)), trained.alpha
-    obs, masks = batch.observations.double().numpy(), batch.masks.numpy()
+    obs, masks = batch.observations.double().numpy(), batch.legal.numpy()
     pi = numpy_actor(trained, obs, masks)
     q = numpy_critics(trained.critic.network, obs).min(axis=0)
     log_pi = np.where(pi > 0, np.log(np.where(pi > 0, pi, 1.0)), 0.0)
     scale = 1.0 if floor is None else max(floor, np.abs(q[masks]).mean())
     expected = (pi * (alpha.item() * log_pi - q)).sum(axis=1).mean() / scale
-    log_probs = trained.policy.log_probs(batch.observations, batch.masks)
+    log_probs = trained.policy.log_probs(batch.observations, batch.legal)
     assert trained.actor_loss(batch, log_probs, alpha).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -356,7 +377,7 @@ def test_a_truncated_end_keeps_its_true_successor_and_is_bootstrapped():
     assert (stored["next_observations"][terminated, 0] == 1.0).all()
     cells = np.rint(stored["next_observations"][:, 0] * Corridor.goal).astype(int)
     legal = np.stack([cells > 0, cells % 3 != 2, np.ones(len(cells), bool)], axis=1)
-    assert np.array_equal(stored["next_masks"], legal)
+    assert np.array_equal(stored["next_legal"], legal)
     samples = model.replay.sample_uniform(500)
     assert torch.equal(
         samples.dones & ~samples.terminated, (samples.next_observations[:, 1] == 1.0) & ~samples.terminated
@@ -379,7 +400,7 @@ def plain() -> DiscreteSAC:
     "dual", [DualConfig(initial=0.0, fixed=True), DualConfig(initial=0.0, target=LN2 + 0.1)], ids=["fixed", "adaptive"]
 )
 def test_an_inactive_constraint_is_plain_sac_bit_for_bit(plain, dual):
-    guided = make(config=BUSY, strategy=Constrained(dual), advisor=RightAdvisor()).learn(360)
+    guided = make(config=BUSY, strategy=constrained(dual), advisor=RightAdvisor()).learn(360)
     assert plain._n_updates == guided._n_updates >= 300
     assert guided.replay.num_labelled > 100
     assert equal(weights(plain), weights(guided))
@@ -391,74 +412,131 @@ def test_an_active_constraint_pulls_the_policy_to_the_expert():
     masks = torch.ones(64, 3, dtype=torch.bool)
     # The expert says "left" here, against the reward, so agreement cannot come from learning alone.
     advisor = RightAdvisor()
-    advisor.advise = lambda env, rows, obs, masks, episodes, steps: Advice(
-        np.where(rows & masks[:, 0], 0, -1),
-        np.eye(3, dtype=np.float32)[np.zeros(len(rows), int)],
-        np.zeros(len(rows), np.int8),
-    )
+
+    def left(env, context, rows):
+        labels = Labels.none(context.num_envs, context.action_space)
+        asked = rows & context.legal[:, 0]
+        labels.given[asked], labels.probs[asked, 0], labels.status[asked] = True, 1.0, 0
+        return labels
+
+    advisor.label = left
     plain = make().learn(800)
-    guided = make(strategy=Constrained(DualConfig(20.0, fixed=True)), advisor=advisor).learn(800)
+    guided = make(strategy=constrained(DualConfig(20.0, fixed=True)), advisor=advisor).learn(800)
     left = [m.policy.log_probs(obs, masks).exp()[:, 0].mean().item() for m in (plain, guided)]
     assert left[0] < 0.2
     assert left[1] > 0.8
 
 
-def test_rl_share_weighs_the_rl_loss():
-    class OnlyGuidance(Constrained):
-        def loss(self, guide, log_probs):
-            return GuidanceLoss(None, rl_share=0.0)
+def test_base_share_weighs_the_rl_loss():
+    class OnlyGuidance(Strategy):
+        def actor_terms(self, batches, networks):
+            return Terms(base_share=0.0)
 
-    model = make(strategy=OnlyGuidance(DualConfig()), advisor=RightAdvisor())
+        def critic_terms(self, batches, networks):
+            return Terms(base_share=0.0)
+
+    model = make(strategy=OnlyGuidance())
     before = weights(model)
     model.learn(300)
-    after = weights(model)
-    actor = [name for name in before if name.startswith("actor.")]
-    assert all(torch.equal(before[name], after[name]) for name in actor)
-    assert not equal(before, after)
+    assert model._n_updates > 50
+    assert equal(before, weights(model))
 
 
-def test_the_strategy_sees_the_moment_and_decides_what_is_executed_and_kept():
-    class Recorder(Constrained):
-        moments, stored = [], []
+def test_sample_weights_reach_both_losses():
+    """Weight 0 for every sample is no gradient; weight 1 is plain SAC, bit for bit."""
 
-        def on_action(self, moment):
-            self.moments.append(moment)
-            assert moment.scenes(np.array([2, 0])) == ["scene 2", "scene 0"]
-            return super().on_action(moment)
+    class Weighted(Strategy):
+        def __init__(self, weight):
+            super().__init__()
+            self.weight = weight
+
+        def critic_terms(self, batches, networks):
+            return Terms(weights=torch.full((len(batches[RL]),), self.weight))
+
+        actor_terms = critic_terms
+
+    nothing = make(strategy=Weighted(0.0))
+    before = weights(nothing)
+    nothing.learn(200)
+    assert equal(before, weights(nothing))
+    plain, ones, twos = (make(strategy=s).learn(200) for s in (None, Weighted(1.0), Weighted(2.0)))
+    assert equal(weights(plain), weights(ones))
+    assert not equal(weights(plain), weights(twos))
+
+
+def test_a_critic_term_is_added_to_the_critic_loss_only():
+    """A large pull of Q towards 5 is followed by the critics, before the actor has noticed."""
+
+    class Pull(Strategy):
+        def critic_terms(self, batches, networks):
+            return Terms((networks.q_values(batches[RL]) - 5.0).square().mean() * 100, metrics={"pull": 1.0})
+
+    model = make(config=dataclasses.replace(BUSY, learning_rate=1e-2), strategy=Pull()).learn(400)
+    q = model.policy.q_values(torch.as_tensor(Corridor(64).reset()))
+    assert (q - 5.0).abs().mean() < 1.0
+    assert model.logger.name_to_value.get("guidance/pull", 1.0) == 1.0
+
+
+def test_the_strategy_sees_the_step_and_decides_what_is_executed_and_kept():
+    class Recorder(Strategy):
+        contexts, stored = [], []
+
+        def on_action(self, context):
+            self.contexts.append(context)
+            assert context.scenes(np.array([2, 0])) == ["scene 2", "scene 0"]
+            return super().on_action(context)
 
         def on_store(self, transitions):
             self.stored.append(transitions)
             return dataclasses.replace(transitions, rewards=transitions.rewards - 10.0 * transitions.intervened)
 
-    advisor, strategy = RightAdvisor(), Recorder(DualConfig(), intervene=0.5)
+    advisor, strategy = RightAdvisor(), constrained(DualConfig(), 0.5, Recorder)
     model = make(strategy=strategy, advisor=advisor).learn(400)
-    assert [m.decisions for m in strategy.moments] == list(range(0, 400, 4))
-    for moment, kept in zip(strategy.moments, strategy.stored, strict=True):
-        assert (moment.probs[~moment.masks] == 0).all()
-        np.testing.assert_allclose(moment.probs.sum(axis=1), 1.0, rtol=1e-5)
-        assert moment.masks[np.arange(4), moment.proposals].all()
-        assert kept.learner_actions is moment.proposals
-        assert np.array_equal(kept.actions, np.where(kept.intervened, 2, moment.proposals))
-    warm_up = strategy.moments[0]
-    assert np.array_equal(warm_up.probs, (warm_up.masks / warm_up.masks.sum(axis=1, keepdims=True)).astype(np.float32))
+    assert [c.decisions for c in strategy.contexts] == list(range(0, 400, 4))
+    for context, kept in zip(strategy.contexts, strategy.stored, strict=True):
+        probs = context.policy.probs
+        assert (probs[~context.legal] == 0).all()
+        np.testing.assert_allclose(probs.sum(axis=1), 1.0, rtol=1e-5)
+        assert context.legal[np.arange(4), context.proposals].all()
+        assert kept.learner_actions is context.proposals
+        assert np.array_equal(kept.actions, np.where(kept.intervened, 2, context.proposals))
+        assert np.array_equal(kept.reason, np.where(kept.intervened, Reason.OTHER, Reason.LEARNER))
+        assert np.array_equal(kept.episodes, context.episodes)
+        assert np.array_equal(kept.steps, context.steps)
+    first = strategy.contexts[0]
+    uniform = first.legal / first.legal.sum(axis=1, keepdims=True)
+    assert np.array_equal(first.policy.probs, uniform.astype(np.float32))
     assert len(advisor.asked) > 0
     stored = model.replay.state_dict()["columns"]
-    assert stored["intervened"].any()
-    assert (stored["rewards"][stored["intervened"]] < -5).all()
-    assert (stored["rewards"][~stored["intervened"]] > -5).all()
-    labelled = stored["expert_actions"] >= 0
-    assert labelled.sum() > stored["intervened"].sum() > 0
-    assert (stored["actions"][stored["intervened"]] == 2).all()
+    intervened = stored["authority"] > 0
+    assert intervened.any()
+    assert (stored["rewards"][intervened] < -5).all()
+    assert (stored["rewards"][~intervened] > -5).all()
+    assert stored["labelled"].sum() > intervened.sum() == strategy.interventions > 0
+    assert (stored["actions"][intervened] == 2).all()
+
+
+def test_stored_ids_put_trajectories_together():
+    """Within an episode, equal ids and steps in succession: each successor is the next observation."""
+    columns = make().learn(400).replay.state_dict()["columns"]
+    place = {(e, s): i for i, (e, s) in enumerate(zip(columns["episodes"], columns["steps"], strict=True))}
+    assert len(place) == 400
+    inner = [(i, place[e, s + 1]) for (e, s), i in place.items() if (e, s + 1) in place]
+    assert len(inner) > 300
+    for i, j in inner:
+        assert not columns["dones"][i]
+        assert np.array_equal(columns["next_observations"][i], columns["observations"][j])
 
 
 def test_episodes_are_numbered_uniquely_and_steps_count_within_them():
     class Recorder(Strategy):
         def __init__(self):
+            super().__init__()
             self.seen, self.dones = [], []
 
-        def on_action(self, moment):
-            self.seen.append((moment.episodes, moment.steps))
-            return super().on_action(moment)
+        def on_action(self, context):
+            self.seen.append((context.episodes, context.steps))
+            return super().on_action(context)
 
         def on_store(self, transitions):
             self.dones.append(transitions.dones)
@@ -466,7 +544,7 @@ def test_episodes_are_numbered_uniquely_and_steps_count_within_them():
 
     strategy = Recorder()
     model = make(strategy=strategy).learn(200)
-    model.learn(100)  # SB3's default starts all worlds afresh
+    model.learn(100)  # SB3's default starts all environments afresh
     pairs = [(int(e), int(s)) for episodes, steps in strategy.seen for e, s in zip(episodes, steps, strict=True)]
     assert len(set(pairs)) == len(pairs) == 300
     for now, then, dones in zip(strategy.seen[:49], strategy.seen[1:50], strategy.dones, strict=False):
@@ -476,14 +554,16 @@ def test_episodes_are_numbered_uniquely_and_steps_count_within_them():
     assert strategy.seen[50][0].min() > strategy.seen[49][0].max()
 
 
-def test_q_values_of_a_moment_are_the_smaller_critic():
+def test_values_of_a_step_are_the_smaller_critic():
     class Recorder(Strategy):
-        def on_action(self, moment):
-            self.values, self.obs = moment.q_values(), moment.obs
-            return super().on_action(moment)
+        def on_action(self, context):
+            self.actions, self.obs = context.proposals, context.obs
+            self.values = context.values(context.proposals)
+            return super().on_action(context)
 
     model = make(strategy=Recorder(), config=dataclasses.replace(SMALL, updates_per_decision=0.0)).learn(80)
     expected = numpy_critics(model.critic.network, model.strategy.obs.astype(np.float64)).min(axis=0)
+    expected = expected[np.arange(4), model.strategy.actions]
     np.testing.assert_allclose(model.strategy.values, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -519,7 +599,7 @@ def test_foreign_random_draws_and_predictions_change_nothing():
 @pytest.mark.parametrize("cut", [40, 404], ids=["within the warm-up", "within training"])
 def test_a_resumed_run_is_identical_to_the_bit(cut):
     def fresh():
-        strategy = Constrained(DualConfig(initial=1.0), intervene=0.3)
+        strategy = constrained(DualConfig(initial=1.0), intervene=0.3)
         config = dataclasses.replace(SMALL, buffer_size=300, updates_per_decision=0.3)  # the ring turns over
         return make(Corridor(seed=5), config, strategy, RightAdvisor())
 
@@ -532,7 +612,7 @@ def test_a_resumed_run_is_identical_to_the_bit(cut):
     resumed = DiscreteSAC(
         Corridor(seed=77),
         straight.config,
-        Constrained(DualConfig(initial=3.0), intervene=0.3),
+        constrained(DualConfig(initial=3.0), intervene=0.3),
         RightAdvisor(),
         seed=123,
         device="cpu",
@@ -567,7 +647,7 @@ def assert_same(a, b, where="state"):
 
 
 def test_save_and_load_keep_the_policy_and_leave_the_strategy_out(tmp_path):
-    strategy = Constrained(DualConfig())
+    strategy = constrained(DualConfig())
     strategy.lock = threading.Lock()  # cannot be pickled
     model = make(strategy=strategy, advisor=RightAdvisor()).learn(200)
     model.save(tmp_path / "model.zip")
@@ -598,25 +678,25 @@ def test_the_policy_alone_can_be_saved(tmp_path):
 
 
 def test_logs_use_sb3s_names_and_the_strategys():
-    model = make(VecMonitor(Corridor()), strategy=Constrained(DualConfig()), advisor=RightAdvisor())
+    model = make(VecMonitor(Corridor()), strategy=constrained(DualConfig()), advisor=RightAdvisor())
     model.set_logger(configure(None, []))
     model.learn(200, log_interval=None)
     names = set(model.logger.name_to_value)
     train = {"n_updates", "critic_loss", "actor_loss", "ent_coef", "ent_coef_loss", "entropy"}
-    assert {f"train/{name}" for name in train} | {"guidance/js"} <= names
+    assert {f"train/{name}" for name in train} | {"guidance/divergence", "guidance/dual"} <= names
     written = {}
     model.logger.dump = lambda step: written.update(model.logger.name_to_value)
     model.dump_logs()
-    assert {"guidance/dual", "rollout/ep_rew_mean", "time/total_timesteps"} <= set(written)
+    assert {"guidance/interventions", "rollout/ep_rew_mean", "time/total_timesteps"} <= set(written)
 
 
-def test_callbacks_see_moment_and_execution():
+def test_callbacks_see_context_and_execution():
     class Counter(BaseCallback):
         steps = 0
 
         def _on_step(self):
             assert np.array_equal(self.model.execution.actions, self.locals["actions"])
-            assert self.model.moment.masks.shape == (4, 3)
+            assert self.model.context.legal.shape == (4, 3)
             self.steps += 1
             return True
 
@@ -637,7 +717,7 @@ class MaskedCartPole(gym.Wrapper):
 
 
 @pytest.mark.parametrize("kind", ["id", "env", "vec", "masked"])
-def test_it_learns_on_ordinary_gymnasium_worlds(kind, tmp_path):
+def test_it_learns_on_ordinary_gymnasium_environments(kind, tmp_path):
     env = {
         "id": lambda: "CartPole-v1",
         "env": lambda: gym.make("CartPole-v1"),
@@ -648,15 +728,16 @@ def test_it_learns_on_ordinary_gymnasium_worlds(kind, tmp_path):
     model.learn(120, callback=EvalCallback(make_vec_env("CartPole-v1", 1), eval_freq=50, n_eval_episodes=1, verbose=0))
     assert model._n_updates > 15
     if kind == "masked":
-        assert not model.replay.masks[: model.replay.size()].all()
+        assert not model.replay.column("legal").all()
 
 
-def test_scenes_are_none_where_a_world_has_none():
+def test_scenes_are_none_where_an_environment_has_none():
     class Looker(Strategy):
-        def on_action(self, moment):
-            assert moment.scenes(np.array([0])) == [None]
-            assert not moment.ask(np.array([True])).given.any()
-            return super().on_action(moment)
+        def on_action(self, context):
+            assert context.scenes(np.array([0])) == [None]
+            assert context.views(np.array([0])) is None
+            assert not context.ask(np.array([True])).given.any()
+            return super().on_action(context)
 
     make("CartPole-v1", strategy=Looker()).learn(10)
 
@@ -664,27 +745,25 @@ def test_scenes_are_none_where_a_world_has_none():
 # ------------------------------------------------------------------------------------------- what is refused
 
 
-def test_a_strategy_that_needs_an_expert_wants_an_advisor():
+def test_a_strategy_that_needs_an_expert_requires_an_advisor():
     with pytest.raises(ValueError, match="'constrained' needs an expert"):
-        make(strategy=Constrained(DualConfig()))
+        make(strategy=constrained(DualConfig()))
 
 
 def test_an_illegal_execution_names_the_strategy():
     class Rogue(Strategy):
-        name = "rogue"
-
-        def on_action(self, moment):
-            execution = super().on_action(moment)
+        def on_action(self, context):
+            execution = super().on_action(context)
             return dataclasses.replace(execution, actions=np.zeros_like(execution.actions))
 
     with pytest.raises(ValueError, match="'rogue' executed an illegal action"):
-        make(strategy=Rogue()).learn(10)
+        make(strategy=Rogue("rogue")).learn(10)
 
 
-def test_worlds_without_any_legal_action_are_reported():
+def test_environments_without_any_legal_action_are_reported():
     env = Corridor()
     env.action_masks = lambda: np.array([[True] * 3, [False] * 3, [True] * 3, [True] * 3])
-    with pytest.raises(ValueError, match=r"worlds \[1\] offer no legal action"):
+    with pytest.raises(ValueError, match=r"environments \[1\] offer no legal action"):
         make(env).learn(10)
 
 
@@ -716,7 +795,7 @@ def test_continuous_actions_are_refused():
 )
 def test_nonsense_settings_are_refused_by_name(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
-        SACConfig(**bad)
+        DiscreteSACConfig(**bad)
 
 
 # -------------------------------------------------------------------------------------------- it does learn
@@ -747,7 +826,7 @@ def test_it_solves_cartpole():
 
 @pytest.mark.slow
 def test_it_solves_the_lunar_lander():
-    config = SACConfig(
+    config = DiscreteSACConfig(
         learning_rate=5e-4,
         batch_size=256,
         tau=0.02,
@@ -759,8 +838,8 @@ def test_it_solves_the_lunar_lander():
         buffer_size=200_000,
         learning_starts=5000,
     )
-    worlds = DummyVecEnv([lambda: Monitor(gym.make("LunarLander-v3"))] * 8)
-    model = DiscreteSAC(worlds, config, seed=0, device="cpu").learn(400_000)
-    judged = Monitor(gym.make("LunarLander-v3"))
-    judged.reset(seed=1000)
-    assert evaluate_policy(model, judged, n_eval_episodes=20)[0] >= 200
+    envs = DummyVecEnv([lambda: Monitor(gym.make("LunarLander-v3"))] * 8)
+    model = DiscreteSAC(envs, config, seed=0, device="cpu").learn(400_000)
+    evaluation = Monitor(gym.make("LunarLander-v3"))
+    evaluation.reset(seed=1000)
+    assert evaluate_policy(model, evaluation, n_eval_episodes=20)[0] >= 200

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
-from lgdrl.guidance.strategy import Advice, Transitions
-from lgdrl.learners.replay import GuidedReplayBuffer, GuidedSamples
+from lgdrl.guidance.records import Labels, Reason, Transitions
+from lgdrl.learners.replay import GuidedReplayBuffer, Samples
 
 OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
 ACTIONS = gym.spaces.Discrete(4)
@@ -26,22 +26,28 @@ def random_transitions(number: int, rng: np.random.Generator, first: int = 0, la
     """`number` transitions whose reward is their running number."""
     given_rows = rng.random(number) < labels
     dones = rng.random(number) < 0.3
+    terminated = dones & (rng.random(number) < 0.5)
+    authority = np.where(given_rows & (rng.random(number) < 0.5), rng.uniform(0.1, 1.0, number), 0.0)
     return Transitions(
         obs=rng.normal(size=(number, 3)).astype(np.float32),
         next_obs=rng.normal(size=(number, 3)).astype(np.float32),
-        masks=rng.random((number, 4)) < 0.7,
-        next_masks=rng.random((number, 4)) < 0.7,
+        legal=rng.random((number, 4)) < 0.7,
+        next_legal=rng.random((number, 4)) < 0.7,
         learner_actions=rng.integers(4, size=number),
         actions=rng.integers(4, size=number),
-        advice=Advice(
-            np.where(given_rows, rng.integers(4, size=number), -1),
+        labels=Labels(
+            given_rows,
+            np.where(given_rows, rng.integers(4, size=number), 0),
             np.where(given_rows[:, None], rng.dirichlet(np.ones(4), size=number), 0.0).astype(np.float32),
             np.where(given_rows, 0, -1).astype(np.int8),
         ),
-        intervened=given_rows & (rng.random(number) < 0.5),
+        authority=authority.astype(np.float32),
+        reason=np.where(authority > 0, Reason.UNSAFE, Reason.LEARNER).astype(np.int8),
         rewards=np.arange(first, first + number, dtype=np.float32),
-        dones=dones,
-        terminated=dones & (rng.random(number) < 0.5),
+        terminated=terminated,
+        truncated=dones & ~terminated,
+        episodes=rng.integers(100, size=number),
+        steps=rng.integers(100, size=number),
     )
 
 
@@ -51,23 +57,27 @@ def as_dicts(t: Transitions) -> list[dict]:
         {
             "observations": t.obs[i],
             "next_observations": t.next_obs[i],
-            "masks": t.masks[i],
-            "next_masks": t.next_masks[i],
+            "legal": t.legal[i],
+            "next_legal": t.next_legal[i],
             "learner_actions": t.learner_actions[i],
             "actions": t.actions[i],
-            "expert_actions": t.advice.action[i],
-            "expert_probs": t.advice.probs[i],
-            "status": t.advice.status[i],
-            "intervened": t.intervened[i],
+            "labelled": t.labels.given[i],
+            "label_actions": t.labels.action[i],
+            "label_probs": t.labels.probs[i],
+            "label_status": t.labels.status[i],
+            "authority": t.authority[i],
+            "reason": t.reason[i],
             "rewards": t.rewards[i],
             "dones": t.dones[i],
             "terminated": t.terminated[i],
+            "episodes": t.episodes[i],
+            "steps": t.steps[i],
         }
         for i in range(len(t.actions))
     ]
 
 
-def assert_drawn_from(samples: GuidedSamples, allowed: list[dict]) -> None:
+def assert_drawn_from(samples: Samples, allowed: list[dict]) -> None:
     """Every sampled row is, in all its fields, one of the allowed transitions."""
     by_number = {float(row["rewards"]): row for row in allowed}
     for i, number in enumerate(samples.rewards.tolist()):
@@ -75,7 +85,7 @@ def assert_drawn_from(samples: GuidedSamples, allowed: list[dict]) -> None:
             assert np.array_equal(getattr(samples, name)[i].numpy(), value), name
 
 
-def same(a: GuidedSamples | None, b: GuidedSamples | None) -> bool:
+def same(a: Samples | None, b: Samples | None) -> bool:
     if a is None or b is None:
         return a is b
     return all(torch.equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
@@ -91,8 +101,8 @@ def test_the_ring_behaves_like_a_list_of_its_last_transitions(capacity, batches,
         buffer.add_transitions(transitions)
         model = (model + as_dicts(transitions))[-capacity:]
         total += number
-        labelled = [row for row in model if row["expert_actions"] >= 0]
-        intervened = [row for row in model if row["intervened"]]
+        labelled = [row for row in model if row["labelled"]]
+        intervened = [row for row in model if row["authority"] > 0]
         assert (buffer.size(), buffer.num_labelled, buffer.num_intervened) == (
             len(model),
             len(labelled),
@@ -184,20 +194,20 @@ def test_types_are_those_that_learning_needs():
     buffer.add_transitions(random_transitions(5, np.random.default_rng(0)))
     samples = buffer.sample_uniform(6)
     types = {f.name: getattr(samples, f.name).dtype for f in dataclasses.fields(samples)}
-    assert types["actions"] == types["learner_actions"] == types["expert_actions"] == torch.int64
-    assert types["rewards"] == types["expert_probs"] == types["observations"] == torch.float32
-    assert {types[n] for n in ("masks", "next_masks", "intervened", "dones", "terminated")} == {torch.bool}
-    assert torch.equal(samples.labelled, samples.expert_actions >= 0)
+    assert types["actions"] == types["learner_actions"] == types["label_actions"] == torch.int64
+    assert types["rewards"] == types["label_probs"] == types["observations"] == types["authority"] == torch.float32
+    assert {types[n] for n in ("legal", "next_legal", "labelled", "dones", "terminated")} == {torch.bool}
+    assert types["episodes"] == types["steps"] == torch.int64
 
 
 def test_concatenate_keeps_rows_and_order():
     buffer = make_buffer(10)
     buffer.add_transitions(random_transitions(5, np.random.default_rng(0)))
     a, b = buffer.sample_uniform(3), buffer.sample_uniform(2)
-    both = GuidedSamples.concatenate([a, b])
+    both = Samples.concatenate([a, b])
     assert len(both) == 5
     assert torch.equal(both.rewards, torch.cat([a.rewards, b.rewards]))
-    assert torch.equal(both.expert_probs[3:], b.expert_probs)
+    assert torch.equal(both.label_probs[3:], b.label_probs)
 
 
 def test_the_sb3_form_stores_unguided_transitions():
@@ -211,10 +221,47 @@ def test_the_sb3_form_stores_unguided_transitions():
     truncated = samples.rewards == 0.5
     assert torch.equal(samples.terminated, ~truncated)
     assert samples.dones.all()
-    assert samples.masks.all()
+    assert samples.legal.all()
     theirs = buffer.sample(50)
     assert isinstance(theirs, ReplayBufferSamples)
     assert torch.equal(theirs.dones.flatten() == 0, theirs.rewards.flatten() == 0.5)
+
+
+def test_continuous_actions_are_kept_with_their_labels_and_without_legal_actions():
+    space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    buffer, rng = GuidedReplayBuffer(10, OBSERVATIONS, space, "cpu", seed=0), np.random.default_rng(0)
+    labels = Labels.none(4, space)
+    labels.given[1], labels.action[1], labels.status[1] = True, [0.5, -0.5], 0
+    executed = rng.uniform(-1, 1, (4, 2)).astype(np.float32)
+    ends = np.zeros(4, bool)
+    buffer.add_transitions(
+        Transitions(
+            obs=np.zeros((4, 3), np.float32),
+            next_obs=np.ones((4, 3), np.float32),
+            legal=None,
+            next_legal=None,
+            learner_actions=-executed,
+            actions=executed,
+            labels=labels,
+            authority=np.array([0, 0.25, 0, 0], np.float32),
+            reason=np.array([0, Reason.SCHEDULE, 0, 0], np.int8),
+            rewards=np.arange(4, dtype=np.float32),
+            terminated=ends,
+            truncated=ends,
+            episodes=np.arange(4),
+            steps=np.full(4, 7),
+        )
+    )
+    samples = buffer.sample_labelled(3)
+    assert samples.legal is samples.next_legal is samples.label_probs is None
+    assert torch.equal(samples.label_actions, torch.tensor([[0.5, -0.5]] * 3))
+    assert torch.equal(samples.actions, torch.tensor(executed[[1, 1, 1]]))
+    assert torch.equal(samples.learner_actions, -samples.actions)
+    assert samples.authority.tolist() == [0.25] * 3
+    assert buffer.num_intervened == 1
+    both = Samples.concatenate([samples, buffer.sample_uniform(2)])
+    assert both.legal is None
+    assert both.actions.shape == (5, 2)
 
 
 def test_a_pickled_buffer_works_on():
@@ -239,7 +286,7 @@ def test_a_state_of_another_capacity_is_refused():
 @pytest.mark.parametrize(
     ("observations", "actions", "memory", "named"),
     [
-        (OBSERVATIONS, gym.spaces.Box(-1, 1, (2,)), False, "action_space"),
+        (OBSERVATIONS, gym.spaces.Box(-1, 1, (2, 2)), False, "action_space"),
         (OBSERVATIONS, gym.spaces.Discrete(3, start=1), False, "action_space"),
         (gym.spaces.Discrete(3), ACTIONS, False, "observation_space"),
         (OBSERVATIONS, ACTIONS, True, "optimize_memory_usage"),

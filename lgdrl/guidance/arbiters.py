@@ -1,0 +1,247 @@
+"""Arbiters: who controls the environment, step by step.
+
+One contract serves the trainer, the window, and every method: an arbiter sees the step, the labels and the steps in
+which it may intervene, and returns what is executed, with the expert's authority and a reason for each environment.
+LGDRL-style, as specified here; `value` is the rule of TS2C (arXiv 2303.01728).
+
+Arbiters are plug-ins (entry point group `lgdrl.arbiters`, each entry an `ArbiterPlugin`); a config chooses one by
+`kind` and `options`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from experts.safety import unsafe_actions
+from lgdrl.guidance.constraint import js
+from lgdrl.guidance.records import Execution, Labels, Reason, StepContext
+from lgdrl.plugins import Registry
+from sim.config import resolve
+from sim.errors import UsageError
+
+
+class Arbiter(ABC):
+    """Decides who controls N environments. Keeps what it needs to know of the steps before."""
+
+    def attach(self, action_space: spaces.Space) -> None:
+        """Check the action space, before the first step. Raises UsageError where it cannot arbitrate there."""
+
+    def requires(self, context: StepContext, wanted: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+        """Labels that the decision depends on. Called once per step, before `decide`.
+
+        Args:
+            context: The step; nothing has been asked yet.
+            wanted: States that are labelled anyway, bool (N,).
+            allowed: Environments in which the expert may control this step, bool (N,).
+        Returns:
+            Environments whose label is needed at once, bool (N,). Default: none.
+        """
+        return np.zeros(context.num_envs, bool)
+
+    @abstractmethod
+    def decide(self, context: StepContext, labels: Labels, allowed: np.ndarray) -> Execution:
+        """Who controls this step.
+
+        Args:
+            context: The step.
+            labels: The expert's labels so far; rows that were not required may still be empty.
+            allowed: Environments in which the expert may control this step, bool (N,).
+        """
+
+    def metrics(self) -> dict[str, float]:
+        """Values to log under guidance/ in every row."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to continue identically."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+
+
+@dataclass(frozen=True)
+class ArbiterPlugin:
+    """A named arbiter. `defaults` is an instance of its frozen config dataclass."""
+
+    name: str
+    summary: str
+    defaults: Any
+    make: Callable[[Any], Arbiter]
+    """resolved config -> arbiter"""
+
+
+ARBITERS: Registry[ArbiterPlugin] = Registry("lgdrl.arbiters", "arbiter")
+
+
+@dataclass(frozen=True)
+class ArbiterConfig:
+    """Which arbiter, and its settings."""
+
+    kind: str = "unsafe"  # a registered arbiter; `lgdrl list` prints them. unsafe: the best reading of "when necessary"
+    options: dict[str, Any] = field(default_factory=dict)  # of the arbiter
+
+    def __post_init__(self) -> None:
+        self.make()
+
+    def make(self) -> Arbiter:
+        """The arbiter; UsageError for an unknown kind or option."""
+        plugin = ARBITERS.get(self.kind)
+        return plugin.make(resolve(plugin.defaults, self.options, f"options of arbiter {self.kind!r}"))
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Nothing to set."""
+
+
+class LearnerDrives(Arbiter):
+    """The learner controls every step; labels are only learned from."""
+
+    def decide(self, context: StepContext, labels: Labels, allowed: np.ndarray) -> Execution:
+        return Execution.by_learner(context, labels)
+
+
+class ExpertDrives(Arbiter):
+    """The expert controls every step that it may, as far as its label comes in time."""
+
+    def requires(self, context: StepContext, wanted: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+        return allowed
+
+    def decide(self, context: StepContext, labels: Labels, allowed: np.ndarray) -> Execution:
+        return Execution.switched(context, labels, allowed & labels.executable, Reason.SCHEDULE)
+
+
+class Replacing(Arbiter):
+    """Base of arbiters that replace the learner's discrete action in steps that a rule finds.
+
+    A step counts as an intervention only where the expert's action differs from the learner's.
+    """
+
+    reason: Reason
+
+    def attach(self, action_space: spaces.Space) -> None:
+        if not isinstance(action_space, spaces.Discrete):
+            raise UsageError(f"this arbiter compares discrete actions, the scenario has {action_space}: choose another")
+
+    @abstractmethod
+    def fires(self, context: StepContext, labels: Labels) -> np.ndarray:
+        """bool (N,): steps that the expert should control."""
+
+    def decide(self, context: StepContext, labels: Labels, allowed: np.ndarray) -> Execution:
+        rows = allowed & self.fires(context, labels) & labels.executable & (labels.action != context.proposals)
+        return Execution.switched(context, labels, rows, self.reason)
+
+
+class Unsafe(Replacing):
+    """The expert takes over where the learner's proposal fails the safety check of the scene."""
+
+    reason = Reason.UNSAFE
+
+    def __init__(self) -> None:
+        self._fires = np.zeros(0, bool)
+
+    def requires(self, context: StepContext, wanted: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+        self._fires = np.zeros(context.num_envs, bool)
+        indices = np.flatnonzero(allowed)
+        if indices.size:
+            views = context.views(indices)
+            if views is None:
+                raise UsageError("arbiter 'unsafe' needs traffic scenes: choose 'disagree', 'value' or 'js' here")
+            self._fires[indices] = unsafe_actions(views)[np.arange(indices.size), context.proposals[indices]]
+        return self._fires
+
+    def fires(self, context: StepContext, labels: Labels) -> np.ndarray:
+        return self._fires
+
+
+class Comparing(Replacing):
+    """Base of arbiters that compare the expert's label with the learner: they need every label at once."""
+
+    def requires(self, context: StepContext, wanted: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+        return wanted & allowed
+
+
+class Disagree(Comparing):
+    """The expert takes over wherever it would act differently."""
+
+    reason = Reason.DISAGREEMENT
+
+    def fires(self, context: StepContext, labels: Labels) -> np.ndarray:
+        return labels.given
+
+
+@dataclass(frozen=True)
+class ValueConfig:
+    margin: float = 0.5  # units of return: take over where min Q(label) - min Q(proposal) exceeds this
+
+
+class Value(Comparing):
+    """The expert takes over where the critics prefer its action by more than a margin (TS2C)."""
+
+    reason = Reason.VALUE
+
+    def __init__(self, config: ValueConfig) -> None:
+        self.config = config
+
+    def fires(self, context: StepContext, labels: Labels) -> np.ndarray:
+        if not labels.given.any():
+            return labels.given
+        gain = context.values(labels.action) - context.values(context.proposals)
+        return labels.given & (gain > self.config.margin)
+
+
+@dataclass(frozen=True)
+class DivergenceConfig:
+    on: float = 0.35  # nats (ln 2 = 0.69 is total disagreement): the expert takes over above this ...
+    off: float = 0.15  # ... and hands back below this
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.off <= self.on:
+            raise ValueError(f"off = {self.off}, on = {self.on}: choose 0 <= off <= on")
+
+
+class Divergence(Comparing):
+    """The expert takes over where the Jensen-Shannon divergence is large, with hysteresis within an episode."""
+
+    reason = Reason.DIVERGENCE
+
+    def __init__(self, config: DivergenceConfig) -> None:
+        self.config = config
+        self._engaged = np.zeros(0, bool)
+        self._engaged_in = np.zeros(0, np.int64)
+
+    def fires(self, context: StepContext, labels: Labels) -> np.ndarray:
+        assert context.policy.probs is not None
+        assert labels.probs is not None
+        if len(self._engaged) != context.num_envs:
+            self._engaged, self._engaged_in = np.zeros(context.num_envs, bool), np.full(context.num_envs, -1)
+        engaged = self._engaged & (self._engaged_in == context.episodes)
+        with np.errstate(divide="ignore"):
+            log_probs = torch.from_numpy(np.log(context.policy.probs))
+        distance = js(log_probs, torch.from_numpy(labels.probs)).numpy()
+        threshold = np.where(engaged, self.config.off, self.config.on)
+        self._engaged = labels.given & (distance > threshold)
+        self._engaged_in = context.episodes.copy()
+        return self._engaged
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"engaged": self._engaged.copy(), "engaged_in": self._engaged_in.copy()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._engaged, self._engaged_in = state["engaged"].copy(), state["engaged_in"].copy()
+
+
+LEARNER = ArbiterPlugin("learner", "the learner always drives", NoOptions(), lambda config: LearnerDrives())
+EXPERT = ArbiterPlugin("expert", "the expert always drives", NoOptions(), lambda config: ExpertDrives())
+UNSAFE = ArbiterPlugin("unsafe", "where the proposal fails the safety check", NoOptions(), lambda config: Unsafe())
+DISAGREE = ArbiterPlugin("disagree", "where the expert acts differently", NoOptions(), lambda config: Disagree())
+VALUE = ArbiterPlugin("value", "where the critics prefer the expert's action", ValueConfig(), Value)
+JS = ArbiterPlugin("js", "where policy and expert are far apart, with hysteresis", DivergenceConfig(), Divergence)

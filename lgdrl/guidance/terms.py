@@ -1,0 +1,194 @@
+"""Terms: what a method adds to the losses of the learner that it guides.
+
+`ImitationTerm` pulls the policy towards the labels with a fixed weight; `ConstraintTerm` prices the divergence from the
+expert with a dual variable (`lgdrl.guidance.constraint`). Both are computed on a batch of labelled states of their own.
+
+Shapes: A actions, B sampled transitions, C critics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from lgdrl.guidance.constraint import DIVERGENCES, Dual, DualConfig
+from sim.errors import UsageError
+
+if TYPE_CHECKING:
+    from lgdrl.learners.replay import GuidedReplayBuffer, Samples
+
+DivergenceName = Literal["js", "kl", "reverse_kl", "bc"]
+
+
+@dataclass(frozen=True)
+class LearnerInfo:
+    """What a strategy may know of the learner that it guides."""
+
+    name: str
+    observation_space: spaces.Space
+    action_space: spaces.Space
+
+
+class Networks(Protocol):
+    """What terms may compute with: the learner's present networks on samples, with gradients."""
+
+    def log_probs(self, samples: Samples) -> torch.Tensor:
+        """Log-probabilities of a categorical policy: float (B, A), finite everywhere."""
+        ...
+
+    def q_values(self, samples: Samples) -> torch.Tensor:
+        """All critics' values of all discrete actions: float (C, B, A)."""
+        ...
+
+
+@dataclass(slots=True)
+class Terms:
+    """What a method adds to one loss of the learner: base_share x mean(weights x base loss) + loss."""
+
+    loss: torch.Tensor | None = None
+    """Scalar with gradient; None: nothing is added."""
+    weights: torch.Tensor | None = None
+    """float (B,): weights of the samples of the reinforcement-learning batch in the base loss; None: all 1."""
+    base_share: float = 1.0
+    """Factor of the base loss."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Logged under guidance/ and passed to `Strategy.on_update`."""
+
+    @classmethod
+    def combined(cls, parts: Sequence[Terms]) -> Terms:
+        """Losses added, weights and shares multiplied, metrics merged."""
+        total = cls()
+        for part in parts:
+            if part.loss is not None:
+                total.loss = part.loss if total.loss is None else total.loss + part.loss
+            if part.weights is not None:
+                total.weights = part.weights if total.weights is None else total.weights * part.weights
+            total.base_share *= part.base_share
+            total.metrics |= part.metrics
+        return total
+
+
+class ActorTerm:
+    """One term of the actor's loss, on a batch of its own. Base class: no term."""
+
+    name: str
+    """Name of its batch."""
+
+    def sample(self, replay: GuidedReplayBuffer) -> Samples | None:
+        """The samples that it is computed on; None where there are none yet."""
+        return None
+
+    def attach(self, learner: LearnerInfo) -> None:
+        """Check the learner. Raises UsageError where the term cannot be computed for it."""
+
+    def terms(self, samples: Samples, networks: Networks) -> Terms:
+        """The term for the present networks."""
+        return Terms()
+
+    def on_step(self, decisions: int) -> None:
+        """Before a step of the environments is chosen, with the number of decisions so far."""
+
+    def on_update(self, metrics: Mapping[str, float]) -> None:
+        """After a gradient step, with what the terms measured in it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to continue identically."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+
+
+class LabelTerm(ActorTerm):
+    """A divergence between policy and expert, averaged over a batch of labelled states.
+
+    Args:
+        name: Name of the batch.
+        divergence: Which one, see `lgdrl.guidance.constraint`.
+        batch_size: Labelled states per update.
+    """
+
+    def __init__(self, name: str, divergence: DivergenceName, batch_size: int) -> None:
+        self.name = name
+        self.divergence = DIVERGENCES[divergence]
+        self.batch_size = batch_size
+
+    def attach(self, learner: LearnerInfo) -> None:
+        if not isinstance(learner.action_space, spaces.Discrete):
+            raise UsageError(
+                f"the term {self.name!r} compares probabilities of actions: it needs a scenario with discrete actions, "
+                f"this one has {learner.action_space}"
+            )
+
+    def sample(self, replay: GuidedReplayBuffer) -> Samples | None:
+        return replay.sample_labelled(self.batch_size)
+
+    def measured(self, samples: Samples, networks: Networks) -> tuple[torch.Tensor, dict[str, float]]:
+        """The mean divergence with its gradient, and the metrics `divergence` and `agreement`."""
+        assert samples.label_probs is not None
+        log_probs = networks.log_probs(samples)
+        mean = self.divergence(log_probs, samples.label_probs).mean()
+        agreement = (log_probs.detach().argmax(dim=1) == samples.label_actions).float().mean()
+        return mean, {"divergence": float(mean.detach()), "agreement": float(agreement)}
+
+
+class ImitationTerm(LabelTerm):
+    """weight x E_labelled[ divergence ], with `rl_share` as the factor of the learner's own actor loss.
+
+    Args:
+        divergence, batch_size: As in `LabelTerm`.
+        weight: Factor of the divergence.
+        rl_share: Factor of the reinforcement-learning loss; 0 is pure imitation.
+    """
+
+    def __init__(self, divergence: DivergenceName, batch_size: int, weight: float = 1.0, rl_share: float = 1.0) -> None:
+        super().__init__("imitation", divergence, batch_size)
+        self.weight, self.rl_share = weight, rl_share
+
+    def terms(self, samples: Samples, networks: Networks) -> Terms:
+        mean, metrics = self.measured(samples, networks)
+        return Terms(self.weight * mean, base_share=self.rl_share, metrics=metrics)
+
+
+class ConstraintTerm(LabelTerm):
+    """dual x fading x E_labelled[ divergence ]; the dual variable takes its step after each gradient step.
+
+    Args:
+        divergence, batch_size: As in `LabelTerm`.
+        dual: Settings of the dual variable.
+        fade: Decisions between which the term is scaled linearly to 0; None: it stays.
+    """
+
+    def __init__(
+        self, divergence: DivergenceName, batch_size: int, dual: DualConfig, fade: tuple[float, float] | None = None
+    ) -> None:
+        super().__init__("constraint", divergence, batch_size)
+        self.dual = Dual(dual)
+        self.fade = fade
+        self._fading = 1.0
+
+    def terms(self, samples: Samples, networks: Networks) -> Terms:
+        mean, metrics = self.measured(samples, networks)
+        weight = self.dual.value * self._fading
+        return Terms(weight * mean if weight > 0 else None, metrics=metrics | {"dual": weight})
+
+    def on_step(self, decisions: int) -> None:
+        if self.fade is not None:
+            start, end = self.fade
+            self._fading = float(np.clip((end - decisions) / (end - start), 0.0, 1.0))
+
+    def on_update(self, metrics: Mapping[str, float]) -> None:
+        if "divergence" in metrics:
+            self.dual.update(metrics["divergence"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"dual": self.dual.state_dict(), "fading": self._fading}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.dual.load_state_dict(state["dual"])
+        self._fading = state["fading"]

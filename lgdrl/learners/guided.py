@@ -1,0 +1,226 @@
+"""`Guided`: the seams of Stable-Baselines3's off-policy algorithms, connected to a collector and a strategy.
+
+A learner is `class X(Guided, OffPolicyAlgorithm or one of SB3's algorithms)`: this class collects, stores, counts
+updates, saves and resumes; the learner file holds networks and update, and nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from lgdrl.guidance.advisor import Advisor
+from lgdrl.guidance.records import Execution, PolicySummary, StepContext, Transitions
+from lgdrl.guidance.strategy import LearnerInfo, Strategy
+from lgdrl.learners.collector import Collector
+from lgdrl.learners.replay import GuidedReplayBuffer
+
+COUNTERS = (
+    "num_timesteps",
+    "_total_timesteps",
+    "_num_timesteps_at_start",
+    "_current_progress_remaining",
+    "_episode_num",
+    "_n_updates",
+    "_learning_decisions",
+    "_last_obs",
+    "_last_original_obs",
+    "_last_episode_starts",
+)
+"""Attributes that `state_dict` keeps as they are."""
+
+
+class Guided(OffPolicyAlgorithm):
+    """Mixin in front of one of SB3's off-policy algorithms. Call `guide` before SB3's constructor.
+
+    After each decision `context` and `execution` hold what was known and what was done, for callbacks.
+    `learn` in slices (`reset_num_timesteps=False`) equals `learn` in one go. A callback that returns False from
+    `on_step` loses the step it stopped at, as everywhere in SB3: to stop cleanly, end a slice instead.
+    """
+
+    learner_name: str
+    updates_per_decision: float
+
+    def guide(self, strategy: Strategy | None, advisor: Advisor | None, label_lag: int) -> None:
+        """Connect a strategy and the expert behind it.
+
+        Args:
+            strategy: How the expert is integrated; None: not at all.
+            advisor: Asks the expert; None where there is none.
+            label_lag: Steps for which labels that are not executed may be on their way. What is learned does not
+                depend on how fast they were.
+        Raises:
+            ValueError: The strategy needs an expert, and there is none.
+        """
+        self.strategy = strategy or Strategy()
+        if self.strategy.needs_expert and advisor is None:
+            raise ValueError(f"strategy {self.strategy.name!r} needs an expert: pass an advisor")
+        self.collector = Collector(self, self.strategy, advisor, label_lag)
+        self._learning_decisions = 0
+
+    def propose(self, obs: np.ndarray, legal: np.ndarray | None, warming_up: bool) -> tuple[np.ndarray, PolicySummary]:
+        """See `lgdrl.learners.collector.Proposer`."""
+        raise NotImplementedError
+
+    def values(self, obs: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """See `lgdrl.learners.collector.Proposer`."""
+        raise NotImplementedError
+
+    def learner_state(self) -> dict[str, Any]:
+        """What decides the learner's future beside parameters, replay buffer and counters (random streams)."""
+        return {}
+
+    def load_learner_state(self, state: dict[str, Any]) -> None:
+        """Inverse of `learner_state`."""
+
+    @property
+    def replay(self) -> GuidedReplayBuffer:
+        """The replay buffer, by its own type."""
+        assert isinstance(self.replay_buffer, GuidedReplayBuffer)
+        return self.replay_buffer
+
+    @property
+    def envs(self) -> VecEnv:
+        """The training environments."""
+        if self.env is None:
+            raise ValueError("no environment: pass one to the constructor, to load() or to set_env()")
+        return self.env
+
+    @property
+    def context(self) -> StepContext | None:
+        """What was known before the last decision."""
+        return self.collector.context
+
+    @property
+    def execution(self) -> Execution | None:
+        """What was done in the last decision."""
+        return self.collector.execution
+
+    # ------------------------------------------------------------------------------------------- SB3's seams
+
+    def _setup_model(self) -> None:
+        if self._vec_normalize_env is not None:
+            raise ValueError("VecNormalize is not supported: scale observations and rewards inside the environment")
+        super()._setup_model()
+        self.strategy.attach(LearnerInfo(self.learner_name, self.observation_space, self.action_space))
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        restarts = reset_num_timesteps or self._last_obs is None
+        prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        if restarts:
+            self.collector.begin(self.n_envs)
+        return prepared
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert isinstance(self._last_obs, np.ndarray)
+        warming_up = self.num_timesteps < learning_starts
+        actions = self.collector.act(self.envs, self._last_obs, self.num_timesteps, warming_up).actions
+        return actions, actions
+
+    def _store_transition(  # type: ignore[override]
+        self,
+        replay_buffer: GuidedReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray,
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        self.store(self.collector.finish(self.envs, new_obs, reward, dones, infos))
+        self._last_obs = new_obs
+
+    def store(self, finished: Iterable[Transitions]) -> None:
+        """Put finished steps into the replay buffer."""
+        for transitions in finished:
+            self.replay.add_transitions(transitions)
+
+    def store_waiting(self) -> None:
+        """Wait for all labels that are on their way, and store the steps that wait for them."""
+        self.store(self.collector.ready())
+
+    def _on_step(self) -> None:
+        """Tell SB3's loop how many updates are due: floor(ratio x decisions), counted from the end of the warm-up."""
+        if self.num_timesteps <= self.learning_starts or not self.replay.size():
+            self.gradient_steps = 0
+            return
+        done = self._updates_due()
+        self._learning_decisions += self.n_envs
+        self.gradient_steps = self._updates_due() - done
+
+    def _updates_due(self) -> int:
+        return math.floor(self._learning_decisions * self.updates_per_decision + 1e-9)
+
+    def dump_logs(self) -> None:
+        """SB3's log lines, with the strategy's metrics under guidance/."""
+        for name, value in self.strategy.metrics().items():
+            self.logger.record(f"guidance/{name}", value)
+        super().dump_logs()
+
+    def record_guidance(self, measured: list[dict[str, float]]) -> None:
+        """Log the means of what the strategy's terms measured in several updates."""
+        for name in {name for metrics in measured for name in metrics}:
+            values = [metrics[name] for metrics in measured if name in metrics]
+            self.logger.record(f"guidance/{name}", sum(values) / len(values))
+
+    # ------------------------------------------------------------------------------------------------- files
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "strategy", "collector"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides the rest of the training except the environments; a copy.
+
+        Take it between two calls of `learn`, together with the environments' own state.
+        """
+        return {
+            "parameters": copy.deepcopy(self.get_parameters()),
+            "replay": self.replay.state_dict(),
+            "strategy": copy.deepcopy(self.strategy.state_dict()),
+            "collector": self.collector.state_dict(),
+            "learner": copy.deepcopy(self.learner_state()),
+            "counters": {name: copy.deepcopy(getattr(self, name)) for name in COUNTERS},
+            "ep_info": _listed(self.ep_info_buffer),
+            "ep_success": _listed(self.ep_success_buffer),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly from a `state_dict` of a model with the same config, strategy and number of environments.
+
+        Call `learn(..., reset_num_timesteps=False)` next, with the environments set to the state that they had.
+        """
+        self.set_parameters(copy.deepcopy(state["parameters"]), device=self.device)
+        self.load_learner_state(copy.deepcopy(state["learner"]))
+        self.replay.load_state_dict(state["replay"])
+        self.strategy.load_state_dict(copy.deepcopy(state["strategy"]))
+        self.collector.load_state_dict(state["collector"])
+        for name in COUNTERS:
+            setattr(self, name, copy.deepcopy(state["counters"][name]))
+        self.ep_info_buffer = _window(state["ep_info"], self._stats_window_size)
+        self.ep_success_buffer = _window(state["ep_success"], self._stats_window_size)
+
+
+def _listed(window: deque | None) -> list | None:
+    return None if window is None else copy.deepcopy(list(window))
+
+
+def _window(values: list | None, length: int) -> deque | None:
+    return None if values is None else deque(copy.deepcopy(values), maxlen=length)

@@ -1,0 +1,1 @@
+"""Loops: how a run advances. Online (environments and a learner), and those that methods bring."""
