@@ -6,7 +6,7 @@ import shutil
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +15,9 @@ from lgdrl.cli import PUBLISHED
 from lgdrl.display import comparison_table, evaluation_table, training_progress
 from sim.config import deep_merge, parse_overrides
 from sim.errors import UsageError
+
+if TYPE_CHECKING:
+    from experts.provider import PolicyProvider
 
 console = Console()
 
@@ -40,7 +43,8 @@ def train(arguments: Namespace) -> int:
         trainer = training.start(config, folder)
     config = trainer.config
     console.print(_introduction(config, trainer.run.folder, trainer.decisions, trainer.desk is not None))
-    _say_who_answers(trainer.desk.provider if trainer.desk else None)
+    if trainer.desk is not None:
+        _print_note(trainer.desk.provider)
     impossible = False
     try:
         with training.stop_on_interrupt(trainer), training_progress(console, config.steps, trainer.decisions) as show:
@@ -63,10 +67,10 @@ def train(arguments: Namespace) -> int:
     return 0
 
 
-def _say_who_answers(expert: Any) -> None:
+def _print_note(expert: PolicyProvider) -> None:
     """The line that some experts have about themselves."""
-    if note := getattr(expert, "note", ""):
-        console.print(note)
+    if expert.note:
+        console.print(expert.note)
 
 
 def _run_overrides(arguments: Namespace) -> dict[str, Any]:
@@ -115,9 +119,9 @@ def evaluate(arguments: Namespace) -> int:
         name = arguments.expert
         config = load_config(None, changes | {"expert": arguments.expert}).resolved()
         worlds = judging_worlds(config, arguments.episodes)
-        provider = experts.registry.make(name, config.scenario, config.expert_options, config.seed)
-        _say_who_answers(provider)
-        found = drive(worlds, provider, range(first, first + arguments.episodes))
+        with experts.registry.make(name, config.scenario, config.expert_options, config.seed) as provider:
+            _print_note(provider)
+            found = drive(worlds, provider, range(first, first + arguments.episodes))
         worlds.close()
     console.print(evaluation_table(name, config.scenario, found))
     if arguments.video:

@@ -158,6 +158,8 @@ class Trainer:
         self.worlds = make_worlds(config, config.num_envs, _integer(world_seed))
         strategy = _make_strategy(config, strategy_seed)
         self.desk: ExpertDesk | None = None
+        self._own_expert: PolicyProvider | None = None
+        """Made here, so closed here."""
         self.log: GuidanceLog | None = None
         if strategy.needs_expert or hands is not None:
             self.log = GuidanceLog(run.guidance_log, config.log_scenes)
@@ -165,6 +167,7 @@ class Trainer:
             if provider is None:
                 options, seed = config.expert_options, _integer(expert_seed)
                 provider = expert_registry.make(config.expert, config.scenario, options, seed)
+                self._own_expert = provider
             ahead = max(config.label_lag, 1)
             self.desk = ExpertDesk(provider, config.label_budget, config.label_spread, self.log, ahead)
         if hands is not None and self.log is not None:
@@ -341,6 +344,8 @@ class Trainer:
             self._test_worlds.close()
         if self.desk is not None:
             self.desk.close()
+        if self._own_expert is not None:
+            self._own_expert.close()
         if self.log is not None:
             self.log.close()
 
@@ -385,13 +390,14 @@ def _load_demonstrations(config: RunConfig, worlds: DrivingVecEnv) -> Demonstrat
 def _check_expert(config: RunConfig, provider: PolicyProvider | None) -> None:
     """Find bad expert options before there is a folder. `provider`: who is asked in place of the named one."""
     found = provider or expert_registry.make(config.expert, config.scenario, config.expert_options, config.seed)
-    if config.label_lag and not getattr(found, "concurrent", False):
-        raise UsageError(
-            f"label_lag = {config.label_lag}: expert {found.name!r} cannot be asked ahead, llm can; choose 0"
-        )
-    finish = getattr(found, "close", None)
-    if finish and provider is None:
-        finish()
+    try:
+        if config.label_lag and not found.concurrent:
+            raise UsageError(
+                f"label_lag = {config.label_lag}: expert {found.name!r} cannot be asked ahead, llm can; choose 0"
+            )
+    finally:
+        if provider is None:
+            found.close()
 
 
 def resume(folder: Path | str, provider: PolicyProvider | None = None, hands: Hands | None = None) -> Trainer:

@@ -166,14 +166,10 @@ class ExpertDesk:
         promise.queries = []
 
     def close(self) -> None:
-        """End what is under way, and close the provider."""
-        interrupt = getattr(self.provider, "interrupt", None)
-        if interrupt and any(promise.future is not None for promise in self._promised):
-            interrupt()
+        """End what is under way. The provider is closed by its maker."""
+        if any(promise.future is not None for promise in self._promised):
+            self.provider.interrupt()
         self._pool.shutdown(cancel_futures=True)
-        finish = getattr(self.provider, "close", None)
-        if finish:
-            finish()
 
     def _ask_together(
         self, expert: ViewExpert, env: DrivingVecEnv, asked: np.ndarray, masks: np.ndarray, advice: Advice
@@ -258,20 +254,18 @@ class ExpertDesk:
         provider's own figures. Waits for what was promised: these count it as answered."""
         self.settle()
         named = {name: float(count) for name, count in self.counts.items()}
-        own = getattr(self.provider, "metrics", None)
-        return (own() if own else {}) | named | {"cost": self.cost, "wait_s": self.wait_s, "blocked_s": self.blocked_s}
+        return self.provider.metrics() | named | {"cost": self.cost, "wait_s": self.wait_s, "blocked_s": self.blocked_s}
 
     def state_dict(self) -> dict[str, Any]:
         """Counts, answers that nobody has collected, and the provider's own state where it has one."""
         self.settle()
-        keeps = getattr(self.provider, "state_dict", None)
         return {
             "counts": dict(self.counts),
             "wait_s": self.wait_s,
             "blocked_s": self.blocked_s,
             "cost": self.cost,
             "promised": [(promise.asked, promise.masks, promise.decisions) for promise in self._promised],
-            "provider": keeps() if keeps else None,
+            "provider": self.provider.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -280,5 +274,4 @@ class ExpertDesk:
         self.wait_s, self.cost = state["wait_s"], state["cost"]
         self.blocked_s = state.get("blocked_s", 0.0)
         self._promised = deque(_Promise(*promise) for promise in state.get("promised", []))
-        if state["provider"] is not None:
-            self.provider.load_state_dict(state["provider"])  # type: ignore[attr-defined]
+        self.provider.load_state_dict(state["provider"])

@@ -104,9 +104,8 @@ def _train(name: str, config: Mapping[str, Any], provider: PolicyProvider | None
         figures = trainer.desk.metrics() if trainer.desk else {}
     finally:
         trainer.close()
-        close = getattr(provider, "close", None)
-        if close:
-            close()
+        if provider is not None:
+            provider.close()
     return Cost(
         name=name,
         decisions=trainer.decisions,

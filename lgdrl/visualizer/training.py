@@ -13,7 +13,7 @@ from experts.provider import Decision
 from lgdrl.guidance.human import WithHuman
 from lgdrl.guidance.strategy import STATUSES
 from lgdrl.training import Trainer
-from lgdrl.visualizer.session import Thought, Track, contributions, episode_of, interrupt, opinion, turn_of, unsafe_of
+from lgdrl.visualizer.session import Thought, Track, contributions, episode_of, opinion, turn_of, unsafe_of
 
 
 class TrainSession:
@@ -124,7 +124,7 @@ class TrainSession:
 
     def interrupt(self) -> None:
         if self.trainer.desk is not None:
-            interrupt(self.trainer.desk.provider)
+            self.trainer.desk.provider.interrupt()
 
     def close(self) -> None:
         try:

@@ -7,13 +7,13 @@ import zipfile
 
 import pytest
 
-from experts.serving import fetch as fetching
 from experts.llm.budget import Budget, BudgetConfig, Prices, Usage
 from experts.llm.cache import AnswerCache, Question, Stored
 from experts.llm.client import CircuitBreaker, plain_url, redactor
 from experts.llm.ladder import Rung
 from experts.llm.parse import Answer
 from experts.llm.provider import LLMConfig
+from experts.serving import fetch as fetching
 from sim.config import resolve
 from sim.errors import UsageError
 
