@@ -319,7 +319,7 @@ def mean_auc(scores: np.ndarray, strict: np.ndarray, legal: np.ndarray, config: 
     return Interval(value, float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
-class Constant:
+class Constant(PolicyProvider):
     """Baseline: always the same manoeuvre (IDLE where it is not available)."""
 
     def __init__(self, manoeuvre: MetaAction) -> None:
@@ -331,15 +331,13 @@ class Constant:
         return [Decision(action=_available(self.manoeuvre, context)) for context in contexts]
 
 
-@dataclass
-class Chance:
+class Chance(PolicyProvider):
     """Baseline: a legal action at random."""
 
-    seed: int = 0
-    name: str = "random"
+    name = "random"
 
-    def __post_init__(self) -> None:
-        self._rng = np.random.default_rng(self.seed)
+    def __init__(self, seed: int = 0) -> None:
+        self._rng = np.random.default_rng(seed)
 
     def decide(self, contexts: Sequence[Context]) -> list[Decision]:
         """A uniform draw for each context."""

@@ -33,21 +33,28 @@ def run_episodes(vec_env: DrivingVecEnv, driver: PolicyProvider | Actor, seeds: 
         actor = _Provided(driver)
     results: list[dict[str, Any]] = []
     for start in range(0, len(seeds), vec_env.num_envs):
-        results += _run_chunk(vec_env, actor, [int(seed) for seed in seeds[start : start + vec_env.num_envs]])
+        chunk = [int(seed) for seed in seeds[start : start + vec_env.num_envs]]
+        if isinstance(driver, PolicyProvider):
+            driver.on_episode_start(range(start, start + len(chunk)))
+        results += _run_chunk(vec_env, actor, chunk, start)
     return results
 
 
-def _run_chunk(vec_env: DrivingVecEnv, actor: Actor, seeds: list[int]) -> list[dict[str, Any]]:
-    """At most one seed per world. Worlds that have finished go on with a legal dummy action and are ignored."""
+def _run_chunk(vec_env: DrivingVecEnv, actor: Actor, seeds: list[int], first: int) -> list[dict[str, Any]]:
+    """At most one seed per environment; `first` is the number of the first episode.
+
+    Environments whose episode has ended continue with a legal placeholder action and are ignored.
+    """
     spare = [seeds[-1]] * (vec_env.num_envs - len(seeds))
     obs: Any = vec_env.reset_to(seeds + spare)
     results: list[dict[str, Any]] = [{} for _ in seeds]
     undecided = np.zeros(vec_env.num_envs, np.int64)
     running = np.arange(len(seeds))
+    episodes = range(first, first + vec_env.num_envs)
     step = 0
     while running.size:
         masks = vec_env.action_masks()
-        contexts = partial(contexts_of, vec_env, obs, masks, step=step)
+        contexts = partial(contexts_of, vec_env, obs, masks, episodes=episodes, step=step)
         chosen = actor(obs, masks, contexts, running)
         actions = idle_actions(vec_env.action_space, masks)
         for i, action in zip(running, chosen, strict=True):

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from experts.answers import failed, legal_mask
-from experts.provider import Context, Decision
+from experts.provider import Context, Decision, PolicyProvider
 from sim.actions import MetaAction
 
 
@@ -125,13 +125,14 @@ def action_of(wish: Wish, space: spaces.Space, meanings: tuple[MetaAction, ...],
     return np.array(values + [0.0] * (size - len(values)), np.float32)
 
 
-class HumanExpert:
+class HumanExpert(PolicyProvider):
     """A person behind the expert's contract: answers for the first world it is asked about, and only when engaged.
 
     It does not answer for worlds that it is shown no scene of.
     """
 
     name = "human"
+    needs = frozenset({"scene"})
 
     def __init__(self, hands: Hands) -> None:
         self.hands = hands

@@ -35,18 +35,20 @@ class PersonConfig:
     real_time: bool = True  # False: the reaction is reported as latency, and nobody waits for it
 
 
-class Person:
-    """`PolicyProvider`: one person per context, all at their keys at the same time.
+class Person(PolicyProvider):
+    """One person per context, all at their keys at the same time.
 
     A reaction time is drawn from a hash of seed and observation: the same scene, the same reaction, in any order.
     """
 
     name = "person"
+    needs = frozenset({"scene"})
 
     def __init__(self, thinker: PolicyProvider, config: PersonConfig, seed: int = 0) -> None:
         self._thinker, self._config, self._seed = thinker, config, seed
         self._reaction = read_delay(config.reaction)
         self.concurrent = isinstance(thinker, ViewExpert)
+        self.needs = self.needs | thinker.needs
 
     def reaction_s(self, obs: np.ndarray) -> float:
         """Seconds until the key is down in a scene with this observation."""
@@ -73,7 +75,7 @@ class Person:
         return HumanExpert(hands).decide([context])[0]
 
     def close(self) -> None:
-        getattr(self._thinker, "close", lambda: None)()
+        self._thinker.close()
 
 
 def make(options: Mapping[str, Any], scenario: str, seed: int) -> Person:

@@ -1,16 +1,50 @@
-"""The policy-provider contract: anything that can advise or drive.
+"""The policy-provider contract: anything that can label a state or drive.
 
-Rules, search, language models, people and trained policies all implement `PolicyProvider`. One call serves many scenes,
-so that a provider can batch. A provider is asked for advice on states; whether the advice is executed, stored as a
-label or ignored is the business of `lgdrl.guidance`.
+Rules, search, language models, people and trained policies are subclasses of `PolicyProvider`. One call of `decide`
+serves many contexts, so that a provider can batch. A provider is asked for decisions in states; whether a decision is
+executed, stored as a label or ignored is up to `lgdrl.guidance`.
+
+An expert of a third party is a subclass and a factory, for example the module `careful`:
+
+    from experts.provider import Decision, PolicyProvider, Status
+    from sim.actions import MetaAction
+    from sim.view import view_of
+
+    class Careful(PolicyProvider):  # brakes when the car ahead is near, else keeps the speed
+        name = "careful"
+        needs = frozenset({"scene"})
+
+        def __init__(self, distance: float = 30.0) -> None:
+            self.distance = distance  # m
+
+        def decide(self, contexts):
+            return [self._decide(context.scene) for context in contexts]
+
+        def _decide(self, scene):
+            if scene is None or not scene.meanings:
+                return Decision(action=None, status=Status.FAILED, reason="no scene with meta-actions")
+            gap = view_of(scene).target.front
+            manoeuvre = MetaAction.SLOWER if gap < self.distance else MetaAction.IDLE
+            return Decision(action=scene.meanings.index(manoeuvre), reason=f"{gap:.1f} m to the car ahead")
+
+    def make(options, scenario, seed):
+        return Careful(**options)
+
+with an entry point in the `pyproject.toml` of its package:
+
+    [project.entry-points."lgdrl.experts"]
+    careful = "careful:make"
+
+`lgdrl train --expert careful` then trains with it; `experts.registry` says what a factory must do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Any, Literal, Self
 
 import gymnasium as gym
 import numpy as np
@@ -70,20 +104,71 @@ class Decision:
     """In the currency of the configured price table."""
 
 
-@runtime_checkable
-class PolicyProvider(Protocol):
-    """Anything that can advise or drive.
+Need = Literal["scene", "branch"]
+"""What an expert may need beyond the observation: `Context.scene`, `Context.branch`."""
 
-    Some have more: `close()`, `metrics()`, `state_dict()` with `load_state_dict()`, and `interrupt()`, which may be
-    called from any thread when whoever waits for a decision wants to leave: what is under way then ends at once.
-    `concurrent = True` says that `decide` may be called from several threads at once, and needs no `Context.branch`.
+
+class PolicyProvider(ABC):
+    """Anything that can label states or drive. Only `name` and `decide` are required; the rest has defaults.
+
+    Whoever makes a provider closes it, once; a `with` statement does so.
     """
 
     name: str
+    """As in the registry, for logs and tables."""
+    needs: frozenset[Need] = frozenset()
+    """What `decide` needs in its contexts beyond the observation. A run that cannot give it does not start."""
+    concurrent: bool = False
+    """`decide` may be called from several threads at once, and needs no `Context.branch`."""
+    note: str = ""
+    """One line for the user about what makes the decisions, where the name does not tell; empty: nothing to say."""
+    endpoint: str | None = None
+    """Base URL, without user and password, of the server that makes the decisions; None: no network is used."""
 
+    @abstractmethod
     def decide(self, contexts: Sequence[Context]) -> Sequence[Decision]:
-        """One decision per context, in order. Never raises for a single bad answer: it says so in the status."""
-        ...
+        """Decide in each context. One that cannot be decided does not raise: its decision has the status FAILED.
+
+        Args:
+            contexts: What is known of each of R states.
+
+        Returns:
+            R decisions, in the order of `contexts`.
+        """
+
+    def on_episode_start(self, episodes: Sequence[int]) -> None:  # noqa: B027
+        """Episodes begin. For policies that draw something once per episode.
+
+        Args:
+            episodes: Their numbers; `Context.episode` of the contexts that follow.
+        """
+
+    def interrupt(self) -> None:  # noqa: B027
+        """End the decisions under way as soon as possible, for good. May be called from any thread."""
+
+    def close(self) -> None:  # noqa: B027
+        """Free connections, threads and files. No `decide` may follow."""
+
+    def metrics(self) -> dict[str, float]:
+        """Figures of its own for the log of a run, by name."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must restore: random streams, counters, budgets. Plain values."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Continue from a `state_dict`.
+
+        Args:
+            state: What `state_dict` returned.
+        """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def label_distributions(actions: np.ndarray, legal: np.ndarray, spread: float = 0.05) -> np.ndarray:

@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from experts.answers import failed, legal_mask, require_discrete
 from experts.data.demonstrations import Demonstrations, load_demonstrations
-from experts.provider import Context, Decision
+from experts.provider import Context, Decision, PolicyProvider
 from sim.config import resolve
 from sim.errors import UsageError
 
@@ -30,7 +30,7 @@ class RecordedConfig:
             raise ValueError(f"radius = {self.radius}: choose more than 0")
 
 
-class RecordedExpert:
+class RecordedExpert(PolicyProvider):
     """Answers from demonstrations by the nearest one; FAILED where nothing legal was demonstrated within `radius`."""
 
     name = "recorded"

@@ -56,6 +56,7 @@ class SearchExpert(ViewExpert):
     """Deterministic, without state. Its confidence is 1 when the best plan neither crashes nor misses, else 0."""
 
     name = "search"
+    needs = frozenset({"scene", "branch"})
 
     def __init__(self, config: SearchConfig | None = None) -> None:
         self.config = config or SearchConfig()

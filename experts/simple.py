@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from experts.answers import failed, legal_mask, require_discrete
-from experts.provider import Context, Decision
+from experts.provider import Context, Decision, PolicyProvider
 from experts.views import Choice, Requests, ViewExpert
 from sim.actions import MetaAction
 from sim.config import resolve
@@ -33,7 +33,7 @@ class ConstantExpert(ViewExpert):
         return Choice(np.full(len(requests.views), int(self.manoeuvre)), lambda k: None)
 
 
-class RandomExpert:
+class RandomExpert(PolicyProvider):
     """A uniformly random legal action. Its stream advances with every context, whichever world asks."""
 
     name = "random"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experts.answers import failed, legal_mask
-from experts.provider import Context, Decision
+from experts.provider import Context, Decision, PolicyProvider
 from sim.actions import NUM_ACTIONS, MetaAction
 from sim.env import Branches
 from sim.view import Views, manoeuvres, views_of
@@ -44,10 +44,10 @@ class Choice(NamedTuple):
     """float (R,)"""
 
 
-class ViewExpert(ABC):
-    """A `PolicyProvider` that also answers whole batches (`act`). It only fails where nothing is legal."""
+class ViewExpert(PolicyProvider):
+    """A provider that also decides for whole batches (`act`). It only fails where nothing is legal."""
 
-    name: str
+    needs = frozenset({"scene"})
 
     @abstractmethod
     def choose(self, requests: Requests) -> Choice:

@@ -6,7 +6,7 @@ import shutil
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +15,9 @@ from lgdrl.cli import PUBLISHED
 from lgdrl.display import comparison_table, evaluation_table, training_progress
 from sim.config import deep_merge, parse_overrides
 from sim.errors import UsageError
+
+if TYPE_CHECKING:
+    from experts.provider import PolicyProvider
 
 console = Console()
 
@@ -42,7 +45,8 @@ def train(arguments: Namespace) -> int:
     config = trainer.config
     provider = trainer.loop.provider
     console.print(_introduction(config, trainer.run.folder, trainer.loop.progress, provider is not None))
-    _say_who_answers(provider)
+    if provider is not None:
+        _print_note(provider)
     impossible = False
     try:
         with (
@@ -67,10 +71,10 @@ def train(arguments: Namespace) -> int:
     return 0
 
 
-def _say_who_answers(expert: Any) -> None:
+def _print_note(expert: PolicyProvider) -> None:
     """The line that some experts have about themselves."""
-    if note := getattr(expert, "note", ""):
-        console.print(note)
+    if expert.note:
+        console.print(expert.note)
 
 
 def _run_overrides(arguments: Namespace) -> dict[str, Any]:
@@ -120,9 +124,9 @@ def evaluate(arguments: Namespace) -> int:
         name = arguments.expert
         config = load_config(None, changes | {"expert": arguments.expert}).resolved()
         envs = evaluation_envs(config, arguments.episodes)
-        provider = experts.registry.make(name, config.scenario, config.expert_options, config.seed)
-        _say_who_answers(provider)
-        found = drive(envs, provider, range(first, first + arguments.episodes))
+        with experts.registry.make(name, config.scenario, config.expert_options, config.seed) as provider:
+            _print_note(provider)
+            found = drive(envs, provider, range(first, first + arguments.episodes))
         envs.close()
     console.print(evaluation_table(name, config.scenario, found))
     if arguments.video:

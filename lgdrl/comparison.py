@@ -192,9 +192,8 @@ def _drive_reference(out: str, base: Mapping[str, Any], name: str, episodes: int
     config = resolve(RunConfig(), base, "base").resolved()
     envs = evaluation_envs(config, episodes)
     options = config.expert_options if name == config.expert else {}
-    found = evaluate(
-        envs, expert_registry.make(name, config.scenario, options, 0), range(first_seed, first_seed + episodes)
-    )
+    with expert_registry.make(name, config.scenario, options, 0) as expert:
+        found = evaluate(envs, expert, range(first_seed, first_seed + episodes))
     envs.close()
     path.parent.mkdir(parents=True, exist_ok=True)
     outcomes = "".join(episode["outcome"][0] for episode in found.episodes)

@@ -75,9 +75,7 @@ def eval_command(
         if worlds is not None:
             worlds.close()
         for expert in experts:
-            close = getattr(expert, "close", None)
-            if close:
-                close()
+            expert.close()
     print_table(result)
     if json_path is not None:
         try:

@@ -147,15 +147,12 @@ class _Work:
         self.detail = detail or self.detail
 
 
-class LLMExpert:
-    """`PolicyProvider` over an OpenAI-compatible endpoint. Build it with `make`; close it when done."""
+class LLMExpert(PolicyProvider):
+    """A provider over an OpenAI-compatible endpoint. Build it with `make`; close it when done."""
 
     name = "llm"
+    needs = frozenset({"scene"})
     concurrent = True
-    note = ""
-    """A line for people about who answers, where that is not who they might think."""
-    endpoint: str | None = None
-    """Base URL without user and password; None where nobody is asked over a network."""
 
     def __init__(
         self,
@@ -165,14 +162,17 @@ class LLMExpert:
         cache: AnswerCache | None,
         budget: Budget,
         fallback: PolicyProvider | None,
+        close_fallback: bool = True,
     ) -> None:
-        """`client` None means replay-only: no socket can be opened."""
+        """`client` None means replay-only: no socket can be opened. `close_fallback`: together with this expert."""
         self.config, self.ability, self.fallback, self.budget = config, ability, fallback, budget
+        if fallback is not None:
+            self.needs = self.needs | fallback.needs
         self.generator = PromptGenerator(config.prompt)
         self._lock = threading.Lock()
         self.counters: Counter[str] = Counter()
         """By `status/...`, `fault/...`, `rung/...`, `cache/...`, `tokens/...`."""
-        self._client, self._cache = client, cache
+        self._client, self._cache, self._close_fallback = client, cache, close_fallback
         self._cost = 0.0
         self._latencies: list[float] = []
 
@@ -420,12 +420,11 @@ class LLMExpert:
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and budget in plain values, so that a resumed run continues them."""
-        inner = getattr(self.fallback, "state_dict", None)
         return {
             "counters": dict(self.counters),
             "cost": self._cost,
             "budget": self.budget.state_dict(),
-            "fallback": inner() if inner else None,
+            "fallback": {} if self.fallback is None else self.fallback.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -433,40 +432,31 @@ class LLMExpert:
         self.counters = Counter(state["counters"])
         self._cost = float(state["cost"])
         self.budget.load_state_dict(state["budget"])
-        inner = getattr(self.fallback, "load_state_dict", None)
-        if inner and state["fallback"] is not None:
-            inner(state["fallback"])
+        if self.fallback is not None:
+            self.fallback.load_state_dict(state["fallback"])
 
     def interrupt(self) -> None:
         """End the questions under way, and those to come, at once: the fallback decides. From any thread, for good."""
         if self._client is not None:
             self._client.interrupt()
-        inner = getattr(self.fallback, "interrupt", None)
-        if inner:
-            inner()
+        if self.fallback is not None:
+            self.fallback.interrupt()
 
     def close(self) -> None:
-        """Close connections, the cache and the fallback. Safe to call twice."""
+        """Close connections, the cache, and the fallback unless it was given from outside. Safe to call twice."""
         if self._client is not None:
             self._client.close()
         if self._cache is not None:
             self._cache.close()
-        inner = getattr(self.fallback, "close", None)
-        if inner:
-            inner()
-
-    def __enter__(self) -> LLMExpert:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        if self.fallback is not None and self._close_fallback:
+            self.fallback.close()
 
 
 def make(options: Mapping[str, Any], scenario: str, seed: int) -> LLMExpert:
     """Factory of the entry point group `lgdrl.experts`.
 
-    Args: values for `LLMConfig`; `fallback` may also be a ready `PolicyProvider`; scenario name, for the fallback; seed
-        of the retries' jitter.
+    Args: values for `LLMConfig`; `fallback` may also be a ready `PolicyProvider`, closed by its maker; scenario name,
+        for the fallback; seed of the retries' jitter.
     Raises: UsageError, one line, for bad options, an endpoint that is unreachable, refuses the key or serves no rung,
         and a broken cache file.
     """
@@ -491,7 +481,7 @@ def make(options: Mapping[str, Any], scenario: str, seed: int) -> LLMExpert:
     if config.cache.mode != "off" and config.cache.path:
         cache = AnswerCache(Path(config.cache.path), config.cache.mode)
     if config.cache.mode == "replay-only":
-        return LLMExpert(config, _recorded(config, cache), None, cache, budget, fallback)
+        return LLMExpert(config, _recorded(config, cache), None, cache, budget, fallback, instance is None)
     client = connect(config.model, config.client, budget, seed, driver)
     try:
         rungs = rungs_for(config.prompt) if config.rung == "auto" else (Rung(config.rung),)
@@ -506,7 +496,7 @@ def make(options: Mapping[str, Any], scenario: str, seed: int) -> LLMExpert:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"answer cache {config.cache.path!r} cannot be written: {error}") from None
-    expert = LLMExpert(config, ability, client, cache, budget, fallback)
+    expert = LLMExpert(config, ability, client, cache, budget, fallback, instance is None)
     if driver is None:
         expert.endpoint = client.endpoint
     else:

@@ -91,12 +91,14 @@ def online_method(name: str, summary: str, defaults: Any, build: Build, needs: N
 def _check_expert(config: RunConfig, provider: PolicyProvider | None) -> None:
     """Find bad expert options before there is a folder. `provider`: who is asked in place of the named one."""
     found = provider or expert_registry.make(config.expert, config.scenario, config.expert_options, config.seed)
-    if config.label_lag and not found.concurrent:
-        raise UsageError(
-            f"label_lag = {config.label_lag}: expert {found.name!r} cannot be asked ahead, llm can; choose 0"
-        )
-    if provider is None:
-        found.close()
+    try:
+        if config.label_lag and not found.concurrent:
+            raise UsageError(
+                f"label_lag = {config.label_lag}: expert {found.name!r} cannot be asked ahead, llm can; choose 0"
+            )
+    finally:
+        if provider is None:
+            found.close()
 
 
 def _load_demonstrations(config: RunConfig, envs: DrivingVecEnv) -> Demonstrations:

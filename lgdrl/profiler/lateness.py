@@ -145,16 +145,17 @@ class Late:
         """`novice`: an `experts.driving.Actor`, for the policy of that name."""
         fine, self.steps = finest(scenario, config)
         self.expert, self.novice = expert, novice
-        self.rule = registry.make("rule", scenario, {}, 0)
+        self._make_rule = partial(registry.make, "rule", scenario, {}, 0)
         self._open = partial(sim.make_vec, scenario, backend=backend, config=fine)
 
     def run(self, policy: Policy, name: str, delay: Delay, seeds: Sequence[int], seed: int = 0) -> Outcome:
         """One episode per seed."""
         rng = np.random.default_rng(seed)
-        drives = [
-            _Drive(self, policy, delay, rng, self._open(len(chunk))).through(chunk)
-            for chunk in (list(seeds[k : k + WORLDS]) for k in range(0, len(seeds), WORLDS))
-        ]
+        with self._make_rule() as rule:
+            drives = [
+                _Drive(self, rule, policy, delay, rng, self._open(len(chunk))).through(chunk)
+                for chunk in (list(seeds[k : k + WORLDS]) for k in range(0, len(seeds), WORLDS))
+            ]
         summaries = [summary for drive in drives for summary in drive.summaries]
         latencies = np.concatenate([drive.latencies for drive in drives])
         answers = max(sum(drive.answers for drive in drives), 1)
@@ -178,8 +179,16 @@ class Late:
 class _Drive:
     """Some worlds under one policy, one episode each. Time is counted in simulation steps."""
 
-    def __init__(self, late: Late, policy: Policy, delay: Delay, rng: np.random.Generator, worlds: DrivingVecEnv):
-        self.expert, self.rule, self.novice, self.period = late.expert, late.rule, late.novice, late.steps
+    def __init__(
+        self,
+        late: Late,
+        rule: PolicyProvider,
+        policy: Policy,
+        delay: Delay,
+        rng: np.random.Generator,
+        worlds: DrivingVecEnv,
+    ) -> None:
+        self.expert, self.rule, self.novice, self.period = late.expert, rule, late.novice, late.steps
         self.policy, self.delay, self.rng, self.worlds = policy, delay, rng, worlds
         count = worlds.num_envs
         self.asked = np.full(count, -1)

@@ -213,16 +213,14 @@ class _Scenario:
                 settings = self.config.of(name, given)
                 self.observer.stage(f"{self.label}: starting {name}", 0)
                 begin = time.perf_counter()
-                expert = self._make(given, {})
-                stack.callback(getattr(expert, "close", lambda: None))
-                endpoint = getattr(expert, "endpoint", None)
+                expert = stack.enter_context(self._make(given, {}))
                 one = ExpertProfile(
                     name=name,
                     expert=given.expert,
                     cold_start_s=time.perf_counter() - begin,
-                    note=getattr(expert, "note", ""),
-                    endpoint=endpoint,
-                    network_s=network_s(endpoint) if endpoint else None,
+                    note=expert.note,
+                    endpoint=expert.endpoint,
+                    network_s=network_s(expert.endpoint) if expert.endpoint else None,
                 )
                 opened.append(expert)
                 found.append(one)
@@ -246,6 +244,9 @@ class _Scenario:
     def _make(self, given: ExpertConfig, more: Mapping[str, Any]) -> PolicyProvider:
         options = deep_merge(TALKATIVE, given.options) if given.expert == LANGUAGE_MODEL else dict(given.options)
         return registry.make(given.expert, self.name, deep_merge(options, more), self.config.seed)
+
+    def _rule(self) -> PolicyProvider:
+        return registry.make("rule", self.name, {}, 0)
 
     def _stream(self, count: int) -> list[Asked]:
         config = self.config
@@ -290,23 +291,21 @@ class _Scenario:
     def _quality(self, experts: Mapping[str, ExpertConfig], opened: Sequence[PolicyProvider]) -> Evaluation:
         config = self.config
         self.observer.stage(f"{self.label}: judging decisions", 0)
-        judged: list[PolicyProvider] = list(opened)
-        names = list(experts)
-        if all(given.expert != "rule" for given in experts.values()):
-            judged.append(registry.make("rule", self.name, {}, 0))
-            names.append("rule")
-        judged += baselines(config.seed)
-        names += [expert.name for expert in baselines(config.seed)]
+        beside = [] if any(given.expert == "rule" for given in experts.values()) else [self._rule()]
+        beside += baselines(config.seed)
+        names = [*experts, *(expert.name for expert in beside)]
         env = sim.make(self.name, backend=config.backend, config=self.world)
         episodes = config.quality.episodes
         count = min(max(episodes, 1), lateness.WORLDS)
         worlds = sim.make_vec(self.name, count, backend=config.backend, config=self.world)
         try:
             settings = EvaluationConfig(scenes=config.quality.scenes, seed=config.seed, episodes=episodes)
-            found = evaluate(judged, env, settings, worlds if episodes else None)
+            found = evaluate([*opened, *beside], env, settings, worlds if episodes else None)
         finally:
             env.close()
             worlds.close()
+            for expert in beside:
+                expert.close()
         named = [replace(score, name=name) for name, score in zip(names, found.scores, strict=True)]
         return replace(found, scores=tuple(named))
 
@@ -369,11 +368,8 @@ class _Scenario:
                 LANGUAGE_MODEL: {"stream": "never", **cache},
                 PERSON: {"real_time": False},
             }
-            expert = self._make(given, swift.get(given.expert, {}))
-            try:
+            with self._make(given, swift.get(given.expert, {})) as expert:
                 yield expert
-            finally:
-                getattr(expert, "close", lambda: None)()
 
     def _training(self, settings: ProfileConfig, one: ExpertProfile, given: ExpertConfig) -> None:
         language_model = given.expert == LANGUAGE_MODEL
@@ -391,8 +387,8 @@ class _Scenario:
 
 
 def _usage(expert: PolicyProvider) -> dict[str, float]:
-    counts: Callable[[], Mapping[str, float]] | None = getattr(expert, "metrics", None)
-    return {name: counts().get(f"tokens/{name}", 0.0) for name in USAGE} if counts else {}
+    counts = expert.metrics()
+    return {name: counts.get(f"tokens/{name}", 0.0) for name in USAGE} if counts else {}
 
 
 def _row(row: Answered, index: int, warm_up: int) -> dict[str, Any]:
@@ -425,8 +421,8 @@ def _overhead(config: ProfileConfig, observer: Observer) -> Cell:
     name = config.scenarios[0]
     questions = stream(name, OVERHEAD_QUESTIONS, backend=config.backend, config=config.scenario_config)
     load = LoadConfig(kind="constant", rate=1000.0)
-    expert = registry.make("idle", name, {}, 0)
-    run = run_load(expert, load, questions, 1.0, np.random.default_rng(0), observer.answered)
+    with registry.make("idle", name, {}, 0) as expert:
+        run = run_load(expert, load, questions, 1.0, np.random.default_rng(0), observer.answered)
     return summarise(load.name, True, [run], 50, 1.0)
 
 

@@ -12,7 +12,7 @@ from gymnasium import spaces
 import sim
 from experts import registry
 from experts.driving import contexts_of, idle_actions
-from experts.provider import Context
+from experts.provider import Context, PolicyProvider
 from experts.safety import refused, unsafe_actions
 from sim.errors import UsageError
 from sim.view import views_of
@@ -72,14 +72,14 @@ def stream(
     try:
         if not isinstance(worlds.action_space, spaces.Discrete):
             raise UsageError(f"scenario {scenario!r} has no meta-actions: nothing can be asked about it")
-        scenes = _drive(worlds, scenario, driver, np.random.default_rng(seed), seed)
-        return [asked for _, asked in zip(range(count), scenes, strict=False)]
+        with registry.make("rule", scenario, {}, 0) as rule:
+            scenes = _drive(worlds, rule, driver, np.random.default_rng(seed), seed)
+            return [asked for _, asked in zip(range(count), scenes, strict=False)]
     finally:
         worlds.close()
 
 
-def _drive(worlds: Any, scenario: str, driver: str, rng: np.random.Generator, seed: int) -> Iterator[Asked]:
-    expert = registry.make("rule", scenario, {}, 0)
+def _drive(worlds: Any, expert: PolicyProvider, driver: str, rng: np.random.Generator, seed: int) -> Iterator[Asked]:
     first = FIRST_SEED + 1000 * seed
     obs = worlds.reset_to(range(first, first + worlds.num_envs))
     step = 0

@@ -69,11 +69,12 @@ class Recovery:
         return asdict(self)
 
 
-class Held:
+class Held(PolicyProvider):
     """An expert that can be held still: questions and answers wait for the thaw."""
 
     def __init__(self, expert: PolicyProvider) -> None:
         self.name, self._expert = expert.name, expert
+        self.needs, self.concurrent = expert.needs, expert.concurrent
         self._thaw = 0.0
 
     def freeze(self, seconds: float) -> None:

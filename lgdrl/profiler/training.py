@@ -108,9 +108,8 @@ def _train(name: str, config: Mapping[str, Any], provider: PolicyProvider | None
         figures = loop.advisor.metrics() if loop.advisor else {}
     finally:
         trainer.close()
-        close = getattr(provider, "close", None)
-        if close:
-            close()
+        if provider is not None:
+            provider.close()
     return Cost(
         name=name,
         decisions=loop.progress,

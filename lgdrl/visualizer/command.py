@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,12 +147,15 @@ class _Window:
         from lgdrl.visualizer.scripted import Puppet
 
         puppet, name = None, self.arguments.puppet
-        if name:
-            if not isinstance(sessions[0], DriveSession):
-                raise UsageError("--puppet presses the keys of a driver: there is nobody to drive here")
-            puppet = Puppet(expert_of(load_config(None, {"expert": name, "scenario": sessions[0].world.scenario})))
-        app = App(sessions, self.options, self.keys, VirtualClock() if self.arguments.fast else RealClock(), puppet)
-        app.run()
+        with ExitStack() as stack:
+            if name:
+                if not isinstance(sessions[0], DriveSession):
+                    raise UsageError("--puppet presses the keys of a driver: there is nobody to drive here")
+                named = load_config(None, {"expert": name, "scenario": sessions[0].world.scenario})
+                puppet = Puppet(stack.enter_context(expert_of(named)))
+            clock = VirtualClock() if self.arguments.fast else RealClock()
+            app = App(sessions, self.options, self.keys, clock, puppet)
+            app.run()
         if app.saved:
             self.words = f"Kept {len(app.saved)} episode{'s' * (len(app.saved) > 1)} in {app.recordings}"
 

@@ -240,13 +240,13 @@ class DriveSession:
         return []
 
     def interrupt(self) -> None:
-        interrupt(self.expert)
+        if self.expert is not None:
+            self.expert.interrupt()
 
     def close(self) -> None:
         self.world.close()
-        finish = getattr(self.expert, "close", None)
-        if finish:
-            finish()
+        if self.expert is not None:
+            self.expert.close()
 
 
 def watched_run(
@@ -345,13 +345,6 @@ def episode_of(
         truncated=ended[1],
         summary=track.summary,
     )
-
-
-def interrupt(expert: PolicyProvider | None) -> None:
-    """Let an expert come to an end, where it can."""
-    stop = getattr(expert, "interrupt", None)
-    if stop:
-        stop()
 
 
 # --- what everyone thinks -------------------------------------------------------------------------------------------

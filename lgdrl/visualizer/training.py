@@ -14,7 +14,7 @@ from lgdrl.guidance.records import STATUSES, Reason
 from lgdrl.guidance.terms import ConstraintTerm
 from lgdrl.loops.online import OnlineLoop
 from lgdrl.training import Trainer
-from lgdrl.visualizer.session import Thought, Track, contributions, episode_of, interrupt, opinion, turn_of, unsafe_of
+from lgdrl.visualizer.session import Thought, Track, contributions, episode_of, opinion, turn_of, unsafe_of
 
 
 class TrainSession:
@@ -123,7 +123,7 @@ class TrainSession:
 
     def interrupt(self) -> None:
         if self.loop.advisor is not None:
-            interrupt(self.loop.advisor.provider)
+            self.loop.advisor.provider.interrupt()
 
     def close(self) -> None:
         try:

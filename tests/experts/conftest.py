@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from experts.llm.prompt import example_scene
-from experts.provider import Context, Decision
+from experts.provider import Context, Decision, PolicyProvider
 
 KEY = "test-key-0123456789abcdef"
 
 
-class Fallback:
+class Fallback(PolicyProvider):
     """Always SLOWER; remembers what it was asked."""
 
     name = "spy"

@@ -24,7 +24,7 @@ from experts.advice_quality import (
     wilson,
 )
 from experts.llm.prompt import example_scene
-from experts.provider import Decision
+from experts.provider import Decision, PolicyProvider
 from sim.actions import MetaAction
 from sim.env import Branches, DrivingEnv
 from sim.errors import UsageError
@@ -99,7 +99,7 @@ def test_kept_scenes_have_a_safe_and_an_unsafe_action():
     assert tally["all_safe"] + tally["nothing_safe"] > 0
 
 
-class Oracle:
+class Oracle(PolicyProvider):
     """Rolls its choice out: allowed to, the context says how."""
 
     name = "oracle"
@@ -116,7 +116,7 @@ class Oracle:
         return Decision(action=int(legal[safe][0]), probs=probs)
 
 
-class Silent:
+class Silent(PolicyProvider):
     name = "silent"
 
     def decide(self, contexts):

@@ -5,7 +5,7 @@ import pytest
 
 import sim
 from experts.driving import contexts_of, idle_actions, run_episodes
-from experts.provider import Decision, Status
+from experts.provider import Decision, PolicyProvider, Status
 from experts.rules.provider import RuleExpert
 
 
@@ -50,7 +50,7 @@ def test_only_running_worlds_are_asked(worlds):
 
 
 def test_failed_decisions_are_counted_and_idle(worlds):
-    class Silent:
+    class Silent(PolicyProvider):
         name = "silent"
 
         def decide(self, contexts):
@@ -74,3 +74,24 @@ def test_contexts_branch_from_their_own_world(worlds):
 def test_dummy_actions_are_legal():
     masks = np.array([[True, False, True, True, True], [False, True, False, False, False]])
     assert idle_actions(sim.make("lane-change").action_space, masks).tolist() == [0, 1]
+
+
+def test_an_expert_hears_of_every_episode_before_its_first_context(worlds):
+    class Counting(PolicyProvider):
+        name = "counting"
+
+        def __init__(self):
+            self.begun, self.seen = [], set()
+
+        def on_episode_start(self, episodes):
+            self.begun += episodes
+
+        def decide(self, contexts):
+            self.seen |= {context.episode for context in contexts}
+            assert self.seen <= set(self.begun)
+            return [Decision(action=1) for _ in contexts]
+
+    expert = Counting()
+    seeds = range(worlds.num_envs + 1)
+    run_episodes(worlds, expert, seeds)
+    assert expert.begun == sorted(expert.seen) == list(seeds)

@@ -12,7 +12,7 @@ import sim
 from experts import registry
 from experts.data.episodes import load_episodes
 from experts.human import Hands, Held, HumanExpert, action_of
-from experts.provider import Context, Decision, Status
+from experts.provider import Context, Decision, PolicyProvider, Status
 from experts.serving.fault_server import FaultServer, Reply
 from lgdrl.runs import Run
 from lgdrl.training import RunConfig, load_config, resume, start
@@ -356,7 +356,7 @@ def test_every_command_has_words_and_does_not_fail(tmp_path):
     app.close()
 
 
-class Blocked:
+class Blocked(PolicyProvider):
     """An expert that thinks until it is told to stop, as a language model may."""
 
     name = "blocked"
@@ -397,7 +397,7 @@ def test_a_world_without_an_expert_moves_in_a_real_window():
 
 
 def test_what_breaks_in_a_session_is_raised():
-    class Broken:
+    class Broken(PolicyProvider):
         name = "broken"
 
         def decide(self, contexts):

@@ -12,7 +12,7 @@ from experts.language import gpt
 from experts.language.driver import Driver
 from experts.language.driving_language import Car, Picture, read_answer
 from experts.language.vocabulary import DRIVING
-from experts.provider import Decision
+from experts.provider import Decision, PolicyProvider
 from sim.actions import MetaAction
 from sim.errors import UsageError
 
@@ -139,7 +139,7 @@ def test_nothing_to_think_about_and_bad_lengths():
 def test_the_shipped_driver_drives_alone():
     """No veto, no fallback: its own words. The card in assets/driver has the figures of many more episodes."""
 
-    class Alone:
+    class Alone(PolicyProvider):
         name = "alone"
 
         def __init__(self):

@@ -9,7 +9,7 @@ import torch
 
 from experts import registry
 from experts.human import Hands, Held
-from experts.provider import Decision, Status
+from experts.provider import Decision, PolicyProvider, Status
 from lgdrl import training
 from lgdrl.guidance.log import LAST, LoggedEpisodes
 from lgdrl.runs import Run
@@ -29,7 +29,7 @@ SMALL = {
 ALWAYS = {"strategy_options": {"episodes": {"kind": "always", "until": 1.0}}}
 
 
-class Remembering:
+class Remembering(PolicyProvider):
     """A slow expert, asked scene by scene, that remembers what it was asked and how it answered."""
 
     name = "remembering"

@@ -13,7 +13,7 @@ import sim
 from experts import registry
 from experts.driving import run_episodes
 from experts.llm.timeline import Timeline
-from experts.provider import Decision, Status
+from experts.provider import Decision, PolicyProvider, Status
 from experts.serving.fault_server import FaultServer, read_mix
 from lgdrl.evaluation import Rate
 from lgdrl.profiler import gate
@@ -46,7 +46,7 @@ def questions():
     return stream("lane-change", 400)
 
 
-class Delayed:
+class Delayed(PolicyProvider):
     """An expert that thinks for known times, one after the other."""
 
     name = "delayed"
@@ -267,7 +267,7 @@ def test_schedules(tmp_path):
 def test_a_load_that_outruns_the_expert_is_called_saturated(questions):
     lock = threading.Lock()
 
-    class Slow:
+    class Slow(PolicyProvider):
         name = "slow"
 
         def decide(self, contexts):
