@@ -49,7 +49,7 @@ class Row:
     """`evaluation.json` of each training seed; one for a reference."""
 
     def rate(self, outcome: str) -> Any:
-        from lgdrl.evaluation import Rate
+        from lgdrl.statistics import Rate
 
         counts = [result[outcome] for result in self.results]
         return Rate(sum(count["count"] for count in counts), sum(count["total"] for count in counts))

@@ -15,39 +15,13 @@ from scipy import stats
 
 from experts.driving import Actor, ContextsFn, run_episodes
 from experts.provider import PolicyProvider
+from lgdrl.statistics import Rate
 from sim.env import DrivingVecEnv
 
 CURVE_SEEDS = range(0, 300)
 """Seeds of the learning curve."""
 FINAL_SEED = 10_000
 """First of the held-out seeds of a final evaluation; no curve, tuning or training run uses them."""
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A share of episodes with its 95 % Wilson interval, all in [0, 1]."""
-
-    count: int
-    total: int
-
-    @property
-    def value(self) -> float:
-        return self.count / self.total if self.total else float("nan")
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        if not self.total:
-            return (float("nan"), float("nan"))
-        low, high = stats.binomtest(self.count, self.total).proportion_ci(0.95, method="wilson")
-        return float(low), float(high)
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{100 * self.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-    def to_dict(self) -> dict[str, Any]:
-        low, high = self.interval
-        return {"count": self.count, "total": self.total, "value": self.value, "low": low, "high": high}
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from scipy import stats
 
 from baselines.bread import anchors
 from baselines.bread.anchors import Range
-from baselines.language.evaluation import t_interval
 from baselines.language.grpo import group_advantages
 from lgdrl.display import comparison_progress
 from lgdrl.runs import write_json
+from lgdrl.statistics import MeanInterval, MedianInterval, median_interval, t_interval
 from sim.config import resolve
 from sim.errors import UsageError, unknown
 
@@ -167,16 +166,6 @@ def _group(
 
 
 @dataclass(frozen=True)
-class Middle:
-    """Median of some seeds with its 95 % interval, made of order statistics: no distribution is assumed, and a training
-    that was cut off counts as "at least"."""
-
-    median: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Cell:
     """One arm at one level, over seeds."""
 
@@ -186,8 +175,8 @@ class Cell:
     """Success of the untrained student."""
     seeds: int
     solved: int
-    updates: Middle
-    samples: Middle
+    updates: MedianInterval
+    samples: MedianInterval
     success: float
     """Mean at the end."""
 
@@ -196,7 +185,7 @@ class Cell:
 class ToyResult:
     outcomes: list[Outcome]
     cells: list[Cell]
-    slopes: dict[str, tuple[float, float, float]]
+    slopes: dict[str, MeanInterval]
     """By name: mean over seeds and 95 % t-interval of a growth rate (see `slopes_of`)."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -247,20 +236,13 @@ def _cell(outcomes: Sequence[Outcome], config: ToyConfig) -> Cell:
         config.moves**-first.level,
         len(outcomes),
         sum(o.solved for o in outcomes),
-        middle([o.updates for o in outcomes]),
-        middle([o.samples for o in outcomes]),
+        median_interval([o.updates for o in outcomes]),
+        median_interval([o.samples for o in outcomes]),
         float(np.mean([o.success for o in outcomes])),
     )
 
 
-def middle(values: Sequence[float]) -> Middle:
-    """The k-th smallest and the k-th largest value enclose the median with probability 1 - 2 P(Bin(n, 1/2) < k)."""
-    ordered = np.sort(values)
-    k = max(int(stats.binom.ppf(0.025, len(ordered), 0.5)), 1)
-    return Middle(float(np.median(ordered)), float(ordered[k - 1]), float(ordered[-k]))
-
-
-def slopes_of(outcomes: Sequence[Outcome]) -> dict[str, tuple[float, float, float]]:
+def slopes_of(outcomes: Sequence[Outcome]) -> dict[str, MeanInterval]:
     """How samples grow with L, over the levels that an arm always solved: `ARM ln samples / ln L` is the exponent of a
     power law, `ARM ln samples / L` the rate of an exponential. One least-squares line per seed, then the interval."""
     found = {}

@@ -23,7 +23,7 @@ from baselines.driving.report import write_report
 from baselines.driving.scenes import SceneConfig, Source, row_of, situations
 from baselines.driving.task import DrivingTask, Teacher
 from baselines.language.arms import get, make_trainer
-from baselines.language.evaluation import evaluate, t_interval
+from baselines.language.evaluation import evaluate
 from baselines.language.grpo import GRPOConfig
 from baselines.language.rollout import Ledger
 from baselines.language.sft import SFTConfig, imitate
@@ -34,6 +34,7 @@ from experts.language.teacher import GPTTeacher
 from experts.language.vocabulary import DRIVING
 from lgdrl.jobs import Job, Report, contained, run_all, say
 from lgdrl.runs import write_json, write_text
+from lgdrl.statistics import t_interval
 from sim.actions import MetaAction
 from sim.config import dump_yaml, load_yaml, parse_overrides, resolve, to_dict
 from sim.errors import UsageError

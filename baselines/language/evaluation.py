@@ -64,17 +64,6 @@ class Answers:
         }
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean over training seeds and its 95 % t-interval; the limits of a single value are NaN."""
-    from scipy import stats
-
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, math.nan, math.nan
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    return mean, mean - half, mean + half
-
-
 def evaluate(
     model: LanguageModel, task: Task, prompts: Sequence[Prompt], config: GRPOConfig, samples: int = 8, seed: int = 0
 ) -> Answers:

@@ -29,7 +29,7 @@ from experts import registry
 from experts.driving import contexts_of, idle_actions
 from experts.provider import Context, PolicyProvider
 from experts.safety import refused, unsafe_actions
-from lgdrl.evaluation import Rate
+from lgdrl.statistics import Rate
 from sim.config import deep_merge, resolve
 from sim.env import DrivingVecEnv
 from sim.errors import UsageError

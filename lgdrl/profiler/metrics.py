@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 from hdrh.histogram import HdrHistogram
-from scipy import stats
 
 from experts.llm.timeline import PARTS
 from experts.provider import Status
 from lgdrl.profiler.load import Answered, Answers, by_car
+from lgdrl.statistics import bootstrap
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
-RESAMPLES = 300
 LONGEST_S = 3600.0
 
 MEANINGS = {
@@ -98,16 +97,7 @@ def _name(percentile: float) -> str:
 
 
 def _interval(sample: np.ndarray, percentile: float, seed: int) -> tuple[float, float]:
-    if len(sample) < 2 or sample.min() == sample.max():
-        return float(sample.min()), float(sample.max())
-    found = stats.bootstrap(
-        (sample,),
-        lambda drawn, axis: np.percentile(drawn, percentile, axis=axis),
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    return bootstrap(sample, lambda drawn, axis: np.percentile(drawn, percentile, axis=axis), seed=seed)
 
 
 @dataclass(frozen=True)

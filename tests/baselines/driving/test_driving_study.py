@@ -2,14 +2,12 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from baselines.driving.embedded import EmbeddedConfig, train
 from baselines.driving.report import markdown
 from baselines.driving.scenes import Source
 from baselines.driving.study import StudyConfig, collect, dumb_plans, material, study, train_arm
-from baselines.language.evaluation import t_interval
 from lgdrl.cli import main
 from lgdrl.runs import write_json
 from sim.config import resolve
@@ -87,15 +85,6 @@ def test_held_out_densities_are_other_worlds(config):
     assert source == Source("lane-change", {"density": [35, 35]})
     train = {prompt.key for prompt in shared.task.prompts("train")}
     assert not train & {prompt.key for prompt in [*shared.task.prompts("test"), *shared.held_out]}
-
-
-def test_an_interval_is_students():
-    values = [0.1, 0.4, 0.35]
-    mean, low, high = t_interval(values)
-    half = 4.302652729911275 * np.std(values, ddof=1) / np.sqrt(3)  # t(0.975, 2) from tables
-    assert (mean, low, high) == pytest.approx((np.mean(values), np.mean(values) - half, np.mean(values) + half))
-    assert t_interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
-    assert np.isnan(t_interval([0.5])[1:]).all()
 
 
 def test_another_study_in_the_folder_and_bad_arms_are_refused(config, tmp_path):

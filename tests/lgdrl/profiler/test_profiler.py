@@ -15,7 +15,6 @@ from experts.driving import run_episodes
 from experts.llm.timeline import Timeline
 from experts.provider import Decision, PolicyProvider, Status
 from experts.serving.fault_server import FaultServer, read_mix
-from lgdrl.evaluation import Rate
 from lgdrl.profiler import gate
 from lgdrl.profiler.command import read_load
 from lgdrl.profiler.config import ProfileConfig
@@ -35,6 +34,7 @@ from lgdrl.profiler.load import Answered, Answers, LoadConfig, arrivals, run_loa
 from lgdrl.profiler.metrics import distribution, summarise
 from lgdrl.profiler.scenes import stream
 from lgdrl.profiler.stall import Held, StallConfig, read_recovery
+from lgdrl.statistics import Rate
 from sim.config import resolve
 from sim.errors import UsageError
 
