@@ -136,17 +136,17 @@ class PolicyProvider(ABC):
             R decisions, in the order of `contexts`.
         """
 
-    def on_episode_start(self, episodes: Sequence[int]) -> None:  # noqa: B027
+    def on_episode_start(self, episodes: Sequence[int]) -> None:
         """Episodes begin. For policies that draw something once per episode.
 
         Args:
             episodes: Their numbers; `Context.episode` of the contexts that follow.
         """
 
-    def interrupt(self) -> None:  # noqa: B027
+    def interrupt(self) -> None:
         """End the decisions under way as soon as possible, for good. May be called from any thread."""
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:
         """Free connections, threads and files. No `decide` may follow."""
 
     def metrics(self) -> dict[str, float]:
@@ -157,7 +157,7 @@ class PolicyProvider(ABC):
         """What a resumed run must restore: random streams, counters, budgets. Plain values."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict`.
 
         Args:

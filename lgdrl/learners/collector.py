@@ -95,6 +95,7 @@ class Collector:
         Raises:
             ValueError: An environment offers no legal action, or the strategy chose an illegal one.
         """
+        env = _innermost(env)
         legal = legal_actions(env)
         proposals, policy = self.learner.propose(obs, legal, warming_up)
         context: StepContext = StepContext(
@@ -172,7 +173,7 @@ class Collector:
         context, execution = self.context, self.execution
         assert context is not None
         assert execution is not None
-        successors, next_legal = next_obs.copy(), legal_actions(env)
+        successors, next_legal = next_obs.copy(), legal_actions(_innermost(env))
         truncated = np.zeros(len(dones), bool)
         for i in np.flatnonzero(dones):
             successors[i] = infos[i].get("terminal_observation", next_obs[i])
@@ -235,6 +236,11 @@ def legal_actions(env: VecEnv) -> np.ndarray | None:
     if stuck.size:
         raise ValueError(f"environments {stuck.tolist()} offer no legal action")
     return legal
+
+
+def _innermost(env: VecEnv) -> VecEnv:
+    """Driving environments without SB3's wrappers around them, which hide scenes and legal actions; else `env`."""
+    return env.unwrapped if isinstance(env.unwrapped, DrivingVecEnv) else env
 
 
 def _scenes(env: VecEnv, indices: np.ndarray) -> list[Any]:

@@ -173,11 +173,19 @@ class DiscreteSAC(Guided):
             log_probs = self.policy.log_probs(tensor, torch.as_tensor(legal, device=self.device))
         return log_probs.exp().cpu().numpy()
 
+    def _min_q(self, obs: np.ndarray) -> np.ndarray:
+        """The smaller critic of all actions, float32 (N, A)."""
+        with torch.no_grad():
+            return self.policy.q_values(torch.as_tensor(obs, device=self.device)).amin(dim=0).cpu().numpy()
+
     def values(self, obs: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """The smaller critic of int (N,) actions."""
-        with torch.no_grad():
-            q = self.policy.q_values(torch.as_tensor(obs, device=self.device)).amin(dim=0).cpu().numpy()
-        return q[np.arange(len(q)), actions]
+        return self._min_q(obs)[np.arange(len(obs)), actions]
+
+    def describe(self, obs: np.ndarray, legal: np.ndarray | None) -> tuple[PolicySummary, np.ndarray | None]:
+        """Probabilities of the legal actions, and the smaller critic."""
+        assert legal is not None
+        return PolicySummary(probs=self._policy_probs(obs, legal)), self._min_q(obs)
 
     # ------------------------------------------------------------------------------------------------ learning
 

@@ -76,6 +76,10 @@ class Guided(OffPolicyAlgorithm):
         """See `lgdrl.learners.collector.Proposer`."""
         raise NotImplementedError
 
+    def describe(self, obs: np.ndarray, legal: np.ndarray | None) -> tuple[PolicySummary, np.ndarray | None]:
+        """The present policy in N states, and float32 (N, A) critic values of all discrete actions, to be looked at."""
+        raise NotImplementedError
+
     def learner_state(self) -> dict[str, Any]:
         """What decides the learner's future beside parameters, replay buffer and counters (random streams)."""
         return {}

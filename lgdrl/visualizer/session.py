@@ -27,7 +27,7 @@ from lgdrl.config import RunConfig
 from lgdrl.guidance.constraint import js
 from lgdrl.guidance.log import LoggedEpisodes
 from lgdrl.guidance.shield import safe_masks
-from lgdrl.learners.discrete_sac import DiscreteSAC
+from lgdrl.learners.guided import Guided
 from lgdrl.loops.online import load_policy
 from lgdrl.runs import Run
 from sim.actions import MetaAction
@@ -148,7 +148,7 @@ class DriveSession:
     def __init__(
         self,
         world: DrivingEnv,
-        learner: DiscreteSAC | None,
+        learner: Guided | None,
         expert: PolicyProvider | None,
         autopilot: Controller,
         hands: Hands | None,
@@ -350,17 +350,12 @@ def episode_of(
 # --- what everyone thinks -------------------------------------------------------------------------------------------
 
 
-def opinion(learner: DiscreteSAC, obs: np.ndarray, legal: np.ndarray) -> dict[str, Any]:
+def opinion(learner: Guided, obs: np.ndarray, legal: np.ndarray) -> dict[str, Any]:
     """The learner's greedy action, its probabilities and the smaller of its critics' values, as fields of a Thought."""
-    with torch.no_grad():
-        tensor, mask = torch.as_tensor(obs[None]), torch.as_tensor(legal[None])
-        log_probs = learner.policy.log_probs(tensor, mask)[0]
-        q = learner.policy.q_values(tensor).amin(dim=0)[0]
-    return {
-        "learner_action": int(log_probs.argmax()),
-        "learner_probs": log_probs.exp().numpy(),
-        "q_values": q.numpy(),
-    }
+    policy, values = learner.describe(obs[None], legal[None])
+    assert policy.probs is not None
+    assert values is not None
+    return {"learner_action": int(policy.probs[0].argmax()), "learner_probs": policy.probs[0], "q_values": values[0]}
 
 
 def unsafe_of(scene: Scene) -> np.ndarray | None:

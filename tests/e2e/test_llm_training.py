@@ -9,6 +9,7 @@ import pytest
 
 from experts.serving.fault_server import FaultServer, Reply
 from lgdrl import training
+from lgdrl.config import load_config
 from lgdrl.runs import Run
 
 QUICK = {
@@ -17,7 +18,7 @@ QUICK = {
     "log_every": 40,
     "evaluate_every": 0,
     "expert": "llm",
-    "sac": {"learning_starts": 40, "hidden": [16, 16]},
+    "learner_options": {"learning_starts": 40, "hidden": [16, 16]},
     "strategy_options": {"episodes": {"kind": "always", "until": 1.0}},
 }
 STATUSES = ("ok", "repaired", "vetoed", "fallback", "late", "failed")
@@ -44,16 +45,16 @@ def key(monkeypatch):
 def config(server, **changes):
     client = {"base_url": server.url, "total_s": 2.0, "breaker_failures": 1000, "retries": 0}
     options = {"model": "scripted", "client": client, "rung": "logprobs"}
-    return training.load_config(None, QUICK | {"expert_options": options} | changes)
+    return load_config(None, QUICK | {"expert_options": options} | changes)
 
 
 def test_a_run_under_faults_finishes_with_every_status_counted(key, tmp_path):
     with FaultServer(MIX) as server:
         trainer = training.start(config(server), tmp_path / "run")
         assert trainer.train()
-        counts = trainer.desk.counts
+        counts = trainer.loop.advisor.counts
         assert counts["queries"] == 160 == sum(counts[status] for status in STATUSES)
-        assert counts["labels"] == trainer.model.replay.num_labelled == 160
+        assert counts["labels"] == trainer.loop.model.replay.num_labelled == 160
         assert counts["fallback"] > 0
         assert counts["vetoed"] > 0
         trainer.close()
@@ -69,7 +70,7 @@ def test_the_label_budget_bounds_what_a_language_model_is_asked(key, tmp_path):
     with FaultServer([Reply(label="E")]) as server:
         trainer = training.start(config(server, label_budget=25), tmp_path / "run")
         trainer.train()
-        assert trainer.desk.counts["labels"] == 25
+        assert trainer.loop.advisor.counts["labels"] == 25
         assert len(server.asked) <= 25
         trainer.close()
 

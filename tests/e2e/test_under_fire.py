@@ -17,7 +17,10 @@ import torch
 
 from experts.serving.fault_server import FaultServer, read_mix
 from lgdrl import training
+from lgdrl.config import load_config
+from lgdrl.loops.online import load_policy
 from lgdrl.runs import Run
+from sim.config import dump_yaml, to_dict
 
 STATUSES = ("ok", "repaired", "vetoed", "fallback", "late", "failed")
 MIX = "full,delay=0.001,token_delay=0,stall_s=3,drip_s=20,retry_after_s=0.01,oversized_bytes=200000"
@@ -41,22 +44,22 @@ def settings(url, steps, worlds=8, **options):
         "checkpoint_every": max(steps // 10, 1),
         "expert": "llm",
         "expert_options": {"model": "scripted", "client": client, **options},
-        "sac": {"learning_starts": 100, "hidden": [16, 16]},
+        "learner_options": {"learning_starts": 100, "hidden": [16, 16]},
         "strategy_options": {"episodes": {"kind": "always", "until": 1.0}},
     }
 
 
 def check(trainer, decisions):
-    counts = trainer.desk.counts
+    counts = trainer.loop.advisor.counts
     assert counts["queries"] == decisions == sum(counts[status] for status in STATUSES)
-    assert counts["labels"] == trainer.model.replay.num_labelled == decisions  # the fallback always decides
+    assert counts["labels"] == trainer.loop.model.replay.num_labelled == decisions  # the fallback always decides
     assert counts["late"] == counts["failed"] == 0
     assert min(counts[status] for status in ("ok", "repaired", "vetoed", "fallback")) > 0
 
 
 def test_a_training_under_the_full_mix_loses_no_label(tmp_path):
     with FaultServer(mix=read_mix(MIX), seed=5) as server:
-        trainer = training.start(training.load_config(None, settings(server.url, 304)), tmp_path / "run")
+        trainer = training.start(load_config(None, settings(server.url, 304)), tmp_path / "run")
         try:
             assert trainer.train()
             check(trainer, 304)
@@ -70,13 +73,13 @@ def test_a_training_under_the_full_mix_loses_no_label(tmp_path):
 def test_a_spent_budget_ends_the_asking_and_not_the_training(tmp_path):
     with FaultServer(mix=read_mix("mild,delay=0"), seed=5) as server:
         config = settings(server.url, 160, budget={"max_calls": 60})
-        trainer = training.start(training.load_config(None, config), tmp_path / "run")
+        trainer = training.start(load_config(None, config), tmp_path / "run")
         try:
             assert trainer.train()
-            assert trainer.desk.counts["queries"] == trainer.desk.counts["labels"] == 160
-            assert trainer.desk.provider.budget.calls <= 60
+            assert trainer.loop.advisor.counts["queries"] == trainer.loop.advisor.counts["labels"] == 160
+            assert trainer.loop.advisor.provider.budget.calls <= 60
             assert len(server.seen) <= 60 + 1  # the check of the config, before there is a run, probes once by itself
-            assert trainer.desk.provider.counters["fault/budget"] > 0
+            assert trainer.loop.advisor.provider.counters["fault/budget"] > 0
         finally:
             trainer.close()
 
@@ -85,7 +88,7 @@ def test_a_spent_budget_ends_the_asking_and_not_the_training(tmp_path):
 @pytest.mark.parametrize("lag", [0, 4])
 def test_ten_thousand_decisions_under_fire(tmp_path, lag):
     with FaultServer(mix=read_mix(MIX), seed=6) as server:
-        config = training.load_config(None, {**settings(server.url, 10_016, worlds=32), "label_lag": lag})
+        config = load_config(None, {**settings(server.url, 10_016, worlds=32), "label_lag": lag})
         trainer = training.start(config, tmp_path / "run")
         memory = []
         try:
@@ -93,16 +96,16 @@ def test_ten_thousand_decisions_under_fire(tmp_path, lag):
             check(trainer, 10_016)
         finally:
             trainer.close()
-        print(dict(trainer.desk.counts), dict(server.counts), memory[len(memory) // 4], memory[-1])
+        print(dict(trainer.loop.advisor.counts), dict(server.counts), memory[len(memory) // 4], memory[-1])
     assert memory[-1] - memory[len(memory) // 4] < 60  # MiB
 
 
 @pytest.mark.slow
 def test_a_training_killed_five_times_equals_one_that_was_not(tmp_path):
     with FaultServer(mix=read_mix(MIX), seed=7) as server:
-        config = training.load_config(None, settings(server.url, 10_016, worlds=32))
+        config = load_config(None, settings(server.url, 10_016, worlds=32))
         for name in ("whole", "killed"):
-            Run.create(tmp_path / name, training.dump_yaml(training.to_dict(config.resolved())))
+            Run.create(tmp_path / name, dump_yaml(to_dict(config.resolved())))
         assert resume(tmp_path / "whole").wait() == 0
         rng, kills = random.Random(0), 0
         while True:
@@ -122,7 +125,7 @@ def test_a_training_killed_five_times_equals_one_that_was_not(tmp_path):
         assert {key: one[key] for key in one if key not in TIMES} == {
             key: other[key] for key in other if key not in TIMES
         }
-    weights = [training.load_policy(run).policy.state_dict() for run in runs]
+    weights = [load_policy(run).policy.state_dict() for run in runs]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     queries = []
     for run in runs:

@@ -14,8 +14,9 @@ from experts.data.episodes import load_episodes
 from experts.human import Hands, Held, HumanExpert, action_of
 from experts.provider import Context, Decision, PolicyProvider, Status
 from experts.serving.fault_server import FaultServer, Reply
+from lgdrl.config import RunConfig, load_config
 from lgdrl.runs import Run
-from lgdrl.training import RunConfig, load_config, resume, start
+from lgdrl.training import resume, start
 from lgdrl.visualizer.app import App, Options, RealClock, VirtualClock, open_window
 from lgdrl.visualizer.controls import Command, keymap
 from lgdrl.visualizer.film import FPS, Look, frames
@@ -540,7 +541,7 @@ def test_closing_in_mid_training_does_not_wait_either_and_saves_the_run(key, tmp
         begin = time.monotonic()
         app.run()
         assert time.monotonic() - begin < 10.0
-        assert session.trainer.desk.counts["fallback"] == 1
+        assert session.trainer.loop.advisor.counts["fallback"] == 1
         resumed = resume(tmp_path / "run", language_model(server))
         assert resumed.decisions == 4
         resumed.close()
@@ -599,19 +600,19 @@ def test_a_person_intervenes_in_live_training_and_the_run_keeps_it(tmp_path):
     hands = Hands()
     session = train_live(tmp_path / "run", hands)
     app = open_app(session, pace=16.0)
-    run_until(app, lambda: session.trainer.decisions >= 5)
+    run_until(app, lambda: session.trainer.loop.progress >= 5)
     tap(app, pygame.K_LEFT)
-    run_until(app, lambda: session.trainer.decisions >= 12)
+    run_until(app, lambda: session.trainer.loop.progress >= 12)
     tap(app, pygame.K_RETURN)
-    run_until(app, lambda: session.trainer.decisions >= 60)
-    driven = session.trainer.model.strategy.taken_over
+    run_until(app, lambda: session.trainer.loop.progress >= 60)
+    driven = session.arbiter.decisions
     assert 1 <= driven < 30
     pygame.event.post(pygame.Event(pygame.QUIT))
     app.run()
     trainer = resume(tmp_path / "run")
-    assert trainer.decisions >= 60
-    assert trainer.model.replay.num_labelled > 0
-    rows = trainer.desk.log._db.execute("SELECT COUNT(*) FROM queries WHERE reason = 'the person drives'").fetchone()
+    assert trainer.loop.progress >= 60
+    assert trainer.loop.model.replay.num_labelled > 0
+    rows = trainer.loop.log._db.execute("SELECT COUNT(*) FROM queries WHERE reason = 'the person drives'").fetchone()
     assert rows[0] == driven
     assert (tmp_path / "run" / "metrics.csv").exists()
     trainer.close()
@@ -620,9 +621,9 @@ def test_a_person_intervenes_in_live_training_and_the_run_keeps_it(tmp_path):
 def test_training_goes_on_beside_a_real_window(tmp_path):
     session = train_live(tmp_path / "run", Hands())
     app = open_app(session, clock=RealClock(), pace=16.0)
-    run_until(app, lambda: session.trainer.decisions >= 4)
+    run_until(app, lambda: session.trainer.loop.progress >= 4)
     app.close()
-    assert resume(tmp_path / "run").decisions == session.trainer.decisions >= 4
+    assert resume(tmp_path / "run").loop.progress == session.trainer.loop.progress >= 4
 
 
 def test_a_finished_training_ends_the_window(tmp_path):
@@ -630,7 +631,7 @@ def test_a_finished_training_ends_the_window(tmp_path):
     session = TrainSession(start(config, tmp_path / "run", hands=Hands()))
     app = open_app(session, pace=16.0)
     app.run()
-    assert session.trainer.decisions == 30
+    assert session.trainer.loop.progress == 30
     assert (tmp_path / "run" / "policy.zip").exists()
 
 
@@ -638,7 +639,7 @@ def test_a_decision_that_broke_off_is_not_saved(tmp_path, monkeypatch):
     session = train_live(tmp_path / "run", Hands())
     for _ in range(3):
         session.act()
-    monkeypatch.setattr(session.trainer.worlds, "step_wait", lambda: 1 / 0)
+    monkeypatch.setattr(session.trainer.loop.envs, "step_wait", lambda: 1 / 0)
     app = open_app(session, pace=16.0)
     with pytest.raises(ZeroDivisionError):
         app.run()
@@ -649,7 +650,7 @@ def test_a_decision_that_broke_off_is_not_saved(tmp_path, monkeypatch):
 def guided_run(tmp_path_factory):
     """A run whose guidance log has the scene of every question."""
     folder = tmp_path_factory.mktemp("runs") / "guided"
-    guidance = {"episodes": {"kind": "always"}, "gate": {"kind": "disagree"}}
+    guidance = {"episodes": {"kind": "always"}, "arbiter": {"kind": "disagree"}}
     config = RunConfig(num_envs=1, steps=300, evaluate_every=0, log_scenes=1, strategy_options=guidance)
     trainer = start(config, folder)
     trainer.train()
@@ -722,9 +723,9 @@ def test_watching_changes_nothing_in_the_training(tmp_path):
     alone = start(config, tmp_path / "alone")
     alone.train()
     session = TrainSession(start(config, tmp_path / "watched", hands=Hands()))
-    while not session.trainer.decisions >= 700:
+    while not session.trainer.loop.progress >= 700:
         session.act()
-    weights = zip(alone.model.policy.parameters(), session.trainer.model.policy.parameters(), strict=True)
+    weights = zip(alone.loop.model.policy.parameters(), session.trainer.loop.model.policy.parameters(), strict=True)
     assert all((a == b).all() for a, b in weights)
     session.close()
     alone.close()

@@ -11,6 +11,7 @@ from experts import registry
 from experts.human import Hands, Held
 from experts.provider import Decision, PolicyProvider, Status
 from lgdrl import training
+from lgdrl.config import load_config
 from lgdrl.guidance.log import LAST, LoggedEpisodes
 from lgdrl.runs import Run
 from lgdrl.visualizer.session import asked_in_training
@@ -24,7 +25,7 @@ SMALL = {
     "log_every": 200,
     "evaluate_every": 0,
     "checkpoint_every": 400,
-    "sac": {"learning_starts": 100, "hidden": [16, 16], "batch_size": 32},
+    "learner_options": {"learning_starts": 100, "hidden": [16, 16], "batch_size": 32},
 }
 ALWAYS = {"strategy_options": {"episodes": {"kind": "always", "until": 1.0}}}
 
@@ -48,7 +49,7 @@ class Remembering(PolicyProvider):
 
 
 def train(folder, provider=None, hands=None, **changes):
-    trainer = training.start(training.load_config(None, SMALL | changes), folder, provider, hands)
+    trainer = training.start(load_config(None, SMALL | changes), folder, provider, hands)
     assert trainer.train()
     trainer.close()
     return trainer
@@ -83,17 +84,17 @@ def test_every_scene_that_a_slow_expert_saw_comes_back_to_the_bit(tmp_path):
         assert np.array_equal(turn.expert_probs, decision.probs)
 
 
-def test_the_log_knows_who_drove_what_was_proposed_and_what_came_of_it(tmp_path):
+def test_the_log_knows_the_controller_what_was_proposed_and_what_came_of_it(tmp_path):
     trainer = train(
-        tmp_path / "run", log_scenes=1, strategy_options=ALWAYS["strategy_options"] | {"gate": {"kind": "disagree"}}
+        tmp_path / "run", log_scenes=1, strategy_options=ALWAYS["strategy_options"] | {"arbiter": {"kind": "disagree"}}
     )
     rows = queries(tmp_path / "run", "learner, executed, controller, action, reward, outcome")
-    replay = trainer.model.replay
+    replay = trainer.loop.model.replay
     count = replay.size()
     flat = lambda values: np.asarray(values)[:count].reshape(-1)  # noqa: E731
     assert [row[1] for row in rows] == flat(replay.actions).tolist()
     assert [row[4] for row in rows] == pytest.approx(flat(replay.rewards).tolist())
-    assert sum(row[2] == "expert" for row in rows) == trainer.take_overs > 0
+    assert sum(row[2] == "expert" for row in rows) == trainer.loop.interventions > 0
     assert all((row[2] == "expert") == (row[0] != row[3]) for row in rows)
     assert sum(row[5] is not None for row in rows) == int(replay.dones[:count].sum()) > 0
     found = turns(tmp_path / "run")
@@ -103,7 +104,7 @@ def test_the_log_knows_who_drove_what_was_proposed_and_what_came_of_it(tmp_path)
     )
 
 
-def test_of_a_fast_experts_questions_every_so_manieth_episode_is_kept(tmp_path):
+def test_of_the_queries_to_a_fast_expert_those_of_every_nth_episode_are_kept_with_scenes(tmp_path):
     for every in (3, 0):
         train(tmp_path / str(every), log_scenes=every, steps=400, **ALWAYS)
     assert len(queries(tmp_path / "3")) == len(queries(tmp_path / "0")) == 400
@@ -115,7 +116,7 @@ def test_of_a_fast_experts_questions_every_so_manieth_episode_is_kept(tmp_path):
 
 
 def test_keeping_scenes_changes_nothing_in_the_training(tmp_path):
-    models = [train(tmp_path / str(every), log_scenes=every).model for every in (0, 1)]
+    models = [train(tmp_path / str(every), log_scenes=every).loop.model for every in (0, 1)]
     pairs = zip(*(model.policy.parameters() for model in models), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert [row[:6] for row in queries(tmp_path / "0")] == [row[:6] for row in queries(tmp_path / "1")]
@@ -123,18 +124,18 @@ def test_keeping_scenes_changes_nothing_in_the_training(tmp_path):
 
 def test_a_killed_run_repeats_its_log_identically(tmp_path):
     train(tmp_path / "straight", log_scenes=1, **ALWAYS)
-    lost = training.start(training.load_config(None, SMALL | {"log_scenes": 1} | ALWAYS), tmp_path / "lost")
+    lost = training.start(load_config(None, SMALL | {"log_scenes": 1} | ALWAYS), tmp_path / "lost")
 
     class Killed(Exception):
         pass
 
     def die(progress):
-        if progress.decisions == 600:
+        if progress.done == 600:
             raise Killed  # the last checkpoint is that of 400
 
     with pytest.raises(Killed):
         lost.train(die)
-    lost.log.commit()  # the log got further than the checkpoint
+    lost.loop.log.commit()  # the log got further than the checkpoint
     lost.close()
     resumed = training.resume(tmp_path / "lost")
     assert resumed.train()
@@ -145,7 +146,7 @@ def test_a_killed_run_repeats_its_log_identically(tmp_path):
     assert [bits(turn.scene) for turn in one] == [bits(turn.scene) for turn in other]
 
 
-def test_a_persons_take_over_is_theirs_and_the_experts_advice_beside_it(tmp_path):
+def test_a_persons_intervention_is_logged_beside_the_experts_label(tmp_path):
     hands = Hands()
     hands.press("key", Held(MetaAction.SLOWER), 0.0)
     train(tmp_path / "run", hands=hands, num_envs=1, steps=60, log_scenes=1, **ALWAYS)
@@ -171,24 +172,10 @@ def test_an_episode_ends_as_it_did_where_the_expert_was_asked_at_its_end(tmp_pat
     assert len(set(ends)) > 1
 
 
-def test_a_log_of_an_older_version_goes_on_and_says_that_it_has_no_scenes(tmp_path):
-    trainer = training.start(training.load_config(None, SMALL | ALWAYS), tmp_path / "run")
-    trainer.train(lambda progress: setattr(trainer, "stop_requested", progress.decisions >= 400))
-    trainer.close()
-    with sqlite3.connect(Run(tmp_path / "run").guidance_log) as db:
-        for table in ("moments", "chunks"):
-            db.execute(f"DROP TABLE {table}")
-        for name in ("expert", "learner", "executed", "controller", "reward", "outcome"):
-            db.execute(f"ALTER TABLE queries DROP COLUMN {name}")
-    with pytest.raises(UsageError, match="older version"):
-        logged(tmp_path / "run")
-    resumed = training.resume(tmp_path / "run")
-    assert resumed.train()
-    resumed.close()
-    rows = queries(tmp_path / "run", "id, controller")
-    assert [row[0] for row in rows] == list(range(1, 801))
-    assert [row[1] is None for row in rows] == [row[0] <= 400 for row in rows]
-    assert all(turn.reward is not None for turn in turns(tmp_path / "run"))
+def test_the_log_knows_the_authority_and_the_reason_of_each_intervention(tmp_path):
+    train(tmp_path / "run", **ALWAYS)
+    rows = queries(tmp_path / "run", "controller, authority, control")
+    assert set(rows) == {("learner", 0.0, "learner"), ("expert", 1.0, "unsafe")}
 
 
 def test_what_is_no_log_is_one_line(tmp_path):
@@ -211,10 +198,10 @@ def test_a_replay_holds_the_scene_where_decisions_were_made_without_the_expert(t
     train(
         tmp_path / "run",
         log_scenes=1,
-        strategy_options={**ALWAYS["strategy_options"], "label_share": 0.4, "gate": {"kind": "never"}},
+        strategy_options={**ALWAYS["strategy_options"], "label_share": 0.4, "arbiter": {"kind": "learner"}},
     )
     run = Run(tmp_path / "run")
-    session = asked_in_training(run, training.load_config(run.config, {}))
+    session = asked_in_training(run, load_config(run.config, {}))
     gaps = joined = 0
     for k in range(len(session.episodes)):
         session.begin(k)
