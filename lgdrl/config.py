@@ -122,11 +122,12 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any]) -> RunCon
     Raises:
         UsageError: What is unknown or wrong, and where.
     """
-    values = load_yaml(path) if path else None
-    if values and "sac" in values:
+    values = load_yaml(path) if path else {}
+    if "sac" in values or "sac" in overrides:
+        where = f"config {str(path)!r}" if "sac" in values else "the override sac"
         raise UsageError(
-            f"config {str(path)!r} is of an earlier version: settings of the learner are `learner_options` now, not "
-            "`sac`; train again, or rename them"
+            f"{where} is of an earlier version: settings of the learner are `learner_options` now, not `sac`; rename "
+            "them, and train again"
         )
     config = resolve(RunConfig(), values, "config")
     return resolve(config, overrides, "config")

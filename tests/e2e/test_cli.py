@@ -16,7 +16,7 @@ import pytest
 from lgdrl.cli import main
 
 LGDRL = [sys.executable, "-m", "lgdrl.cli"]
-QUICK = ["evaluate_every=0", "num_envs=8", "sac.hidden=[16,16]", "log_every=200", "checkpoint_every=400"]
+QUICK = ["evaluate_every=0", "num_envs=8", "learner_options.hidden=[16,16]", "log_every=200", "checkpoint_every=400"]
 
 
 def lgdrl(*arguments: str, cwd: Path | None = None, env: dict | None = None) -> subprocess.CompletedProcess:
@@ -139,8 +139,8 @@ def test_compare_is_one_table_and_continues(tmp_path):
         (["train", "--strategy", "lgdlr"], ["did you mean 'lgdrl'"]),
         (["train", "--backend", "carlo"], ["unknown backend"]),
         (["train", "sac.gama=0.9"], ["did you mean 'gamma'"]),
-        (["train", "sac.gamma=high"], ["sac.gamma", "high"]),
-        (["train", "sac.gamma=2"], ["gamma = 2"]),
+        (["train", "learner_options.gamma=high"], ["learner_options.gamma", "high"]),
+        (["train", "learner_options.gamma=2"], ["gamma = 2"]),
         (["train", "gamma"], ["key.subkey=value"]),
         (["train", "--config", "missing.yaml"], ["missing.yaml"]),
         (["train", "--resume", "nowhere"], ["no run in 'nowhere'"]),

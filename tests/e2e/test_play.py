@@ -50,7 +50,7 @@ def test_a_scripted_person_records_demonstrations(tmp_path):
 
 def test_the_questions_of_a_training_are_replayed_and_filmed(tmp_path, capsys):
     run, film = tmp_path / "run", tmp_path / "asked.gif"
-    small = ["num_envs=2", "log_every=50", "evaluate_every=0", "sac.learning_starts=20", "log_scenes=1"]
+    small = ["num_envs=2", "log_every=50", "evaluate_every=0", "learner_options.learning_starts=20", "log_scenes=1"]
     assert main(["train", "--steps", "100", "--out", str(run), *small]) == 0
     assert play("--replay", run, "--record", film, "--seed", 1) == 0
     assert film.stat().st_size > 10_000

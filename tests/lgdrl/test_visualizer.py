@@ -543,7 +543,7 @@ def test_closing_in_mid_training_does_not_wait_either_and_saves_the_run(key, tmp
         assert time.monotonic() - begin < 10.0
         assert session.trainer.loop.advisor.counts["fallback"] == 1
         resumed = resume(tmp_path / "run", language_model(server))
-        assert resumed.decisions == 4
+        assert resumed.loop.progress == 4
         resumed.close()
 
 
