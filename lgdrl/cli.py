@@ -119,7 +119,9 @@ def _add_world(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_overrides(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config overrides, e.g. learner_options.gamma=0.98")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="config overrides, e.g. learner_options.gamma=0.98"
+    )
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:

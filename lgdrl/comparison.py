@@ -1,12 +1,15 @@
-"""Comparison: several ways of learning x several seeds, in parallel processes, judged on the same held-out episodes.
+"""Comparison: several ways of learning x several seeds, in parallel processes, evaluated on the same held-out episodes.
 
-Each arm and seed is an ordinary run folder below the output folder, so a comparison that was stopped continues where it
-was. Experts and dumb policies are driven through the same episodes and stand in the same table.
+The training seed is the unit of replication: a method's success is the mean over its seeds with a t-interval over them,
+and differences to a chosen method are paired by seed. Each method and seed is an ordinary run folder below the output
+folder, so a comparison that was stopped continues where it was. Experts and trivial baselines are driven through the
+same episodes and stand in the same table, as single policies with Wilson intervals.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +18,13 @@ from typing import Any
 
 from lgdrl.jobs import Job, Report, contained, run_all, say
 from lgdrl.runs import Run, write_json, write_text
+from lgdrl.statistics import MeanInterval, PairedDifference, Rate, paired_difference, t_interval
 from sim.config import deep_merge, dump_yaml, load_yaml, resolve, to_dict
 from sim.errors import UsageError
 
-DUMB = ("slower", "idle", "random")
+TRIVIAL = ("slower", "idle", "random", "faster")
+"""Baselines that need no thought."""
+OUTCOMES = ("success", "crash", "missed")
 
 
 @dataclass(frozen=True)
@@ -28,60 +34,100 @@ class CompareConfig:
     base: dict[str, Any] = field(default_factory=dict)
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
-    references: tuple[str, ...] = ("rule", "idm", *DUMB)  # experts, driven without any training
+    references: tuple[str, ...] = ("rule", "idm", "slower", "idle", "random")  # experts, driven without any training
     reference_episodes: dict[str, int] = field(default_factory=dict)  # fewer episodes for slow references
     episodes: int = 1000  # held-out episodes per run
     first_seed: int = 10_000
+    against: str | None = None  # the method that differences are taken to; null: the first one
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or not self.seeds:
             raise ValueError("a comparison needs at least one seed and one episode")
+        if self.against is not None and self.against not in self.arms:
+            raise ValueError(f"against = {self.against!r} is not among the methods: {', '.join(self.arms)}")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: an arm (pooled over training seeds) or a reference."""
+    """One line of the table: a method over its training seeds, or a reference."""
 
     name: str
     kind: str
-    """trained | expert | dumb"""
+    """trained | expert | trivial"""
     results: list[dict[str, Any]]
     """`evaluation.json` of each training seed; one for a reference."""
+    against: Row | None = None
+    """The method that differences are taken to; None for references and for that method itself."""
 
-    def rate(self, outcome: str) -> Any:
-        from lgdrl.statistics import Rate
+    @property
+    def trained(self) -> bool:
+        return self.kind == "trained"
 
+    def has(self, name: str) -> bool:
+        """Whether the scenario has a measure."""
+        return name in self.results[0]
+
+    def rate(self, outcome: str) -> Rate:
+        """Share of all episodes. Its Wilson interval belongs to a single policy: use it for references only."""
         counts = [result[outcome] for result in self.results]
         return Rate(sum(count["count"] for count in counts), sum(count["total"] for count in counts))
 
     def mean(self, name: str) -> float:
+        """Mean of a measure over training seeds."""
         return sum(result[name] for result in self.results) / len(self.results)
 
     @property
+    def scored_by_success(self) -> bool:
+        """Whether the score is a success rate (in per cent), or else the return."""
+        return self.has("success")
+
+    @property
     def per_seed(self) -> list[float]:
-        """Success of each training seed, in per cent."""
-        return [100 * result["success"]["value"] for result in self.results]
+        """Score of each training seed: success in per cent, or mean return where the scenario has no success."""
+        if self.scored_by_success:
+            return [100 * result["success"]["value"] for result in self.results]
+        return [result["return_mean"] for result in self.results]
+
+    @property
+    def score(self) -> MeanInterval:
+        """Mean score with its interval: over training seeds for a method, Wilson's for a single policy."""
+        if self.trained or not self.scored_by_success:
+            mean, low, high = t_interval(self.per_seed)
+            return MeanInterval(mean, *(_clipped(x) if self.scored_by_success else x for x in (low, high)))
+        rate = self.rate("success")
+        return MeanInterval(100 * rate.value, *(100 * bound for bound in rate.interval))
+
+    @property
+    def difference(self) -> PairedDifference | None:
+        """Score less that of `against`, paired by training seed."""
+        return None if self.against is None else paired_difference(self.per_seed, self.against.per_seed)
 
     @property
     def labels(self) -> float | None:
         """Expert labels used, mean over training seeds; None for references."""
-        return None if self.kind != "trained" else self.mean("labels")
+        return self.mean("labels") if self.trained else None
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "success": self.rate("success").to_dict(),
-            "crash": self.rate("crash").to_dict(),
-            "missed": self.rate("missed").to_dict(),
-            "success_per_seed": self.per_seed,
-            "mean_speed_m_s": self.mean("mean_speed_m_s"),
-            "return_iqm": self.mean("return_iqm"),
+        """Plain values for JSON."""
+        values: dict[str, Any] = {"name": self.name, "kind": self.kind}
+        if self.scored_by_success:
+            values["success_per_seed"] = self.per_seed
+        values |= {"score": self.score._asdict(), "score_per_seed": self.per_seed}
+        values["difference"] = self.difference.to_dict() if self.difference else None
+        values["against"] = self.against.name if self.against else None
+        values |= {outcome: self.rate(outcome).to_dict() for outcome in OUTCOMES if self.has(outcome)}
+        values |= {name: self.mean(name) for name in ("mean_speed_m_s", "return_mean", "return_iqm") if self.has(name)}
+        return values | {
             "labels": self.labels,
-            "interventions": self.mean("interventions") if self.kind == "trained" else None,
+            "interventions": self.mean("interventions") if self.trained else None,
             "decisions_to_90": [result.get("decisions_to_90") for result in self.results],
             "runs": self.results,
         }
+
+
+def _clipped(per_cent: float) -> float:
+    """A bound of a share, in per cent."""
+    return min(max(per_cent, 0.0), 100.0)
 
 
 def load_compare_config(path: Path | str | None, overrides: Mapping[str, Any]) -> CompareConfig:
@@ -158,7 +204,7 @@ def _train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episo
             raise KeyboardInterrupt
         found = training.evaluate_run(run, episodes, first_seed)
         result = found.to_dict() | {
-            "outcomes": "".join(episode["outcome"][0] for episode in found.episodes),
+            "outcomes": found.outcome_letters,
             "labels": trainer.loop.labels,
             "interventions": trainer.loop.interventions,
             "decisions_to_90": decisions_to(0.9, trainer.metrics.rows),
@@ -196,8 +242,7 @@ def _drive_reference(out: str, base: Mapping[str, Any], name: str, episodes: int
         found = evaluate(envs, expert, range(first_seed, first_seed + episodes))
     envs.close()
     path.parent.mkdir(parents=True, exist_ok=True)
-    outcomes = "".join(episode["outcome"][0] for episode in found.episodes)
-    write_json(path, found.to_dict() | {"outcomes": outcomes})
+    write_json(path, found.to_dict() | {"outcomes": found.outcome_letters})
     say(name, 1, 1)
 
 
@@ -206,13 +251,15 @@ def _reference(out: Path, name: str) -> Path:
 
 
 def collect(config: CompareConfig, out: Path) -> list[Row]:
-    """Rows from the files of a finished comparison: trained arms first, then experts, then dumb policies."""
-    rows = [
-        Row(arm, "trained", [_read(out / arm / f"seed{seed}" / "evaluation.json") for seed in config.seeds])
-        for arm in config.arms
-    ]
-    for name in config.references:
-        kind = "dumb" if name in DUMB or name == "faster" else "expert"
+    """Rows from the files of a finished comparison: methods first, then experts, then trivial baselines."""
+    results = {
+        arm: [_read(out / arm / f"seed{seed}" / "evaluation.json") for seed in config.seeds] for arm in config.arms
+    }
+    first = config.against or next(iter(config.arms), None)
+    against = None if first is None else Row(first, "trained", results[first])
+    rows = [Row(arm, "trained", found, None if arm == first else against) for arm, found in results.items()]
+    for name in sorted(config.references, key=lambda name: name in TRIVIAL):
+        kind = "trivial" if name in TRIVIAL else "expert"
         rows.append(Row(name, kind, [_read(_reference(out, name))]))
     return rows
 
@@ -223,14 +270,57 @@ def _read(path: Path) -> dict[str, Any]:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table as GitHub Markdown."""
-    lines = [
-        "| Driver | Success % [95 %] | per training seed | Crash % | Missed % | Speed m/s | Return (IQM) | Labels |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        seeds = ", ".join(f"{value:.1f}" for value in row.per_seed) if row.kind == "trained" else "-"
-        labels = "-" if row.labels is None else f"{row.labels:,.0f}"
-        rates = f"{100 * row.rate('crash').value:.1f} | {100 * row.rate('missed').value:.1f}"
-        figures = f"{row.mean('mean_speed_m_s'):.1f} | {row.mean('return_iqm'):.2f}"
-        lines.append(f"| {row.name} | {row.rate('success')} | {seeds} | {rates} | {figures} | {labels} |")
+    columns = columns_of(rows)
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines += [f"| {' | '.join(cells(row, columns))} |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+SUCCESS, RETURN, SEEDS, DIFFERENCE = "Success % [95 %]", "Return [95 %]", "per training seed", "Difference [95 %], p"
+
+
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """Column titles of a comparison: what its scenario has."""
+    row = rows[0]
+    columns = ["Driver", SUCCESS if row.scored_by_success else RETURN, SEEDS]
+    against = next((row.against for row in rows if row.against), None)
+    columns += [DIFFERENCE] if against is not None and len(against.results) > 1 else []
+    columns += [f"{outcome.capitalize()} %" for outcome in OUTCOMES[1:] if row.has(outcome)]
+    columns += ["Speed m/s"] if row.has("mean_speed_m_s") else []
+    columns += ["Return (IQM)"] if row.scored_by_success else []
+    return [*columns, "Labels"]
+
+
+def cells(row: Row, columns: Sequence[str]) -> list[str]:
+    """One row under the titles of `columns_of`."""
+    digits = 1 if row.scored_by_success else 2
+    found = {
+        "Driver": row.name,
+        SUCCESS: spelled(row.score, digits),
+        RETURN: spelled(row.score, digits),
+        SEEDS: ", ".join(f"{value:.{digits}f}" for value in row.per_seed) if row.trained else "-",
+        DIFFERENCE: spelled_difference(row.difference, digits),
+        "Labels": "-" if row.labels is None else f"{row.labels:,.0f}",
+    }
+    for outcome in OUTCOMES[1:]:
+        if row.has(outcome):
+            found[f"{outcome.capitalize()} %"] = f"{100 * row.rate(outcome).value:.1f}"
+    if row.has("mean_speed_m_s"):
+        found["Speed m/s"] = f"{row.mean('mean_speed_m_s'):.1f}"
+    found["Return (IQM)"] = f"{row.mean('return_iqm'):.2f}"
+    return [found[column] for column in columns]
+
+
+def spelled(score: MeanInterval, digits: int = 1) -> str:
+    """Mean and interval; the mean alone where one seed gives no interval."""
+    if math.isnan(score.low):
+        return f"{score.mean:.{digits}f}"
+    return f"{score.mean:.{digits}f} [{score.low:.{digits}f}, {score.high:.{digits}f}]"
+
+
+def spelled_difference(found: PairedDifference | None, digits: int = 1) -> str:
+    """Signed mean, interval and p-value; "-" where there is none."""
+    if found is None or math.isnan(found.low):
+        return "-"
+    p_value = f"{found.p_value:.3f}" if found.p_value >= 0.001 else "< 0.001"
+    return f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}], {p_value}"

@@ -36,12 +36,19 @@ def training_progress(console: Console, total: int, done: int) -> Iterator[Calla
         def show(progress: TrainingProgress) -> None:
             fields: dict[str, Any] = {"rate": f"{progress.row['rate']:,}"}
             if progress.evaluation is not None:
-                fields["score"] = f"success alone {100 * progress.evaluation.rate('success').value:.0f} %"
-            elif progress.done <= progress.row["decisions"] and bar.tasks[0].fields["score"].startswith("comp"):
+                fields["score"] = _score(progress.evaluation)
+            elif bar.tasks[0].fields["score"].startswith("comp"):
                 fields["score"] = ""
             bar.update(task, completed=progress.done, **fields)
 
         yield show
+
+
+def _score(found: Evaluation) -> str:
+    """The newest point of a learning curve."""
+    if found.outcomes:
+        return f"success alone {100 * found.rate('success').value:.0f} %"
+    return f"return alone {found.mean('episode_return'):.1f}"
 
 
 @contextmanager
@@ -76,12 +83,17 @@ def evaluation_table(name: str, scenario: str, found: Evaluation) -> Table:
     table.add_column()
     seeds = f"seed {values['first_seed']}" if one else f"seeds {values['first_seed']} to {values['last_seed']}"
     table.add_row("episodes", f"{values['episodes']:,} ({seeds})")
-    for outcome in ("success", "crash", "missed"):
+    for outcome in found.outcomes:
         table.add_row(outcome, f"{found.rate(outcome)} %" if not one else str(found.rate(outcome).count))
-    table.add_row("speed", f"{values['mean_speed_m_s']:.1f} m/s")
+    if "mean_speed_m_s" in values:
+        table.add_row("speed", f"{values['mean_speed_m_s']:.1f} m/s")
     table.add_row("return", f"{values['return_mean']:.2f} mean, {values['return_iqm']:.2f} interquartile mean")
-    table.add_row("smallest TTC", f"{values['median_min_ttc_s']:.1f} s (median over episodes)")
-    table.add_row("lane changes", f"{values['lane_changes_mean']:.1f} in {values['steps_mean']:.0f} decisions")
+    if "median_min_ttc_s" in values:
+        table.add_row("smallest TTC", f"{values['median_min_ttc_s']:.1f} s (median over episodes)")
+    if "lane_changes_mean" in values:
+        table.add_row("lane changes", f"{values['lane_changes_mean']:.1f} in {values['steps_mean']:.0f} decisions")
+    elif "steps_mean" in values:
+        table.add_row("steps", f"{values['steps_mean']:.0f} mean")
     return table
 
 
@@ -112,27 +124,45 @@ def _rate(value: float) -> str:
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
-    """All arms, then experts, then dumb policies; fits 80 columns."""
-    title = "Driving alone, expert off, on held-out seeds"
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0))
+    """Methods, then experts, then trivial baselines; fits 80 columns."""
+    from lgdrl.comparison import OUTCOMES, spelled, spelled_difference
+
+    success = rows[0].scored_by_success
+    digits = 1 if success else 2
+    table = Table(
+        title="The learner alone, expert off, on held-out seeds",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    measures = [outcome for outcome in OUTCOMES[1:] if rows[0].has(outcome)]
+    speed = ["m/s"] if rows[0].has("mean_speed_m_s") else []
     table.add_column("driver", no_wrap=True)
-    for column in ("success % [95 %]", "seeds", "crash", "missed", "m/s", "labels", "n"):
+    for column in ("success % [95 %]" if success else "return [95 %]", "seeds", *measures, *speed, "labels", "n"):
         table.add_column(column, justify="right", no_wrap=True)
-    last = rows[0].kind if rows else ""
+    last = rows[0].kind
     for row in rows:
         if row.kind != last:
             table.add_section()
             last = row.kind
-        trained = row.kind == "trained"
-        spread = f"{min(row.per_seed):.1f}-{max(row.per_seed):.1f}" if len(row.per_seed) > 1 else ""
+        spread = f"{min(row.per_seed):.{digits}f}-{max(row.per_seed):.{digits}f}" if len(row.per_seed) > 1 else ""
         table.add_row(
-            f"[bold]{row.name}[/bold]" if trained else row.name,
-            str(row.rate("success")),
+            f"[bold]{row.name}[/bold]" if row.trained else row.name,
+            spelled(row.score, digits),
             spread,
-            f"{100 * row.rate('crash').value:.1f}",
-            f"{100 * row.rate('missed').value:.1f}",
-            f"{row.mean('mean_speed_m_s'):.1f}",
+            *(f"{100 * row.rate(outcome).value:.1f}" for outcome in measures),
+            *([f"{row.mean('mean_speed_m_s'):.1f}"] if speed else []),
             "" if row.labels is None else f"{row.labels:,.0f}",
-            f"{row.rate('success').total:,}",
+            f"{sum(result['episodes'] for result in row.results):,}",
         )
+    seeds = len(rows[0].per_seed)
+    notes = [f"methods: mean over {seeds} training seeds, t-interval" if seeds > 1 else "methods: one training seed"]
+    notes.append("others: one policy, Wilson interval")
+    for row in rows:
+        if row.difference is not None and seeds > 1:
+            assert row.against is not None
+            notes.append(f"{row.name} - {row.against.name}: {spelled_difference(row.difference, digits)} (paired)")
+    table.caption = "\n".join(notes)
+    table.caption_justify = "left"
     return table

@@ -1,7 +1,8 @@
-"""Evaluation: fixed seeds, the learner alone, expert off; rates with Wilson intervals.
+"""Evaluation: fixed seeds, the learner alone, expert off.
 
-Executed return (while training, take-overs included) and learner-alone return are different series; only the latter is
-reported here.
+Executed return (while training, interventions included) and learner-alone return are different series; only the latter
+is reported here. Measures that belong to driving (crash, missed, speed, time to collision) are there where the episodes
+have them; every scenario has a return, and those with a goal a success.
 """
 
 from __future__ import annotations
@@ -23,19 +24,38 @@ CURVE_SEEDS = range(0, 300)
 FINAL_SEED = 10_000
 """First of the held-out seeds of a final evaluation; no curve, tuning or training run uses them."""
 
+RATES = {"success": "success", "crash": "crashed", "missed": "crashed"}
+"""Outcomes that are counted, and the measure of an episode that says whether its scenario has them."""
+MEANS = {
+    "mean_speed_m_s": "mean_speed",
+    "lane_changes_mean": "lane_changes",
+    "steps_mean": "steps",
+}
+"""Means over episodes, and the measure of an episode that they are taken of."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Episodes of one driver, as `EpisodeSummary` dicts with their seeds."""
+    """Episodes of one driver, as plain summaries with their seeds."""
 
     episodes: list[dict[str, Any]]
 
+    def has(self, measure: str) -> bool:
+        """Whether the episodes have a measure."""
+        return measure in self.episodes[0]
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """Outcomes that this scenario counts: success, and on driving ones crash and missed."""
+        return tuple(outcome for outcome, measure in RATES.items() if self.has(measure))
+
     def rate(self, outcome: str) -> Rate:
         """Share of episodes that ended with success | crash | missed."""
-        return Rate(sum(episode["outcome"] == outcome for episode in self.episodes), len(self.episodes))
+        return Rate(sum(episode.get("outcome") == outcome for episode in self.episodes), len(self.episodes))
 
-    def mean(self, field: str) -> float:
-        return float(np.mean([episode[field] for episode in self.episodes]))
+    def mean(self, measure: str) -> float:
+        """Mean of a measure over the episodes."""
+        return float(np.mean([episode[measure] for episode in self.episodes]))
 
     @property
     def return_iqm(self) -> float:
@@ -48,37 +68,41 @@ class Evaluation:
         return float(np.median([episode["min_ttc"] for episode in self.episodes]))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON; measures that the scenario does not have are left out."""
         seeds = [episode["seed"] for episode in self.episodes]
-        return {
+        values: dict[str, Any] = {
             "episodes": len(self.episodes),
             "first_seed": min(seeds),
             "last_seed": max(seeds),
             "backend": self.episodes[0]["backend"],
-            "success": self.rate("success").to_dict(),
-            "crash": self.rate("crash").to_dict(),
-            "missed": self.rate("missed").to_dict(),
-            "mean_speed_m_s": self.mean("mean_speed"),
-            "return_mean": self.mean("episode_return"),
-            "return_iqm": self.return_iqm,
-            "median_min_ttc_s": self.median_min_ttc,
-            "lane_changes_mean": self.mean("lane_changes"),
-            "steps_mean": self.mean("steps"),
         }
+        values |= {outcome: self.rate(outcome).to_dict() for outcome in self.outcomes}
+        values |= {"return_mean": self.mean("episode_return"), "return_iqm": self.return_iqm}
+        values |= {name: self.mean(measure) for name, measure in MEANS.items() if self.has(measure)}
+        if self.has("min_ttc"):
+            values["median_min_ttc_s"] = self.median_min_ttc
+        return values
 
     def curve_row(self) -> dict[str, float]:
         """Columns of a learning curve."""
-        return {
-            "eval/success": self.rate("success").value,
-            "eval/crash": self.rate("crash").value,
-            "eval/missed": self.rate("missed").value,
-            "eval/learner_return": self.mean("episode_return"),
-            "eval/mean_speed": self.mean("mean_speed"),
-        }
+        row = {f"eval/{outcome}": self.rate(outcome).value for outcome in self.outcomes}
+        row["eval/learner_return"] = self.mean("episode_return")
+        if self.has("mean_speed"):
+            row["eval/mean_speed"] = self.mean("mean_speed")
+        return row
+
+    @property
+    def outcome_letters(self) -> str:
+        """The first letter of each episode's outcome, in the order of the seeds; empty where there are none."""
+        return "".join(str(episode.get("outcome", ""))[:1] for episode in self.episodes)
 
 
 class PolicyActor:
-    """A trained policy as a driver: the greedy legal action, nobody asked."""
+    """A trained policy as a driver: the greedy legal action, without an expert.
+
+    Args:
+        model: A model of Stable-Baselines3, or a learner of `lgdrl.learners`, which takes `action_masks`.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -88,6 +112,12 @@ class PolicyActor:
         return actions
 
 
-def evaluate(worlds: DrivingVecEnv, driver: PolicyProvider | Actor, seeds: Sequence[int]) -> Evaluation:
-    """One episode per seed. The worlds are left in the middle of some episode."""
-    return Evaluation(run_episodes(worlds, driver, list(seeds)))
+def evaluate(envs: DrivingVecEnv, driver: PolicyProvider | Actor, seeds: Sequence[int]) -> Evaluation:
+    """One episode per seed.
+
+    Args:
+        envs: The environments; they are left in the middle of some episode.
+        driver: What chooses the actions.
+        seeds: One per episode.
+    """
+    return Evaluation(run_episodes(envs, driver, list(seeds)))

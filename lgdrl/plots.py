@@ -21,17 +21,19 @@ GREY = "#6B7280"
 
 
 def learning_curve(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Decisions and learner-alone success (expert off) of a run, from its metrics.csv."""
-    rows = [row for row in MetricsTable(Run(folder).metrics).rows if row.get("eval/success") not in (None, "")]
-    decisions = np.array([int(row["decisions"]) for row in rows])
-    return decisions, np.array([float(row["eval/success"]) for row in rows])
+    """Progress and learner-alone score (expert off) of a run, from its metrics.csv: success in per cent, or return."""
+    rows = MetricsTable(Run(folder).metrics).rows
+    column = "eval/success" if any(row.get("eval/success") for row in rows) else "eval/learner_return"
+    rows = [row for row in rows if row.get(column) not in (None, "")]
+    progress = np.array([float(next(iter(row.values()))) for row in rows])
+    return progress, np.array([float(row[column]) for row in rows]) * (100 if column == "eval/success" else 1)
 
 
 def plot_comparison(rows: Sequence[Row], out: Path, runs: Mapping[str, Sequence[Path]]) -> None:
     """Writes curves.png (if anything was trained) and success.png into `out`."""
     if runs:
         save_figure(_curves(rows, runs), out / "curves.png")
-    save_figure(_success(rows), out / "success.png")
+    save_figure(_scores(rows), out / "success.png")
 
 
 def speed_plot(rows: Sequence[Speed], path: Path) -> None:
@@ -81,42 +83,46 @@ def _curves(rows: Sequence[Row], runs: Mapping[str, Sequence[Path]]) -> Any:
     figure, axes = figure_of(8.4, 4.4)
     for index, (arm, folders) in enumerate(runs.items()):
         curves = [learning_curve(folder) for folder in folders]
-        if not all(len(decisions) for decisions, _ in curves):
+        if not all(len(progress) for progress, _ in curves):
             continue
         grid = curves[0][0]
-        values = 100 * np.stack([np.interp(grid, decisions, success) for decisions, success in curves])
+        values = np.stack([np.interp(grid, progress, score) for progress, score in curves])
         colour = COLOURS[index % len(COLOURS)]
         style = "-" if index < len(COLOURS) else "--"
         axes.plot(grid / 1000, values.mean(axis=0), style, color=colour, linewidth=1.8, label=arm)
         axes.fill_between(grid / 1000, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.13, linewidth=0)
     for row in rows:
         if row.name == "rule":
-            level = 100 * row.rate("success").value
+            level = row.score.mean
             axes.axhline(level, color=GREY, linewidth=1, linestyle=":")
             axes.annotate(
                 "rule expert", (1.0, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY
             )
-    axes.set(xlabel="training decisions (thousands)", ylabel="success, learner alone (%)", ylim=(-2, 104))
+    axes.set(xlabel="training decisions (thousands)", ylabel="return, learner alone")
+    if rows[0].scored_by_success:
+        axes.set(ylabel="success, learner alone (%)", ylim=(-2, 104))
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
     axes.set_title("Learning curves, expert off: mean and range over training seeds", loc="left", fontsize=11)
     return figure
 
 
-def _success(rows: Sequence[Row]) -> Any:
+def _scores(rows: Sequence[Row]) -> Any:
     figure, axes = figure_of(8.4, 0.7 + 0.34 * len(rows))
-    kinds = {"trained": COLOURS[0], "expert": COLOURS[2], "dumb": GREY}
+    kinds = {"trained": COLOURS[0], "expert": COLOURS[2], "trivial": GREY}
     for place, row in enumerate(reversed(rows)):
-        rate, colour = row.rate("success"), kinds[row.kind]
-        low, high = rate.interval
-        axes.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=2.4, solid_capstyle="round")
-        axes.plot(100 * rate.value, place, "o", color=colour, markersize=6)
-        if row.kind == "trained":
+        score, colour = row.score, kinds[row.kind]
+        axes.plot([score.low, score.high], [place, place], color=colour, linewidth=2.4, solid_capstyle="round")
+        axes.plot(score.mean, place, "o", color=colour, markersize=6)
+        if row.trained:
             axes.plot(row.per_seed, [place] * len(row.per_seed), "|", color=colour, markersize=9, alpha=0.6)
     axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
-    axes.set(xlabel="success (%): pooled with 95 % Wilson interval; ticks are training seeds", xlim=(-2, 102))
+    axes.set(xlabel="return: mean with 95 % interval over training seeds; ticks are training seeds")
+    if rows[0].scored_by_success:
+        words = "success (%): methods with a 95 % interval over training seeds (ticks), others with Wilson's"
+        axes.set(xlabel=words, xlim=(-2, 102))
     axes.grid(axis="y", visible=False)
     handles = [axes.plot([], [], "o", color=colour)[0] for colour in kinds.values()]
-    labels = ["trained, expert off", "expert itself", "dumb policy"]
+    labels = ["trained, expert off", "expert itself", "trivial baseline"]
     axes.legend(handles, labels, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 

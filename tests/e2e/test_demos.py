@@ -10,7 +10,13 @@ from experts.data.episodes import load_episodes, save_episode
 from lgdrl.cli import main
 from tests.recordings import bits, drive
 
-QUICK = ["evaluate_every=0", "num_envs=8", "learner_options.hidden=[16,16]", "learner_options.learning_starts=50", "log_every=100"]
+QUICK = [
+    "evaluate_every=0",
+    "num_envs=8",
+    "learner_options.hidden=[16,16]",
+    "learner_options.learning_starts=50",
+    "log_every=100",
+]
 
 
 @pytest.fixture

@@ -86,7 +86,13 @@ def test_without_an_endpoint_the_embedded_driver_guides_and_the_command_says_so(
     gpt.save(gpt.new(gpt.GPTConfig(len(DRIVING), 96, 1, 2, 16), 0), DRIVING, model)
     out, json_file = tmp_path / "run", tmp_path / "row.json"
     words = ["train", "--expert", "llm", "--steps", "160", "--out", str(out), "--json", str(json_file)]
-    words += [f"expert_options.model={model}", "num_envs=4", "log_every=40", "evaluate_every=0", "learner_options.hidden=[16,16]"]
+    words += [
+        f"expert_options.model={model}",
+        "num_envs=4",
+        "log_every=40",
+        "evaluate_every=0",
+        "learner_options.hidden=[16,16]",
+    ]
     assert main([*words, "learner_options.learning_starts=40", "strategy_options.episodes.kind=always"]) == 0
     assert "The embedded driver advises (lgdrl-driver-" in " ".join(capsys.readouterr().out.split())
     row = json.loads(json_file.read_text())

@@ -240,7 +240,13 @@ def children_of(pid: int) -> list[str]:
 
 def start_training(folder) -> tuple[subprocess.Popen, list[str]]:
     command = [sys.executable, "-m", "lgdrl.cli", "train", "--backend", "carla-lite", "--steps", "5000", "--out"]
-    options = ["num_envs=1", "evaluate_every=0", "log_every=10", "learner_options.learning_starts=20", "learner_options.hidden=[16,16]"]
+    options = [
+        "num_envs=1",
+        "evaluate_every=0",
+        "log_every=10",
+        "learner_options.learning_starts=20",
+        "learner_options.hidden=[16,16]",
+    ]
     process = subprocess.Popen(
         [*command, str(folder), *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
