@@ -138,7 +138,7 @@ def test_compare_is_one_table_and_continues(tmp_path):
         (["train", "--expert", "oracle"], ["unknown expert 'oracle'"]),
         (["train", "--strategy", "lgdlr"], ["did you mean 'lgdrl'"]),
         (["train", "--backend", "carlo"], ["unknown backend"]),
-        (["train", "sac.gama=0.9"], ["did you mean 'gamma'"]),
+        (["train", "learner_options.gama=0.9"], ["did you mean 'gamma'"]),
         (["train", "learner_options.gamma=high"], ["learner_options.gamma", "high"]),
         (["train", "learner_options.gamma=2"], ["gamma = 2"]),
         (["train", "gamma"], ["key.subkey=value"]),
