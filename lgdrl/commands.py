@@ -19,6 +19,13 @@ from sim.errors import UsageError
 console = Console()
 
 
+def demo(arguments: Namespace) -> None:
+    """`lgdrl demo`: training, comparison and film of the published task."""
+    from lgdrl.demo import demo as show
+
+    show(Path(arguments.out))
+
+
 # --- train and evaluate ----------------------------------------------------------------------------------------------
 
 
