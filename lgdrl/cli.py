@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lgdrl {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    _add_demo(commands)
     _add_train(commands)
     _add_evaluate(commands)
     _add_compare(commands)
@@ -122,6 +123,11 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="config overrides, e.g. learner_options.gamma=0.98"
     )
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "demo", "train LGDRL and its rivals on the published task and show the results", "demo")
+    parser.add_argument("--out", default="runs/demo", help="output folder, continued if it exists (default: runs/demo)")
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 console = Console()
 
 
+def demo(arguments: Namespace) -> None:
+    """`lgdrl demo`: training, comparison and film of the published task."""
+    from lgdrl.demo import demo as show
+
+    show(Path(arguments.out))
+
+
 # --- train and evaluate ----------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""`make demo`: train LGDRL on the published task, judge it with the expert off, beside what it must beat.
+"""`lgdrl demo`: train LGDRL on the published task, judge it with the expert off, beside what it must beat.
 
 The guide is a language model: that of the endpoint where OPENAI_BASE_URL or OPENAI_API_KEY is set (within a call
 budget), else the driving model that the package brings, in this process.
@@ -7,14 +7,12 @@ budget), else the driving model that the package brings, in this process.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
 
-from lgdrl.cli import guarded
 from lgdrl.comparison import CompareConfig, compare
 from lgdrl.config import RunConfig, load_config
 from lgdrl.display import comparison_progress, comparison_table
@@ -81,12 +79,3 @@ def _story(remote: bool) -> str:
 
 def _published(run: Run) -> RunConfig:
     return load_config(run.config, {"scenario_config": {"layout": "published"}}).resolved()
-
-
-def main() -> int:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/demo")
-    return guarded("lgdrl demo", lambda: demo(folder))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -84,13 +84,18 @@ def _cpu_model() -> str:
 
 
 def _git_commit() -> str | None:
-    """Commit of the code that runs, not of whatever folder it runs in."""
-    folder = Path(__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    """Commit of the code that runs; None where it is installed, even inside another repository."""
+    code = Path(__file__)
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+        _git(code.parent, "ls-files", "--error-unmatch", code.name)
+        return _git(code.parent, "describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
 
 
 class Run:

@@ -134,7 +134,7 @@ def main(words: Sequence[str] | None = None) -> None:
         prog="python -m baselines.driving.embedded", description="Train the driving language model that is shipped."
     )
     parser.add_argument("--config", help="YAML file with changes to the built-in settings")
-    parser.add_argument("--out", type=Path, default=Path("assets/driver"), help="folder (default: assets/driver)")
+    parser.add_argument("--out", type=Path, default=Path("runs/driver"), help="folder (default: runs/driver)")
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. situations=20000 sft.learning_rate=1e-3"
     )

@@ -19,11 +19,13 @@ from experts.language import gpt
 from experts.language.driving_language import MAX_PLAN, Picture, in_english
 from experts.language.gpt import GPT, padded
 from experts.language.vocabulary import ACTIONS, ANSWERED, DRIVING, EOS, SPEED, TTC
+from sim import assets
 from sim.actions import NUM_ACTIONS
 from sim.errors import UsageError
 
 NAME = "lgdrl-driver"
-WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "driver" / "model.safetensors"
+WEIGHTS = "driver/model.safetensors"
+"""Of the shipped model, in the assets."""
 BATCH = 64
 """Pictures that are thought about at a time."""
 LONGEST_REASONING = 16
@@ -112,12 +114,7 @@ class Driver:
             driver = cls(gpt.load(Path(path), DRIVING))
             driver.name = f"{NAME}-{driver.fingerprint[:8]}"
             return driver
-        if not WEIGHTS.is_file():
-            raise UsageError(
-                "the embedded driving model is not here (assets/driver/model.safetensors): install from a checkout, "
-                "or make it with `python -m baselines.driving.embedded`"
-            )
-        return cls(gpt.load(WEIGHTS, DRIVING))
+        return cls(gpt.load(assets.path(WEIGHTS), DRIVING))
 
     @property
     def parameter_count(self) -> int:

@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 
 from experts.labels import ActionSet
-from experts.llm.assets import read_prompt
 from experts.llm.utility import Utility, analyse
+from sim import assets
 from sim.actions import FULL, LATERAL, MetaAction, legal_mask
 from sim.config import to_dict
 from sim.errors import UsageError
@@ -272,25 +272,25 @@ def _template(name: str) -> Any:
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
-    return environment.from_string(read_prompt(name))
+    return environment.from_string(assets.read_text(f"prompts/{name}"))
 
 
 @functools.cache
 def _formats() -> dict[str, Any]:
     import yaml
 
-    return yaml.safe_load(read_prompt(f"{TEMPLATE}.formats.yaml"))
+    return yaml.safe_load(assets.read_text(f"prompts/{TEMPLATE}.formats.yaml"))
 
 
 @functools.cache
 def _example_data() -> list[dict[str, Any]]:
     import yaml
 
-    return yaml.safe_load(read_prompt(f"{TEMPLATE}.examples.yaml"))
+    return yaml.safe_load(assets.read_text(f"prompts/{TEMPLATE}.examples.yaml"))
 
 
 def _version(config: PromptConfig) -> str:
     """Name and 12 hex digits of a hash over all template files and flags."""
     files = [f"{TEMPLATE}.{part}" for part in ("system.j2", "user.j2", "formats.yaml", "examples.yaml")]
-    content = json.dumps([[read_prompt(name) for name in files], to_dict(config)], sort_keys=True)
+    content = json.dumps([[assets.read_text(f"prompts/{name}") for name in files], to_dict(config)], sort_keys=True)
     return f"{TEMPLATE}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"

@@ -14,10 +14,12 @@ from lgdrl.profiler.lateness import Outcome
 from lgdrl.profiler.profile import ExpertProfile, Profile, ScenarioProfile
 from lgdrl.profiler.tables import csv_text, driven_as_measured, grids, markdown, sweep
 from lgdrl.runs import write_json, write_text
+from sim import assets
 from sim.config import dump_yaml, to_dict
 from sim.errors import UsageError
 
-TEMPLATE = Path(__file__).resolve().parents[2] / "assets" / "profile" / "report.html.j2"
+TEMPLATE = "profile/report.html.j2"
+"""Of the page, in the assets."""
 
 
 def write_report(profile: Profile, out: Path) -> None:
@@ -40,7 +42,7 @@ def html(profile: Profile) -> str:
     whole = profile.overhead.latencies["e2e"]
     assert whole is not None
     names = dict.fromkeys(expert.name for scenario in profile.scenarios for expert in scenario.experts)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return environment.from_string(assets.read_text(TEMPLATE)).render(
         data=profile.to_dict(),
         names=", ".join(names),
         overhead=f"{1e3 * whole.p50:.2f} ms (p99 {1e3 * whole.at('p99'):.1f} ms)",

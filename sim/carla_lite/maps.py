@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+from sim import assets
 from sim.carla_lite.curves import Arc, Curve, Line, Spiral
 from sim.carla_lite.plan import (
     Lane,
@@ -32,10 +33,11 @@ from sim.carla_lite.plan import (
     write,
 )
 from sim.carla_lite.roads import TRAFFIC_LIGHT
-from sim.errors import UsageError, unknown
+from sim.errors import unknown
 from sim.files import write_atomically
 
-MAPS = Path(__file__).resolve().parents[2] / "assets" / "maps"
+FOLDER = "maps"
+"""Of the maps, in the assets."""
 YIELD = "205"
 """CARLA's type of a yield sign."""
 WIDTH = 3.5
@@ -234,20 +236,14 @@ def read(name: str) -> str:
     """OpenDRIVE text of a shipped map; UsageError for an unknown name, or when the installation lacks the file."""
     if name not in PLANS:
         raise unknown("map", name, available())
-    path = MAPS / f"{name}.xodr"
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"map {name!r} is not in {str(MAPS)!r} ({error.strerror}): install from a checkout, "
-            "or write it with python -m sim.carla_lite.maps"
-        ) from None
+    return assets.read_text(f"{FOLDER}/{name}.xodr")
 
 
 def main() -> None:
-    MAPS.mkdir(parents=True, exist_ok=True)
+    folder = assets.folder() / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
     for name, plan in PLANS.items():
-        save(MAPS / f"{name}.xodr", write(plan()))
+        save(folder / f"{name}.xodr", write(plan()))
 
 
 def save(path: Path, text: str) -> None:

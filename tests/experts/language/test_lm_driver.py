@@ -117,7 +117,7 @@ def test_models_are_kept_apart_by_their_weights(tmp_path):
 
 
 def test_a_missing_model_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("experts.language.driver.WEIGHTS", tmp_path / "nothing")
+    monkeypatch.setattr("sim.assets.folder", lambda: tmp_path)
     with pytest.raises(UsageError, match=r"assets/driver/model\.safetensors"):
         Driver.load()
     with pytest.raises(UsageError, match="cannot read model"):

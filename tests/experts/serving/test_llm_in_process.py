@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from experts.language import driver as driver_module
 from experts.language import gpt
-from experts.language.driver import Driver
+from experts.language.driver import WEIGHTS, Driver
 from experts.language.driving_language import Picture
 from experts.language.vocabulary import DRIVING
 from experts.llm.faults import Fault
 from experts.llm.provider import make
 from experts.provider import Status
 from experts.safety import refused, unsafe_actions
+from sim import assets
 from sim.errors import UsageError
 from sim.view import views_of
 from tests.experts.conftest import KEY, Fallback, free_road
@@ -52,7 +52,8 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def shipped(weights, monkeypatch):
-    monkeypatch.setattr(driver_module, "WEIGHTS", weights)
+    shipped_path = assets.path
+    monkeypatch.setattr(assets, "path", lambda name: weights if name == WEIGHTS else shipped_path(name))
     return Driver.load()
 
 
@@ -197,7 +198,7 @@ def test_a_model_of_ones_own_is_named_after_its_weights(weights):
 
 
 def test_a_missing_model_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(driver_module, "WEIGHTS", tmp_path / "nothing")
+    monkeypatch.setattr(assets, "folder", lambda: tmp_path)
     with pytest.raises(UsageError, match=r"assets/driver/model\.safetensors") as caught:
         make({"fallback": Fallback()}, "lane-change", 0)
     assert "\n" not in str(caught.value)

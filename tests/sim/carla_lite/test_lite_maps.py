@@ -12,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from matplotlib.path import Path as Outline
 
+from sim import assets
 from sim.carla_lite import maps
 from sim.carla_lite.curves import Line
 from sim.carla_lite.draw import picture
@@ -51,7 +52,8 @@ def test_the_shipped_file_is_what_the_writer_makes_and_small(name: str) -> None:
 
 
 def test_every_file_in_the_folder_is_a_map_that_can_be_asked_for() -> None:
-    assert sorted(path.name for path in maps.MAPS.iterdir()) == sorted(f"{name}.xodr" for name in maps.available())
+    folder = assets.folder() / maps.FOLDER
+    assert sorted(path.name for path in folder.iterdir()) == sorted(f"{name}.xodr" for name in maps.available())
 
 
 @pytest.mark.parametrize("name", maps.available())
@@ -247,8 +249,8 @@ def test_a_map_that_is_not_shipped_or_not_installed_is_refused_with_advice(
 ) -> None:
     with pytest.raises(UsageError, match="unknown map 'higway': did you mean 'highway'"):
         maps.read("higway")
-    monkeypatch.setattr(maps, "MAPS", tmp_path)
-    with pytest.raises(UsageError, match="install from a checkout"):
+    monkeypatch.setattr(assets, "folder", lambda: tmp_path)
+    with pytest.raises(UsageError, match=r"assets/maps/highway\.xodr is missing .* install lgdrl again"):
         maps.read("highway")
 
 
