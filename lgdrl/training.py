@@ -95,7 +95,7 @@ class RunConfig:
         return dataclasses.replace(
             self,
             backend=backend,
-            num_envs=self.num_envs or min(kind.worlds or WORLDS, WORLDS),
+            num_envs=self.num_envs or min(kind.max_envs or WORLDS, WORLDS),
             scenario_config=to_dict(scenario_config),
             strategy_options=to_dict(resolve(method.defaults, self.strategy_options, "strategy_options")),
         )
@@ -135,7 +135,7 @@ def judging_worlds(config: RunConfig, episodes: int) -> DrivingVecEnv:
     """Worlds to evaluate on, as many as the episodes and the simulator make use of."""
     scenario = sim.get(config.scenario)
     _, kind = scenario.backend(config.backend, resolve(scenario.defaults, config.scenario_config, "scenario_config"))
-    return make_worlds(config, min(episodes, kind.worlds or JUDGING_WORLDS))
+    return make_worlds(config, min(episodes, kind.max_envs or JUDGING_WORLDS))
 
 
 class Trainer:
