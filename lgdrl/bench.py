@@ -21,7 +21,7 @@ import numpy as np
 import sim
 from sim.actions import MetaAction
 from sim.config import resolve
-from sim.engine.factory import make_world
+from sim.engine.factory import make_batch
 from sim.errors import UsageError
 from sim.scenarios import Scenario
 
@@ -69,7 +69,7 @@ def check(names: Sequence[str], policy: str, threads: int) -> None:
         scenario = sim.get(name)
         if "engine" not in scenario.backends:
             raise UsageError(f"scenario {name!r} is not on the engine: `lgdrl list scenarios` shows those that are")
-        make_world(scenario, scenario.defaults, 1, threads)
+        make_batch(scenario, scenario.defaults, 1, threads)
 
 
 def benchmark(
@@ -109,7 +109,7 @@ def _rows(name: str, samples: dict[Contender, list[tuple[float, float]]], load: 
 
 def _load(scenario: Scenario) -> float:
     """Vehicle-substeps per decision."""
-    world = make_world(scenario, scenario.defaults, 32)
+    world = make_batch(scenario, scenario.defaults, 32)
     world.seed(range(32), list(range(32)))
     world.reset()
     return world.vehicles * world.substeps
@@ -175,7 +175,7 @@ def _actions(policy: str, count: int, seed: int) -> Iterator[np.ndarray]:
 @contextmanager
 def _native(scenario: Scenario, count: int, threads: int, policy: str, seed: int) -> Iterator[Stepper]:
     """The engine's own interface."""
-    world = make_world(scenario, resolve(scenario.defaults), count, threads)
+    world = make_batch(scenario, resolve(scenario.defaults), count, threads)
     world.seed(range(count), [seed + i for i in range(count)])
     world.reset()
     actions = _actions(policy, count, seed)

@@ -85,7 +85,7 @@ class RunConfig:
         return dataclasses.replace(
             self,
             backend=backend,
-            num_envs=self.num_envs or min(factories.worlds or TRAINING_ENVS, TRAINING_ENVS),
+            num_envs=self.num_envs or min(factories.max_envs or TRAINING_ENVS, TRAINING_ENVS),
             scenario_config=to_dict(scenario_config),
             strategy_options=to_dict(resolve(method.defaults, self.strategy_options, "strategy_options")),
             learner_options=learner_options,
@@ -153,4 +153,4 @@ def evaluation_envs(config: RunConfig, episodes: int) -> DrivingVecEnv:
     _, factories = scenario.backend(
         config.backend, resolve(scenario.defaults, config.scenario_config, "scenario_config")
     )
-    return make_envs(config, min(episodes, factories.worlds or EVALUATION_ENVS))
+    return make_envs(config, min(episodes, factories.max_envs or EVALUATION_ENVS))

@@ -1,4 +1,4 @@
-"""Worlds: driving scenarios on interchangeable simulators behind one door, `sim.make`."""
+"""Environments: driving scenarios on interchangeable simulators, made by name with `sim.make`."""
 
 from sim.scenarios import Scenario, get, make, make_vec, make_vector, registry
 

@@ -22,7 +22,14 @@ T = TypeVar("T")
 
 
 def deep_merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `override` laid over it; mappings merge key by key, everything else is replaced."""
+    """Lay one mapping over another; mappings merge key by key, everything else is replaced.
+
+    Args:
+        base: The lower one.
+        override: The upper one.
+    Returns:
+        A new mapping.
+    """
     merged = dict(base)
     for key, value in override.items():
         old = merged.get(key)
@@ -32,9 +39,16 @@ def deep_merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str
 
 
 def resolve(default: T, overrides: Mapping[str, Any] | None = None, where: str = "config") -> T:
-    """`default` with `overrides` merged in, as a validated instance of the same dataclass.
+    """Merge overrides into a config.
 
-    Raises UsageError naming the key, the value and what is expected, for unknown keys, wrong types and failed checks.
+    Args:
+        default: An instance of a config dataclass.
+        overrides: Values by field name, nested as the dataclasses are.
+        where: What the config belongs to, for messages.
+    Returns:
+        A validated instance of the same dataclass.
+    Raises:
+        UsageError: Unknown key, wrong type or failed check; names the key, the value and what is expected.
     """
     import pydantic
 
@@ -60,7 +74,7 @@ def _adapter(config_type: type) -> Any:
 
 
 def _check_keys(config: Any, overrides: Mapping[str, Any], where: str) -> None:
-    """Unknown keys first: a typo should name its neighbours even where a type error hides behind it."""
+    """Report unknown keys first: a misspelt key is named with the closest known one even if a type error follows."""
     if not isinstance(overrides, Mapping):
         raise UsageError(f"{where} = {overrides!r}: expected a mapping of option names to values")
     fields = {f.name for f in dataclasses.fields(config)}
@@ -73,7 +87,13 @@ def _check_keys(config: Any, overrides: Mapping[str, Any], where: str) -> None:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Plain, YAML-ready values of a config dataclass (tuples become lists)."""
+    """The values of a config, ready for YAML.
+
+    Args:
+        config: An instance of a config dataclass.
+    Returns:
+        Plain values by field name; tuples become lists.
+    """
     return _plain(dataclasses.asdict(config))
 
 
@@ -86,14 +106,28 @@ def _plain(value: Any) -> Any:
 
 
 def fingerprint(config: Any) -> str:
-    """12 hex digits that are equal exactly when the resolved values are equal, on every machine."""
+    """A short hash that is equal exactly when the resolved values are equal, on every machine.
+
+    Args:
+        config: A config dataclass or a plain mapping.
+    Returns:
+        12 hex digits.
+    """
     values = to_dict(config) if dataclasses.is_dataclass(config) else _plain(config)
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
-    """`["a.b=1", "c=[2, 3]"]` -> `{"a": {"b": 1}, "c": [2, 3]}`; values are YAML."""
+    """Overrides from the command line: `["a.b=1", "c=[2, 3]"]` -> `{"a": {"b": 1}, "c": [2, 3]}`.
+
+    Args:
+        assignments: `key.subkey=value` each, the value in YAML.
+    Returns:
+        Nested overrides; later assignments win.
+    Raises:
+        UsageError: An assignment cannot be read.
+    """
     merged: dict[str, Any] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
@@ -110,7 +144,15 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def load_yaml(path: Path | str) -> dict[str, Any]:
-    """A YAML file that holds a mapping; UsageError with path and line otherwise."""
+    """Read a YAML file that holds a mapping.
+
+    Args:
+        path: The file.
+    Returns:
+        The mapping; empty for an empty file.
+    Raises:
+        UsageError: The file cannot be read, is not YAML (with the line), or holds something else.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -130,5 +172,11 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
-    """YAML text in the order of the fields."""
+    """YAML text of a mapping.
+
+    Args:
+        values: Plain values; their order is kept.
+    Returns:
+        The text.
+    """
     return yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True, width=sys.maxsize)

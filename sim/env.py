@@ -1,6 +1,6 @@
-"""What every world of this platform can do beyond gymnasium: show its scene, name legal actions, branch.
+"""What driving environments offer beyond gymnasium: their scene, legal actions, branching, exact state.
 
-`DrivingEnv` is one world, `DrivingVecEnv` a batch of them behind Stable-Baselines3's VecEnv contract.
+`DrivingEnv` is one environment, `DrivingVecEnv` several behind Stable-Baselines3's VecEnv contract.
 Both report a finished episode in its last info as `info["summary"]`, an `EpisodeSummary` in plain values.
 """
 
@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
+from sim.errors import UsageError
 from sim.scene import Scene
 from sim.view import Views, views_of
 
@@ -59,12 +60,12 @@ class Branches:
 
 
 class DrivingEnv(gym.Env, ABC):
-    """A single driving world. `sim.make` returns one, wrapped by nothing that hides these methods."""
+    """A single driving environment. `sim.make` returns one, wrapped by nothing that hides these methods."""
 
     scenario: str
     """Registry name."""
     backend: str
-    """Which simulator computes it; results record it."""
+    """The simulator that computes it; results record it."""
     scenario_config: Any
     """The resolved scenario config."""
     exact_state: bool = True
@@ -76,15 +77,47 @@ class DrivingEnv(gym.Env, ABC):
 
     @abstractmethod
     def action_masks(self) -> np.ndarray:
-        """bool (A,) of legal actions (the name that sb3-contrib's MaskablePPO asks for); all True if continuous."""
+        """Legal actions now, under the name that sb3-contrib's MaskablePPO uses.
+
+        Returns:
+            bool (A,); all True where actions are continuous.
+        """
 
     @abstractmethod
     def branch(self, plans: np.ndarray) -> Branches:
-        """Roll (P, H) plans of discrete actions out from copies of the exact present state; this world is untouched."""
+        """Roll plans out from copies of the exact present state; this environment is left as it is.
+
+        Args:
+            plans: Discrete actions, int (P, H).
+        Returns:
+            How they went.
+        """
+
+    def get_state(self) -> Any:
+        """Everything that decides this environment's future, random streams included; picklable.
+
+        Raises:
+            UsageError: Environments of this kind cannot save their state.
+        """
+        raise UsageError(f"environments of scenario {self.scenario!r} cannot save their state")
+
+    def set_state(self, state: Any) -> None:
+        """Continue exactly from a `get_state` value.
+
+        Args:
+            state: The value, of the same scenario and config.
+        Raises:
+            UsageError: Environments of this kind cannot restore a state.
+        """
+        raise UsageError(f"environments of scenario {self.scenario!r} cannot restore a state")
+
+    def reward_terms(self) -> dict[str, float]:
+        """Terms of the last decision's reward that are too slow for the info of every step; {} where there are none."""
+        return {}
 
 
 class DrivingVecEnv(VecEnv, ABC):
-    """N driving worlds with SB3's contract: reset in the same step, `terminal_observation`, `TimeLimit.truncated`."""
+    """N driving environments behind SB3's contract: same-step reset, `terminal_observation`, `TimeLimit.truncated`."""
 
     scenario: str
     backend: str
@@ -94,28 +127,59 @@ class DrivingVecEnv(VecEnv, ABC):
 
     @abstractmethod
     def scenes(self, indices: Sequence[int]) -> list[Scene]:
-        """Present scenes of the worlds named by `indices`."""
+        """Present scenes.
+
+        Args:
+            indices: Environments.
+        Returns:
+            One scene each.
+        """
 
     def views(self, indices: Sequence[int]) -> Views:
-        """What the egos of the worlds `indices` see, for rules. ValueError where actions are not meta-actions."""
+        """What egos see, in the numbers that rules decide on.
+
+        Args:
+            indices: Environments.
+        Returns:
+            Their views.
+        Raises:
+            ValueError: The actions are not meta-actions.
+        """
         return views_of(self.scenes(indices))
 
     @abstractmethod
     def action_masks(self) -> np.ndarray:
-        """bool (N, A): legal actions of every world now."""
+        """Legal actions of every environment now, bool (N, A)."""
 
     @abstractmethod
     def branch(self, index: int, plans: np.ndarray) -> Branches:
-        """As `DrivingEnv.branch`, from world `index`."""
+        """`DrivingEnv.branch` from one environment.
+
+        Args:
+            index: The environment.
+            plans: Discrete actions, int (P, H).
+        Returns:
+            How they went.
+        """
 
     @abstractmethod
     def reset_to(self, seeds: Sequence[int]) -> np.ndarray:
-        """Start world i afresh from seeds[i], for all N worlds; returns observations (N, ...)."""
+        """Start a new episode in every environment.
+
+        Args:
+            seeds: One seed for each of the N environments.
+        Returns:
+            Observations (N, ...).
+        """
 
     @abstractmethod
     def get_state(self) -> Any:
-        """Everything that decides the future of all worlds, random streams included; picklable."""
+        """Everything that decides the future of all environments, random streams included; picklable."""
 
     @abstractmethod
     def set_state(self, state: Any) -> None:
-        """Continue exactly from a `get_state` value (same scenario, config and N)."""
+        """Continue exactly from a `get_state` value.
+
+        Args:
+            state: The value, of the same scenario, config and N.
+        """

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import BinaryIO
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Call `write` with a temporary file beside `path`, sync it to disk, then rename it to `path`."""
+    """Write a file that other processes see whole or not at all: a temporary one beside it, synced and renamed.
+
+    Args:
+        path: The file.
+        write: Called with the temporary file, open for bytes.
+    """
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
         write(file)

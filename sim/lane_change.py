@@ -10,19 +10,20 @@ Observation, float32 (29,), clipped to [-1, 1]:
     speed index / (set-points - 1), then for own front, own rear, left front, left rear, right front, right rear:
     present, dx / 100 m, (its speed - ego speed) / 20 m/s, its acceleration / 2 m/s2; absent = 0, +-1, 0, 0.
 
-Reward per decision (`RewardWeights`): crash, success and missed once; a share for speed; lanes gained towards the goal;
+Reward per decision (`reward_terms`): crash, success and missed once; a share for speed; lanes gained towards the goal;
 small costs for a commanded lane change and for a bumper time-to-collision under 4 s.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-LANE_WIDTH = 4.0
-"""Metres."""
+from sim.outcome import Outcome
+
 SIMULATION_STEP = 0.05
 """Seconds (20 Hz)."""
 
@@ -44,6 +45,12 @@ TTC_WARNING = 4.0
 """Seconds; the published expert keeps more than this."""
 NUM_NEIGHBOURS = 6
 OBSERVATION_SIZE = 5 + 4 * NUM_NEIGHBOURS
+DISTANCE_SCALE = 100.0
+"""Metres that an observed distance of 1 stands for ..."""
+SPEED_SCALE = 20.0
+"""... m/s of a relative speed ..."""
+ACCELERATION_SCALE = 2.0
+"""... and m/s2 of an acceleration."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,7 @@ class LaneChangeConfig:
 
     @property
     def goal_x(self) -> float:
+        """Where the goal lies along the road, m."""
         return self.start_x + self.goal_distance
 
     @property
@@ -141,11 +149,87 @@ class LaneChangeConfig:
 
     @property
     def cars_per_lane(self) -> int:
+        """Cars per lane at the start."""
         return self.cars_behind + int(np.ceil(self.ahead * self.density[1] / 1000.0))
 
 
+def reward_terms(
+    config: LaneChangeConfig,
+    lanes: tuple[int, int],
+    target_changed: bool,
+    speed: float,
+    ttc: float,
+    outcome: Outcome,
+) -> dict[str, float]:
+    """Weighted terms of one decision's reward, in the order in which they are summed.
+
+    Args:
+        config: The task.
+        lanes: The ego's lane before and after the decision.
+        target_changed: Whether the decision changed the lane that the ego steers to.
+        speed: Of the ego after the decision, m/s.
+        ttc: Bumper time-to-collision with the car ahead after the decision, s; inf when never closing in.
+        outcome: Of the decision.
+    Returns:
+        Term by name.
+    """
+    weights, (old_lane, lane) = config.reward, lanes
+    share = (speed - config.slowest) / (config.fastest - config.slowest)
+    return {
+        "crash": weights.crash * (outcome == Outcome.CRASH),
+        "success": weights.success * (outcome == Outcome.SUCCESS),
+        "missed": weights.missed * (outcome == Outcome.MISSED),
+        "speed": weights.speed * share,
+        "lane_gained": weights.lane_gained * (abs(config.goal_lane - old_lane) - abs(config.goal_lane - lane)),
+        "lane_change": weights.lane_change * bool(target_changed),
+        "short_ttc": weights.short_ttc * bool(ttc < TTC_WARNING),
+    }
+
+
+def observation(
+    config: LaneChangeConfig,
+    lane: int,
+    x: float,
+    speed: float,
+    speed_index: int,
+    neighbours: Sequence[tuple[float, float, float] | None],
+) -> np.ndarray:
+    """The observation of one state, see the module's text.
+
+    Args:
+        config: The task.
+        lane: Of the ego.
+        x: Of the ego along the road, m.
+        speed: Of the ego, m/s.
+        speed_index: Set-point in force.
+        neighbours: (distance m, speed m/s, acceleration m/s2) of the car ahead of and the car behind the ego in its
+            own, its left and its right lane; None where there is none.
+    Returns:
+        float32 (29,).
+    """
+    values = [
+        lane / (config.lanes - 1),
+        speed / config.fastest,
+        (config.goal_lane - lane) / (config.lanes - 1),
+        (config.goal_x - x) / config.goal_distance,
+        speed_index / (config.set_points - 1),
+    ]
+    for k, car in enumerate(neighbours):
+        if car is None:
+            values += [0.0, 1.0 if k % 2 == 0 else -1.0, 0.0, 0.0]
+        else:
+            distance, its_speed, acceleration = car
+            values += [
+                1.0,
+                distance / DISTANCE_SCALE,
+                (its_speed - speed) / SPEED_SCALE,
+                acceleration / ACCELERATION_SCALE,
+            ]
+    return np.clip(np.array(values, dtype=np.float64), -1.0, 1.0).astype(np.float32)
+
+
 @dataclass(frozen=True)
-class Traffic:
+class TrafficDraw:
     """Initial traffic, each (lanes, cars), cars in ascending x: position, speed (= desired speed), IDM a and T."""
 
     x: np.ndarray
@@ -154,11 +238,17 @@ class Traffic:
     headway: np.ndarray
 
 
-def draw_traffic(config: LaneChangeConfig, rng: np.random.Generator) -> Traffic:
-    """The traffic of one episode. The order of draws is part of the scenario: every backend keeps it.
+def draw_traffic(config: LaneChangeConfig, rng: np.random.Generator) -> TrafficDraw:
+    """Draw the traffic of one episode. The order of draws is part of the scenario: every backend keeps it.
 
     One draw for the density where it is a range; per lane one for the spacing and, with random phase, one more;
     then per car four: jitter, speed, acceleration, headway.
+
+    Args:
+        config: The task.
+        rng: Its random stream.
+    Returns:
+        The traffic at the start.
     """
     if config.layout == "published":
         return _published_traffic(config)
@@ -179,7 +269,7 @@ def draw_traffic(config: LaneChangeConfig, rng: np.random.Generator) -> Traffic:
         speed[lane] = _within(config.traffic_speed, drawn_speed)
         acceleration[lane] = _within(config.traffic_acceleration, drawn_acceleration)
         headway[lane] = _within(config.traffic_headway, drawn_headway)
-    return Traffic(x, speed, acceleration, headway)
+    return TrafficDraw(x, speed, acceleration, headway)
 
 
 def _within(bounds: tuple[float, float], share: np.ndarray) -> np.ndarray:
@@ -206,7 +296,7 @@ PUBLISHED_WINDOW_END = 141.0
 """... which shows this far ahead, and no car of lane 1 beyond 38.3 m."""
 
 
-def _published_traffic(config: LaneChangeConfig) -> Traffic:
+def _published_traffic(config: LaneChangeConfig) -> TrafficDraw:
     x = np.empty((config.lanes, config.cars_per_lane))
     speed = np.full_like(x, 17.5)
     for lane, offsets in enumerate(PUBLISHED_OFFSETS):
@@ -219,4 +309,4 @@ def _published_traffic(config: LaneChangeConfig) -> Traffic:
         next_ahead = max(offsets[-1] + PUBLISHED_SPACING, PUBLISHED_WINDOW_END)
         x[lane, last:] = next_ahead + PUBLISHED_SPACING * np.arange(config.cars_per_lane - last)
     shape = x.shape
-    return Traffic(config.start_x + x, speed, np.full(shape, 2.0), np.full(shape, 1.5))
+    return TrafficDraw(config.start_x + x, speed, np.full(shape, 2.0), np.full(shape, 1.5))

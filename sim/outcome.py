@@ -1,4 +1,4 @@
-"""How an episode ended, for every world."""
+"""How an episode ended, for every environment."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The scenario registry: a name, its typed config, and the simulators that can run it.
 
-Own scenarios are listed in `sim/catalog.py`; a third party adds more through the entry point group `lgdrl.scenarios`
-(each entry a `Scenario` or a callable that returns several).
+Built-in scenarios come from the catalogs named in `BUILT_IN`; a third party adds more through the entry point group
+`lgdrl.scenarios` (each entry a `Scenario` or a callable that returns several).
 """
 
 from __future__ import annotations
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from sim.env import DrivingEnv, DrivingVecEnv
 
 
+BUILT_IN = (
+    "sim.catalog:LANE_CHANGE",
+    "sim.highway.catalog:HIGHWAY_ENV_SCENARIOS",
+    "sim.carla.catalog:CARLA_SCENARIOS",
+)
+"""The catalogs, as "module:name", imported when the registry is first read."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Backend:
     """How one simulator builds a scenario: functions as "module:function", imported only when used.
@@ -36,9 +44,9 @@ class Backend:
     vec: str
     why_not: str | None = None
     vector: str | None = None
-    """`vector(scenario, config, num_envs, autoreset) -> gymnasium.vector.VectorEnv`; None: single worlds in a row."""
-    worlds: int | None = None
-    """How many worlds at once make sense where each is a process of its own; None: any number."""
+    """`vector(scenario, config, num_envs, autoreset) -> gymnasium.vector.VectorEnv`; None: single ones in turn."""
+    max_envs: int | None = None
+    """How many environments at once make sense where each is a process of its own; None: any number."""
     places: bool = False
     """Takes `name@place`, e.g. the address of a server: `env` and `vec` get it as the keyword `place`."""
 
@@ -56,9 +64,15 @@ class Scenario:
     """meta | longitudinal | continuous"""
 
     def backend(self, name: str | None, config: Any) -> tuple[str, Backend]:
-        """The named backend ("name", or "name@place" where it takes places), or the first that covers the config.
+        """The backend that runs a config.
 
-        Raises: UsageError for an unknown backend and for one that does not cover the config.
+        Args:
+            name: "name", or "name@place" where the backend takes places; None: the first one that covers the config.
+            config: A resolved config of this scenario.
+        Returns:
+            Its name and itself.
+        Raises:
+            UsageError: The backend is unknown or does not cover the config.
         """
         if name is not None:
             name = self._known(name)
@@ -83,21 +97,35 @@ class Scenario:
 @functools.cache
 def registry() -> dict[str, Scenario]:
     """All scenarios by name, the built-in ones first."""
-    from sim.catalog import SCENARIOS
-
-    found = {scenario.name: scenario for scenario in SCENARIOS}
+    found: dict[str, Scenario] = {}
+    for path in BUILT_IN:
+        for scenario in _scenarios(_load(path)):
+            found[scenario.name] = scenario
     for entry in entry_points(group="lgdrl.scenarios"):
-        loaded = entry.load()
-        extra: Sequence[Scenario] = [loaded] if isinstance(loaded, Scenario) else loaded()
-        for scenario in extra:
+        for scenario in _scenarios(entry.load()):
             if scenario.name in found:
                 raise UsageError(f"scenario {scenario.name!r} of {entry.value!r} is already registered: rename it")
             found[scenario.name] = scenario
     return found
 
 
+def _scenarios(loaded: Any) -> Sequence[Scenario]:
+    """What a catalog entry stands for: one scenario, several, or a callable that returns several."""
+    if isinstance(loaded, Scenario):
+        return [loaded]
+    return loaded() if callable(loaded) else loaded
+
+
 def get(name: str) -> Scenario:
-    """The scenario registered under `name`; UsageError with a suggestion otherwise."""
+    """The scenario registered under a name.
+
+    Args:
+        name: Registry name.
+    Returns:
+        The scenario.
+    Raises:
+        UsageError: The name is unknown; the message suggests the closest one.
+    """
     scenarios = registry()
     if name not in scenarios:
         raise unknown("scenario", name, scenarios)
@@ -110,11 +138,17 @@ def make(
     config: Mapping[str, Any] | None = None,
     render_mode: str | None = None,
 ) -> DrivingEnv:
-    """One world of a scenario as a gymnasium.Env.
+    """One environment of a scenario as a gymnasium.Env.
 
-    Args: registry name; simulator (None: the scenario's default); overrides of its config, merged deeply and validated;
-        None | "rgb_array" | "human".
-    Raises: UsageError for an unknown name, backend, key or value.
+    Args:
+        scenario: Registry name.
+        backend: Simulator, or None: the scenario's first one that covers the config.
+        config: Overrides of its config, merged deeply and validated.
+        render_mode: None | rgb_array | human.
+    Returns:
+        The environment, wrapped by nothing that hides the methods of `DrivingEnv`.
+    Raises:
+        UsageError: Unknown name, backend, key or value.
     """
     if render_mode not in (None, "rgb_array", "human"):
         raise unknown("render_mode", render_mode, ("rgb_array", "human"))
@@ -132,12 +166,22 @@ def make_vec(
     config: Mapping[str, Any] | None = None,
     workers: int = 0,
 ) -> DrivingVecEnv:
-    """`num_envs` worlds of a scenario as an SB3 VecEnv; world i starts from seed + i.
+    """Several environments of a scenario as an SB3 VecEnv.
 
-    `workers` > 0 spreads simulators that hold the interpreter (highway-env) over that many processes.
+    Args:
+        scenario: Registry name.
+        num_envs: N, at least 1.
+        seed: Environment i starts from seed + i; None: from random seeds.
+        backend: As in `make`.
+        config: As in `make`.
+        workers: > 0 spreads simulators that hold the interpreter (highway-env) over that many worker processes.
+    Returns:
+        The vectorised environment.
+    Raises:
+        UsageError: As in `make`.
     """
     if num_envs < 1:
-        raise UsageError(f"num_envs = {num_envs}: at least one world is needed")
+        raise UsageError(f"num_envs = {num_envs}: at least one environment is needed")
     chosen = get(scenario)
     resolved = resolve(chosen.defaults, config, chosen.name)
     name, factories = chosen.backend(backend, resolved)
@@ -151,16 +195,25 @@ def make_vector(
     config: Mapping[str, Any] | None = None,
     autoreset: str = "NextStep",
 ) -> VectorEnv:
-    """`num_envs` worlds of a scenario as a gymnasium.vector.VectorEnv.
+    """Several environments of a scenario as a gymnasium.vector.VectorEnv.
 
-    `autoreset` is one of gymnasium's modes: NextStep, SameStep (what SB3's worlds do) or Disabled.
+    Args:
+        scenario: Registry name.
+        num_envs: N, at least 1.
+        backend: As in `make`.
+        config: As in `make`.
+        autoreset: One of gymnasium's modes: NextStep, SameStep (what SB3's VecEnv does) or Disabled.
+    Returns:
+        The vectorised environment.
+    Raises:
+        UsageError: As in `make`.
     """
     from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
     if autoreset not in [mode.value for mode in AutoresetMode]:
         raise unknown("autoreset mode", autoreset, [mode.value for mode in AutoresetMode])
     if num_envs < 1:
-        raise UsageError(f"num_envs = {num_envs}: at least one world is needed")
+        raise UsageError(f"num_envs = {num_envs}: at least one environment is needed")
     chosen = get(scenario)
     resolved = resolve(chosen.defaults, config, chosen.name)
     name, factories = chosen.backend(backend, resolved)
@@ -182,5 +235,6 @@ def _place(backend: str) -> dict[str, str]:
 
 
 def _load(path: str) -> Any:
+    """What "module:name" names."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)

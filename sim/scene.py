@@ -1,6 +1,6 @@
 """Scene: one immutable snapshot of a traffic scene, the same on every simulator.
 
-It is all that an LLM prompt, a rule or a person sees of a world. Positions are given twice: in the world frame
+It is all that an LLM prompt, a rule or a person sees of an environment. Positions are given twice: in the world frame
 (x, y, heading; for drawing) and along the ego's road (s forward, d to the right; for deciding). Units are SI and
 radians. Lanes are numbered from the left, 0 being the leftmost; d grows with the lane index.
 """
@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sim.actions import FULL, LATERAL, LONGITUDINAL, NUM_ACTIONS, MetaAction
-
-LANE_MARGIN = 1.0
-"""Metres beyond a lane's border within which a vehicle still counts as on it (highway-env's neighbour search)."""
+from sim.sizes import CAR_LENGTH, CAR_WIDTH, LANE_MARGIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +29,14 @@ class Ego:
     target_lane: int
     speed_index: int
     acceleration: float = 0.0
-    length: float = 5.0
-    width: float = 2.0
+    length: float = CAR_LENGTH
+    width: float = CAR_WIDTH
     crashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Vehicles:
-    """All other road users as arrays of shape (V,), in a stable order; `ids` name them for the whole episode.
+    """All other road users as arrays of shape (V,), in a stable order; `ids` identify them for the whole episode.
 
     A vehicle that is not on the ego's road has `s` and `d` NaN and `lane` -1.
     """
@@ -102,6 +100,8 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
+    """A traffic scene from the ego's point of view."""
+
     scenario: str
     time: float
     decision_period: float
@@ -131,12 +131,24 @@ class Scene:
         return ()
 
     def front(self, lane: int) -> Neighbour | None:
-        """Nearest vehicle at or ahead of the ego on `lane`, or None (also for a lane that does not exist)."""
+        """The nearest vehicle at or ahead of the ego.
+
+        Args:
+            lane: Lane index.
+        Returns:
+            The vehicle; None where there is none, also on a lane that does not exist.
+        """
         index = self._nearest(lane, ahead=True)
         return None if index is None else self.neighbour(index)
 
     def rear(self, lane: int) -> Neighbour | None:
-        """Nearest vehicle strictly behind the ego on `lane`, or None."""
+        """The nearest vehicle strictly behind the ego.
+
+        Args:
+            lane: Lane index.
+        Returns:
+            As `front`.
+        """
         index = self._nearest(lane, ahead=False)
         return None if index is None else self.neighbour(index)
 
@@ -155,7 +167,13 @@ class Scene:
         return int(candidates[best])
 
     def neighbour(self, index: int) -> Neighbour:
-        """Vehicle `index` of `vehicles` as seen from the ego."""
+        """One vehicle as seen from the ego.
+
+        Args:
+            index: Its row in `vehicles`.
+        Returns:
+            What the ego sees of it.
+        """
         cars, ego = self.vehicles, self.ego
         dx = float(cars.s[index] - ego.s)
         speed = float(cars.speed[index])

@@ -1,7 +1,7 @@
 """`DrivingEnvs`: any `DrivingEnv`s as one `DrivingVecEnv`, in this process or spread over worker processes.
 
-Stable-Baselines3's contract, kept to the letter: a finished world is reset in the same step without a new seed, its
-last observation goes into `terminal_observation`, and `TimeLimit.truncated` tells a time limit from an end. Each
+Stable-Baselines3's contract, kept to the letter: a finished environment is reset in the same step without a new seed,
+its last observation goes into `terminal_observation`, and `TimeLimit.truncated` tells a time limit from an end. Each
 finished episode also reports `episode` (r return, l steps, t seconds since start; what VecMonitor would add) and
 `terminal_action_mask` (the actions that were legal in the terminal state, for bootstrapping).
 """
@@ -32,7 +32,7 @@ MakeEnv = Callable[[], DrivingEnv]
 
 @dataclass
 class StepResult:
-    """What one world answers to one action; after an end, `obs` and `mask` are those of the next episode."""
+    """Result of one action in one environment; after an end, `obs` and `mask` are those of the next episode."""
 
     obs: Any
     reward: float
@@ -43,7 +43,7 @@ class StepResult:
 
 
 class Share:
-    """The worlds of one process. Every method takes and returns plain, picklable values, one per world."""
+    """The environments of one process. Every method takes and returns plain, picklable values, one per environment."""
 
     def __init__(self, makers: Sequence[MakeEnv]) -> None:
         self.envs = [make() for make in makers]
@@ -51,12 +51,12 @@ class Share:
         self._lengths = [0] * len(self.envs)
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict | None]) -> list[tuple[Any, dict, np.ndarray]]:
-        answers = []
+        started = []
         for i, (env, seed, option) in enumerate(zip(self.envs, seeds, options, strict=True)):
             obs, info = env.reset(seed=seed, options=option or None)
             self._returns[i], self._lengths[i] = 0.0, 0
-            answers.append((obs, info, env.action_masks()))
-        return answers
+            started.append((obs, info, env.action_masks()))
+        return started
 
     def step(self, actions: Sequence[Any]) -> list[StepResult]:
         return [self._step(i, action) for i, action in enumerate(actions)]
@@ -88,18 +88,16 @@ class Share:
     def get_state(self) -> list[dict[str, Any]]:
         states = []
         for env, total, length in zip(self.envs, self._returns, self._lengths, strict=True):
-            if not hasattr(env, "get_state"):
-                raise UsageError(f"worlds of scenario {env.scenario!r} cannot save their state")
-            states.append({"world": env.get_state(), "return": total, "length": length})
+            states.append({"env": env.get_state(), "return": total, "length": length})
         return states
 
     def set_state(self, states: Sequence[dict[str, Any]]) -> None:
         for i, (env, state) in enumerate(zip(self.envs, states, strict=True)):
-            env.set_state(state["world"])  # type: ignore[attr-defined]
+            env.set_state(state["env"])
             self._returns[i], self._lengths[i] = state["return"], state["length"]
 
     def about(self) -> dict[str, Any]:
-        """What all worlds have in common."""
+        """What all environments have in common."""
         names = (
             "observation_space",
             "action_space",
@@ -135,44 +133,44 @@ class Share:
             env.close()
 
 
-class _Here:
+class _InProcess:
     """A share in this process."""
 
     def __init__(self, makers: Sequence[MakeEnv]) -> None:
         self._share = Share(makers)
-        self._answer: Any = None
+        self._response: Any = None
 
-    def ask(self, method: str, *args: Any) -> None:
-        self._answer = getattr(self._share, method)(*args)
+    def send(self, method: str, *args: Any) -> None:
+        self._response = getattr(self._share, method)(*args)
 
-    def answer(self) -> Any:
-        return self._answer
+    def receive(self) -> Any:
+        return self._response
 
     def close(self) -> None:
         self._share.close()
 
 
-class _There:
+class _InWorker:
     """A share in a worker process."""
 
     def __init__(self, makers: Sequence[MakeEnv], context: Any) -> None:
-        self._asked = 0
+        self._sent = 0
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, CloudpickleWrapper(list(makers))), daemon=True)
         self._process.start()
         theirs.close()
 
-    def ask(self, method: str, *args: Any) -> None:
-        self._asked += 1
+    def send(self, method: str, *args: Any) -> None:
+        self._sent += 1
         try:
-            self._pipe.send((self._asked, method, args))
+            self._pipe.send((self._sent, method, args))
         except (BrokenPipeError, ConnectionResetError):
             raise self._gone() from None
 
-    def answer(self) -> Any:
+    def receive(self) -> Any:
         number = 0
         try:
-            while number != self._asked:  # after Ctrl-C the answer to an older question may still be there
+            while number != self._sent:  # after Ctrl-C the response to an older request may still be there
                 number, value, error = self._pipe.recv()
         except (EOFError, ConnectionResetError):
             raise self._gone() from None
@@ -186,10 +184,10 @@ class _There:
 
     def close(self) -> None:
         try:
-            self.ask("close")
-            self.answer()
+            self.send("close")
+            self.receive()
         except RuntimeError:
-            pass  # it is gone already, which is what close() wants
+            pass  # the process has ended already, which is the purpose of close()
         self._process.join(timeout=5)
         if self._process.is_alive():
             self._process.terminate()
@@ -197,9 +195,9 @@ class _There:
 
 
 def _serve(pipe: Connection, makers: CloudpickleWrapper) -> None:
-    """A worker's life: build the share, then answer questions until told to close.
+    """Main loop of a worker process: build the share, then carry out requests until "close".
 
-    Ctrl-C is the parent's business: the worlds stay alive, so that a run can be saved before it ends.
+    Ctrl-C is left to the parent process: the environments stay alive, so that a run can be saved before it ends.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     share: Share | None = None
@@ -217,15 +215,15 @@ def _serve(pipe: Connection, makers: CloudpickleWrapper) -> None:
             error = caught
             error.add_note(f"in a simulator process:\n{traceback.format_exc()}")
         try:
-            _reply(pipe, number, value, error)
+            _respond(pipe, number, value, error)
         except BrokenPipeError:
             return
         if method == "close":
             return
 
 
-def _reply(pipe: Connection, number: int, value: Any, error: Exception | None) -> None:
-    """Send the answer; one that cannot be pickled is an error too."""
+def _respond(pipe: Connection, number: int, value: Any, error: Exception | None) -> None:
+    """Send the response; one that cannot be pickled becomes an error."""
     try:
         pipe.send((number, value, error))
     except (pickle.PicklingError, TypeError, AttributeError) as failure:
@@ -233,12 +231,19 @@ def _reply(pipe: Connection, number: int, value: Any, error: Exception | None) -
 
 
 class DrivingEnvs(DrivingVecEnv):
-    """N driving worlds of one scenario; `makers[i]()` builds world i, in its worker when `workers` > 0."""
+    """N driving environments of one scenario, in this process or spread over worker processes."""
 
     def __init__(self, makers: Sequence[MakeEnv], seed: int | None = None, workers: int = 0) -> None:
-        """World i starts from seed + i at the first reset. `workers` counts processes (0: run in this one).
+        """Build the environments.
 
         Worker processes are started afresh, so a script that uses them needs the `if __name__ == "__main__":` guard.
+
+        Args:
+            makers: `makers[i]()` builds environment i, in its worker process where there are any.
+            seed: Environment i starts from seed + i at the first reset; None: from random seeds.
+            workers: Number of worker processes; 0: all environments run in this one.
+        Raises:
+            UsageError: `workers` is negative.
         """
         if workers < 0:
             raise UsageError(f"workers = {workers}: expected 0 (this process) or a number of processes")
@@ -250,9 +255,9 @@ class DrivingEnvs(DrivingVecEnv):
         if workers:
             methods = multiprocessing.get_all_start_methods()
             context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-            self._shares: list[_Here | _There] = [_There(share, context) for share in shares]
+            self._shares: list[_InProcess | _InWorker] = [_InWorker(share, context) for share in shares]
         else:
-            self._shares = [_Here(shares[0])]
+            self._shares = [_InProcess(shares[0])]
         about = self._all("about")[0]
         self.scenario = about["scenario"]
         self.backend = about["backend"]
@@ -268,22 +273,22 @@ class DrivingEnvs(DrivingVecEnv):
     # -- Stable-Baselines3 ---------------------------------------------------------------------------------------------
 
     def reset(self) -> Any:
-        """Start an episode in every world, with the seeds given before (once)."""
-        answers = self._spread("reset", self._seeds, self._options)
+        """Start an episode in every environment, with the seeds set before (used once)."""
+        started = self._spread("reset", self._seeds, self._options)
         self._reset_seeds()
         self._reset_options()
-        self.reset_infos = [info for _, info, _ in answers]
-        self._masks = np.stack([mask for _, _, mask in answers])
-        return self._stack([obs for obs, _, _ in answers])
+        self.reset_infos = [info for _, info, _ in started]
+        self._masks = np.stack([mask for _, _, mask in started])
+        return self._stack([obs for obs, _, _ in started])
 
     def step_async(self, actions: np.ndarray) -> None:
         for share, part in zip(self._shares, self._indices, strict=True):
-            share.ask("step", [actions[i] for i in part])
+            share.send("step", [actions[i] for i in part])
         self._waiting = True
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         self._waiting = False
-        results: list[StepResult] = self._merge(self._answers())
+        results: list[StepResult] = self._merge(self._responses())
         for i, result in enumerate(results):
             if result.done:
                 result.info["episode"]["t"] = round(time.time() - self._started, 6)
@@ -302,7 +307,7 @@ class DrivingEnvs(DrivingVecEnv):
             return
         self._closed = True
         if self._waiting:
-            self._answers()
+            self._responses()
         for share in self._shares:
             share.close()
 
@@ -330,7 +335,7 @@ class DrivingEnvs(DrivingVecEnv):
         return self._some("scenes", indices)
 
     def action_masks(self) -> np.ndarray:
-        """bool (N, A), a fresh array. Before the first reset there is nothing to ask: RuntimeError."""
+        """Legal actions now, bool (N, A), a fresh array. RuntimeError before the first reset."""
         if not len(self._masks):
             raise RuntimeError("action_masks() needs running episodes: call reset() first")
         return self._masks.copy()
@@ -338,73 +343,73 @@ class DrivingEnvs(DrivingVecEnv):
     def branch(self, index: int, plans: np.ndarray) -> Branches:
         for share, part in zip(self._shares, self._indices, strict=True):
             if index in part:
-                share.ask("branch", part.index(index), plans)
-                return share.answer()
-        raise UsageError(f"index {index}: there are worlds 0 to {self.num_envs - 1}")
+                share.send("branch", part.index(index), plans)
+                return share.receive()
+        raise UsageError(f"index {index}: there are environments 0 to {self.num_envs - 1}")
 
     def reset_to(self, seeds: Sequence[int]) -> Any:
         if len(seeds) != self.num_envs:
-            raise UsageError(f"{len(seeds)} seeds for {self.num_envs} worlds: give one each")
+            raise UsageError(f"{len(seeds)} seeds for {self.num_envs} environments: give one each")
         self._seeds = [int(seed) for seed in seeds]
         return self.reset()
 
     def get_state(self) -> dict[str, Any]:
         return {
-            "worlds": self._merge(self._all("get_state")),
+            "envs": self._merge(self._all("get_state")),
             "seeds": list(self._seeds),
             "reset_infos": list(self.reset_infos),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """As in `DrivingVecEnv`; the number of worker processes may differ. Load only states that you trust."""
-        if len(state["worlds"]) != self.num_envs:
+        if len(state["envs"]) != self.num_envs:
             raise UsageError(
-                f"state of {len(state['worlds'])} worlds does not fit {self.num_envs}: use the same number"
+                f"state of {len(state['envs'])} environments does not fit {self.num_envs}: use the same number"
             )
-        self._spread("set_state", state["worlds"])
+        self._spread("set_state", state["envs"])
         self._seeds, self.reset_infos = list(state["seeds"]), list(state["reset_infos"])
         self._masks = np.stack(self._merge(self._all("masks")))
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _answers(self) -> list[Any]:
-        """Every share's answer; an error is raised only after all have answered, so that no answer stays in a pipe."""
-        answers, errors = [], []
+    def _responses(self) -> list[Any]:
+        """Every share's response; an error is raised only after all have come, so that none stays in a pipe."""
+        responses, errors = [], []
         for share in self._shares:
             try:
-                answers.append(share.answer())
+                responses.append(share.receive())
             except Exception as error:
                 errors.append(error)
         if errors:
             raise errors[0]
-        return answers
+        return responses
 
     def _all(self, method: str, *args: Any) -> list[Any]:
-        """The same question to every share."""
+        """Responses of all shares to the same request."""
         for share in self._shares:
-            share.ask(method, *args)
-        return self._answers()
+            share.send(method, *args)
+        return self._responses()
 
     def _spread(self, method: str, *columns: Sequence[Any]) -> list[Any]:
-        """A question with one value per world in each column; answers in the order of the worlds."""
+        """Responses to a request with one value per environment in each column, in the order of the environments."""
         for share, part in zip(self._shares, self._indices, strict=True):
-            share.ask(method, *([column[i] for i in part] for column in columns))
-        return self._merge(self._answers())
+            share.send(method, *([column[i] for i in part] for column in columns))
+        return self._merge(self._responses())
 
     def _some(self, method: str, indices: Any, *args: Any) -> list[Any]:
-        """A question to the worlds `indices` (None: all, or one number); answers in that order."""
+        """Responses of the environments `indices` (None: all; or one number), in that order."""
         wanted = list(self._get_indices(indices))
         if any(not 0 <= i < self.num_envs for i in wanted):
-            raise UsageError(f"indices {wanted}: there are worlds 0 to {self.num_envs - 1}")
-        asked = []
+            raise UsageError(f"indices {wanted}: there are environments 0 to {self.num_envs - 1}")
+        reached = []
         for share, part in zip(self._shares, self._indices, strict=True):
             mine = [i for i in wanted if i in part]
             if mine:
-                share.ask(method, *args, [part.index(i) for i in mine])
-                asked.append((share, mine))
+                share.send(method, *args, [part.index(i) for i in mine])
+                reached.append((share, mine))
         found: dict[int, Any] = {}
-        for share, mine in asked:
-            values = share.answer()
+        for share, mine in reached:
+            values = share.receive()
             found.update(zip(mine, values or [None] * len(mine), strict=True))
         return [found[i] for i in wanted]
 
@@ -413,7 +418,7 @@ class DrivingEnvs(DrivingVecEnv):
         return [value for part in parts if part is not None for value in part]
 
     def _stack(self, observations: Sequence[Any]) -> Any:
-        """Observations of all worlds as one fresh array, or one per key or part."""
+        """Observations of all environments as one fresh array, or one per key or part."""
         space = self.observation_space
         if isinstance(space, spaces.Dict):
             return {key: np.stack([obs[key] for obs in observations]) for key in space.spaces}

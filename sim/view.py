@@ -1,6 +1,6 @@
-"""View: a scene reduced to the numbers that rules decide on, and a kernel that makes it, for many worlds at a time.
+"""View: a scene reduced to the numbers that rules decide on, and the kernels that compute it.
 
-A view names the cars around the ego lane by lane and the speeds that its actions lead to. Distances lie between the
+A view describes the cars around the ego lane by lane and the speeds that its actions lead to. Distances lie between the
 centres of 5 m cars (a longer car counts as nearer by its extra length) and are always positive; an absent car is at
 infinity with speed 0; an oncoming one has a negative speed. SI units.
 """
@@ -15,13 +15,14 @@ import numpy as np
 
 from sim.actions import MetaAction
 from sim.compiled import kernel
-from sim.engine import physics
-from sim.scene import LANE_MARGIN, Scene
+from sim.kinematics import speed_index
+from sim.scene import Scene
+from sim.sizes import CAR_LENGTH, LANE_MARGIN
 
 STRONGEST_BRAKING = 5.0
-"""m/s2 that an ego is trusted with where its set-points lie far apart."""
+"""m/s2: the most that an ego is assumed to brake where its set-points lie far apart."""
 WEAKEST_BRAKING = 1.0
-"""m/s2, where set-points do not tell."""
+"""m/s2, where set-points do not say."""
 NO_GOAL = -1
 
 LANE = np.dtype((np.record, [("front", "f8"), ("front_speed", "f8"), ("rear", "f8"), ("rear_speed", "f8")]))
@@ -56,7 +57,7 @@ VIEW = np.dtype(
 
 
 class Views(NamedTuple):
-    """What the egos of several worlds of one scenario see."""
+    """What the egos of several environments of one scenario see."""
 
     rows: np.ndarray
     """`VIEW` (R,)"""
@@ -65,7 +66,15 @@ class Views(NamedTuple):
 
 
 def manoeuvres(scene: Scene) -> tuple[MetaAction, ...]:
-    """`Scene.meanings`. ValueError where actions are not meta-actions."""
+    """The meta-actions of a scene.
+
+    Args:
+        scene: The scene.
+    Returns:
+        `Scene.meanings`.
+    Raises:
+        ValueError: Its actions are not meta-actions.
+    """
     if not scene.meanings:
         count = len(scene.legal)
         raise ValueError(f"scenario {scene.scenario!r} has {count} actions, not meta-actions: rules cannot drive it")
@@ -73,7 +82,15 @@ def manoeuvres(scene: Scene) -> tuple[MetaAction, ...]:
 
 
 def views_of(scenes: Sequence[Scene]) -> Views:
-    """The views of scenes of one scenario. ValueError where its actions are not meta-actions."""
+    """Views of scenes.
+
+    Args:
+        scenes: Scenes of one scenario.
+    Returns:
+        One view each.
+    Raises:
+        ValueError: The actions are not meta-actions.
+    """
     rows = np.zeros(len(scenes), VIEW)
     for scene, view in zip(scenes, rows, strict=True):
         ego, cars, lane = scene.ego, scene.vehicles, scene.goal.lane if scene.goal else None
@@ -90,7 +107,13 @@ def views_of(scenes: Sequence[Scene]) -> Views:
 
 
 def view_of(scene: Scene) -> np.record:
-    """The view of one scene."""
+    """The view of one scene.
+
+    Args:
+        scene: The scene.
+    Returns:
+        `VIEW` record.
+    """
     return views_of([scene]).rows[0]
 
 
@@ -100,11 +123,20 @@ def _column(values: np.ndarray) -> np.ndarray:
 
 @kernel
 def look(view, ego, lanes, centers, width, s, d, speed, heading, length):
-    """Fill all of a view that cars and lanes decide.
+    """Fill the part of a view that cars and lanes decide.
 
-    Args: ego (s, d, speed, heading, length); lanes (its own, the one that it steers to, the goal's or NO_GOAL), by
-        index into `centers`, where a goal beyond the outermost lane means that lane; float64 (L,) d of their centres;
-        their width; five float64 (V,) columns of the other cars. Cars that are not on the ego's road have s and d NaN.
+    Args:
+        view: `VIEW` record to fill.
+        ego: (s, d, speed, heading, length).
+        lanes: (its own, the one that it steers to, the goal's or NO_GOAL), indices into `centers`; a goal beyond the
+            outermost lane means that lane.
+        centers: d of the lane centres, float64 (L,).
+        width: Of the lanes, m.
+        s: Of the other cars, float64 (V,) as all columns; NaN where a car is not on the ego's road.
+        d: NaN there too.
+        speed: m/s.
+        heading: rad.
+        length: m.
     """
     ego_s, ego_d, ego_speed, ego_heading, ego_length = ego
     lane, target, goal = lanes
@@ -129,7 +161,7 @@ def look(view, ego, lanes, centers, width, s, d, speed, heading, length):
 
 @kernel
 def _nearest(found, center, reach, ego_s, ego_heading, ego_length, s, d, speed, heading, length):
-    """Of equal cars the last one ahead and the first one behind, as highway-env has it. Nobody for a centre of NaN."""
+    """Of equal cars the last one ahead and the first one behind, as in highway-env; none where the centre is NaN."""
     front = rear = -1
     front_dx, rear_dx = math.inf, -math.inf
     for c in range(s.size):
@@ -142,19 +174,24 @@ def _nearest(found, center, reach, ego_s, ego_heading, ego_length, s, d, speed, 
     found.front_speed = found.rear_speed = 0.0
     if front >= 0:
         found.front_speed = speed[front] if math.cos(heading[front] - ego_heading) >= 0.0 else -speed[front]
-        front_dx -= (length[front] + ego_length) / 2 - physics.LENGTH
+        front_dx -= (length[front] + ego_length) / 2 - CAR_LENGTH
     if rear >= 0:
         found.rear_speed = speed[rear] if math.cos(heading[rear] - ego_heading) >= 0.0 else -speed[rear]
-        rear_dx += (length[rear] + ego_length) / 2 - physics.LENGTH
+        rear_dx += (length[rear] + ego_length) / 2 - CAR_LENGTH
     found.front, found.rear = front_dx, -rear_dx
 
 
 @kernel
 def set_speeds(view, index, set_points, period):
-    """Fill what the set-points decide; `view.speed` must be there. As in highway-env, FASTER and SLOWER step from the
-    set-point nearest to the present speed.
+    """Fill the part of a view that the set-points decide, after `look`.
 
-    Args: index of the set-point in force; float64 (K,) ascending set-points, K >= 0; s per decision.
+    As in highway-env, FASTER and SLOWER step from the set-point nearest to the present speed.
+
+    Args:
+        view: `VIEW` record to fill.
+        index: Set-point in force.
+        set_points: Ascending, m/s, float64 (K,), K >= 0.
+        period: s per decision.
     """
     last = set_points.size - 1
     view.period, view.braking = period, WEAKEST_BRAKING
@@ -162,7 +199,7 @@ def set_speeds(view, index, set_points, period):
     view.highest = math.inf
     if last < 0:
         return
-    nearest = physics.speed_index(view.speed, set_points) if last > 0 else 0
+    nearest = speed_index(view.speed, set_points) if last > 0 else 0
     view.slower, view.faster = set_points[max(nearest - 1, 0)], set_points[min(nearest + 1, last)]
     view.idle = set_points[min(max(index, 0), last)]
     view.lowest, view.highest = set_points[0], set_points[last]

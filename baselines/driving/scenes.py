@@ -21,8 +21,8 @@ from experts.rules import kernel
 from experts.rules.config import RuleConfig
 from sim.actions import NUM_ACTIONS, MetaAction
 from sim.config import fingerprint, resolve
-from sim.engine.factory import make_world
-from sim.engine.world import World
+from sim.engine.batch import EnvBatch
+from sim.engine.factory import make_batch
 from sim.errors import UsageError, unknown
 
 TAIL = 4
@@ -50,7 +50,7 @@ class Source:
         """Names scenario and config."""
         return f"{self.scenario}-{fingerprint(self.config)}"
 
-    def worlds(self, count: int) -> World:
+    def worlds(self, count: int) -> EnvBatch:
         """So many worlds of it. UsageError for a scenario that the engine does not have, or one without the five
         meta-actions."""
         known = sim.registry()
@@ -59,7 +59,7 @@ class Source:
         entry = known[self.scenario]
         if "engine" not in entry.backends:
             raise UsageError(f"scenario {self.scenario!r} does not run on the engine: plans cannot be rolled out there")
-        made = make_world(entry, resolve(entry.defaults, self.config, self.scenario), count)
+        made = make_batch(entry, resolve(entry.defaults, self.config, self.scenario), count)
         if made.num_actions != NUM_ACTIONS:
             raise UsageError(f"scenario {self.scenario!r} has {made.num_actions} actions: plans need all {NUM_ACTIONS}")
         return made
@@ -138,9 +138,9 @@ class Stage:
     """A world of each source, to be put into the state of one situation after the other."""
 
     def __init__(self) -> None:
-        self._worlds: dict[str, World] = {}
+        self._worlds: dict[str, EnvBatch] = {}
 
-    def set(self, situation: Situation) -> World:
+    def set(self, situation: Situation) -> EnvBatch:
         """A batch of one, in the situation's state until the next is set."""
         source = situation.source
         if source.name not in self._worlds:
@@ -151,7 +151,7 @@ class Stage:
         return world
 
 
-def judge(world: World, length: int) -> Outcomes | None:
+def judge(world: EnvBatch, length: int) -> Outcomes | None:
     """How all plans of so many meta-actions end from world 0's present state; None where none ends well."""
     actions = plans(length)
     ends = world.branch(0, np.hstack([actions, np.full((len(actions), TAIL), int(MetaAction.IDLE))]))
@@ -201,7 +201,7 @@ def _met(source: Source, rng: np.random.Generator, config: SceneConfig) -> Itera
             world.reset(ended)
 
 
-def _situations(source: Source, world: World, copies: World, name: str) -> list[Situation]:
+def _situations(source: Source, world: EnvBatch, copies: EnvBatch, name: str) -> list[Situation]:
     """The situations that the worlds are in; the rule drives on in the copies."""
     driven = _rule_plans(world, copies)
     views = world.views(np.arange(world.num_envs)).rows
@@ -218,7 +218,7 @@ def _situations(source: Source, world: World, copies: World, name: str) -> list[
     ]
 
 
-def _rule_plans(world: World, copies: World) -> np.ndarray:
+def _rule_plans(world: EnvBatch, copies: EnvBatch) -> np.ndarray:
     """int64 (N, LONGEST): what the rule does from the worlds' states on, in copies; IDLE after an end."""
     copies.set_state(world.state)
     copies.masks[...] = world.masks
@@ -235,7 +235,7 @@ def _rule_plans(world: World, copies: World) -> np.ndarray:
     return found
 
 
-def rule_actions(world: World) -> np.ndarray:
+def rule_actions(world: EnvBatch) -> np.ndarray:
     """int64 (N,): what the rule does in every world."""
     wanted = np.zeros(world.num_envs, np.int64)
     kernel.drive(world.views(np.arange(world.num_envs)).rows, world.masks, PARAMETERS, wanted)

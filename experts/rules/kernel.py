@@ -9,8 +9,8 @@ import math
 
 from sim.actions import MetaAction
 from sim.compiled import kernel
+from sim.sizes import CAR_LENGTH
 
-CAR_LENGTH = 5.0
 LEFT, IDLE, RIGHT, FASTER, SLOWER = (int(manoeuvre) for manoeuvre in MetaAction)
 
 CLEAR, FRONT_GAP, REAR_GAP, FRONT_TTC, REAR_TTC, NOT_STEADY, TOO_FAST = range(7)

@@ -1,16 +1,12 @@
-"""The scenarios on CARLA's maps, and CARLA's two backends. Keep its imports light."""
+"""The scenarios on CARLA's maps. Keep its imports light."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from sim.carla.config import RoadConfig, RoadReward
-from sim.scenarios import Backend, Scenario
-
-LITE = Backend("sim.carla.factory:make_lite_env", "sim.carla.factory:make_lite_vec", worlds=2)
-SERVER = Backend("sim.carla.factory:make_env", "sim.carla.factory:make_vec", worlds=1, places=True)
-CARLA_BACKENDS = {"carla-lite": LITE, "carla": SERVER}
-"""A server that the world starts for itself; one that runs: `carla`, `carla@HOST:PORT`, `carla@CarlaUE4.sh`."""
+from sim.catalog import CARLA, CARLA_BACKENDS
+from sim.scenarios import Scenario
 
 
 def road(name: str, summary: str, defaults: RoadConfig) -> Scenario:
@@ -76,7 +72,7 @@ CARLA_SCENARIOS: tuple[Scenario, ...] = (
         name="carla-town",
         summary="drive on for 60 s from a random place in a town of a real CARLA server (map=Town04)",
         defaults=replace(SLOW, map="Town04", duration=60.0, vehicles_count=40),
-        backends={"carla": SERVER},
+        backends={"carla": CARLA},
         family="carla-town",
     ),
 )

@@ -19,6 +19,7 @@ from sim.carla.task import Car, Idm, Moment, Start, Task, place_waypoint
 from sim.lane_change import LaneChangeConfig
 from sim.outcome import Outcome
 from sim.scene import Goal, Scene
+from sim.sizes import LANE_WIDTH
 
 JITTER = 0.05
 """Metres by which cars stand beside their lane's centre: CARLA's own agents do not see a car exactly in line."""
@@ -53,14 +54,14 @@ class LaneChangeTask(Task):
         traffic = task.draw_traffic(config, rng)
         beside = rng.uniform(-JITTER, JITTER, traffic.x.shape)
         cars = [
-            Car(x, lane * task.LANE_WIDTH + d, speed, speed, acceleration, headway)
+            Car(x, lane * LANE_WIDTH + d, speed, speed, acceleration, headway)
             for lane in range(config.lanes)
             for x, d, speed, acceleration, headway in zip(
                 *(v[lane] for v in (traffic.x, beside, traffic.speed, traffic.acceleration, traffic.headway)),
                 strict=True,
             )
         ]
-        ego = Car(config.start_x, config.start_lane * task.LANE_WIDTH, config.start_speed, config.start_speed)
+        ego = Car(config.start_x, config.start_lane * LANE_WIDTH, config.start_speed, config.start_speed)
         return Start(self._route, ego, cars, config.start_lane)
 
     def goal(self, scene_s: float) -> Goal:
@@ -85,35 +86,24 @@ class LaneChangeTask(Task):
 def observe(config: LaneChangeConfig, scene: Scene) -> np.ndarray:
     """float32 (29,) as `sim.lane_change` defines it, from a scene of any simulator."""
     ego = scene.ego
-    values = [
-        ego.lane / (config.lanes - 1),
-        ego.speed / config.fastest,
-        (config.goal_lane - ego.lane) / (config.lanes - 1),
-        (config.goal_x - ego.s) / config.goal_distance,
-        ego.speed_index / (config.set_points - 1),
+    neighbours = [
+        None if car is None else (car.dx, car.speed, car.acceleration)
+        for lane in (ego.lane, ego.lane - 1, ego.lane + 1)
+        for car in (scene.front(lane), scene.rear(lane))
     ]
-    for lane in (ego.lane, ego.lane - 1, ego.lane + 1):
-        for car, absent in ((scene.front(lane), 1.0), (scene.rear(lane), -1.0)):
-            if car is None:
-                values += [0.0, absent, 0.0, 0.0]
-            else:
-                values += [1.0, car.dx / 100.0, (car.speed - ego.speed) / 20.0, car.acceleration / 2.0]
-    return np.clip(np.array(values, dtype=np.float64), -1.0, 1.0).astype(np.float32)
+    return task.observation(config, ego.lane, ego.s, ego.speed, ego.speed_index, neighbours)
 
 
 def reward_terms(
     config: LaneChangeConfig, before: Scene, after: Scene, lane_changed: bool, outcome: Outcome
 ) -> dict[str, float]:
     """Weighted reward terms of one decision as `sim.lane_change` defines them, from its two scenes."""
-    weights, goal, ego = config.reward, config.goal_lane, after.ego
-    front = after.front(ego.lane)
-    share = (ego.speed - config.slowest) / (config.fastest - config.slowest)
-    return {
-        "crash": weights.crash * (outcome == Outcome.CRASH),
-        "success": weights.success * (outcome == Outcome.SUCCESS),
-        "missed": weights.missed * (outcome == Outcome.MISSED),
-        "speed": weights.speed * share,
-        "lane_gained": weights.lane_gained * (abs(goal - before.ego.lane) - abs(goal - ego.lane)),
-        "lane_change": weights.lane_change * lane_changed,
-        "short_ttc": weights.short_ttc * (front is not None and front.ttc < task.TTC_WARNING),
-    }
+    front = after.front(after.ego.lane)
+    return task.reward_terms(
+        config,
+        lanes=(before.ego.lane, after.ego.lane),
+        target_changed=lane_changed,
+        speed=after.ego.speed,
+        ttc=np.inf if front is None else front.ttc,
+        outcome=outcome,
+    )

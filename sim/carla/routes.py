@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import KDTree
 
-from sim.scene import LANE_MARGIN
+from sim.sizes import LANE_MARGIN
 
 STEP = 2.0
 """Metres between the samples of a route."""

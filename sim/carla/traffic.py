@@ -17,7 +17,7 @@ from sim.carla.control import Gains, SpeedControl, Steering, curvature
 from sim.carla.routes import Route
 from sim.carla.session import Session
 from sim.carla.task import Car, Idm
-from sim.scene import LANE_MARGIN
+from sim.sizes import LANE_MARGIN
 
 CAR_LENGTH = 5.0
 """The length that highway-env's jam distance is meant for."""

@@ -1,38 +1,53 @@
-"""Builds engine scenarios: the factories that `sim.scenarios.Backend` names."""
+"""Builds engine environments: the factories that `sim.scenarios.Backend` names."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sim.engine.highway import HighwayWorld
-from sim.engine.lane_change import LaneChangeWorld
+from sim.engine.batch import EnvBatch
+from sim.engine.families import family_of
 from sim.engine.single import EngineEnv
 from sim.engine.vec import EngineVecEnv
 from sim.engine.vector import EngineVectorEnv
-from sim.lane_change import LaneChangeConfig
-
-if TYPE_CHECKING:
-    from sim.engine.world import World
-    from sim.scenarios import Scenario
+from sim.errors import UsageError
+from sim.scenarios import Scenario
 
 
-def make_world(scenario: Scenario, config: Any, num_envs: int, threads: int = 1) -> World:
-    """The native batched interface: `num_envs` worlds of the scenario, `config` resolved; seed and reset them first."""
-    if isinstance(config, LaneChangeConfig):
-        return LaneChangeWorld(config, num_envs, threads)
-    return HighwayWorld(scenario, config, num_envs, threads)
+def why_not(scenario: Scenario, config: Any) -> str | None:
+    """What the engine does not cover in a resolved config of a scenario; None: it covers all."""
+    family = family_of(scenario)
+    return f"environments of kind {scenario.family}" if family is None else family.why_not(config)
+
+
+def make_batch(scenario: Scenario, config: Any, num_envs: int, threads: int = 1) -> EnvBatch:
+    """The native batched interface. Its environments must be seeded and reset before they are stepped.
+
+    Args:
+        scenario: One that a family covers.
+        config: Its resolved config.
+        num_envs: N.
+        threads: CPU threads that step large batches.
+    Returns:
+        The batch.
+    Raises:
+        UsageError: No family covers the scenario, or the machine does not offer so many threads.
+    """
+    family = family_of(scenario)
+    if family is None:
+        raise UsageError(f"scenario {scenario.name!r} does not run on the engine: choose another backend")
+    return family.make(scenario, config, num_envs, threads)
 
 
 def make_env(scenario: Scenario, config: Any, render_mode: str | None = None) -> EngineEnv:
-    """One world of the scenario."""
-    return EngineEnv(scenario.name, make_world(scenario, config, 1), render_mode)
+    """One environment of the scenario."""
+    return EngineEnv(scenario.name, make_batch(scenario, config, 1), render_mode)
 
 
 def make_vec(scenario: Scenario, config: Any, num_envs: int, seed: int | None, workers: int) -> EngineVecEnv:
-    """`num_envs` worlds of the scenario, world i starting from seed + i. `workers` counts threads here (0: one)."""
-    return EngineVecEnv(scenario.name, make_world(scenario, config, num_envs, max(workers, 1)), seed)
+    """`num_envs` environments of the scenario, number i starting from seed + i. `workers` counts threads (0: one)."""
+    return EngineVecEnv(scenario.name, make_batch(scenario, config, num_envs, max(workers, 1)), seed)
 
 
 def make_vector(scenario: Scenario, config: Any, num_envs: int, autoreset: str) -> EngineVectorEnv:
-    """`num_envs` worlds of the scenario for gymnasium's vector interface."""
-    return EngineVectorEnv(scenario.name, make_world(scenario, config, num_envs), autoreset)
+    """`num_envs` environments of the scenario for gymnasium's vector interface."""
+    return EngineVectorEnv(scenario.name, make_batch(scenario, config, num_envs), autoreset)

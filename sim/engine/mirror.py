@@ -1,78 +1,80 @@
-"""Engine worlds as real highway-env objects, which is how their scenes are made: one code reads both simulators."""
+"""Engine environments as highway-env objects, which is how their scenes are made: one code reads both simulators."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from sim.engine import roads
 from sim.scene import Scene
 
-if TYPE_CHECKING:
-    from sim.engine.highway import HighwayWorld
-
 
 class Mirror:
-    """One highway-env world that takes the shape of engine worlds."""
+    """One highway-env environment that takes the state of engine environments."""
 
     def __init__(self, scenario: Any, config: Any) -> None:
+        """Build the environment of a `HighwayScenario` from its resolved config."""
         from highway_env.vehicle.behavior import IDMVehicle
 
-        from sim.highway.scenes import lane_shapes, number_bodies
+        from sim.highway.scenes import lane_shapes
         from sim.highway.schema import to_inner
-        from sim.highway.worlds import construct, env_class
+        from sim.highway.upstream import construct, env_class
 
         self.scenario = scenario
-        self.inner = construct(env_class(scenario.world.env_class), to_inner(config, scenario.world))
+        self.inner = construct(env_class(scenario.kind.env_class), to_inner(config, scenario.kind))
         self.inner.reset(seed=0)
         self.network = self.inner.road.network
         self.keys = roads.lane_keys(self.network)
         self.numbers = {key: n for n, key in enumerate(self.keys)}
         self.shapes = lane_shapes(self.inner)
-        self._number_bodies = number_bodies
         self._car = IDMVehicle
         self._pool = list(self.inner.road.vehicles[1:])
 
-    def scene(self, world: HighwayWorld, i: int) -> Scene:
-        """`sim.highway.scenes.build_scene` of engine world i."""
+    def scene(self, time: float) -> Scene:
+        """Scene of what was shown last, `time` seconds into its episode."""
         from sim.highway.scenes import build_scene
 
-        self.show(world, i)
-        time = float(world.state.worlds[i]["steps"]) * float(world.params["period"][0])
-        return build_scene(self.inner, self.scenario.world, self.scenario.name, time, self.shapes)
+        return build_scene(self.inner, self.scenario.kind, self.scenario.name, time, self.shapes)
 
-    def show(self, world: HighwayWorld, i: int) -> Any:
-        """Give the highway-env world the state of engine world i and return it."""
-        w, rows = world.state.worlds[i], world.state.bodies[i]
-        road, count = self.inner.road, int(w["vehicles"])
+    def show(self, env: Any, bodies: np.ndarray, params: Any) -> Any:
+        """Give the highway-env environment the state of an engine environment and return it.
+
+        Args:
+            env: Record of the engine environment, `bodies.ENV`.
+            bodies: Its bodies, `bodies.BODY` (B,).
+            params: Its parameters, see `road_setup.road_fields`.
+        """
+        road, count = self.inner.road, int(env["vehicles"])
         while len(self._pool) < count - 1:
             self._pool.append(self._car(road, [0.0, 0.0]))
         road.vehicles = [self.inner.vehicle, *self._pool[: count - 1]]
         for k, body in enumerate([*road.vehicles, *road.objects]):
-            row = rows[k]
-            body.scene_id = k
-            body.position = np.array([row["x"], row["y"]])
-            body.heading, body.speed = float(row["heading"]), float(row["speed"])
-            body.crashed, body.check_collisions = bool(row["crashed"]), bool(row["checks"])
-            body.lane_index = self.keys[row["lane"]]
-            body.lane = self.network.get_lane(body.lane_index)
-            body.impact = np.array([row["push_x"], row["push_y"]]) if row["pushed"] else None
-            if k >= count:
-                continue
-            body.target_lane_index, body.target_speed = self.keys[row["target"]], float(row["target_speed"])
-            body.action = {"steering": float(row["steering"]), "acceleration": float(row["acceleration"])}
-            if k:
-                body.timer, body.DELTA = float(row["timer"]), float(row["delta"])
-                body.enable_lane_change = bool(row["changes"])
-                body.route = self._route(world, int(row["route"]), int(row["route_step"]))
-        self.inner.vehicle.speed_index = int(w["speed_index"])
-        self.inner.time = float(w["time"])
-        self.inner.steps = int(w["steps"]) * int(world.params["substeps"][0])
+            self._show_body(body, k, bodies[k], vehicle=k < count, routes=params["routes"])
+        self.inner.vehicle.speed_index = int(env["speed_index"])
+        self.inner.time = float(env["time"])
+        self.inner.steps = int(env["steps"]) * int(params["substeps"])
         return self.inner
 
-    def _route(self, world: HighwayWorld, route: int, step: int) -> list[tuple] | None:
+    def _show_body(self, body: Any, k: int, row: Any, vehicle: bool, routes: np.ndarray) -> None:
+        body.scene_id = k
+        body.position = np.array([row["x"], row["y"]])
+        body.heading, body.speed = float(row["heading"]), float(row["speed"])
+        body.crashed, body.check_collisions = bool(row["crashed"]), bool(row["checks"])
+        body.lane_index = self.keys[row["lane"]]
+        body.lane = self.network.get_lane(body.lane_index)
+        body.impact = np.array([row["push_x"], row["push_y"]]) if row["pushed"] else None
+        if not vehicle:
+            return
+        body.target_lane_index, body.target_speed = self.keys[row["target"]], float(row["target_speed"])
+        body.action = {"steering": float(row["steering"]), "acceleration": float(row["acceleration"])}
+        if k > 0:
+            body.timer, body.DELTA = float(row["timer"]), float(row["delta"])
+            body.enable_lane_change = bool(row["changes"])
+            body.route = self._route(routes, int(row["route"]), int(row["route_step"]))
+
+    def _route(self, routes: np.ndarray, route: int, step: int) -> list[tuple] | None:
         if route < 0:
             return None
-        steps = world.params["routes"][0, route, step:]
+        steps = routes[route, step:]
         return [(*self.keys[first][:2], None if lane < 0 else int(lane)) for first, lane in steps if first >= 0]

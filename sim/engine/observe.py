@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from sim import kinematics
 from sim.compiled import kernel
-from sim.engine import physics, roads
+from sim.engine import roads
 from sim.engine.records import nth
+from sim.sizes import CAR_LENGTH
 
 KINEMATICS, EXIT, TTC = range(3)
 KINDS = {"Kinematics": KINEMATICS, "ExitObservation": EXIT, "TimeToCollision": TTC}
@@ -25,17 +27,24 @@ PRESENCE, X, Y, VX, VY, HEADING, COS, SIN, COS_D, SIN_D = range(10)
 MOST_FEATURES = 16
 OF_VEHICLES = ("heading",)
 """Features that an obstacle lacks."""
-PERCEPTION_DISTANCE = 5.0 * physics.MAX_SPEED
+PERCEPTION_DISTANCE = 5.0 * kinematics.MAX_SPEED
 NEIGHBOURING = 3
 """Lanes and speeds that a time-to-collision grid shows around the ego's own."""
 
 
 def observer_fields(settings: Mapping[str, Any], decision_frequency: float) -> dict[str, tuple[Any, ...]]:
-    """Fields of the parameter record, from the `observation` part of a resolved highway-env config."""
+    """Fields of the parameter record that describe the observation.
+
+    Args:
+        settings: `observation` of a resolved highway-env config.
+        decision_frequency: Hz.
+    Returns:
+        Fields for `records.record`.
+    """
     horizon = settings.get("horizon", 10)
     features = settings.get("features") or list(FEATURES[:5])
     ranges = settings.get("features_range")
-    top = 2 * physics.MAX_SPEED
+    top = 2 * kinematics.MAX_SPEED
     default = {"x": [-PERCEPTION_DISTANCE, PERCEPTION_DISTANCE], "vx": [-top, top], "vy": [-top, top]}
     chosen = ranges or default
     low, high = np.full(MOST_FEATURES, math.nan), np.full(MOST_FEATURES, math.nan)
@@ -63,7 +72,14 @@ def observer_fields(settings: Mapping[str, Any], decision_frequency: float) -> d
 
 
 def uncovered(settings: Mapping[str, Any], obstacles: bool) -> str | None:
-    """Why the engine does not make this observation, or None."""
+    """What of an observation the engine does not cover.
+
+    Args:
+        settings: `observation` of a resolved highway-env config.
+        obstacles: Whether obstacles may be observed.
+    Returns:
+        The reason; None: it covers the observation.
+    """
     kind = settings["type"]
     if kind not in KINDS:
         return f"observation type {kind}"
@@ -83,39 +99,45 @@ def uncovered(settings: Mapping[str, Any], obstacles: bool) -> str | None:
 
 
 def space_of(p: np.ndarray) -> spaces.Box:
-    """The observation space that highway-env declares."""
+    """The observation space that highway-env declares.
+
+    Args:
+        p: Parameters, a record with `observer_fields`.
+    Returns:
+        The space.
+    """
     if p["obs_kind"] == TTC:
         return spaces.Box(0.0, 1.0, (NEIGHBOURING, NEIGHBOURING, int(p["obs_times"])), np.float32)
     return spaces.Box(-np.inf, np.inf, (int(p["obs_rows"]), int(p["obs_count"])), np.float32)
 
 
 @kernel
-def observe(w, ego, lanes, p, out):
+def observe(env, ego, lanes, p, out):
     """Fill `out`, float32 of the observation's shape flattened to (rows, columns)."""
     if p.obs_kind == TTC:
-        _time_to_collision(w, ego, lanes, p, out)
+        _time_to_collision(env, ego, lanes, p, out)
     else:
-        _kinematics(w, ego, lanes, p, out)
+        _kinematics(env, ego, lanes, p, out)
 
 
 @kernel
-def _kinematics(w, ego, lanes, p, out):
+def _kinematics(env, ego, lanes, p, out):
     out[:] = 0.0
     x = ego.x
     if p.obs_kind == EXIT:
-        x = roads.along(nth(lanes, p.exit_lane), ego.x, ego.y)
-    _row(w, ego, x, ego.y, ego.vx, ego.vy, p, out[0])
+        x = roads.along(nth(lanes, p.obs_lane), ego.x, ego.y)
+    _row(env, ego, x, ego.y, ego.vx, ego.vy, p, out[0])
     lane = nth(lanes, ego.lane)
     s = roads.along(lane, ego.x, ego.y)
     nearest, far = np.empty(p.obs_rows, np.int64), np.empty(p.obs_rows)
     count, wanted = 0, p.obs_rows - 1
-    for j in range(1, w.bodies if p.obs_obstacles else w.vehicles):
+    for j in range(1, env.bodies if p.obs_obstacles else env.vehicles):
         body = nth(ego, j)
         dx, dy = body.x - ego.x, body.y - ego.y
         if not math.sqrt(dx * dx + dy * dy) < PERCEPTION_DISTANCE:
             continue
         ahead = roads.along(lane, body.x, body.y) - s
-        if not ((p.obs_behind and j < w.vehicles) or ahead > -2 * physics.LENGTH):
+        if not ((p.obs_behind and j < env.vehicles) or ahead > -2 * CAR_LENGTH):
             continue
         key = abs(ahead)
         if count == wanted and key >= far[count - 1]:
@@ -131,11 +153,11 @@ def _kinematics(w, ego, lanes, p, out):
         x, y, vx, vy = body.x, body.y, body.vx, body.vy
         if not p.obs_absolute:
             x, y, vx, vy = x - ego.x, y - ego.y, vx - ego.vx, vy - ego.vy
-        _row(w, body, x, y, vx, vy, p, out[k + 1])
+        _row(env, body, x, y, vx, vy, p, out[k + 1])
 
 
 @kernel
-def _row(w, body, x, y, vx, vy, p, out):
+def _row(env, body, x, y, vx, vy, p, out):
     """Features of one body; a range is mapped to [-1, 1]."""
     for k in range(p.obs_count):
         feature = p.obs_features[k]
@@ -159,7 +181,7 @@ def _row(w, body, x, y, vx, vy, p, out):
         if p.obs_normalize:
             low, high = p.obs_low[k], p.obs_high[k]
             if feature == Y and p.obs_own_range_y:
-                low, high = -w.range_y, w.range_y
+                low, high = -env.range_y, env.range_y
             if not math.isnan(low):
                 value = -1.0 + (value - low) * 2 / (high - low)
                 if p.obs_clip:
@@ -168,7 +190,7 @@ def _row(w, body, x, y, vx, vy, p, out):
 
 
 @kernel
-def _time_to_collision(w, ego, lanes, p, out):
+def _time_to_collision(env, ego, lanes, p, out):
     """`out` is (9, T): speeds and lanes around the ego's own, speed by speed; beside the road it is 1."""
     lane = nth(lanes, ego.lane)
     out[:] = 0.0
@@ -178,19 +200,19 @@ def _time_to_collision(w, ego, lanes, p, out):
                 out[a * NEIGHBOURING + b] = 1.0
     s = roads.along(lane, ego.x, ego.y)
     for a in range(NEIGHBOURING):
-        ego_speed = p.speeds[min(max(w.speed_index - 1 + a, 0), p.set_points - 1)]
-        for j in range(1, w.vehicles):
+        ego_speed = p.speeds[min(max(env.speed_index - 1 + a, 0), p.set_points - 1)]
+        for j in range(1, env.vehicles):
             body = nth(ego, j)
             other = nth(lanes, body.lane)
             if ego_speed == body.speed or not (lane.connected >> np.uint64(other.road)) & np.uint64(1):
                 continue
             gap = roads.along(lane, body.x, body.y) - s
             projected = body.speed * (body.cos * ego.cos + body.sin * ego.sin)
-            closing = physics.not_zero(ego_speed - projected)
+            closing = kinematics.not_zero(ego_speed - projected)
             alike = other.count == lane.count
             first, last = (other.id, other.id) if alike else (0, lane.count - 1)
             for point in range(3):
-                ttc = (gap + (point == 1) * -physics.LENGTH + (point == 2) * physics.LENGTH) / closing
+                ttc = (gap + (point == 1) * -CAR_LENGTH + (point == 2) * CAR_LENGTH) / closing
                 if ttc < 0:
                     continue
                 cost = 1.0 if point == 0 else 0.5

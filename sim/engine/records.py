@@ -1,4 +1,4 @@
-"""Rows of record arrays as bare pointers.
+"""Records: parameters from plain values, and rows of record arrays as bare pointers.
 
 Numba hands a record (one row) to a compiled function as a pointer, but an array as a dozen words with a reference
 count, whose atomic updates cost more than the arithmetic of a traffic model. The kernels therefore pass first rows and
@@ -7,8 +7,10 @@ walk from there with `nth`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -24,4 +26,22 @@ def _nth(typingctx: Any, record: Any, k: Any) -> Any:
 
 
 nth: Any = intrinsic(_nth)
-"""nth(record, k): the k-th row after `record` in the array that it belongs to. Unchecked, like all in a kernel."""
+"""nth(record, k): the k-th row after `record` in the array that it belongs to. Unchecked, as all indexing here."""
+
+Field = tuple[Any, ...]
+"""(kind, value) or (kind, value, shape) of one field, e.g. ("f8", 0.5)."""
+
+
+def record(fields: Mapping[str, Field]) -> np.ndarray:
+    """Named values as one record.
+
+    Args:
+        fields: Kind, value and perhaps shape by name.
+    Returns:
+        The record in an array of one, because parallel kernels take no bare records.
+    """
+    dtype = np.dtype([(name, kind, *shape) for name, (kind, _, *shape) in fields.items()], align=True)
+    made = np.zeros(1, dtype)
+    for name, (_, value, *_) in fields.items():
+        made[name] = value
+    return made

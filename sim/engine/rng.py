@@ -22,7 +22,6 @@ TWO_POW_32 = np.uint64(1 << 32)
 MASK32 = np.uint64(0xFFFFFFFF)
 S32 = np.uint64(32)
 S58 = np.uint64(58)
-S63 = np.uint64(63)
 S64 = np.uint64(64)
 S11 = np.uint64(11)
 ZERO = np.uint64(0)
@@ -31,7 +30,15 @@ TWO_POW_MINUS_53 = 1.0 / 9007199254740992.0
 
 
 def stream_of(generator: np.random.Generator) -> np.ndarray:
-    """The present state of a PCG64 generator as a uint64 (STREAM,) row."""
+    """The present state of a PCG64 generator as a stream.
+
+    Args:
+        generator: The generator.
+    Returns:
+        uint64 (STREAM,).
+    Raises:
+        ValueError: It is not a PCG64.
+    """
     state = generator.bit_generator.state
     if state["bit_generator"] != "PCG64":
         raise ValueError(f"expected a PCG64 generator, found {state['bit_generator']}")
@@ -42,7 +49,13 @@ def stream_of(generator: np.random.Generator) -> np.ndarray:
 
 
 def seeded_stream(seed: int | np.random.SeedSequence | None) -> np.ndarray:
-    """The stream that `np.random.Generator(np.random.PCG64(seed))` starts with (gymnasium's `np_random` too)."""
+    """The stream that `np.random.Generator(np.random.PCG64(seed))` starts with (gymnasium's `np_random` too).
+
+    Args:
+        seed: As for NumPy; None draws one.
+    Returns:
+        uint64 (STREAM,).
+    """
     return stream_of(np.random.Generator(np.random.PCG64(seed)))
 
 

@@ -13,20 +13,19 @@ from typing import Any
 
 import numpy as np
 
+from sim import kinematics
 from sim.compiled import kernel
-from sim.engine import physics
 from sim.engine.records import nth
 from sim.errors import UsageError
+from sim.sizes import CAR_LENGTH
 
 STRAIGHT, SINE, ARC = range(3)
-VEHICLE_LENGTH = 5.0
-"""Slack at both ends of a lane."""
 CONNECTION_DEPTH = 3
 """Roads that many crossings ahead count as connected (`compute_ttc_grid`)."""
 END_ZONE = 6.0
 """m at both ends of a lane where others may join it."""
 OUT_OF_REACH = 5.5
-"""m beyond the end of a lane from which nobody counts as on it (`VEHICLE_LENGTH` and a margin)."""
+"""m beyond the end of a lane from which no body counts as on it (`CAR_LENGTH` and a margin)."""
 CLEARANCE_STEP = 0.25
 MOST_ROADS = 8
 """Roads that may meet at a node."""
@@ -64,7 +63,7 @@ LANE = np.dtype(
     ],
     align=True,
 )
-"""One lane, and all that highway-env's graph says of it."""
+"""One lane, and all that highway-env's graph holds about it."""
 
 
 def lane_keys(network: Any) -> list[tuple[str, str, int]]:
@@ -73,10 +72,15 @@ def lane_keys(network: Any) -> list[tuple[str, str, int]]:
 
 
 def compile_road(network: Any, connected_lanes: bool = False) -> np.ndarray:
-    """`LANE` (L,) of a highway-env `RoadNetwork`.
+    """Compile a highway-env `RoadNetwork`.
 
-    Args: the network; whether neighbours are searched across segment borders.
-    Raises: UsageError for a network that the table cannot hold.
+    Args:
+        network: The network.
+        connected_lanes: Whether neighbours are searched across segment borders.
+    Returns:
+        `LANE` (L,), in the order of `lane_keys`.
+    Raises:
+        UsageError: The table cannot hold the network.
     """
     keys = lane_keys(network)
     number = {key: n for n, key in enumerate(keys)}
@@ -155,7 +159,7 @@ def project(lane, x, y):
     dx, dy = x - lane.x, y - lane.y
     if lane.kind == ARC:
         start = lane.pulsation
-        phi = start + physics.wrap_to_pi(math.atan2(dy, dx) - start)
+        phi = start + kinematics.wrap_to_pi(math.atan2(dy, dx) - start)
         return lane.turn * (phi - start) * lane.amplitude, lane.turn * (lane.amplitude - math.sqrt(dx * dx + dy * dy))
     s = dx * lane.ux + dy * lane.uy
     lateral = dx * -lane.uy + dy * lane.ux
@@ -197,7 +201,7 @@ def heading_at(lane, s):
 @kernel
 def holds(lane, s, lateral, margin):
     """highway-env's `on_lane`."""
-    return abs(lateral) <= lane.width / 2 + margin and -VEHICLE_LENGTH <= s < lane.length + VEHICLE_LENGTH
+    return abs(lateral) <= lane.width / 2 + margin and -CAR_LENGTH <= s < lane.length + CAR_LENGTH
 
 
 @kernel
@@ -206,7 +210,7 @@ def reachable(lane, x, y):
     if lane.forbidden:
         return False
     s, lateral = project(lane, x, y)
-    return abs(lateral) <= 2 * lane.width and 0 <= s < lane.length + VEHICLE_LENGTH
+    return abs(lateral) <= 2 * lane.width and 0 <= s < lane.length + CAR_LENGTH
 
 
 @kernel
@@ -230,10 +234,10 @@ def closest_lane(lanes, x, y, heading):
         if lane.kind == STRAIGHT:
             if lane.heading != straight_heading:
                 straight_heading = lane.heading
-                straight_angle = abs(physics.wrap_to_pi(heading - straight_heading))
+                straight_angle = abs(kinematics.wrap_to_pi(heading - straight_heading))
             angle = straight_angle
         else:
-            angle = abs(physics.wrap_to_pi(heading - heading_at(lane, s)))
+            angle = abs(kinematics.wrap_to_pi(heading - heading_at(lane, s)))
         total += 1.0 * angle
         if total < best_distance:
             best, best_distance = n, total
@@ -272,10 +276,18 @@ def well_inside(lane, x, y, heading):
 
 @kernel
 def next_lane(lanes, p, current, route, step, x, y):
-    """The lane to follow after the end of lane `current`, and the route step reached (`RoadNetwork.next_lane`).
+    """The lane to follow after the end of a lane (`RoadNetwork.next_lane`).
 
-    Args: first lane; parameters with `routes`; route number (-1: none) and its present step; position. The lane itself
-    where no road follows.
+    Args:
+        lanes: First lane.
+        p: Parameters with `routes`.
+        current: The lane.
+        route: Route number; -1: none.
+        step: Present step of the route.
+        x: Position.
+        y: Position.
+    Returns:
+        The next lane, or the same one where no road follows; and the route step reached.
     """
     lane = nth(lanes, current)
     px, py = position(lane, along(lane, x, y), 0.0)

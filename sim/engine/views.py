@@ -1,4 +1,4 @@
-"""What the egos of highway worlds see (`sim.view`): the frame of their road as a table, and the kernel that reads it.
+"""Views (`sim.view`) of egos on compiled roads: the frame of their road as a table, and the kernel that reads it.
 
 The frame is that of the scenes (`sim.highway.frame`): the ego's road, with the roads before and behind it laid end to
 end with it.
@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from sim.compiled import kernel
-from sim.engine import physics, roads
+from sim.engine import roads
+from sim.engine.bodies import OBSTACLE_SIZE
 from sim.engine.records import nth
-from sim.engine.spawn import EXIT
-from sim.engine.traffic import OBSTACLE_SIZE
-from sim.scene import LANE_MARGIN
+from sim.sizes import CAR_LENGTH, LANE_MARGIN
 from sim.view import NO_GOAL, look, set_speeds
 
 MOST_SEGMENTS = 16
@@ -70,7 +69,7 @@ def _locate(frame, lanes, centers, width, body):
     for k in range(frame.count):
         s, d = _in_frame(frame, lanes, k, body.x, body.y)
         length = nth(lanes, frame.reference[k]).length
-        if frame.s0[k] - roads.VEHICLE_LENGTH <= s < frame.s0[k] + length + roads.VEHICLE_LENGTH:
+        if frame.s0[k] - CAR_LENGTH <= s < frame.s0[k] + length + CAR_LENGTH:
             for center in centers:
                 if abs(center - d) <= width / 2 + LANE_MARGIN:
                     return s, d
@@ -78,21 +77,19 @@ def _locate(frame, lanes, centers, width, body):
 
 
 @kernel
-def _goal(ego, lanes, p):
-    """The lane to reach, by its number on the ego's road: the extra one of `exit` worlds, until it ends."""
-    if p.family == EXIT:
-        exit_lane = nth(lanes, p.exit_lane)
-        if exit_lane.x + exit_lane.length * exit_lane.ux > ego.x:
-            return p.lanes
-    return NO_GOAL
-
-
-@kernel
-def see(view, w, ego, lanes, frames, p, set_points, target, columns):
+def see(view, env, ego, lanes, frames, p, set_points, target, columns):
     """Fill one view.
 
-    Args: view, world, its ego, lanes, frames, parameters; float64 (K,) set-points, empty where the actions have none;
-        the lane of the ego's road that it steers to; scratch float64 (5, B).
+    Args:
+        view: `VIEW` record to fill.
+        env: As in `sim.engine.bodies`, and so are `ego`, `lanes` and `p`.
+        ego: The ego.
+        lanes: First lane.
+        frames: First `FRAME`; the others by lane.
+        p: Parameters.
+        set_points: float64 (K,) m/s; empty where the actions have none.
+        target: The lane of the ego's road that it steers to.
+        columns: Scratch, float64 (5, B).
     """
     own, frame = nth(lanes, ego.lane), nth(frames, ego.lane)
     centers = np.empty(own.count)
@@ -100,17 +97,17 @@ def see(view, w, ego, lanes, frames, p, set_points, target, columns):
         lane = nth(lanes, own.first + n)
         x, y = roads.position(lane, roads.along(lane, ego.x, ego.y), 0.0)
         centers[n] = _in_frame(frame, lanes, 0, x, y)[1]
-    for j in range(1, w.bodies):
+    for j in range(1, env.bodies):
         body = nth(ego, j)
         columns[0, j], columns[1, j] = _locate(frame, lanes, centers, own.width, body)
         columns[2, j], columns[3, j] = body.speed, body.heading
-        columns[4, j] = physics.LENGTH if j < w.vehicles else OBSTACLE_SIZE
+        columns[4, j] = CAR_LENGTH if j < env.vehicles else OBSTACLE_SIZE
     s, d = _in_frame(frame, lanes, 0, ego.x, ego.y)
-    cars = columns[:, 1 : w.bodies]
+    cars = columns[:, 1 : env.bodies]
     look(
         view,
-        (s, d, ego.speed, ego.heading, physics.LENGTH),
-        (own.id, nth(lanes, target).id, _goal(ego, lanes, p)),
+        (s, d, ego.speed, ego.heading, CAR_LENGTH),
+        (own.id, nth(lanes, target).id, p.goal_lane if ego.x < p.goal_x else NO_GOAL),
         centers,
         own.width,
         cars[0],
@@ -119,4 +116,4 @@ def see(view, w, ego, lanes, frames, p, set_points, target, columns):
         cars[3],
         cars[4],
     )
-    set_speeds(view, w.speed_index, set_points, p.period)
+    set_speeds(view, env.speed_index, set_points, p.period)

@@ -1,16 +1,16 @@
-"""Every single-agent highway-env world under its gymnasium id, and the dense highways.
+"""Every single-agent highway-env environment under its gymnasium id, and the dense highways.
 
-Where two versions exist, the higher one lets vehicles see neighbours across segment borders
-(`neighbour_vehicles_connected_lanes`); they are different worlds. intersection-v2 is the successor of v0; v1 is the
-continuous one. Multi-agent intersections are out of scope.
+Where two versions exist, vehicles of the higher one see neighbours across segment borders
+(`neighbour_vehicles_connected_lanes`); they are different environments. intersection-v2 is the successor of v0; v1 is
+the continuous one. Multi-agent intersections are out of scope.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sim.highway.families import (
-    Family,
+from sim.highway.kinds import (
+    EnvKind,
     arrive,
     exit_goal,
     intersection_goal,
@@ -25,12 +25,12 @@ from sim.highway.scenario import HighwayScenario
 
 ENVS = "highway_env.envs."
 RENDER_AGENT = {"render_agent": "vehicles are always drawn"}
-NO_TERM = "highway-env's reward of this world has no such term"
-OWN_TRAFFIC = "highway-env fixes the vehicle class of this world"
+NO_TERM = "highway-env's reward of this environment has no such term"
+OWN_TRAFFIC = "highway-env fixes the vehicle class of this environment"
 HIGHWAY_INERT = RENDER_AGENT | {"lane_change_reward": NO_TERM}
 EXIT_INERT = HIGHWAY_INERT | {
     "initial_lane_id": "the ego starts in the leftmost lane",
-    "offroad_terminal": "this world does not end off the road",
+    "offroad_terminal": "this environment does not end off the road",
 }
 TWO_WAY_INERT = RENDER_AGENT | {"collision_reward": NO_TERM, "left_lane_constraint": NO_TERM}
 RACETRACK_INERT = RENDER_AGENT | {"other_vehicles_type": OWN_TRAFFIC}
@@ -55,31 +55,31 @@ def versions(
     module, _, class_name = kind.partition(":")
     for version, prefix, note in ((new, "ConnectedLane", ""), (old, "", "; traffic is blind across segment borders")):
         full_name = f"{name}-{version}"
-        family = Family(full_name, f"{ENVS}{module}:{prefix}{class_name}", **about)  # type: ignore[arg-type]
-        yield HighwayScenario(full_name, summary + note, family, actions=actions)
+        env_kind = EnvKind(full_name, f"{ENVS}{module}:{prefix}{class_name}", **about)  # type: ignore[arg-type]
+        yield HighwayScenario(full_name, summary + note, env_kind, actions=actions)
 
 
-HIGHWAY = Family("highway-v0", ENVS + "highway_env:HighwayEnv", inert=HIGHWAY_INERT, on_engine=True)
-HIGHWAY_FAST = Family("highway-fast-v0", ENVS + "highway_env:HighwayEnvFast", inert=HIGHWAY_INERT, on_engine=True)
-INTERSECTION_V1 = Family(
+HIGHWAY = EnvKind("highway-v0", ENVS + "highway_env:HighwayEnv", inert=HIGHWAY_INERT, on_engine=True)
+HIGHWAY_FAST = EnvKind("highway-fast-v0", ENVS + "highway_env:HighwayEnvFast", inert=HIGHWAY_INERT, on_engine=True)
+INTERSECTION_V1 = EnvKind(
     "intersection-v1",
     ENVS + "intersection_env:ContinuousIntersectionEnv",
     outcome=arrive,
     inert=RENDER_AGENT | {"destination": "a continuous ego has no route, it may leave by any exit"},
     private_traffic=True,
 )
-TWO_WAY = Family("two-way-v0", ENVS + "two_way_env:TwoWayEnv", inert=TWO_WAY_INERT, time_limit=15.0, on_engine=True)
-LANE_KEEPING = Family(
+TWO_WAY = EnvKind("two-way-v0", ENVS + "two_way_env:TwoWayEnv", inert=TWO_WAY_INERT, time_limit=15.0, on_engine=True)
+LANE_KEEPING = EnvKind(
     "lane-keeping-v0",
-    "sim.highway.worlds:LaneKeeping",
+    "sim.highway.upstream:LaneKeeping",
     outcome=stay_in_lane,
     inert=RENDER_AGENT | {"other_vehicles_type": "there is no traffic"},
     time_limit=20.0,
 )
 
 
-def parking(name: str, overrides: dict[str, object] | None = None) -> Family:
-    return Family(
+def parking(name: str, overrides: dict[str, object] | None = None) -> EnvKind:
+    return EnvKind(
         name,
         ENVS + "parking_env:ParkingEnv",
         outcome=park,
@@ -173,7 +173,7 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         "u-turn",
         "U-turn with slow cars in the way, 10 s; success: no crash until the time limit",
         "u_turn_env:UTurnEnv",
-        inert=RENDER_AGENT | {"offroad_terminal": "this world does not end off the road"},
+        inert=RENDER_AGENT | {"offroad_terminal": "this environment does not end off the road"},
     ),
     HighwayScenario(
         "two-way-v0", "overtaking against oncoming traffic, 15 s; success: no crash until the time limit", TWO_WAY

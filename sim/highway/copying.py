@@ -1,6 +1,6 @@
-"""Exact copies of a highway-env world: in memory for branching, as bytes for resuming.
+"""Exact copies of a highway-env environment: in memory for branching, as bytes for resuming.
 
-A world holds its scene, its random stream and its config; the viewer (pygame surfaces) is left out of every copy.
+A environment holds its scene, its random stream and its config; the viewer (pygame surfaces) is left out of every copy.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ LEFT_OUT = ("viewer", "_record_video_wrapper")
 
 
 class Blind:
-    """An observation type that sees nothing: it spares branches the cost of observing."""
+    """An observation type without observations, which saves branches the cost of observing."""
 
     def observe(self) -> None:
         return None
 
 
 def branch_off(inner: AbstractEnv) -> AbstractEnv:
-    """A copy of the world whose future equals this one's. Its observations are None where observing has no effect.
+    """Copy an environment exactly. The road network is shared: it never changes after reset.
 
-    The road network is shared: it never changes after reset.
+    Args:
+        inner: The environment.
+    Returns:
+        A copy with the same future. Its observations are None where observing has no effect on that.
     """
     network = inner.road.network
     shared = [network, *network.lanes_list(), inner.observation_space, inner.action_space]
@@ -38,24 +41,35 @@ def branch_off(inner: AbstractEnv) -> AbstractEnv:
 
 
 def _observing_draws(inner: AbstractEnv) -> bool:
-    """Does an observation consume random numbers, so that leaving it out would change the future?"""
+    """Whether observing consumes random numbers, so that leaving it out would change the future."""
     kind = inner.observation_type
     return isinstance(kind, AttributesObservation) or getattr(kind, "order", "sorted") == "shuffled"
 
 
 def save(inner: AbstractEnv) -> bytes:
-    """Everything that decides the world's future."""
+    """Everything that decides an environment's future, as bytes.
+
+    Args:
+        inner: The environment.
+    Returns:
+        A pickle: load it only if you trust its source.
+    """
     buffer = io.BytesIO()
     pickler = _Pickler(buffer, pickle.HIGHEST_PROTOCOL)
-    pickler.world = inner
+    pickler.environment = inner
     pickler.dump({key: value for key, value in vars(inner).items() if key not in LEFT_OUT})
     return buffer.getvalue()
 
 
 def load(inner: AbstractEnv, state: bytes) -> None:
-    """Put a `save`d state into a world of the same kind, which keeps its viewer."""
+    """Put a saved state into an environment of the same kind, which keeps its viewer.
+
+    Args:
+        inner: The environment.
+        state: A value of `save`.
+    """
     unpickler = _Unpickler(io.BytesIO(state))
-    unpickler.world = inner
+    unpickler.environment = inner
     kept = {key: vars(inner)[key] for key in LEFT_OUT if key in vars(inner)}
     values = unpickler.load()
     vars(inner).clear()
@@ -67,18 +81,18 @@ def load(inner: AbstractEnv, state: bytes) -> None:
 
 
 class _Pickler(pickle.Pickler):
-    """Names the world itself instead of storing it, and leaves viewers out."""
+    """Stores a reference in place of the environment itself, and leaves viewers out."""
 
-    world: AbstractEnv
+    environment: AbstractEnv
 
     def persistent_id(self, obj: Any) -> str | None:
-        if obj is self.world:
-            return "world"
+        if obj is self.environment:
+            return "environment"
         return "viewer" if isinstance(obj, EnvViewer) else None
 
 
 class _Unpickler(pickle.Unpickler):
-    world: AbstractEnv
+    environment: AbstractEnv
 
     def persistent_load(self, pid: str) -> Any:
-        return self.world if pid == "world" else None
+        return self.environment if pid == "environment" else None

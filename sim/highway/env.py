@@ -1,8 +1,8 @@
-"""`HighwayDrivingEnv`: any highway-env world behind this platform's `DrivingEnv` contract.
+"""`HighwayDrivingEnv`: any highway-env environment behind this platform's `DrivingEnv` contract.
 
-Kept from highway-env: dynamics, rewards, observations, random streams. Changed, because users would trip over it:
+Kept from highway-env: dynamics, rewards, observations, random streams. Changed, because it surprises users:
 time limits where upstream never truncates, reset infos without randomly sampled actions, errors for actions that do not
-exist, observation types that match their declared space, and no state shared with other worlds of the process.
+exist, observation types that match their declared space, and no state shared with other environments of the process.
 
 FASTER and SLOWER step from the set-point nearest to the *present speed*, not from the one in force (highway-env's
 rule): two FASTER in a row at 20 m/s may both ask for 25 m/s. `Ego.speed_index` is the set-point in force.
@@ -22,19 +22,19 @@ from sim.config import fingerprint
 from sim.env import Branches, DrivingEnv
 from sim.errors import UsageError
 from sim.highway import copying
-from sim.highway.episode import Episode
-from sim.highway.families import MISSED, SUCCESS, Family
+from sim.highway.episode import EpisodeTotals
+from sim.highway.kinds import MISSED, SUCCESS, EnvKind
 from sim.highway.scenes import build_scene, lane_shapes, legal_actions, number_bodies, other_bodies
 from sim.highway.viewer import Overlay, Viewer
 from sim.scene import LaneShape, Scene
 
 BACKEND = "highway-env"
 SAMPLED_AT_RESET = ("action", "rewards", "agents_rewards", "agents_terminated")
-"""Keys of highway-env's reset info that describe a random action nobody takes."""
+"""Keys of highway-env's reset info that describe a random action, which is not executed."""
 
 
 class HighwayDrivingEnv(DrivingEnv):
-    """One highway-env world.
+    """One highway-env environment.
 
     Infos: `speed` (m/s), `crashed`, `rewards` (terms before weighting) and `backend`; the last step of an episode adds
     `outcome` (success | crash | missed), `success`, `is_success` and `summary`.
@@ -45,18 +45,24 @@ class HighwayDrivingEnv(DrivingEnv):
         scenario_name: str,
         config: Any,
         inner: AbstractEnv,
-        family: Family,
+        kind: EnvKind,
         render_mode: str | None = None,
     ) -> None:
-        """`inner` is owned by this object from now on; `config` is the resolved scenario config that it was built from.
+        """Wrap a highway-env environment.
 
-        A config field `duration` (s) is enforced here when `family.time_limit` is set.
+        Args:
+            scenario_name: Registry name.
+            config: The resolved scenario config that `inner` was built from; its field `duration` (s) is enforced here
+                where `kind.time_limit` is set.
+            inner: The environment, owned by this object from now on.
+            kind: How to read it.
+            render_mode: None | rgb_array | human.
         """
         self.scenario = scenario_name
         self.backend = BACKEND
         self.scenario_config = config
         self.inner = inner
-        self.family = family
+        self.kind = kind
         self.render_mode = render_mode
         self._overlay: Overlay | None = None
         self.observation_space = inner.observation_space
@@ -64,12 +70,12 @@ class HighwayDrivingEnv(DrivingEnv):
         frequency = inner.config["policy_frequency"]
         self.metadata = {"render_modes": ["human", "rgb_array"], "render_fps": max(round(frequency), 1)}
         self._decision_period = 1 / frequency
-        self._episode: Episode | None = None
+        self._episode: EpisodeTotals | None = None
         self._shapes: tuple[LaneShape, ...] | None = None
         self._adopt(inner)
 
     def _adopt(self, inner: AbstractEnv) -> None:
-        """Take the world's rendering and its mutable class attributes into our hands."""
+        """Replace the environment's own rendering and its mutable class attributes."""
         inner.metadata = dict(inner.metadata)
         inner.render_mode = "human" if self.render_mode == "human" else None
         inner.config["offscreen_rendering"] = self.render_mode != "human"
@@ -77,9 +83,18 @@ class HighwayDrivingEnv(DrivingEnv):
     # -- gymnasium -----------------------------------------------------------------------------------------------------
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; `seed` also seeds `action_space`. Options are refused: a new config is a new world."""
+        """Start an episode.
+
+        Args:
+            seed: Seeds the environment and `action_space`; None: the random stream goes on.
+            options: Refused: another config needs another environment.
+        Returns:
+            Observation and info.
+        Raises:
+            UsageError: There are options.
+        """
         if options:
-            raise UsageError(f"reset options {sorted(options)}: not supported, make a new world with another config")
+            raise UsageError(f"reset options {sorted(options)}: not supported, make a new one with another config")
         if seed is not None:
             self.action_space.seed(seed)
         if self.render_mode == "human":
@@ -89,12 +104,21 @@ class HighwayDrivingEnv(DrivingEnv):
         self._np_random_seed = self.inner.np_random_seed
         self._shapes = None
         number_bodies(self.inner)
-        self._episode = Episode.begin(self.inner.vehicle, self._time_to_collision())
+        self._episode = EpisodeTotals.begin(self.inner.vehicle, self._time_to_collision())
         info = {key: value for key, value in info.items() if key not in SAMPLED_AT_RESET}
         return self._conform(obs), self._plain_info(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One decision. Raises UsageError for an action outside the space, ResetNeeded without a running episode."""
+        """Make one decision.
+
+        Args:
+            action: An element of the action space.
+        Returns:
+            Observation, reward, terminated, truncated, info.
+        Raises:
+            UsageError: The action lies outside the space.
+            gymnasium.error.ResetNeeded: No episode is running.
+        """
         if self._episode is None or self._episode.ended:
             raise gym.error.ResetNeeded("no episode is running: call reset() before step()")
         episode = self._episode
@@ -116,7 +140,7 @@ class HighwayDrivingEnv(DrivingEnv):
     def render(self) -> np.ndarray | None:
         """uint8 (height, width, 3) in mode rgb_array; draws to the window and returns None in mode human."""
         if self.render_mode is None:
-            raise UsageError("render() needs a render mode: make the world with render_mode 'rgb_array' or 'human'")
+            raise UsageError("render() needs a render mode: make it with render_mode 'rgb_array' or 'human'")
         if self._episode is None:
             raise gym.error.ResetNeeded("nothing to render yet: call reset() first")
         viewer = self._viewer()
@@ -125,14 +149,14 @@ class HighwayDrivingEnv(DrivingEnv):
         return viewer.get_image() if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
-        """Close this world's window, if any; other windows and pygame itself stay alive."""
+        """Close this environment's window, if any; other windows and pygame itself stay alive."""
         if self.inner.viewer is not None:
             self.inner.viewer.close()
             self.inner.viewer = None
 
     @property
     def overlay(self) -> Overlay | None:
-        """What draws onto this world's frames, between road and traffic: a callable (surface) -> None."""
+        """Callable (surface) -> None that draws onto this environment's frames, between road and traffic."""
         return self._overlay
 
     @overlay.setter
@@ -147,19 +171,28 @@ class HighwayDrivingEnv(DrivingEnv):
         """The present scene. Vehicle ids: 0 is the ego, the others count from 1 in the order in which they appeared."""
         if self._shapes is None:
             self._shapes = lane_shapes(self.inner)
-        return build_scene(self.inner, self.family, self.scenario, self._time(), self._shapes)
+        return build_scene(self.inner, self.kind, self.scenario, self._time(), self._shapes)
 
     def action_masks(self) -> np.ndarray:
-        """bool (A,): highway-env's available actions; all True where actions are not meta-actions.
+        """highway-env's available actions.
 
-        Lane changes are judged from the lane that the ego is in, while they count from the lane that it is steering to.
+        Lane changes are allowed by the lane that the ego is in, while they count from the lane that it is steering to.
+
+        Returns:
+            bool (A,); all True where actions are not meta-actions.
         """
         return legal_actions(self.inner)
 
     def branch(self, plans: np.ndarray) -> Branches:
-        """Roll plans (P, H) of discrete actions out from copies; plans that begin alike share the work.
+        """Roll plans out from copies of the exact present state; plans that begin alike share the work.
 
-        Raises UsageError for continuous actions, a wrong shape or an action that does not exist.
+        Args:
+            plans: Discrete actions, int (P, H).
+        Returns:
+            How they went.
+        Raises:
+            UsageError: The actions are continuous, the shape is wrong, or an action does not exist.
+            gymnasium.error.ResetNeeded: No episode is running.
         """
         plans = self._checked_plans(plans)
         if self._episode is None or self._episode.ended:
@@ -177,26 +210,31 @@ class HighwayDrivingEnv(DrivingEnv):
         return result
 
     def get_state(self) -> dict[str, Any]:
-        """Everything that decides this world's future, random streams included; picklable."""
+        """Everything that decides this environment's future, random streams included; picklable."""
         return {
             "scenario": self.scenario,
             "config": fingerprint(self.scenario_config),
-            "world": copying.save(self.inner),
+            "environment": copying.save(self.inner),
             "episode": dataclasses.replace(self._episode) if self._episode else None,
             "action_space": self.action_space.np_random.bit_generator.state,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue exactly from a `get_state` value. UsageError if it is of another scenario or config.
+        """Continue exactly from a `get_state` value.
 
         The value holds pickled objects: load only states from sources that you trust.
+
+        Args:
+            state: The value.
+        Raises:
+            UsageError: It is of another scenario or config.
         """
         if (state["scenario"], state["config"]) != (self.scenario, fingerprint(self.scenario_config)):
             raise UsageError(
                 f"state of scenario {state['scenario']!r} with config {state['config']} does not fit scenario "
                 f"{self.scenario!r} with config {fingerprint(self.scenario_config)}: use the same scenario and config"
             )
-        copying.load(self.inner, state["world"])
+        copying.load(self.inner, state["environment"])
         self._np_random = self.inner.np_random
         self._np_random_seed = self.inner.np_random_seed
         self._episode = dataclasses.replace(state["episode"]) if state["episode"] else None
@@ -207,14 +245,14 @@ class HighwayDrivingEnv(DrivingEnv):
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _advance(self, inner: AbstractEnv, action: Any, steps: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One decision of a world, `steps` being the count of decisions after it; adds our time limit."""
+        """One decision of an environment, `steps` being the count of decisions after it; adds the time limit."""
         obs, reward, terminated, truncated, info = inner.step(action)
-        if self.family.time_limit is not None:
+        if self.kind.time_limit is not None:
             truncated = truncated or steps * self._decision_period >= self.scenario_config.duration - 1e-9
         return obs, float(reward), bool(terminated), bool(truncated), info
 
     def _outcome(self, inner: AbstractEnv, terminated: bool, truncated: bool) -> str:
-        return self.family.outcome(inner, terminated, truncated) or MISSED
+        return self.kind.outcome(inner, terminated, truncated) or MISSED
 
     def _roll_out(self, inner: AbstractEnv, plans: np.ndarray, rows: np.ndarray, depth: int, result: Branches) -> None:
         """Continue the plans `rows`, which share their first `depth` actions, from `inner`, which had those actions."""
@@ -225,21 +263,21 @@ class HighwayDrivingEnv(DrivingEnv):
             return
         for action in np.unique(plans[rows, depth]):
             group = rows[plans[rows, depth] == action]
-            world = copying.branch_off(inner)
+            copied = copying.branch_off(inner)
             steps = self._episode.steps + depth + 1
-            _, reward, terminated, truncated, _ = self._advance(world, int(action), steps)
-            number_bodies(world)
+            _, reward, terminated, truncated, _ = self._advance(copied, int(action), steps)
+            number_bodies(copied)
             result.rewards[group, depth] = reward
             result.steps[group] = depth + 1
-            result.crashed[group] = bool(world.vehicle.crashed)
+            result.crashed[group] = bool(copied.vehicle.crashed)
             if terminated or truncated:
                 result.ended[group] = True
-                result.success[group] = self._outcome(world, terminated, truncated) == SUCCESS
-            self._roll_out(world, plans, group, depth + 1, result)
+                result.success[group] = self._outcome(copied, terminated, truncated) == SUCCESS
+            self._roll_out(copied, plans, group, depth + 1, result)
 
     def _final(self, inner: AbstractEnv) -> tuple[float, ...]:
         """s, d, lane, target lane, speed, bumper gap ahead in the target lane (inf when free)."""
-        scene = build_scene(inner, self.family, self.scenario, 0.0)
+        scene = build_scene(inner, self.kind, self.scenario, 0.0)
         ego, front = scene.ego, scene.front(scene.ego.target_lane)
         return ego.s, ego.d, ego.lane, ego.target_lane, ego.speed, np.inf if front is None else front.gap
 
@@ -250,7 +288,7 @@ class HighwayDrivingEnv(DrivingEnv):
         """Bumper time-to-collision with the car ahead in the ego's lane, s, by `Scene.front`; inf when free."""
         if not other_bodies(self.inner):
             return np.inf
-        scene = build_scene(self.inner, self.family, self.scenario, 0.0)
+        scene = build_scene(self.inner, self.kind, self.scenario, 0.0)
         front = scene.front(scene.ego.lane)
         return np.inf if front is None else front.ttc
 
@@ -300,8 +338,16 @@ class HighwayDrivingEnv(DrivingEnv):
 
 
 class HighwayGoalEnv(HighwayDrivingEnv):
-    """A world with a goal in its observation (parking), as hindsight replay needs it."""
+    """A environment with a goal in its observation (parking), as hindsight replay needs it."""
 
     def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> np.ndarray:
-        """Reward (...) of having achieved one goal (..., 6) while another was desired; crashes are not counted."""
+        """Reward of goals achieved while others were desired; crashes are not counted.
+
+        Args:
+            achieved_goal: (..., 6)
+            desired_goal: (..., 6)
+            info: Not used.
+        Returns:
+            Rewards (...).
+        """
         return self.inner.compute_reward(achieved_goal, desired_goal, {})

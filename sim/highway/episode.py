@@ -1,4 +1,4 @@
-"""Bookkeeping of one episode: what `EpisodeSummary` reports, gathered decision by decision."""
+"""Totals of one episode: what `EpisodeSummary` reports, added up decision by decision."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from sim.env import EpisodeSummary
-from sim.highway.families import CRASH, SUCCESS
+from sim.highway.kinds import CRASH, SUCCESS
 
 
 @dataclass
-class Episode:
-    """Running totals since reset. Distances are summed straight from decision to decision."""
+class EpisodeTotals:
+    """Totals since reset. The distance is the sum of straight lines from decision to decision."""
 
     position: np.ndarray
     lane_index: tuple[str, str, int]
@@ -27,11 +27,12 @@ class Episode:
     ended: bool = False
 
     @classmethod
-    def begin(cls, ego: Any, ttc: float) -> Episode:
+    def begin(cls, ego: Any, ttc: float) -> EpisodeTotals:
+        """Totals at the start of an episode."""
         return cls(position=ego.position.copy(), lane_index=ego.lane_index, min_ttc=ttc)
 
     def add(self, ego: Any, reward: float, ttc: float, ended: bool) -> None:
-        """One decision has been carried out; `ttc` is that of the state it led to."""
+        """Add one decision; `ttc` is the time-to-collision, s, of the state that it led to."""
         self.steps += 1
         self.total_reward += reward
         self.total_speed += float(ego.speed)
@@ -42,6 +43,7 @@ class Episode:
         self.position, self.lane_index, self.ended = ego.position.copy(), ego.lane_index, ended
 
     def summary(self, outcome: str, backend: str) -> EpisodeSummary:
+        """The summary of the finished episode."""
         return EpisodeSummary(
             outcome=outcome,
             success=outcome == SUCCESS,

@@ -1,6 +1,6 @@
 """The ego's road as one coordinate frame: s forward, d to the right, over the segments that continue each other.
 
-highway-env cuts roads into segments, each with its own lane coordinates, so that cars across a border are out of sight.
+highway-env divides roads into segments with lane coordinates of their own, so that cars across a border are not seen.
 Here the ego's segment gives the frame, and the segments before and behind it are laid end to end with it. On a straight
 road along x the frame is the world's: s = x and d = y, exactly.
 """
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from highway_env.road.lane import AbstractLane, StraightLane
 
-from sim.scene import LANE_MARGIN
+from sim.sizes import LANE_MARGIN
 
 AHEAD = 200.0
 """Metres of road ahead of the ego's segment that belong to the frame (highway-env's own perception distance)."""
@@ -64,13 +64,13 @@ class Segment:
         return float(s + self.s0), float(d + self.d0)
 
     def covers(self, s: float) -> bool:
-        """Is s between the segment's ends, give or take a vehicle's length (highway-env's `on_lane`)?"""
+        """Whether s is between the segment's ends or at most a vehicle's length beyond (highway-env's `on_lane`)."""
         slack = AbstractLane.VEHICLE_LENGTH
         return self.s0 - slack <= s < self.s0 + self.reference.length + slack
 
 
 class RoadFrame:
-    """Frame of a vehicle on a road network; see the module's text."""
+    """Frame of a vehicle on a road network, see the module's text."""
 
     def __init__(self, network: Any, vehicle: Any) -> None:
         self.own = _own_segment(network, vehicle.lane_index[:2])
@@ -100,7 +100,7 @@ class RoadFrame:
         return s, d, lane
 
     def lane_at(self, d: float) -> int:
-        """Index of the lane that holds d, with highway-env's margin; -1 beside the road."""
+        """Index of the lane at d, with highway-env's margin; -1 beside the road."""
         distance = np.abs(np.subtract(self.centers, d))
         nearest = int(np.argmin(distance))
         return nearest if distance[nearest] <= self.width / 2 + LANE_MARGIN else -1

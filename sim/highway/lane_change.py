@@ -1,7 +1,7 @@
 """The lane-change task on highway-env's own objects: the reference that the engine has to equal bit for bit.
 
-Everything that moves is highway-env's code; this file sets the measured constants, draws the traffic, and reads
-observation, reward and outcome as `sim.lane_change` defines them. It runs a few decisions per second.
+All motion is highway-env's code; this file sets the measured constants, draws the traffic, and reads observation,
+reward and outcome as `sim.lane_change` defines them. It runs a few decisions per second.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from highway_env.vehicle.kinematics import Vehicle
 
 from sim import lane_change as task
 from sim.highway.env import HighwayDrivingEnv
-from sim.highway.families import Family
-from sim.highway.worlds import construct
+from sim.highway.kinds import EnvKind
+from sim.highway.upstream import construct
 from sim.lane_change import LaneChangeConfig
 from sim.outcome import Outcome
 from sim.scene import Goal
@@ -162,49 +162,37 @@ class LaneChangeEnv(AbstractEnv):
         return Outcome.MISSED if self.decisions >= self.task.time_limit else Outcome.RUNNING
 
     def _rewards_of(self, old_lane: int, old_target: int) -> dict[str, float]:
-        """Weighted reward terms of the decision just made, in the order in which they are summed."""
-        config, weights = self.task, self.task.reward
+        """`sim.lane_change.reward_terms` of the decision just made."""
         front, _ = self.road.neighbour_vehicles(self.vehicle, self.vehicle.lane_index)
         ttc = np.inf
         if front is not None:
             gap = front.position[0] - self.vehicle.position[0] - Vehicle.LENGTH
             closing = self.vehicle.speed - front.speed
             ttc = max(gap, 0.0) / closing if closing > 0 else np.inf
-        lane, goal = self.vehicle.lane_index[2], config.goal_lane
-        share = (self.vehicle.speed - config.slowest) / (config.fastest - config.slowest)
-        return {
-            "crash": weights.crash * (self.outcome == Outcome.CRASH),
-            "success": weights.success * (self.outcome == Outcome.SUCCESS),
-            "missed": weights.missed * (self.outcome == Outcome.MISSED),
-            "speed": weights.speed * share,
-            "lane_gained": weights.lane_gained * (abs(goal - old_lane) - abs(goal - lane)),
-            "lane_change": weights.lane_change * (self.vehicle.target_lane_index[2] != old_target),
-            "short_ttc": weights.short_ttc * bool(ttc < task.TTC_WARNING),
-        }
+        return task.reward_terms(
+            self.task,
+            lanes=(old_lane, self.vehicle.lane_index[2]),
+            target_changed=self.vehicle.target_lane_index[2] != old_target,
+            speed=self.vehicle.speed,
+            ttc=ttc,
+            outcome=self.outcome,
+        )
 
     def observe(self) -> np.ndarray:
-        """float32 (29,), see `sim.lane_change`."""
-        ego, config = self.vehicle, self.task
-        lane = ego.lane_index[2]
-        values = [
-            lane / (config.lanes - 1),
-            ego.speed / config.fastest,
-            (config.goal_lane - lane) / (config.lanes - 1),
-            (config.goal_x - ego.position[0]) / config.goal_distance,
-            ego.speed_index / (config.set_points - 1),
-        ]
+        """float32 (29,), as `sim.lane_change.observation` defines it."""
+        ego, lane = self.vehicle, self.vehicle.lane_index[2]
+        neighbours: list[tuple[float, float, float] | None] = []
         for side in (lane, lane - 1, lane + 1):
             pair: tuple[Vehicle | None, Vehicle | None] = (None, None)
-            if 0 <= side < config.lanes:
+            if 0 <= side < self.task.lanes:
                 pair = self.road.neighbour_vehicles(ego, ("0", "1", side))
-            for car, absent in zip(pair, (1.0, -1.0), strict=True):
+            for car in pair:
                 if car is None:
-                    values += [0.0, absent, 0.0, 0.0]
+                    neighbours.append(None)
                 else:
                     dx = car.position[0] - ego.position[0]
-                    acceleration = car.action["acceleration"]
-                    values += [1.0, dx / 100.0, (car.speed - ego.speed) / 20.0, acceleration / 2.0]
-        return np.clip(np.array(values, dtype=np.float64), -1.0, 1.0).astype(np.float32)
+                    neighbours.append((dx, car.speed, car.action["acceleration"]))
+        return task.observation(self.task, lane, ego.position[0], ego.speed, ego.speed_index, neighbours)
 
     def _info(self, obs: np.ndarray, action: Any = None) -> dict:
         return {"speed": float(self.vehicle.speed), "crashed": False, "outcome": None}
@@ -228,16 +216,16 @@ def _outcome(inner: LaneChangeEnv, terminated: bool, truncated: bool) -> str | N
     return None if inner.outcome == Outcome.RUNNING else inner.outcome.name.lower()
 
 
-FAMILY = Family("lane-change", "sim.highway.lane_change:LaneChangeEnv", outcome=_outcome, goal=_goal)
+KIND = EnvKind("lane-change", "sim.highway.lane_change:LaneChangeEnv", outcome=_outcome, goal=_goal)
 
 
 def make_env(scenario: Scenario, config: LaneChangeConfig, render_mode: str | None = None) -> HighwayDrivingEnv:
-    """One lane-change world on highway-env; `config` is resolved."""
-    return HighwayDrivingEnv(scenario.name, config, construct(LaneChangeEnv, {"task": config}), FAMILY, render_mode)
+    """One lane-change environment on highway-env; `config` is resolved."""
+    return HighwayDrivingEnv(scenario.name, config, construct(LaneChangeEnv, {"task": config}), KIND, render_mode)
 
 
 def make_vec(
     scenario: Scenario, config: LaneChangeConfig, num_envs: int, seed: int | None, workers: int
 ) -> DrivingEnvs:
-    """`num_envs` of them, world i starting from seed + i; `workers` > 0 uses processes."""
+    """`num_envs` of them, environment i starting from seed + i; `workers` > 0 uses processes."""
     return DrivingEnvs([functools.partial(make_env, scenario, config)] * num_envs, seed, workers)

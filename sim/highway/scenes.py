@@ -1,4 +1,4 @@
-"""Scenes from highway-env worlds."""
+"""Scenes from highway-env environments."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from highway_env.envs.common.action import DiscreteMetaAction
 from highway_env.road.lane import AbstractLane, LineType, StraightLane
 from highway_env.vehicle.objects import Landmark
 
-from sim.highway.families import Family
 from sim.highway.frame import AreaFrame, Frame, RoadFrame
+from sim.highway.kinds import EnvKind
 from sim.scene import Ego, LaneShape, Scene, Vehicles
 
 EGO_ID = 0
@@ -28,7 +28,10 @@ BORDERS = {
 def number_bodies(inner: Any) -> None:
     """Give every body of the road an id that it keeps for the episode: 0 is the ego, new bodies follow in road order.
 
-    The id lives on the body, so that copies and pickles of the world keep it.
+    The id is stored on the body, so that copies and pickles of the environment keep it.
+
+    Args:
+        inner: The highway-env environment.
     """
     road = inner.road
     inner.vehicle.scene_id = EGO_ID
@@ -37,14 +40,21 @@ def number_bodies(inner: Any) -> None:
             road.last_scene_id = body.scene_id = getattr(road, "last_scene_id", EGO_ID) + 1
 
 
-def frame_at_ego(inner: Any, family: Family) -> Frame:
-    if family.area_width is not None:
-        return AreaFrame(family.area_width)
+def frame_at_ego(inner: Any, kind: EnvKind) -> Frame:
+    """The coordinate frame of the ego's road, or of the open area that it is in."""
+    if kind.area_width is not None:
+        return AreaFrame(kind.area_width)
     return RoadFrame(inner.road.network, inner.vehicle)
 
 
 def legal_actions(inner: Any) -> np.ndarray:
-    """bool (A,): highway-env's available meta-actions; all True for other action types (A = axes when continuous)."""
+    """highway-env's available meta-actions.
+
+    Args:
+        inner: The highway-env environment.
+    Returns:
+        bool (A,); all True for other action types (A = axes where they are continuous).
+    """
     space = inner.action_space
     if not isinstance(inner.action_type, DiscreteMetaAction):
         return np.ones(int(space.n) if hasattr(space, "n") else int(np.prod(space.shape)), dtype=bool)
@@ -54,7 +64,13 @@ def legal_actions(inner: Any) -> np.ndarray:
 
 
 def set_points(inner: Any) -> tuple[float, ...]:
-    """Speeds that FASTER and SLOWER step through; empty where the actions have no set-points."""
+    """Speeds that FASTER and SLOWER step through.
+
+    Args:
+        inner: The highway-env environment.
+    Returns:
+        m/s, ascending; empty where the actions have no set-points.
+    """
     actions = inner.action_type
     if not isinstance(actions, DiscreteMetaAction) or not actions.longitudinal:
         return ()
@@ -63,13 +79,23 @@ def set_points(inner: Any) -> tuple[float, ...]:
 
 def build_scene(
     inner: Any,
-    family: Family,
+    kind: EnvKind,
     scenario: str,
     time: float,
     shapes: tuple[LaneShape, ...] = (),
 ) -> Scene:
-    """The present scene; bodies must have been numbered."""
-    frame = frame_at_ego(inner, family)
+    """The present scene.
+
+    Args:
+        inner: The highway-env environment, its bodies numbered.
+        kind: How to read it.
+        scenario: Registry name.
+        time: Seconds into the episode.
+        shapes: Lanes to draw.
+    Returns:
+        The scene.
+    """
+    frame = frame_at_ego(inner, kind)
     return Scene(
         scenario=scenario,
         time=time,
@@ -80,13 +106,19 @@ def build_scene(
         lane_width=frame.width,
         set_points=set_points(inner),
         legal=legal_actions(inner),
-        goal=family.goal(inner, frame),
+        goal=kind.goal(inner, frame),
         shapes=shapes,
     )
 
 
 def lane_shapes(inner: Any) -> tuple[LaneShape, ...]:
-    """All lanes of the road network, to draw."""
+    """All lanes of the road network, to draw.
+
+    Args:
+        inner: The highway-env environment.
+    Returns:
+        One shape per lane.
+    """
     return tuple(_shape(lane) for lane in inner.road.network.lanes_list())
 
 
@@ -119,12 +151,19 @@ def _ego(inner: Any, frame: Frame) -> Ego:
 
 
 def target_lane(inner: Any, frame: Any) -> int:
-    """Lane of the ego's road that the ego is steering to (its own lane where it has no lane controller)."""
+    """Lane of the ego's road that the ego is steering to.
+
+    Args:
+        inner: The highway-env environment.
+        frame: Frame of the ego's road.
+    Returns:
+        Its index; that of the ego's own lane where the ego has no lane controller.
+    """
     ego = inner.vehicle
     target = getattr(ego, "target_lane_index", None)
     if target is None or target[:2] == ego.lane_index[:2]:
         return int((target or ego.lane_index)[2])
-    # The controller already follows the next segment: which of our lanes leads there?
+    # The controller already follows the next segment: take the lane of this one that leads there.
     start = inner.road.network.get_lane(target).position(0, 0)
     return int(np.argmin(np.abs(np.subtract(frame.centers, frame.project(start)[1]))))
 
@@ -153,7 +192,13 @@ def _vehicles(inner: Any, frame: Frame) -> Vehicles:
 
 
 def other_bodies(inner: Any) -> list[Any]:
-    """All that the ego could hit: other vehicles in road order, then obstacles and walls (as vehicles at speed 0)."""
+    """All that the ego could hit.
+
+    Args:
+        inner: The highway-env environment.
+    Returns:
+        Other vehicles in road order, then obstacles and walls (which count as vehicles at speed 0).
+    """
     road = inner.road
     obstacles = [body for body in road.objects if not isinstance(body, Landmark)]
     return [body for body in road.vehicles if body is not inner.vehicle] + obstacles

@@ -1,8 +1,8 @@
 """Typed scenario configs made from highway-env's own `default_config()`.
 
-highway-env merges configs shallowly, takes any key and any type, and ignores some keys that it lists. Here every world
-gets a frozen dataclass with one checked field per key, so that `sim.config.resolve` merges deeply, suggests the right
-spelling, and refuses what would have no effect.
+highway-env merges configs shallowly, takes any key and any type, and ignores some keys that it lists. Here each kind of
+environment gets a frozen dataclass with one checked field per key, so that `sim.config.resolve` merges deeply, suggests
+the right spelling, and refuses what would have no effect.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import pydantic
 
 from sim.config import deep_merge
 from sim.errors import UsageError, unknown
-from sim.highway.families import Family
+from sim.highway.kinds import EnvKind
 from sim.highway.traffic import private_copy
-from sim.highway.worlds import env_class
+from sim.highway.upstream import env_class
 
 OURS = ("offscreen_rendering",)
 """Keys that the wrapper sets itself (from the render mode)."""
@@ -59,7 +59,7 @@ def _vehicle_class(value: str) -> str:
 
 def _only_one(value: int) -> int:
     if value != 1:
-        raise ValueError("only one controlled vehicle is supported (multi-agent worlds are out of scope)")
+        raise ValueError("only one controlled vehicle is supported (multi-agent environments are out of scope)")
     return value
 
 
@@ -158,58 +158,85 @@ NO_EFFECT: dict[tuple[str, str], str] = {
 }
 
 
-def make_config(family: Family) -> Any:
-    """The family's defaults as an instance of its own frozen config dataclass."""
+def make_config(kind: EnvKind) -> Any:
+    """The default config of a kind.
+
+    Args:
+        kind: The kind of environment.
+    Returns:
+        An instance of its own frozen config dataclass.
+    Raises:
+        UsageError: highway-env's own defaults do not fit the schema.
+    """
     try:
         # Through the validators once, so that a default and the same value given by a user are equal (40 and 40.0).
-        return pydantic.TypeAdapter(config_type(family)).validate_python(family_defaults(family))
+        return pydantic.TypeAdapter(config_type(kind)).validate_python(kind_defaults(kind))
     except pydantic.ValidationError as error:
-        raise UsageError(f"highway-env's own config of {family.name} does not fit its schema: {error}") from None
+        raise UsageError(f"highway-env's own config of {kind.name} does not fit its schema: {error}") from None
 
 
 @functools.cache
-def config_type(family: Family) -> type:
-    """The frozen dataclass of the family's configs: one field per key of `family_defaults`."""
+def config_type(kind: EnvKind) -> type:
+    """The config class of a kind.
+
+    Args:
+        kind: The kind of environment.
+    Returns:
+        A frozen dataclass with one field per key of `kind_defaults`.
+    """
     fields = []
-    for name, value in family_defaults(family).items():
+    for name, value in kind_defaults(kind).items():
         if name in ("observation", "action"):
             kinds = OBSERVATIONS if name == "observation" else ACTIONS
             check = pydantic.AfterValidator(_type_checker(name, kinds, value))
             annotation: Any = Annotated[dict[str, Any], pydantic.BeforeValidator(_plain), check]
         else:
             annotation = Annotated[_field_type(name, value), pydantic.BeforeValidator(_plain)]
-            if name in family.inert:
-                annotation = Annotated[annotation, pydantic.AfterValidator(_inert(value, family.inert[name]))]
+            if name in kind.inert:
+                annotation = Annotated[annotation, pydantic.AfterValidator(_inert(value, kind.inert[name]))]
         fields.append((name, annotation, dataclasses.field(default_factory=_copier(value))))
     namespace = {
-        "__doc__": f"Config of {family.name}, from highway-env's defaults.",
+        "__doc__": f"Config of {kind.name}, from highway-env's defaults.",
         "__post_init__": _check_frequencies,
-        "__reduce__": lambda config: (_revive, (family, vars(config).copy())),
+        "__reduce__": lambda config: (_revive, (kind, vars(config).copy())),
     }
-    words = family.name.replace("-", " ").title().replace(" ", "")
+    words = kind.name.replace("-", " ").title().replace(" ", "")
     return dataclasses.make_dataclass(f"{words}Config", fields, frozen=True, namespace=namespace)
 
 
-def _revive(family: Family, values: dict[str, Any]) -> Any:
-    """A pickled config: its class is made, not imported, so it is named by its family."""
-    return config_type(family)(**values)
+def _revive(kind: EnvKind, values: dict[str, Any]) -> Any:
+    """A pickled config: its class is made, not imported, so it is named by its kind."""
+    return config_type(kind)(**values)
 
 
-def family_defaults(family: Family) -> dict[str, Any]:
-    """Plain default config: the class's own, with the family's overrides and time limit."""
-    defaults = _plain(env_class(family.env_class).default_config())
-    defaults = deep_merge(defaults, family.overrides)
-    if family.time_limit is not None:
-        defaults["duration"] = family.time_limit
+def kind_defaults(kind: EnvKind) -> dict[str, Any]:
+    """The default config of a kind in plain values.
+
+    Args:
+        kind: The kind of environment.
+    Returns:
+        highway-env's own defaults with the kind's overrides and time limit.
+    """
+    defaults = _plain(env_class(kind.env_class).default_config())
+    defaults = deep_merge(defaults, kind.overrides)
+    if kind.time_limit is not None:
+        defaults["duration"] = kind.time_limit
     return {name: value for name, value in defaults.items() if name not in OURS}
 
 
-def to_inner(config: Any, family: Family) -> dict[str, Any]:
-    """The config in highway-env's own form, ready for a world's constructor."""
+def to_inner(config: Any, kind: EnvKind) -> dict[str, Any]:
+    """A config in highway-env's own form.
+
+    Args:
+        config: The resolved config.
+        kind: Its kind of environment.
+    Returns:
+        What the environment's constructor takes.
+    """
     inner = {field.name: copy.deepcopy(getattr(config, field.name)) for field in dataclasses.fields(config)}
     if inner["observation"]["type"] == "GrayscaleObservation" and "observation_shape" in inner["observation"]:
         inner["observation"]["observation_shape"] = tuple(inner["observation"]["observation_shape"])
-    if family.private_traffic:
+    if kind.private_traffic:
         inner["other_vehicles_type"] = private_copy(inner["other_vehicles_type"])
     return inner
 

@@ -1,8 +1,8 @@
-"""Private traffic classes for worlds that overwrite class attributes of their traffic.
+"""Private traffic classes for environments that overwrite class attributes of their traffic.
 
 An intersection sets `DISTANCE_WANTED`, `COMFORT_ACC_MAX` and `COMFORT_ACC_MIN` on the class of its vehicles, which by
-default is the class that every other world uses too. It gets a subclass of its own instead: it drives exactly as in a
-process of its own, and nobody else notices.
+default is the class that every other environment uses too. It gets a subclass of its own instead: it behaves exactly as
+in a process of its own, and no other environment is affected.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ SEPARATOR = "__DOT__"
 
 
 def private_copy(path: str) -> str:
-    """Dotted path of a private subclass of the class at dotted path `path`."""
+    """Path of a private subclass of a traffic class.
+
+    Args:
+        path: Dotted path of the class.
+    Returns:
+        Dotted path of the subclass.
+    """
     return f"{__name__}.{PREFIX}{path.replace('.', SEPARATOR)}"
 
 

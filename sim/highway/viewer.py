@@ -1,7 +1,8 @@
-"""Drawing of highway-env worlds that leaves the rest of the process alone.
+"""Drawing of highway-env environments that leaves the rest of the process alone.
 
-Upstream's viewer quits pygame for everybody, stores its overlay on the class, swallows all events of the process, lets
-arrow keys fight the policy and draws nothing under SDL's dummy driver. This one owns its surface or window.
+highway-env's own viewer quits pygame for the whole process, stores its overlay on the class, takes all events of the
+process, lets arrow keys interfere with the policy and draws nothing under SDL's dummy driver. This one has a surface or
+window of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Overlay = Callable[[WorldSurface], None]
 
 
 class Viewer(EnvViewer):
-    """Draws one world, to an array or to a window of its own."""
+    """Draws one environment, to an array or to a window of its own."""
 
     def __init__(self, inner: Any, window: bool) -> None:
         # Not super().__init__(): it takes over the process's display.
@@ -76,7 +77,7 @@ class Viewer(EnvViewer):
         return np.ascontiguousarray(pygame.surfarray.array3d(self.sim_surface).swapaxes(0, 1))
 
     def handle_events(self) -> None:
-        """React to our own window's events; the others stay in the queue."""
+        """React to the events of this window; the others stay in the queue."""
         if self.window is None:
             return
         for event in pygame.event.get(WINDOW_EVENTS, pump=True):
@@ -91,14 +92,14 @@ class Viewer(EnvViewer):
                     self._drive(event)
 
     def _drive(self, event: Any) -> None:
-        """Arrow keys, for worlds that are driven by hand."""
+        """Arrow keys, for environments that are driven by hand."""
         actions = self.env.action_type
         if event.type == pygame.KEYDOWN and event.key == pygame.K_UP and not getattr(actions, "lateral", True):
-            return  # upstream looks LANE_LEFT up without checking that it exists
+            return  # highway-env looks LANE_LEFT up without checking that it exists
         EventHandler.handle_event(actions, event)
 
     def close(self) -> None:
-        """Close our window only; pygame and every other window live on."""
+        """Close this window; pygame and every other window stay open."""
         if self.window is not None:
             self.window.destroy()
             self.window = None

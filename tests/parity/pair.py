@@ -1,4 +1,4 @@
-"""The same world on highway-env and on the engine, driven side by side and compared field by field."""
+"""The same environment on highway-env and on the engine, driven side by side and compared field by field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ import sim
 from experts.provider import Context
 from sim.config import resolve
 from sim.engine import traffic
-from sim.engine.factory import make_world
+from sim.engine.bodies import settle
+from sim.engine.factory import make_batch
+from sim.engine.neighbours import front_of, rear_of
 from sim.outcome import Outcome
 
 Fields = dict[str, tuple[Any, Any]]
@@ -24,14 +26,14 @@ Fields = dict[str, tuple[Any, Any]]
 
 
 class Pair:
-    """One highway-env world and one engine world of a scenario."""
+    """One highway-env environment and one engine environment of a scenario."""
 
     def __init__(self, scenario: str, config: dict[str, Any], tolerance: float = 0.0) -> None:
         """`tolerance` (m, m/s, rad) > 0 compares real numbers loosely, and stops at the first contact."""
         chosen = sim.get(scenario)
         self.tolerance = tolerance
         self.env: Any = sim.make(scenario, "highway-env", config)
-        self.world: Any = make_world(chosen, resolve(chosen.defaults, config), 1)
+        self.batch: Any = make_batch(chosen, resolve(chosen.defaults, config), 1)
         self.fields = lane_change_fields if scenario == "lane-change" else highway_fields
         self.rule = experts.registry.make("rule", scenario)
 
@@ -39,19 +41,19 @@ class Pair:
         """Start both from a seed (None: go on with the random streams as they are); the first difference."""
         obs, _ = self.env.reset(seed=seed)
         if seed is not None:
-            self.world.seed([0], [seed])
-        self.world.reset()
+            self.batch.seed([0], [seed])
+        self.batch.reset()
         self.obs = obs
-        return self.difference({"observation": (obs, self.world.obs[0])})
+        return self.difference({"observation": (obs, self.batch.obs[0])})
 
     def step(self, action: int) -> tuple[bool, str | None]:
         """One decision of both; (ended, first difference)."""
         obs, reward, terminated, truncated, info = self.env.step(action)
-        self.world.step(np.array([action]))
+        self.batch.step(np.array([action]))
         extra: Fields = self._results(obs, reward, terminated, truncated)
         ended = terminated or truncated
         if ended:
-            ours = dataclasses.asdict(self.world.summary(0))
+            ours = dataclasses.asdict(self.batch.summary(0))
             for name, value in info["summary"].items():
                 if name != "backend":
                     extra[f"summary {name}"] = (
@@ -64,23 +66,23 @@ class Pair:
     def step_inner(self, action: int) -> str | None:
         """One decision of both, whether the episode has ended or not."""
         obs, reward, terminated, truncated, _ = self.env.inner.step(action)
-        self.world.step(np.array([action]))
-        limit = self.world.truncated[0] if self.env.family.time_limit else truncated
+        self.batch.step(np.array([action]))
+        limit = self.batch.truncated[0] if self.env.kind.time_limit else truncated
         return self.difference(self._results(obs, reward, terminated, limit))
 
     def _results(self, obs: Any, reward: float, terminated: bool, truncated: bool) -> Fields:
-        world = self.world
+        batch = self.batch
         return {
-            "observation": (np.asarray(obs, np.float32), world.obs[0]),
-            "reward": (reward, world.rewards[0]),
-            "terminated": (terminated, world.terminated[0]),
-            "truncated": (truncated, world.truncated[0]),
-            "legal actions": (self.env.action_masks(), world.masks[0]),
+            "observation": (np.asarray(obs, np.float32), batch.obs[0]),
+            "reward": (reward, batch.rewards[0]),
+            "terminated": (terminated, batch.terminated[0]),
+            "truncated": (truncated, batch.truncated[0]),
+            "legal actions": (self.env.action_masks(), batch.masks[0]),
         }
 
     def difference(self, extra: Fields) -> str | None:
         """The first field that differs: its name, the body, both values and how many ulp lie between them."""
-        for name, (theirs, ours) in {**self.fields(self.env, self.world), **extra}.items():
+        for name, (theirs, ours) in {**self.fields(self.env, self.batch), **extra}.items():
             a, b = np.asarray(theirs, np.float64).ravel(), np.asarray(ours, np.float64).ravel()
             if a.shape != b.shape:
                 return f"{name}: {a.size} values against {b.size}"
@@ -94,7 +96,7 @@ class Pair:
         return None
 
     def touched(self) -> bool:
-        """Has anybody been in contact?"""
+        """Whether any body has been in contact."""
         return any(body.crashed or body.impact is not None for body in self.env.inner.road.vehicles)
 
 
@@ -106,10 +108,10 @@ def _ulps(a: float, b: float) -> int:
     return abs(x - y)
 
 
-def highway_fields(env: Any, world: Any) -> Fields:
-    inner, w, rows = env.inner, world.state.worlds[0], world.state.bodies[0]
+def highway_fields(env: Any, batch: Any) -> Fields:
+    inner, w, rows = env.inner, batch.state.envs[0], batch.state.bodies[0]
     vehicles, bodies = inner.road.vehicles, [*inner.road.vehicles, *inner.road.objects]
-    number, count, cars = world.mirror.numbers, len(bodies), len(vehicles)
+    number, count, cars = batch.mirror.numbers, len(bodies), len(vehicles)
     pushed = [body.impact is not None for body in vehicles]
     return {
         "vehicles": (cars, w["vehicles"]),
@@ -134,11 +136,11 @@ def highway_fields(env: Any, world: Any) -> Fields:
     }
 
 
-def lane_change_fields(env: Any, world: Any) -> Fields:
-    from sim.engine import lane_change as engine
+def lane_change_fields(env: Any, batch: Any) -> Fields:
+    from sim.engine import lane_traffic as engine
 
     inner = env.inner
-    ego, w, cars = inner.vehicle, world.state.worlds[0], world.state.cars[0]
+    ego, w, cars = inner.vehicle, batch.state.envs[0], batch.state.bodies[0]
     others = inner.road.vehicles[1:]
     return {
         "x": ([ego.position[0], *(car.position[0] for car in others)], [w["x"], *cars[engine.X]]),
@@ -182,9 +184,9 @@ def compare_seeds(pair: Pair, seeds: list[int], limit: int = 40, past_end: int =
                 return result(found if goes_on else found | {"substep": locate(pair, seed, actions)})
             if ended:
                 break
-        outcomes[Outcome(pair.world.outcomes[0]).name.lower()] += 1
+        outcomes[Outcome(pair.batch.outcomes[0]).name.lower()] += 1
         for _ in range(past_end if not pair.tolerance else 0):
-            wrong = pair.step_inner(int(rng.integers(pair.world.num_actions)))
+            wrong = pair.step_inner(int(rng.integers(pair.batch.num_actions)))
             decisions += 1
             if wrong:
                 return result({"seed": seed, "decision": "after the end", "field": wrong})
@@ -192,24 +194,24 @@ def compare_seeds(pair: Pair, seeds: list[int], limit: int = 40, past_end: int =
 
 
 @njit
-def _substep(worlds: Any, bodies: Any, lanes: Any, params: Any, meaning: int) -> None:
-    traffic.substep(worlds[0], bodies[0, 0], lanes[0], params[0], meaning)
+def _substep(envs: Any, bodies: Any, lanes: Any, params: Any, meaning: int) -> None:
+    traffic.substep(envs[0], bodies[0, 0], lanes[0], params[0], meaning)
 
 
 def locate(pair: Pair, seed: int, actions: list[int]) -> str | None:
-    """The simulation step of the last of `actions` in which the two worlds of a highway-env scenario part."""
+    """The simulation step of the last of `actions` in which the two environments of a highway-env scenario part."""
     if pair.fields is not highway_fields:
         return None
     pair.reset(seed)
     for action in actions[:-1]:
         pair.step(action)
-    inner, world = pair.env.inner, pair.world
-    meaning = int(world.params["meanings"][0, actions[-1]])
+    inner, batch = pair.env.inner, pair.batch
+    meaning = int(batch.params["meanings"][0, actions[-1]])
     inner.action_type.act(actions[-1])
-    for step in range(int(world.params["substeps"][0])):
+    for step in range(int(batch.params["substeps"][0])):
         inner.road.act()
         inner.road.step(1 / inner.config["simulation_frequency"])
-        _substep(*world.state, world.lanes, world.params, traffic.NONE if step else meaning)
+        _substep(*batch.state, batch.lanes, batch.params, traffic.NONE if step else meaning)
         wrong = pair.difference({})
         if wrong:
             return f"{step}: {wrong}"
@@ -288,28 +290,28 @@ def compare_scenes(pair: Pair, examples: int) -> dict[str, Any]:
 
 
 @njit
-def _neighbours(worlds: Any, bodies: Any, lanes: Any, out: Any) -> None:
-    for i in range(worlds[0].vehicles):
+def _neighbours(envs: Any, bodies: Any, lanes: Any, out: Any) -> None:
+    for i in range(envs[0].vehicles):
         for n in range(lanes.size):
-            out[i, n, 0] = traffic.front_of(worlds[0], bodies[0, 0], lanes[0], i, n)
-            out[i, n, 1] = traffic.rear_of(worlds[0], bodies[0, 0], lanes[0], i, n)
+            out[i, n, 0] = front_of(envs[0], bodies[0, 0], lanes[0], i, n)
+            out[i, n, 1] = rear_of(envs[0], bodies[0, 0], lanes[0], i, n)
 
 
 def neighbours(pair: Pair) -> Fields:
-    """Who is ahead of and behind every vehicle on every lane."""
-    world, road = pair.world, pair.env.inner.road
+    """The bodies ahead of and behind every vehicle on every lane."""
+    batch, road = pair.batch, pair.env.inner.road
     bodies = [*road.vehicles, *road.objects]
     number = {id(body): i for i, body in enumerate(bodies)}
-    found = np.zeros((len(road.vehicles), len(world.lanes), 2), np.int64)
-    _neighbours(*world.state, world.lanes, found)
-    asked = [[road.neighbour_vehicles(vehicle, key) for key in world.mirror.keys] for vehicle in road.vehicles]
+    found = np.zeros((len(road.vehicles), len(batch.lanes), 2), np.int64)
+    _neighbours(*batch.state, batch.lanes, found)
+    asked = [[road.neighbour_vehicles(vehicle, key) for key in batch.mirror.keys] for vehicle in road.vehicles]
     theirs = [[[-1 if body is None else number[id(body)] for body in pairs] for pairs in row] for row in asked]
     return {"neighbours": (theirs, found)}
 
 
 def inject(pair: Pair, bodies: list[dict[str, Any]], shift: float) -> None:
-    """Put the bodies onto the main road of both worlds, the first one as the ego."""
-    inner, mirror = pair.env.inner, pair.world.mirror
+    """Put the bodies onto the main road of both environments, the first one as the ego."""
+    inner, mirror = pair.env.inner, pair.batch.mirror
     vehicles = inner.road.vehicles
     for vehicle, body in zip(vehicles, bodies, strict=False):
         main = [key for key in mirror.keys if key[:2] == mirror.keys[0][:2]]
@@ -326,17 +328,17 @@ def inject(pair: Pair, bodies: list[dict[str, Any]], shift: float) -> None:
         else:
             vehicle.target_speed = body["target_speed"] or 1e-3  # highway-env divides by it in merge
             vehicle.timer, vehicle.DELTA = body["timer"], body["exponent"]
-    copy_in(pair.world, inner)
+    copy_in(pair.batch, inner)
 
 
 @njit
-def _settle(worlds: Any, bodies: Any) -> None:
-    traffic.settle(worlds[0], bodies[0, 0])
+def _settle(envs: Any, bodies: Any) -> None:
+    settle(envs[0], bodies[0, 0])
 
 
-def copy_in(world: Any, inner: Any) -> None:
-    """Give engine world 0 the state of a highway-env world; its random stream and its episode's sums stay."""
-    w, rows, number = world.state.worlds[0], world.state.bodies[0], world.mirror.numbers
+def copy_in(batch: Any, inner: Any) -> None:
+    """Give engine environment 0 the state of a highway-env environment; random stream and statistics stay."""
+    w, rows, number = batch.state.envs[0], batch.state.bodies[0], batch.mirror.numbers
     bodies = [*inner.road.vehicles, *inner.road.objects]
     w["vehicles"], w["bodies"] = len(inner.road.vehicles), len(bodies)
     for k, body in enumerate(bodies):
@@ -359,4 +361,4 @@ def copy_in(world: Any, inner: Any) -> None:
         if k:
             row["timer"], row["delta"], row["changes"] = body.timer, body.DELTA, body.enable_lane_change
     w["speed_index"], w["time"] = inner.vehicle.speed_index, inner.time
-    _settle(*world.state)
+    _settle(*batch.state)

@@ -1,4 +1,4 @@
-"""The engine's highway-env worlds equal highway-env bit for bit, and the comparison would notice if they did not."""
+"""The engine's road families equal highway-env bit for bit, and the comparison would notice if they did not."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_hundred_thousand_decisions_over_a_thousand_seeds_are_identical():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
-def test_two_thousand_decisions_of_the_other_worlds_are_identical(name):
+def test_two_thousand_decisions_of_the_other_kinds_are_identical(name):
     jobs = [{"scenario": name, "seeds": [start, start + 60], "past_end": 10} for start in (0, 60)]
     assert sum(result["decisions"] for result in oracle.run_all(jobs)) > 2000
 
@@ -96,8 +96,10 @@ def test_thousands_of_adversarial_scenes_are_identical():
     assert sum(result["decisions"] for result in results) > 5000
 
 
-TRAFFIC, ROADS, PHYSICS = "sim/engine/traffic.py", "sim/engine/roads.py", "sim/engine/physics.py"
-OBSERVE, HIGHWAY, SPAWN = "sim/engine/observe.py", "sim/engine/highway.py", "sim/engine/spawn.py"
+TRAFFIC, NEIGHBOURS, CONTACTS = (f"sim/engine/{name}.py" for name in ("traffic", "neighbours", "contacts"))
+ROADS, OBSERVE, ROAD = (f"sim/engine/{name}.py" for name in ("roads", "observe", "road"))
+HIGHWAY = "sim/engine/families/highway.py"
+KINEMATICS, SIZES = "sim/kinematics.py", "sim/sizes.py"
 FAULTS = {
     "left lane wins": (TRAFFIC, "for side in (-1, 1):", "for side in (1, -1):"),
     "timer at its limit counts": (
@@ -105,25 +107,25 @@ FAULTS = {
         "elif body.timer > LANE_CHANGE_DELAY",
         "elif body.timer >= LANE_CHANGE_DELAY",
     ),
-    "speed without sign in the pre-check": (TRAFFIC, "/ 2 + body.speed * dt:", "/ 2 + abs(body.speed) * dt:"),
-    "first push is kept": (TRAFFIC, "    if soon:\n", "    if soon and not body.pushed:\n"),
-    "push crashes at once": (TRAFFIC, "    if now:\n", "    if now or soon:\n"),
-    "push of an obstacle is halved": (TRAFFIC, "share = 1.0 if obstacle else 2.0", "share = 2.0"),
+    "speed without sign in the pre-check": (CONTACTS, "/ 2 + body.speed * dt:", "/ 2 + abs(body.speed) * dt:"),
+    "first push is kept": (CONTACTS, "    if soon:\n", "    if soon and not body.pushed:\n"),
+    "push crashes at once": (CONTACTS, "    if now:\n", "    if now or soon:\n"),
+    "push of an obstacle is halved": (CONTACTS, "share = 1.0 if obstacle else 2.0", "share = 2.0"),
     "vehicles decide in another order": (
         TRAFFIC,
-        "in range(1, w.vehicles):\n        _idm",
-        "in range(w.vehicles - 1, 0, -1):\n        _idm",
+        "in range(1, env.vehicles):\n        _idm",
+        "in range(env.vehicles - 1, 0, -1):\n        _idm",
     ),
     "position in single precision": (
         TRAFFIC,
         "body.x += body.speed * dt",
         "body.x = np.float32(body.x + body.speed * dt)",
     ),
-    "speed halves round up": (PHYSICS, "np.round(x * (count - 1))", "np.floor(x * (count - 1) + 0.5)"),
-    "no margin beside a lane": (PHYSICS, "LANE_MARGIN = 1.0", "LANE_MARGIN = 0.0"),
-    "first of equals is ahead": (TRAFFIC, "or j > best)", "or j < best)"),
-    "last of equals is behind": (TRAFFIC, "or j < best)", "or j > best)"),
-    "level bodies not told apart": (TRAFFIC, "LEVEL = 1e-9", "LEVEL = -1.0"),
+    "speed halves round up": (KINEMATICS, "np.round(x * (count - 1))", "np.floor(x * (count - 1) + 0.5)"),
+    "no margin beside a lane": (SIZES, "LANE_MARGIN = 1.0", "LANE_MARGIN = 0.0"),
+    "first of equals is ahead": (NEIGHBOURS, "or j > best)", "or j < best)"),
+    "last of equals is behind": (NEIGHBOURS, "or j < best)", "or j > best)"),
+    "level bodies not told apart": (NEIGHBOURS, "LEVEL = 1e-9", "LEVEL = -1.0"),
     "closest lane regardless of heading": (ROADS, "total += 1.0 * angle", "total += 0.0 * angle"),
     "wrecks decide": (TRAFFIC, "    if body.crashed:\n        return\n", ""),
     "wrecks do not brake": (TRAFFIC, "0.0, -1.0 * speed", "0.0, 0.0"),
@@ -139,26 +141,26 @@ FAULTS = {
     ),
     "FASTER counts from the set-point": (
         TRAFFIC,
-        "physics.speed_index(ego.speed, p.speeds[: p.set_points])",
-        "w.speed_index",
+        "kinematics.speed_index(ego.speed, p.speeds[: p.set_points])",
+        "env.speed_index",
     ),
-    "the action is repeated": (HIGHWAY, "        meaning = NONE\n", ""),
+    "the action is repeated": (ROAD, "        meaning = NONE\n", ""),
     "changes are never given up": (TRAFFIC, "if 0 < d < _desired_gap", "if 0 < d < -_desired_gap"),
     "reversing cars do not change": (TRAFFIC, "if abs(body.speed) < 1:", "if body.speed < 1:"),
-    "no top speed": (PHYSICS, "    if speed > MAX_SPEED:\n", "    if speed > 2 * MAX_SPEED:\n"),
+    "no top speed": (KINEMATICS, "    if speed > MAX_SPEED:\n", "    if speed > 2 * MAX_SPEED:\n"),
     "velocity not projected": (TRAFFIC, "(body.vy - other.vy) * body.sin", "0.0"),
-    "target lane's leader ignored": (TRAFFIC, "ego, _front_in(w, ego, lanes, i, body.target)", "ego, -1"),
+    "target lane's leader ignored": (TRAFFIC, "ego, front_in(env, ego, lanes, i, body.target)", "ego, -1"),
     "speed drawn before the lane": (
-        SPAWN,
+        HIGHWAY,
         "speed = uniform(0.7",
-        "n = next_below(w.stream, p.lanes)\n        speed = uniform(0.7",
+        "n = next_below(env.stream, f.lanes)\n            speed = uniform(0.7",
     ),
-    "seen too little behind": (OBSERVE, "ahead > -2 * physics.LENGTH", "ahead > -1 * physics.LENGTH"),
+    "seen too little behind": (OBSERVE, "ahead > -2 * CAR_LENGTH", "ahead > -1 * CAR_LENGTH"),
     "observation not clipped": (OBSERVE, "if p.obs_clip:", "if False:"),
-    "reward by the present lane": (HIGHWAY, "float(nth(lanes, ego.target).id)", "float(nth(lanes, ego.lane).id)"),
+    "reward by the present lane": (HIGHWAY, "nth(lanes[0], ego.target).id", "nth(lanes[0], ego.lane).id"),
     "time to collision rounded once": (OBSERVE, "math.ceil(ttc / p.period)", "math.floor(ttc / p.period)"),
-    "obstacle unseen": (SPAWN, "        w.bodies += 1\n", ""),
-    "nobody is passed at a border": (
+    "obstacle unseen": ("sim/engine/spawn.py", "    env.bodies += 1\n", "    env.bodies += 0\n"),
+    "no offset across a border": (
         ROADS,
         '["reach_offsets"][: len(reach)] = [offset for',
         '["reach_offsets"][: len(reach)] = [0.0 for',

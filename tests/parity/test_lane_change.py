@@ -11,33 +11,34 @@ NEAR = {"behind": 80.0, "ahead": 120.0}
 CROWDED = {"density": [60.0, 60.0], "behind": 80.0, "ahead": 120.0, "phase": "random"}
 """Cars that run into each other: the kernel's search path."""
 
-ENGINE, PHYSICS = "sim/engine/lane_change.py", "sim/engine/physics.py"
+TRAFFIC, FAMILY = "sim/engine/lane_traffic.py", "sim/engine/families/lane_change.py"
+KINEMATICS = "sim/kinematics.py"
 FAULTS = {
-    "leader of equal position ignored": (ENGINE, "ahead and 0 <= dx", "ahead and 0 < dx - 40"),
-    "free-road exponent 3": (ENGINE, "(1 - (ratio * ratio) * (ratio * ratio))", "(1 - ratio**3)"),
-    "traffic brakes harder": (ENGINE, "value if value > -limit", "value if value > -2 * limit"),
-    "ego invisible to traffic": (ENGINE, "if physics.on_lane(w.y, lane):", "if False:"),
-    "ego speed not projected": (ENGINE, "w.speed * math.cos(w.heading)", "w.speed"),
+    "leader of equal position ignored": (FAMILY, "ahead and 0 <= dx", "ahead and 0 < dx - 40"),
+    "free-road exponent 3": (TRAFFIC, "(1 - (ratio * ratio) * (ratio * ratio))", "(1 - ratio**3)"),
+    "traffic brakes harder": (TRAFFIC, "value if value > -limit", "value if value > -2 * limit"),
+    "ego invisible to traffic": (TRAFFIC, "if kinematics.on_lane(env.y, lane):", "if False:"),
+    "ego speed not projected": (TRAFFIC, "env.speed * math.cos(env.heading)", "env.speed"),
     "speed before position": (
-        ENGINE,
+        TRAFFIC,
         "        x[c] += v[c] * DT\n        v[c] += a[c] * DT",
         "        v[c] += a[c] * DT\n        x[c] += v[c] * DT",
     ),
-    "push crashes at once": (ENGINE, "    if soon:\n", "    if soon:\n        w.crashed = 1\n"),
-    "push not halved": (ENGINE, "-push_x / 2, -push_y / 2, 1.0", "-push_x, -push_y / 2, 1.0"),
-    "speed index rounds up": (PHYSICS, "np.round(x * (count - 1))", "np.ceil(x * (count - 1))"),
-    "lane margin forgotten": (PHYSICS, "<= LANE_WIDTH / 2 + LANE_MARGIN", "<= LANE_WIDTH / 2"),
-    "heading servo too slow": (PHYSICS, "heading_rate = kp_heading *", "heading_rate = 0.9 * kp_heading *"),
-    "slip angle not halved": (ENGINE, "math.atan(0.5 * math.tan", "math.atan(1.0 * math.tan"),
-    "swept contact ignored": (PHYSICS, "low_a += velocity", "low_a += 0.0"),
-    "gap from the centres": (ENGINE, "- w.x - physics.LENGTH", "- w.x"),
-    "reward by target lane": (ENGINE, "abs(p.goal_lane - w.lane)", "abs(p.goal_lane - w.target_lane)"),
+    "push crashes at once": (TRAFFIC, "    if soon:\n", "    if soon:\n        env.crashed = 1\n"),
+    "push not halved": (TRAFFIC, "-push_x / 2, -push_y / 2, 1.0", "-push_x, -push_y / 2, 1.0"),
+    "speed index rounds up": (KINEMATICS, "np.round(x * (count - 1))", "np.ceil(x * (count - 1))"),
+    "lane margin forgotten": (KINEMATICS, "<= LANE_WIDTH / 2 + LANE_MARGIN", "<= LANE_WIDTH / 2"),
+    "heading servo too slow": (KINEMATICS, "heading_rate = kp_heading *", "heading_rate = 0.9 * kp_heading *"),
+    "slip angle not halved": (TRAFFIC, "math.atan(0.5 * math.tan", "math.atan(1.0 * math.tan"),
+    "swept contact ignored": (KINEMATICS, "low_a += velocity", "low_a += 0.0"),
+    "gap from the centres": (FAMILY, "- env.x - CAR_LENGTH", "- env.x"),
+    "reward by target lane": (FAMILY, "abs(p.goal_lane - env.lane)", "abs(p.goal_lane - env.target_lane)"),
     "one draw too many": (
-        ENGINE,
+        FAMILY,
         "jitter = next_double(stream)",
         "jitter = next_double(stream) + 0 * next_double(stream)",
     ),
-    "mask by target lane": (ENGINE, "mask[RIGHT] = w.lane <", "mask[RIGHT] = w.target_lane <"),
+    "mask by target lane": (FAMILY, "mask[RIGHT] = env.lane <", "mask[RIGHT] = env.target_lane <"),
 }
 """Slips that a port could make: (file, old text, new text)."""
 

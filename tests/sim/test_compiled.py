@@ -23,9 +23,9 @@ def cache_of(**environment: str) -> Path:
 
 def test_kernels_are_kept_by_version_and_old_versions_go(tmp_path):
     for version in range(6):
-        (tmp_path / "lgdrl-kernels" / f"old{version}").mkdir(parents=True)
+        (tmp_path / "driving-kernels" / "sim" / f"old{version}").mkdir(parents=True)
     folder = cache_of(XDG_CACHE_HOME=str(tmp_path))
-    assert folder.parent == tmp_path / "lgdrl-kernels"
+    assert folder.parent == tmp_path / "driving-kernels" / "sim"
     assert list(folder.rglob("*.nbi"))
     assert len(list(folder.parent.iterdir())) == 4
 

@@ -1,4 +1,4 @@
-"""The engine behind gymnasium's and SB3's interfaces: checked by their own checkers and against worlds one by one."""
+"""The engine behind gymnasium's and SB3's interfaces: checked by their checkers and against single environments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env as check_sb3
 
 import sim
-from sim.engine.factory import make_world
+from sim.engine.factory import make_batch
 from sim.errors import UsageError
 
 NAMES = ("lane-change", "highway-fast-v0", "two-way-v0", "merge-v1", "merge-generic-v0", "exit-v1")
@@ -20,7 +20,7 @@ MODES = [mode.value for mode in AutoresetMode]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_single_world_passes_both_checkers(name):
+def test_single_environment_passes_both_checkers(name):
     env = sim.make(name)
     assert env.backend == "engine"
     with warnings.catch_warnings():
@@ -31,7 +31,7 @@ def test_single_world_passes_both_checkers(name):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["lane-change", "highway-fast-v0", "merge-v1"])
-def test_vector_env_equals_gymnasiums_over_single_worlds(name, mode):
+def test_vector_env_equals_gymnasiums_over_single_environments(name, mode):
     batch = sim.make_vector(name, 5, autoreset=mode)
     single = SyncVectorEnv([lambda: sim.make(name)] * 5, autoreset_mode=AutoresetMode(mode))
     assert batch.single_observation_space == single.single_observation_space
@@ -67,32 +67,32 @@ def assert_same(ours: Any, theirs: Any) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_worlds_without_a_seed_are_drawn_at_random():
+def test_environments_without_a_seed_are_drawn_at_random():
     env = sim.make_vector("highway-fast-v0", 3)
     obs, _ = env.reset(seed=[4, None, None])
     again, _ = sim.make_vector("highway-fast-v0", 3).reset(seed=[4, None, None])
     np.testing.assert_array_equal(obs[0], again[0])
     assert not np.array_equal(obs[1], again[1])
-    world = native("exit-v1", 2)
-    world.reset()
-    assert not np.array_equal(world.obs[0], world.obs[1])
+    batch = native("exit-v1", 2)
+    batch.reset()
+    assert not np.array_equal(batch.obs[0], batch.obs[1])
 
 
 def test_vector_env_says_what_is_wrong():
     with pytest.raises(UsageError, match="SameStep"):
         sim.make_vector("highway-fast-v0", autoreset="same-step")
     env = sim.make_vector("highway-fast-v0", 2, autoreset="Disabled", config={"duration": 1})
-    with pytest.raises(UsageError, match="3 seeds for 2 worlds"):
+    with pytest.raises(UsageError, match="3 seeds for 2 environments"):
         env.reset(seed=[1, 2, 3])
     env.reset(seed=0)
     env.step(np.ones(2, int))
-    with pytest.raises(UsageError, match=r"worlds \[0, 1\] have ended"):
+    with pytest.raises(UsageError, match=r"environments \[0, 1\] have ended"):
         env.step(np.ones(2, int))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_batch_size_order_and_threads_change_no_trajectory(name):
-    """World k of any batch is the world that its seed gives, whoever its neighbours are."""
+    """Environment k of any batch is the environment that its seed gives, whatever its neighbours are."""
     seeds = list(range(6))
     alone = [trajectory(name, [seed])[:, 0] for seed in seeds]
     together = trajectory(name, seeds)
@@ -104,41 +104,41 @@ def test_batch_size_order_and_threads_change_no_trajectory(name):
 
 def trajectory(name: str, seeds: list[int], threads: int = 1) -> np.ndarray:
     """Observations and rewards (steps, N, ...) under actions that depend on the seed alone."""
-    world = native(name, len(seeds), threads)
-    world.seed(range(len(seeds)), seeds)
-    world.reset()
+    batch = native(name, len(seeds), threads)
+    batch.seed(range(len(seeds)), seeds)
+    batch.reset()
     rows = []
     for step in range(25):
         actions = np.array([(7 * seed + 3 * step) % 5 if seed % 2 else 1 for seed in seeds])
-        world.step(actions)
-        rows.append(np.column_stack([world.obs.reshape(len(seeds), -1), world.rewards, world.outcomes]))
-        world.reset(np.flatnonzero(world.terminated | world.truncated))
+        batch.step(actions)
+        rows.append(np.column_stack([batch.obs.reshape(len(seeds), -1), batch.rewards, batch.outcomes]))
+        batch.reset(np.flatnonzero(batch.terminated | batch.truncated))
     return np.stack(rows)
 
 
 def native(name: str, count: int, threads: int = 1) -> Any:
     scenario = sim.get(name)
-    return make_world(scenario, scenario.defaults, count, threads)
+    return make_batch(scenario, scenario.defaults, count, threads)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_clones_and_restored_worlds_have_the_same_future(name):
-    world = native(name, 8)
-    world.seed(range(8), list(range(8)))
-    world.reset()
-    world.step(np.full(8, 1))
-    world.clone(2, [0, 1, 3])
-    saved = world.get_state()
+def test_clones_and_restored_environments_have_the_same_future(name):
+    batch = native(name, 8)
+    batch.seed(range(8), list(range(8)))
+    batch.reset()
+    batch.step(np.full(8, 1))
+    batch.clone(2, [0, 1, 3])
+    saved = batch.get_state()
     rng = np.random.default_rng(1)
     plan = rng.integers(0, 5, 6)
-    branches = world.branch(2, plan[None])
+    branches = batch.branch(2, plan[None])
     futures = []
     for _ in range(2):
-        world.set_state(saved)
+        batch.set_state(saved)
         future = []
         for action in plan:
-            world.step(np.full(8, action))
-            future.append(np.column_stack([world.obs.reshape(8, -1), world.rewards]))
+            batch.step(np.full(8, action))
+            future.append(np.column_stack([batch.obs.reshape(8, -1), batch.rewards]))
         futures.append(np.stack(future))
         for row in (0, 1, 3):
             np.testing.assert_array_equal(futures[-1][:, row], futures[-1][:, 2])
@@ -148,14 +148,14 @@ def test_clones_and_restored_worlds_have_the_same_future(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_sb3_worlds_report_the_end_of_an_episode_once(name):
-    worlds = sim.make_vec(name, 8, seed=0)
-    obs = worlds.reset()
+def test_sb3_environments_report_the_end_of_an_episode_once(name):
+    envs = sim.make_vec(name, 8, seed=0)
+    obs = envs.reset()
     kept = obs.copy()
     rng = np.random.default_rng(0)
     ends = 0
     for _ in range(60):
-        after, _, dones, infos = worlds.step(rng.integers(0, 5, 8))
+        after, _, dones, infos = envs.step(rng.integers(0, 5, 8))
         np.testing.assert_array_equal(obs, kept)  # what was handed out is never written to again
         obs, kept = after, after.copy()
         for done, info in zip(dones, infos, strict=True):
@@ -168,10 +168,10 @@ def test_sb3_worlds_report_the_end_of_an_episode_once(name):
 
 
 def test_time_limits_are_truncations():
-    worlds = sim.make_vec("highway-fast-v0", 1, seed=0, config={"duration": 2, "vehicles_count": 0})
-    worlds.reset()
-    worlds.step([1])
-    _, _, dones, infos = worlds.step([1])
+    envs = sim.make_vec("highway-fast-v0", 1, seed=0, config={"duration": 2, "vehicles_count": 0})
+    envs.reset()
+    envs.step([1])
+    _, _, dones, infos = envs.step([1])
     assert dones[0]
     assert infos[0]["TimeLimit.truncated"]
     assert infos[0]["outcome"] == "success"

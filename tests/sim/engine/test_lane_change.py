@@ -1,4 +1,4 @@
-"""The lane-change task: the published facts, and the engine as a batch of exact, independent worlds."""
+"""The lane-change task: the published facts, and the engine as a batch of exact, independent environments."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ import sim
 from sim import lane_change as task
 from sim.actions import MetaAction
 from sim.config import fingerprint, resolve
-from sim.engine import lane_change as engine
-from sim.engine import world as world_module
-from sim.engine.lane_change import LaneChangeWorld
+from sim.engine import batch as batch_module
+from sim.engine import lane_traffic as engine
+from sim.engine.families.lane_change import LaneChangeBatch
 from sim.engine.rng import next_double, seeded_stream
 from sim.errors import UsageError
 from sim.lane_change import LaneChangeConfig, draw_traffic
@@ -35,25 +35,25 @@ def published_rows():
         return list(csv.DictReader(line for line in file if not line.startswith("#")))
 
 
-def make_world(num_envs=1, seeds=None, threads=1, **config):
-    world = LaneChangeWorld(resolve(LaneChangeConfig(), config), num_envs, threads)
-    world.seed(range(num_envs), range(num_envs) if seeds is None else seeds)
-    world.reset()
-    return world
+def make_batch(num_envs=1, seeds=None, threads=1, **config):
+    batch = LaneChangeBatch(resolve(LaneChangeConfig(), config), num_envs, threads)
+    batch.seed(range(num_envs), range(num_envs) if seeds is None else seeds)
+    batch.reset()
+    return batch
 
 
-def random_walk(world, steps, seed=0, only=None):
+def random_walk(batch, steps, seed=0, only=None):
     """Random legal actions, resetting what ends; returns every observation and reward."""
     rng = np.random.default_rng(seed)
     seen = []
     for _ in range(steps):
-        drawn = rng.random((1024, world.num_actions))[: world.num_envs]
-        actions = np.where(world.masks, drawn, -1).argmax(axis=1)
-        world.step(actions)
-        seen.append((world.obs.copy(), world.rewards.copy(), world.outcomes.copy()))
-        ended = np.flatnonzero(world.outcomes)
+        drawn = rng.random((1024, batch.num_actions))[: batch.num_envs]
+        actions = np.where(batch.masks, drawn, -1).argmax(axis=1)
+        batch.step(actions)
+        seen.append((batch.obs.copy(), batch.rewards.copy(), batch.outcomes.copy()))
+        ended = np.flatnonzero(batch.outcomes)
         if ended.size:
-            world.reset(ended)
+            batch.reset(ended)
     return seen
 
 
@@ -65,7 +65,7 @@ def test_published_kinematics_are_reproduced_within_5_cm_per_decision(backend):
     env = sim.make("lane-change", backend, {"layout": "published"})
     env.reset(seed=0)
     if backend == "engine":  # the ego alone: the published traffic is only known in part
-        env.world.state.cars[0, engine.X] += 5000.0
+        env.batch.state.bodies[0, engine.X] += 5000.0
     else:
         del env.inner.road.vehicles[1:]
     rows = published_rows()
@@ -81,7 +81,7 @@ def test_published_kinematics_are_reproduced_within_5_cm_per_decision(backend):
 
 
 def test_published_layout_is_frame_0_of_the_video():
-    scene = make_world(layout="published").scene(0)
+    scene = make_batch(layout="published").scene(0)
     for lane, offsets in enumerate(task.PUBLISHED_OFFSETS):
         near = scene.vehicles.x[(scene.vehicles.lane == lane)] - 500.0
         assert sorted(near[(near > -59) & (near < 141)]) == pytest.approx(offsets)
@@ -90,20 +90,20 @@ def test_published_layout_is_frame_0_of_the_video():
 
 
 def test_speed_grid_and_start():
-    scene = make_world().scene(0)
+    scene = make_batch().scene(0)
     assert scene.set_points == pytest.approx(np.linspace(6, 28, 20))
     assert (scene.ego.x, scene.ego.speed, scene.ego.lane, scene.goal.lane, scene.goal.s) == (500.0, 20.0, 0, 3, 1000.0)
 
 
 def test_traffic_keeps_its_lane_and_its_acceleration_limit():
-    world = make_world(32)
+    batch = make_batch(32)
     for _ in range(40):
-        world.step(np.full(32, 4))
-        running = world.outcomes == Outcome.RUNNING
-        assert np.abs(world.state.cars[running][:, engine.A]).max() <= 2.0
-        lanes = np.repeat(np.arange(4) * 4.0, world.state.cars.shape[2] // 4)
-        assert (world.state.cars[running][:, engine.Y] == lanes).all()
-        world.reset(np.flatnonzero(~running))
+        batch.step(np.full(32, 4))
+        running = batch.outcomes == Outcome.RUNNING
+        assert np.abs(batch.state.bodies[running][:, engine.A]).max() <= 2.0
+        lanes = np.repeat(np.arange(4) * 4.0, batch.state.bodies.shape[2] // 4)
+        assert (batch.state.bodies[running][:, engine.Y] == lanes).all()
+        batch.reset(np.flatnonzero(~running))
 
 
 # --- random layouts --------------------------------------------------------------------------------------------------
@@ -126,11 +126,11 @@ def test_the_stream_is_numpys_pcg64(seed, skip):
 @settings(max_examples=15, deadline=None)
 def test_drawn_traffic_equals_the_numpy_definition(seed, density, phase):
     config = LaneChangeConfig(density=density, phase=phase, behind=100.0, ahead=100.0)
-    world = LaneChangeWorld(config, 1)
-    world.seed([0], [seed])
-    world.reset()
+    batch = LaneChangeBatch(config, 1)
+    batch.seed([0], [seed])
+    batch.reset()
     expected = draw_traffic(config, np.random.Generator(np.random.PCG64(seed)))
-    cars = world.state.cars[0]
+    cars = batch.state.bodies[0]
     for row, values in (
         (engine.X, expected.x),
         (engine.V, expected.speed),
@@ -141,51 +141,51 @@ def test_drawn_traffic_equals_the_numpy_definition(seed, density, phase):
 
 
 def test_default_density_is_25_per_km_and_lane():
-    world = make_world(200)
-    x = world.state.cars[:, engine.X].reshape(200, 4, -1)
+    batch = make_batch(200)
+    x = batch.state.bodies[:, engine.X].reshape(200, 4, -1)
     per_km = 1000.0 / np.diff(x, axis=2).mean()
     assert per_km == pytest.approx(25.0, rel=0.02)
 
 
-# --- exact, independent worlds ---------------------------------------------------------------------------------------
+# --- exact, independent environments -------------------------------------------------------------------------------
 
 
 def test_batch_size_and_place_in_the_batch_do_not_matter():
     seeds = [7, 3, 11, 5]
-    together = make_world(4, seeds)
-    alone = [make_world(1, [seed]) for seed in seeds]
+    together = make_batch(4, seeds)
+    alone = [make_batch(1, [seed]) for seed in seeds]
     rng = np.random.default_rng(0)
     for _ in range(60):
         actions = rng.integers(0, 5, 4)
         together.step(actions)
-        for i, world in enumerate(alone):
-            world.step(actions[i : i + 1])
-            assert np.array_equal(world.obs[0], together.obs[i])
-            assert world.rewards[0] == together.rewards[i]
-            if world.outcomes[0]:
-                world.reset()
+        for i, batch in enumerate(alone):
+            batch.step(actions[i : i + 1])
+            assert np.array_equal(batch.obs[0], together.obs[i])
+            assert batch.rewards[0] == together.rewards[i]
+            if batch.outcomes[0]:
+                batch.reset()
         together.reset(np.flatnonzero(together.outcomes))
 
 
 def test_two_threads_give_the_bits_of_one():
-    num = world_module.PARALLEL_FROM
-    serial, parallel = make_world(num), make_world(num, threads=2)
+    num = batch_module.PARALLEL_FROM
+    serial, parallel = make_batch(num), make_batch(num, threads=2)
     assert parallel.parallel
     for one, two in zip(random_walk(serial, 25), random_walk(parallel, 25), strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 def test_a_clone_has_the_same_future_and_its_own_state():
-    world = make_world(3)
-    random_walk(world, 5)
-    world.clone(0, [1, 2])
+    batch = make_batch(3)
+    random_walk(batch, 5)
+    batch.clone(0, [1, 2])
     for _ in range(30):
-        world.step(np.array([4, 4, 4]))
-        assert all(np.array_equal(world.state.cars[0], world.state.cars[i]) for i in (1, 2))
-        if world.outcomes.any():
-            world.reset()  # cloned streams: even the next episodes agree
-    world.step(np.array([3, 4, 4]))
-    assert world.state.worlds["speed"][0] != world.state.worlds["speed"][1]
+        batch.step(np.array([4, 4, 4]))
+        assert all(np.array_equal(batch.state.bodies[0], batch.state.bodies[i]) for i in (1, 2))
+        if batch.outcomes.any():
+            batch.reset()  # cloned streams: even the next episodes agree
+    batch.step(np.array([3, 4, 4]))
+    assert batch.state.envs["speed"][0] != batch.state.envs["speed"][1]
 
 
 def test_state_survives_pickling_with_its_future():
@@ -205,36 +205,36 @@ def test_state_survives_pickling_with_its_future():
         assert np.array_equal(dones, dones2)
 
 
-def test_branching_foretells_the_future_and_leaves_the_world_alone():
-    world = make_world(2)
+def test_branching_foretells_the_future_and_leaves_the_environment_alone():
+    batch = make_batch(2)
     plan = np.array([4, 4, 1, 2, 4, 1, 3, 1])
-    before = world.get_state()
-    branches = world.branch(1, np.stack([plan, np.full(8, 1)]))
-    assert all(np.array_equal(a, b) for a, b in zip(before, world.get_state(), strict=True))
+    before = batch.get_state()
+    branches = batch.branch(1, np.stack([plan, np.full(8, 1)]))
+    assert all(np.array_equal(a, b) for a, b in zip(before, batch.get_state(), strict=True))
     rewards = []
     for action in plan:
-        world.step(np.array([1, action]))
-        rewards.append(world.rewards[1])
-        if world.outcomes[1]:
+        batch.step(np.array([1, action]))
+        rewards.append(batch.rewards[1])
+        if batch.outcomes[1]:
             break
     steps = branches.steps[0]
     assert steps == len(rewards)
     assert list(branches.rewards[0, :steps]) == rewards
-    assert branches.final[0, 0] == world.state.worlds["x"][1]
-    assert branches.crashed[0] == (world.outcomes[1] == Outcome.CRASH)
+    assert branches.final[0, 0] == batch.state.envs["x"][1]
+    assert branches.crashed[0] == (batch.outcomes[1] == Outcome.CRASH)
 
 
 def test_search_path_and_row_path_agree():
-    """The general search, forced on worlds that are in order, gives the bits of the vector loops."""
-    fast, slow = make_world(16), make_world(16)
+    """The general search, forced on environments that are in order, gives the bits of the vector loops."""
+    fast, slow = make_batch(16), make_batch(16)
     rng = np.random.default_rng(4)
     for _ in range(30):
-        slow.state.worlds["disorder"][:] = 1
+        slow.state.envs["disorder"][:] = 1
         actions = rng.integers(0, 5, 16)
         fast.step(actions)
         slow.step(actions)
         assert np.array_equal(fast.obs, slow.obs)
-        assert np.array_equal(fast.state.cars, slow.state.cars)
+        assert np.array_equal(fast.state.bodies, slow.state.bodies)
         ended = np.flatnonzero(fast.outcomes)
         fast.reset(ended)
         slow.reset(ended)
@@ -269,21 +269,21 @@ def test_at_another_decision_frequency_the_same_commands_lead_to_the_same_bits()
 
 
 def test_out_of_time_is_a_miss_after_120_decisions():
-    world = make_world(1, density=(1.0, 1.0))
+    batch = make_batch(1, density=(1.0, 1.0))
     for step in range(1, 121):
-        world.step(np.array([4]))
-        assert (world.outcomes[0] == Outcome.MISSED) == (step == 120)
-    assert world.rewards[0] < -4
+        batch.step(np.array([4]))
+        assert (batch.outcomes[0] == Outcome.MISSED) == (step == 120)
+    assert batch.rewards[0] < -4
 
 
 def test_driving_past_the_line_in_the_wrong_lane_is_a_miss_and_in_the_right_one_a_success():
     for last_lane, expected in ((0, Outcome.MISSED), (3, Outcome.SUCCESS)):
-        world = make_world(1, density=(1.0, 1.0))
-        while not world.outcomes[0]:
-            lane = int(world.state.worlds["lane"][0])
-            world.step(np.array([2 if lane < last_lane else 1]))
-        assert world.outcomes[0] == expected
-        assert world.summary(0).lane_changes == last_lane
+        batch = make_batch(1, density=(1.0, 1.0))
+        while not batch.outcomes[0]:
+            lane = int(batch.state.envs["lane"][0])
+            batch.step(np.array([2 if lane < last_lane else 1]))
+        assert batch.outcomes[0] == expected
+        assert batch.summary(0).lane_changes == last_lane
 
 
 def test_a_crash_costs_10_and_ends_the_episode():
@@ -367,4 +367,4 @@ def test_actions_that_do_not_exist_are_refused():
         with pytest.raises(UsageError, match="takes the integers 0 to 4"):
             env.step(action)
     with pytest.raises(UsageError, match="threads"):
-        LaneChangeWorld(LaneChangeConfig(), 4, threads=10_000)
+        LaneChangeBatch(LaneChangeConfig(), 4, threads=10_000)

@@ -1,4 +1,4 @@
-"""Terms of the reward of single engine worlds: those that highway-env's worlds report, decision by decision."""
+"""Reward terms of single engine environments equal those that highway-env reports, decision by decision."""
 
 import numpy as np
 import pytest
@@ -51,9 +51,9 @@ def test_asking_for_terms_changes_nothing():
         assert one[1:] == other[1:]
 
 
-def test_a_restored_world_knows_no_last_decision():
-    world = sim.make("lane-change")
-    world.reset(seed=0)
-    world.step(1)
-    world.set_state(world.get_state())
-    assert world.reward_terms() == {}
+def test_a_restored_environment_knows_no_last_decision():
+    env = sim.make("lane-change")
+    env.reset(seed=0)
+    env.step(1)
+    env.set_state(env.get_state())
+    assert env.reward_terms() == {}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import sim
 from sim.engine import roads
 
-WORLDS = (
+KINDS = (
     "highway-v0",
     "merge-v1",
     "merge-generic-v1",
@@ -35,13 +35,14 @@ NO_ROUTES = np.array([(np.full((1, 2, 2), -1),)], dtype=[("routes", "i8", (1, 2,
 
 @functools.cache
 def table(name: str) -> tuple[Any, np.ndarray, list[tuple[str, str, int]]]:
-    world = sim.make(name, "highway-env")  # not gym's own: an intersection of those changes every other world's traffic
-    world.reset(seed=0)
-    network = world.inner.road.network
+    # Not gym's own: an intersection of those changes the traffic of all other environments.
+    env = sim.make(name, "highway-env")
+    env.reset(seed=0)
+    network = env.inner.road.network
     return network, roads.compile_road(network, connected_lanes=True), roads.lane_keys(network)
 
 
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("name", KINDS)
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), SHARES, st.floats(-8, 8), st.floats(-3, 3))
 def test_geometry_equals_that_of_highway_envs_lanes(name, pick, share, lateral, turn):
@@ -66,7 +67,7 @@ def closest(lanes: np.ndarray, x: float, y: float, heading: float) -> int:
     return roads.closest_lane(lanes[0], x, y, heading)
 
 
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("name", KINDS)
 def test_lanes_go_on_as_in_the_graph(name):
     network, lanes, keys = table(name)
     for n, key in enumerate(keys):
@@ -77,7 +78,7 @@ def test_lanes_go_on_as_in_the_graph(name):
             assert keys[found] == network.next_lane(key, None, np.array([x, y]))
 
 
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_lane_that_is_well_clear_of_others_is_the_closest(name):
     """The shortcut is allowed to say no, never to be wrong."""
     _, lanes, keys = table(name)

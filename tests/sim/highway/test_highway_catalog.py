@@ -1,11 +1,11 @@
-"""Every registered highway-env world can be made, driven, described and drawn."""
+"""Every registered highway-env environment can be made, driven, described and drawn."""
 
 from __future__ import annotations
 
 import gymnasium
 import numpy as np
 import pytest
-from highway_worlds import GYM_IDS, NAMES, action_sequence, in_fresh_process, make_small, sweep
+from highway_envs import GYM_IDS, NAMES, action_sequence, in_fresh_process, make_small, sweep
 
 import sim
 from sim.actions import MetaAction
@@ -42,7 +42,7 @@ def test_listing_scenarios_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("name", sweep(NAMES))
-def test_world_drives_describes_and_draws(name: str) -> None:
+def test_environment_drives_describes_and_draws(name: str) -> None:
     env = make_small(name, render_mode="rgb_array")
     obs, info = env.reset(seed=1)
     assert env.observation_space.contains(obs)
@@ -105,7 +105,7 @@ def test_scenarios_declare_their_kind_of_actions() -> None:
         assert getattr(space, "n", None) == kinds.get(kind), name
 
 
-def test_dense_worlds_differ_in_density_and_set_points_only() -> None:
+def test_dense_environments_differ_in_density_and_set_points_only() -> None:
     slow, paper = sim.get("dense-2.5").defaults, sim.get("dense-2.5-paper").defaults
     assert (slow.vehicles_count, slow.lanes_count, slow.duration, slow.simulation_frequency) == (50, 4, 30.0, 15)
     assert slow.vehicles_density == paper.vehicles_density == 2.5
@@ -126,7 +126,7 @@ def test_checkers_of_gymnasium_and_sb3_are_satisfied(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_checkers_are_satisfied_by_every_world(name: str) -> None:
+def test_checkers_are_satisfied_by_every_environment(name: str) -> None:
     test_checkers_of_gymnasium_and_sb3_are_satisfied(name)
 
 

@@ -8,7 +8,7 @@ import pickle
 
 import numpy as np
 import pytest
-from highway_worlds import NAMES
+from highway_envs import NAMES
 
 import sim
 from sim.config import fingerprint, resolve, to_dict
@@ -144,5 +144,5 @@ def test_schema_knows_every_setting_of_the_installed_highway_env() -> None:
 
 def test_reset_options_are_refused() -> None:
     env = make("highway-fast-v0", vehicles_count=1)
-    with pytest.raises(UsageError, match="new world"):
+    with pytest.raises(UsageError, match="make a new one"):
         env.reset(options={"config": {"lanes_count": 5}})

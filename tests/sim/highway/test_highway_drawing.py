@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from highway_worlds import in_fresh_process, make_small
+from highway_envs import in_fresh_process, make_small
 
 from sim.errors import UsageError
 
@@ -16,8 +16,8 @@ assert quiet.render().std() > 1, "arrays are drawn with no display, under SDL's 
 assert not pygame.display.get_init(), "and take none"
 host = pygame.display.set_mode((50, 40))
 a, b = (sim.make("highway-fast-v0", "highway-env", render_mode="human", config={"vehicles_count": 2}) for _ in range(2))
-for world in (a, b):
-    world.reset(seed=0)
+for environment in (a, b):
+    environment.reset(seed=0)
 window = b.inner.viewer.window
 pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_a))
 pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_LEFT, window=window))
@@ -47,30 +47,30 @@ def test_drawing_needs_no_display_and_closing_leaves_other_windows_alive() -> No
     assert in_fresh_process(WINDOWS, environment=display).split()[-1] == "alive"
 
 
-def test_overlay_belongs_to_one_world() -> None:
+def test_overlay_belongs_to_one_environment() -> None:
     plain, marked = (make_small("highway-fast-v0", render_mode="rgb_array") for _ in range(2))
     marked.overlay = lambda surface: surface.fill((255, 0, 255))
     frames = []
-    for world in (plain, marked):
-        world.reset(seed=0)
-        frames.append(world.render())
+    for env in (plain, marked):
+        env.reset(seed=0)
+        frames.append(env.render())
     magenta = (frames[1] == (255, 0, 255)).all(axis=-1).mean()
     assert magenta > 0.5
     assert not (frames[0] == (255, 0, 255)).all(axis=-1).any()
 
 
 def test_frames_do_not_change_afterwards() -> None:
-    world = make_small("highway-fast-v0", render_mode="rgb_array")
-    world.reset(seed=0)
-    frame = world.render()
+    env = make_small("highway-fast-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    frame = env.render()
     kept = frame.copy()
-    world.step(1)
-    world.render()
+    env.step(1)
+    env.render()
     assert np.array_equal(frame, kept)
 
 
 def test_rendering_needs_a_mode() -> None:
-    world = make_small("highway-fast-v0")
-    world.reset(seed=0)
+    env = make_small("highway-fast-v0")
+    env.reset(seed=0)
     with pytest.raises(UsageError, match="render_mode"):
-        world.render()
+        env.render()

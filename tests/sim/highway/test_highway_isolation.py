@@ -1,4 +1,4 @@
-"""Worlds share nothing: neither with each other nor with the rest of the process."""
+"""Environments share nothing: neither with each other nor with the rest of the process."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pickle
 import pytest
 from highway_env.envs.common.abstract import AbstractEnv
 from highway_env.vehicle.behavior import AggressiveVehicle, IDMVehicle
-from highway_worlds import GYM_IDS, action_sequence, in_fresh_process, make_small, rollout, same, sweep
+from highway_envs import GYM_IDS, action_sequence, in_fresh_process, make_small, rollout, same, sweep
 
 DECISIONS = 3
 
 UPSTREAM = """
 import pickle, sys
 import gymnasium, highway_env
-from highway_worlds import action_sequence, few_cars
+from highway_envs import action_sequence, few_cars
 
 def rollout(name):
     if name in ("parking-ActionRepeat-v0", "parking-parked-v0", "lane-keeping-v0"):
@@ -29,7 +29,7 @@ def rollout(name):
             break
     return record
 
-names = sorted(sys.argv[3:], key=lambda name: "intersection" in name)  # these spoil the worlds after them
+names = sorted(sys.argv[3:], key=lambda name: "intersection" in name)  # these spoil the environments after them
 pickle.dump({name: rollout(name) for name in names}, open(sys.argv[1], "wb"))
 """
 
@@ -52,7 +52,7 @@ def close_to(ours: list, theirs: list, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sweep(GYM_IDS))
-def test_world_equals_plain_highway_env_bit_for_bit(name: str, upstream: dict) -> None:
+def test_environment_equals_plain_highway_env_bit_for_bit(name: str, upstream: dict) -> None:
     close_to(rollout(make_small(name), 5, DECISIONS), upstream[name], name)
 
 
@@ -61,12 +61,12 @@ def test_intersections_and_highways_do_not_change_each_other(first: str, upstrea
     names = ["intersection-v2", "highway-fast-v0"]
     if first != names[0]:
         names.reverse()
-    worlds = {name: make_small(name) for name in names}
-    records = {name: [world.reset(seed=5)] for name, world in worlds.items()}
-    plans = {name: action_sequence(world.action_space, DECISIONS, 5) for name, world in worlds.items()}
+    envs = {name: make_small(name) for name in names}
+    records = {name: [env.reset(seed=5)] for name, env in envs.items()}
+    plans = {name: action_sequence(env.action_space, DECISIONS, 5) for name, env in envs.items()}
     for step in range(DECISIONS):
-        for name, world in worlds.items():
-            records[name].append(world.step(plans[name][step]))
+        for name, env in envs.items():
+            records[name].append(env.step(plans[name][step]))
     for name in names:
         close_to(records[name][: len(upstream[name])], upstream[name], name)
 
@@ -84,7 +84,7 @@ def test_intersections_leave_the_shared_vehicle_classes_alone() -> None:
         assert before == (traffic.DISTANCE_WANTED, traffic.COMFORT_ACC_MAX, traffic.COMFORT_ACC_MIN)
 
 
-def test_metadata_belongs_to_each_world() -> None:
+def test_metadata_belongs_to_each_environment() -> None:
     before = dict(AbstractEnv.metadata)
     slow, fast = make_small("highway-fast-v0"), make_small("racetrack-v1")
     slow.reset(seed=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from highway_worlds import make_small
+from highway_envs import make_small
 
 import sim
 
@@ -13,14 +13,14 @@ IDLE = 1
 
 @pytest.mark.parametrize("seed", range(6))
 def test_neighbours_equal_those_that_highway_env_finds(seed: int) -> None:
-    world = sim.make(
+    env = sim.make(
         "highway-fast-v0", "highway-env", config={"lanes_count": 4, "vehicles_count": 30, "vehicles_density": 2}
     )
-    world.reset(seed=seed)
+    env.reset(seed=seed)
     rng = np.random.default_rng(seed)
     found = 0
     for _ in range(6):
-        scene, inner = world.scene(), world.inner
+        scene, inner = env.scene(), env.inner
         for lane in range(4):
             for mine, theirs in zip(
                 (scene.front(lane), scene.rear(lane)),
@@ -32,17 +32,17 @@ def test_neighbours_equal_those_that_highway_env_finds(seed: int) -> None:
                     assert mine.id == theirs.scene_id
                     assert mine.dx == theirs.position[0] - inner.vehicle.position[0]
                     found += 1
-        if any(world.step(int(rng.integers(5)))[2:4]):
+        if any(env.step(int(rng.integers(5)))[2:4]):
             break
     assert found
 
 
-def test_coordinates_of_a_straight_highway_are_those_of_the_world() -> None:
-    world = sim.make("highway-fast-v0", "highway-env")
-    world.reset(seed=0)
+def test_coordinates_of_a_straight_highway_are_those_of_the_environment() -> None:
+    env = sim.make("highway-fast-v0", "highway-env")
+    env.reset(seed=0)
     for _ in range(3):
-        world.step(0)
-    scene, inner = world.scene(), world.inner
+        env.step(0)
+    scene, inner = env.scene(), env.inner
     cars = [car for car in inner.road.vehicles if car is not inner.vehicle]
     assert scene.vehicles.s.tolist() == [car.position[0] for car in cars]
     assert scene.vehicles.d.tolist() == [car.position[1] for car in cars]
@@ -54,12 +54,12 @@ def test_coordinates_of_a_straight_highway_are_those_of_the_world() -> None:
 
 
 def test_merge_is_one_road_across_its_segments() -> None:
-    world = make_small("merge-v1")
-    world.reset(seed=3)
+    env = make_small("merge-v1")
+    env.reset(seed=3)
     seen = set()
     for _ in range(11):
-        ended = any(world.step(IDLE)[2:4])
-        scene, inner = world.scene(), world.inner
+        ended = any(env.step(IDLE)[2:4])
+        scene, inner = env.scene(), env.inner
         seen.add(inner.vehicle.lane_index[:2])
         assert scene.ego.s == pytest.approx(inner.vehicle.position[0])
         assert scene.lane_centers[:2] == (0.0, 4.0)
@@ -72,26 +72,26 @@ def test_merge_is_one_road_across_its_segments() -> None:
 
 
 def test_car_across_a_segment_border_is_seen() -> None:
-    world = make_small("merge-v0")
-    world.reset(seed=0)
-    ego, car = world.inner.vehicle, world.inner.road.vehicles[1]
-    world.inner.road.vehicles[:] = [ego, car]
+    env = make_small("merge-v0")
+    env.reset(seed=0)
+    ego, car = env.inner.vehicle, env.inner.road.vehicles[1]
+    env.inner.road.vehicles[:] = [ego, car]
     for vehicle, x in ((ego, 225.0), (car, 240.0)):  # the border is at 230
         vehicle.position[:] = (x, 4.0)
         vehicle.on_state_update()
     assert ego.lane_index[:2] != car.lane_index[:2]
-    ahead = world.scene().front(1)
+    ahead = env.scene().front(1)
     assert ahead.dx == pytest.approx(15.0)
     car.position[0], ego.position[0] = 220.0, 235.0
     car.on_state_update()
     ego.on_state_update()
-    assert world.scene().rear(1).dx == pytest.approx(-15.0)
+    assert env.scene().rear(1).dx == pytest.approx(-15.0)
 
 
 def test_crossing_traffic_is_not_on_the_egos_road() -> None:
-    world = sim.make("intersection-v2", "highway-env")
-    world.reset(seed=0)
-    scene, inner = world.scene(), world.inner
+    env = sim.make("intersection-v2", "highway-env")
+    env.reset(seed=0)
+    scene, inner = env.scene(), env.inner
     for car in inner.road.vehicles:
         if car is not inner.vehicle and car.lane_index[0].startswith("o"):
             row = scene.vehicles.ids.tolist().index(car.scene_id)
@@ -99,9 +99,9 @@ def test_crossing_traffic_is_not_on_the_egos_road() -> None:
 
 
 def test_oncoming_traffic_is_seen_in_its_lane() -> None:
-    world = sim.make("two-way-v0", "highway-env")
-    world.reset(seed=0)
-    scene = world.scene()
+    env = sim.make("two-way-v0", "highway-env")
+    env.reset(seed=0)
+    scene = env.scene()
     oncoming = np.flatnonzero(np.abs(scene.vehicles.heading) > 3)
     assert len(oncoming) == 2
     assert scene.vehicles.lane[oncoming].tolist() == [0, 0]
@@ -109,20 +109,20 @@ def test_oncoming_traffic_is_seen_in_its_lane() -> None:
 
 
 def test_ids_last_for_the_episode_while_cars_come_and_go() -> None:
-    world = sim.make("intersection-v2", "highway-env", config={"spawn_probability": 1})
-    world.reset(seed=1)
-    at_first = len(world.inner.road.vehicles)
+    env = sim.make("intersection-v2", "highway-env", config={"spawn_probability": 1})
+    env.reset(seed=1)
+    at_first = len(env.inner.road.vehicles)
     names: dict[int, int] = {}
     bodies = []  # kept alive, so that Python does not reuse their addresses
     for _ in range(6):
-        for body in world.inner.road.vehicles:
+        for body in env.inner.road.vehicles:
             bodies.append(body)
             assert names.setdefault(body.scene_id, id(body)) == id(body)
-        ended = any(world.step(IDLE)[2:4])
+        ended = any(env.step(IDLE)[2:4])
         if ended:
             break
     assert len(names) > at_first
-    assert world.inner.vehicle.scene_id == 0
+    assert env.inner.vehicle.scene_id == 0
 
 
 def test_walls_and_obstacles_appear_as_standing_vehicles() -> None:
@@ -157,20 +157,20 @@ def test_goals() -> None:
 
 @pytest.mark.parametrize("name", ["highway-fast-v0", "intersection-v2", "u-turn-v1", "exit-v1"])
 def test_masks_name_the_available_actions(name: str) -> None:
-    world = make_small(name)
-    world.reset(seed=0)
-    mask = world.action_masks()
-    assert sorted(np.flatnonzero(mask)) == sorted(world.inner.get_available_actions())
+    env = make_small(name)
+    env.reset(seed=0)
+    mask = env.action_masks()
+    assert sorted(np.flatnonzero(mask)) == sorted(env.inner.get_available_actions())
     mask[:] = False
-    assert world.action_masks().any(), "the mask is a copy"
+    assert env.action_masks().any(), "the mask is a copy"
 
 
 def test_lane_shapes_follow_the_road() -> None:
-    world = make_small("racetrack-v1")
-    world.reset(seed=0)
-    scene = world.scene()
-    assert len(scene.shapes) == len(world.inner.road.network.lanes_list())
-    assert scene.shapes is world.scene().shapes, "computed once per episode"
-    for shape, lane in zip(scene.shapes, world.inner.road.network.lanes_list(), strict=True):
+    env = make_small("racetrack-v1")
+    env.reset(seed=0)
+    scene = env.scene()
+    assert len(scene.shapes) == len(env.inner.road.network.lanes_list())
+    assert scene.shapes is env.scene().shapes, "computed once per episode"
+    for shape, lane in zip(scene.shapes, env.inner.road.network.lanes_list(), strict=True):
         assert np.allclose(shape.center[0], lane.position(0, 0))
         assert np.allclose(shape.center[-1], lane.position(lane.length, 0))

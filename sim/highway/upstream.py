@@ -1,4 +1,4 @@
-"""Building highway-env worlds without their construction traps."""
+"""Building highway-env environments without the side effects of their constructors."""
 
 from __future__ import annotations
 
@@ -15,38 +15,50 @@ from sim.errors import UsageError
 
 
 def env_class(path: str) -> type[AbstractEnv]:
-    """The class named "module:Class"."""
+    """A class by path.
+
+    Args:
+        path: "module:Class".
+    Returns:
+        The class.
+    """
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
-def construct(kind: type[AbstractEnv], config: Mapping[str, Any]) -> AbstractEnv:
-    """A world of this class that shares no state with others of the class.
+def construct(env_type: type[AbstractEnv], config: Mapping[str, Any]) -> AbstractEnv:
+    """Build an environment that shares no state with others of its class.
 
-    Raises UsageError when highway-env cannot build and reset a world from the config (keys that do not go together).
+    highway-env writes render_fps into `metadata`, a dict of the *class*, from within the constructor: the environment
+    gets its own dict before that. Environments are made without a render mode, which three constructors do not take.
 
-    highway-env writes render_fps into `metadata`, a dict of the *class*, from within the constructor: the world gets
-    its own dict before that. Worlds are made without a render mode, which three constructors do not take.
+    Args:
+        env_type: The class.
+        config: Its config in highway-env's own form.
+    Returns:
+        The environment, reset once by its constructor.
+    Raises:
+        UsageError: highway-env cannot build and reset an environment from the config (keys that do not go together).
     """
-    world = cast(Any, kind).__new__(kind)
-    world.metadata = dict(kind.metadata)
+    made = cast(Any, env_type).__new__(env_type)
+    made.metadata = dict(env_type.metadata)
     try:
-        world.__init__(config=dict(config))
+        made.__init__(config=dict(config))
     except Exception as error:
         raise UsageError(
-            f"{kind.__name__} cannot be built from this config ({type(error).__name__}: {error}): "
+            f"{env_type.__name__} cannot be built from this config ({type(error).__name__}: {error}): "
             f"check what goes with observation {config.get('observation')} and action {config.get('action')}"
         ) from error
-    if type(world.observation_space) is spaces.Space:
-        raise UsageError(f"{kind.__name__} does not support observation type {config['observation']['type']!r}")
-    return world
+    if type(made.observation_space) is spaces.Space:
+        raise UsageError(f"{env_type.__name__} does not support observation type {config['observation']['type']!r}")
+    return made
 
 
 class LaneKeeping(LaneKeepingEnv):
     """lane-keeping-v0 that observes *after* moving, keeps time, and reports speed and crashes.
 
-    Upstream returns the observation taken before the step (one action late), an empty info, and a trajectory list that
-    grows over all episodes.
+    highway-env returns the observation taken before the step (one action late), an empty info, and a trajectory list
+    that grows over all episodes.
     """
 
     def __init__(self, config: dict | None = None, render_mode: str | None = None) -> None:

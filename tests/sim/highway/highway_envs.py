@@ -1,4 +1,4 @@
-"""Small versions of every registered highway-env world, and rollouts to compare."""
+"""Small versions of every registered highway-env environment, and rollouts to compare."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ FEW = {"vehicles_count": 4, "initial_vehicle_count": 4}
 
 
 def sweep(names: list[str]) -> list[Any]:
-    """Parameters for a test over all these worlds, those with a successor marked slow."""
+    """Parameters for a test over all these environments, those with a successor marked slow."""
     return [pytest.param(name, marks=pytest.mark.slow if name in SUCCEEDED else ()) for name in names]
 
 
 def few_cars(name: str) -> dict[str, int]:
-    """Config overrides that make a world quick to step."""
+    """Config overrides that make an environment quick to step."""
     if name.startswith("parking"):
         return {}
     defaults = sim.get(name).defaults

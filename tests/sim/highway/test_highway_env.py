@@ -1,4 +1,4 @@
-"""One world's contract: determinism, time limits, errors, summaries, branches, and saving."""
+"""One environment's contract: determinism, time limits, errors, summaries, branches, and saving."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pickle
 import gymnasium as gym
 import numpy as np
 import pytest
-from highway_worlds import NAMES, action_sequence, in_fresh_process, make_small, rollout, same
+from highway_envs import NAMES, action_sequence, in_fresh_process, make_small, rollout, same
 
 import sim
 from sim.errors import UsageError
@@ -19,109 +19,109 @@ QUICK = ["highway-fast-v0", "merge-v1", "exit-v1", "intersection-v2", "parking-v
 
 @pytest.mark.parametrize("name", QUICK)
 def test_same_seed_same_episode_infos_included(name: str) -> None:
-    world = make_small(name)
-    first = rollout(world, 7, 3)
-    assert same(first, rollout(world, 7, 3)), "the same world again"
-    assert same(first, rollout(make_small(name), 7, 3)), "another world"
+    env = make_small(name)
+    first = rollout(env, 7, 3)
+    assert same(first, rollout(env, 7, 3)), "the same environment again"
+    assert same(first, rollout(make_small(name), 7, 3)), "another environment"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(QUICK)))
-def test_same_seed_same_episode_in_every_world(name: str) -> None:
+def test_same_seed_same_episode_in_every_environment(name: str) -> None:
     test_same_seed_same_episode_infos_included(name)
 
 
 def test_seed_also_seeds_sampled_actions() -> None:
-    world = make_small("highway-fast-v0")
-    world.reset(seed=3)
-    sampled = [world.action_space.sample() for _ in range(10)]
-    world.reset(seed=3)
-    assert sampled == [world.action_space.sample() for _ in range(10)]
+    env = make_small("highway-fast-v0")
+    env.reset(seed=3)
+    sampled = [env.action_space.sample() for _ in range(10)]
+    env.reset(seed=3)
+    assert sampled == [env.action_space.sample() for _ in range(10)]
 
 
 @pytest.mark.parametrize(("name", "limit"), [("merge-v0", 2.0), ("two-way-v0", 2.0), ("lane-keeping-v0", 0.5)])
-def test_worlds_without_a_time_limit_get_one(name: str, limit: float) -> None:
-    world = make_small(name, config={"duration": limit})
-    world.reset(seed=0)
-    idle = IDLE if hasattr(world.action_space, "n") else np.zeros(world.action_space.shape, np.float32)
-    for _ in range(round(limit / world.scene().decision_period)):
-        _, _, terminated, truncated, info = world.step(idle)
+def test_environments_without_a_time_limit_get_one(name: str, limit: float) -> None:
+    env = make_small(name, config={"duration": limit})
+    env.reset(seed=0)
+    idle = IDLE if hasattr(env.action_space, "n") else np.zeros(env.action_space.shape, np.float32)
+    for _ in range(round(limit / env.scene().decision_period)):
+        _, _, terminated, truncated, info = env.step(idle)
     assert truncated
     assert not terminated
-    assert info["summary"]["steps"] * world.scene().decision_period == pytest.approx(limit)
+    assert info["summary"]["steps"] * env.scene().decision_period == pytest.approx(limit)
 
 
 def test_stopped_ego_in_merge_is_truncated_and_has_missed() -> None:
-    world = make_small("merge-v1", config={"action": {"target_speeds": [0, 10, 20, 30]}})
-    world.reset(seed=0)
-    world.inner.road.vehicles[:] = [world.inner.vehicle]  # nobody to push it
+    env = make_small("merge-v1", config={"action": {"target_speeds": [0, 10, 20, 30]}})
+    env.reset(seed=0)
+    env.inner.road.vehicles[:] = [env.inner.vehicle]  # no car to push it
     for _ in range(30):
-        _, _, terminated, truncated, info = world.step(SLOWER)
-    assert abs(world.scene().ego.speed) < 0.1
+        _, _, terminated, truncated, info = env.step(SLOWER)
+    assert abs(env.scene().ego.speed) < 0.1
     assert (terminated, truncated, info["outcome"]) == (False, True, "missed")
 
 
 def test_lane_keeping_observes_after_moving() -> None:
-    world = sim.make("lane-keeping-v0", "highway-env", config={"state_noise": 0, "derivative_noise": 0})
-    world.reset(seed=0)
-    obs, _, _, _, info = world.step(np.array([0.3], np.float32))
-    assert (obs["state"] == world.inner.vehicle.state[[1, 2, 4, 5]]).all()
+    env = sim.make("lane-keeping-v0", "highway-env", config={"state_noise": 0, "derivative_noise": 0})
+    env.reset(seed=0)
+    obs, _, _, _, info = env.step(np.array([0.3], np.float32))
+    assert (obs["state"] == env.inner.vehicle.state[[1, 2, 4, 5]]).all()
     assert not info["crashed"]
     assert info["speed"] > 0
 
 
 def test_faster_counts_from_the_present_speed() -> None:
-    world = sim.make(
+    env = sim.make(
         "highway-fast-v0", "highway-env", config={"vehicles_count": 0, "action": {"target_speeds": [0, 10, 20, 30]}}
     )
-    world.reset(seed=0)
-    world.inner.vehicle.speed, world.inner.vehicle.target_speed, world.inner.vehicle.speed_index = 10.0, 10.0, 1
-    world.inner.vehicle.KP_A = 0.1  # too weak to reach the next set-point within a decision
-    world.step(FASTER)
-    assert world.scene().ego.speed_index == 2
-    world.step(FASTER)
-    assert world.scene().ego.speed < 15
-    assert world.scene().ego.speed_index == 2
+    env.reset(seed=0)
+    env.inner.vehicle.speed, env.inner.vehicle.target_speed, env.inner.vehicle.speed_index = 10.0, 10.0, 1
+    env.inner.vehicle.KP_A = 0.1  # too weak to reach the next set-point within a decision
+    env.step(FASTER)
+    assert env.scene().ego.speed_index == 2
+    env.step(FASTER)
+    assert env.scene().ego.speed < 15
+    assert env.scene().ego.speed_index == 2
 
 
 @pytest.mark.parametrize("action", [5, -1, 1.0, None, [1, 2], "FASTER"])
 def test_actions_that_do_not_exist_are_refused(action) -> None:
-    world = make_small("highway-fast-v0")
-    world.reset(seed=0)
+    env = make_small("highway-fast-v0")
+    env.reset(seed=0)
     with pytest.raises(UsageError, match="integers 0 to 4"):
-        world.step(action)
+        env.step(action)
 
 
 @pytest.mark.parametrize("action", [[0.1], [math.nan, 0.0], 3])
 def test_continuous_actions_of_the_wrong_shape_are_refused(action) -> None:
-    world = make_small("parking-v0")
-    world.reset(seed=0)
+    env = make_small("parking-v0")
+    env.reset(seed=0)
     with pytest.raises(UsageError, match="shape"):
-        world.step(action)
+        env.step(action)
 
 
 def test_stepping_needs_a_running_episode() -> None:
-    world = make_small("highway-fast-v0", config={"duration": 1})
+    env = make_small("highway-fast-v0", config={"duration": 1})
     with pytest.raises(gym.error.ResetNeeded):
-        world.step(IDLE)
-    world.reset(seed=0)
-    world.step(IDLE)
+        env.step(IDLE)
+    env.reset(seed=0)
+    env.step(IDLE)
     with pytest.raises(gym.error.ResetNeeded):
-        world.step(IDLE)
+        env.step(IDLE)
     with pytest.raises(gym.error.ResetNeeded):
-        world.branch(np.array([[IDLE]]))
+        env.branch(np.array([[IDLE]]))
 
 
 def test_summary_adds_the_episode_up() -> None:
-    world = sim.make("highway-fast-v0", "highway-env", config={"vehicles_count": 0, "duration": 6})
-    _, info = world.reset(seed=0)
-    start = world.scene().ego
+    env = sim.make("highway-fast-v0", "highway-env", config={"vehicles_count": 0, "duration": 6})
+    _, info = env.reset(seed=0)
+    start = env.scene().ego
     rewards, speeds, lanes = [], [], [start.lane]
     for action in (LANE_LEFT if start.lane else LANE_RIGHT, IDLE, FASTER, IDLE, IDLE, IDLE):
-        _, reward, _, _, info = world.step(action)
+        _, reward, _, _, info = env.step(action)
         rewards.append(reward)
         speeds.append(info["speed"])
-        lanes.append(world.scene().ego.lane)
+        lanes.append(env.scene().ego.lane)
     summary = info["summary"]
     assert summary["outcome"] == "success"
     assert summary["steps"] == 6
@@ -129,17 +129,17 @@ def test_summary_adds_the_episode_up() -> None:
     assert summary["mean_speed"] == pytest.approx(np.mean(speeds))
     assert summary["lane_changes"] == np.count_nonzero(np.diff(lanes)) == 1
     assert summary["min_ttc"] == math.inf
-    assert summary["distance"] == pytest.approx(world.scene().ego.x - start.x, rel=0.01)
+    assert summary["distance"] == pytest.approx(env.scene().ego.x - start.x, rel=0.01)
     assert summary["backend"] == "highway-env"
 
 
 def test_min_ttc_is_the_smallest_over_all_decisions() -> None:
-    world = sim.make("highway-fast-v0", "highway-env", config={"duration": 8})
-    world.reset(seed=2)
-    seen = [world.scene()]
+    env = sim.make("highway-fast-v0", "highway-env", config={"duration": 8})
+    env.reset(seed=2)
+    seen = [env.scene()]
     for _ in range(8):
-        _, _, terminated, truncated, info = world.step(IDLE)
-        seen.append(world.scene())
+        _, _, terminated, truncated, info = env.step(IDLE)
+        seen.append(env.scene())
         if terminated or truncated:
             break
     fronts = [scene.front(scene.ego.lane) for scene in seen]
@@ -147,34 +147,34 @@ def test_min_ttc_is_the_smallest_over_all_decisions() -> None:
 
 
 def test_crash_is_reported() -> None:
-    world = sim.make("highway-fast-v0", "highway-env")
-    world.reset(seed=0)
+    env = sim.make("highway-fast-v0", "highway-env")
+    env.reset(seed=0)
     terminated = truncated = False
     while not (terminated or truncated):
-        _, _, terminated, truncated, info = world.step(FASTER)
+        _, _, terminated, truncated, info = env.step(FASTER)
     assert (info["outcome"], info["success"], info["crashed"]) == ("crash", False, True)
-    assert world.scene().ego.crashed
+    assert env.scene().ego.crashed
 
 
 # -- branches ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["highway-fast-v0", "intersection-v2", "merge-v1"])
-def test_branches_foretell_what_happens_and_leave_the_world_alone(name: str) -> None:
-    world = make_small(name)
-    world.reset(seed=4)
-    world.step(IDLE)
-    actions = world.action_space.n
+def test_branches_foretell_what_happens_and_leave_the_environment_alone(name: str) -> None:
+    env = make_small(name)
+    env.reset(seed=4)
+    env.step(IDLE)
+    actions = env.action_space.n
     plans = np.random.default_rng(0).integers(actions, size=(4, 3))
     plans[1, :2] = plans[0, :2]  # a shared beginning
-    before = world.get_state()
-    branches = world.branch(plans)
-    assert same(before["world"], world.get_state()["world"]), "the world has not moved"
+    before = env.get_state()
+    branches = env.branch(plans)
+    assert same(before["environment"], env.get_state()["environment"]), "the environment has not moved"
     for row, plan in enumerate(plans):
-        world.set_state(before)
+        env.set_state(before)
         rewards, ended = [], False
         for action in plan:
-            _, reward, terminated, truncated, info = world.step(int(action))
+            _, reward, terminated, truncated, info = env.step(int(action))
             rewards.append(reward)
             if ended := terminated or truncated:
                 break
@@ -183,27 +183,27 @@ def test_branches_foretell_what_happens_and_leave_the_world_alone(name: str) -> 
         assert branches.ended[row] == ended
         assert branches.crashed[row] == info["crashed"]
         assert branches.success[row] == info.get("success", False)
-        scene = world.scene()
+        scene = env.scene()
         ego, front = scene.ego, scene.front(scene.ego.target_lane)
         gap = math.inf if front is None else front.gap
         assert branches.final[row].tolist() == [ego.s, ego.d, ego.lane, ego.target_lane, ego.speed, gap]
 
 
 def test_branching_ends_where_the_episode_ends() -> None:
-    world = sim.make("highway-fast-v0", "highway-env", config={"vehicles_count": 0, "duration": 2})
-    world.reset(seed=0)
-    branches = world.branch(np.full((1, 5), IDLE))
+    env = sim.make("highway-fast-v0", "highway-env", config={"vehicles_count": 0, "duration": 2})
+    env.reset(seed=0)
+    branches = env.branch(np.full((1, 5), IDLE))
     assert branches.steps.tolist() == [2]
     assert branches.ended.all()
     assert branches.success.all()
 
 
 def test_branching_refuses_what_it_cannot_do() -> None:
-    world = make_small("highway-fast-v0")
-    world.reset(seed=0)
+    env = make_small("highway-fast-v0")
+    env.reset(seed=0)
     for plans, message in (([[5]], "actions 5 to 5"), ([1], "shape"), ([[0.5]], "integers")):
         with pytest.raises(UsageError, match=message):
-            world.branch(np.array(plans))
+            env.branch(np.array(plans))
     steering = make_small("racetrack-v1")
     steering.reset(seed=0)
     with pytest.raises(UsageError, match="discrete"):
@@ -211,58 +211,58 @@ def test_branching_refuses_what_it_cannot_do() -> None:
 
 
 def test_observations_that_draw_random_numbers_do_not_change_the_future() -> None:
-    world = make_small("intersection-v2", config={"observation": {"order": "shuffled"}})
-    world.reset(seed=1)
-    foretold = world.branch(np.array([[2, 2, 2]])).rewards[0]
-    assert foretold.tolist() == [world.step(2)[1] for _ in range(3)]
+    env = make_small("intersection-v2", config={"observation": {"order": "shuffled"}})
+    env.reset(seed=1)
+    foretold = env.branch(np.array([[2, 2, 2]])).rewards[0]
+    assert foretold.tolist() == [env.step(2)[1] for _ in range(3)]
 
 
 # -- saving ------------------------------------------------------------------------------------------------------------
 
 CONTINUE = """
 import pickle, sys
-from highway_worlds import make_small, action_sequence
+from highway_envs import make_small, action_sequence
 state, name = pickle.load(open(sys.argv[1], "rb")), sys.argv[2]
-world = make_small(name)
-world.set_state(state)
+environment = make_small(name)
+environment.set_state(state)
 record = []
-for action in action_sequence(world.action_space, 6, 9):
-    record.append(world.step(action))
+for action in action_sequence(environment.action_space, 6, 9):
+    record.append(environment.step(action))
     if record[-1][2] or record[-1][3]:
-        record.append(world.reset())
+        record.append(environment.reset())
 pickle.dump(record, open(sys.argv[3], "wb"))
 """
 
 
 @pytest.mark.parametrize("name", ["intersection-v2"])
-def test_saved_world_continues_identically_in_a_fresh_process(name: str, tmp_path) -> None:
-    world = make_small(name)
-    rollout(world, 11, 2)
-    (tmp_path / "state").write_bytes(pickle.dumps(world.get_state()))
+def test_saved_environment_continues_identically_in_a_fresh_process(name: str, tmp_path) -> None:
+    env = make_small(name)
+    rollout(env, 11, 2)
+    (tmp_path / "state").write_bytes(pickle.dumps(env.get_state()))
     expected = []
-    for action in action_sequence(world.action_space, 6, 9):
-        expected.append(world.step(action))
+    for action in action_sequence(env.action_space, 6, 9):
+        expected.append(env.step(action))
         if expected[-1][2] or expected[-1][3]:
-            expected.append(world.reset())
+            expected.append(env.reset())
     in_fresh_process(CONTINUE, str(tmp_path / "state"), name, str(tmp_path / "record"))
     assert same(expected, pickle.loads((tmp_path / "record").read_bytes()))
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_saved_world_continues_identically_in_another_world(name: str) -> None:
-    world, other = make_small(name), make_small(name)
-    world.reset(seed=2)
-    world.step(action_sequence(world.action_space, 1)[0])
-    other.set_state(pickle.loads(pickle.dumps(world.get_state())))
-    for action in action_sequence(world.action_space, 3, 1):
-        assert same(world.step(action), other.step(action))
-        if world.get_state()["episode"].ended:
+def test_saved_environment_continues_identically_in_another_environment(name: str) -> None:
+    env, other = make_small(name), make_small(name)
+    env.reset(seed=2)
+    env.step(action_sequence(env.action_space, 1)[0])
+    other.set_state(pickle.loads(pickle.dumps(env.get_state())))
+    for action in action_sequence(env.action_space, 3, 1):
+        assert same(env.step(action), other.step(action))
+        if env.get_state()["episode"].ended:
             break
-    assert same(world.reset(), other.reset())
-    assert same(world.action_space.sample(), other.action_space.sample())
+    assert same(env.reset(), other.reset())
+    assert same(env.action_space.sample(), other.action_space.sample())
 
 
-def test_state_of_another_world_is_refused() -> None:
+def test_state_of_another_environment_is_refused() -> None:
     state = make_small("highway-fast-v0").get_state()
     with pytest.raises(UsageError, match="use the same scenario"):
         make_small("merge-v1").set_state(state)
@@ -270,13 +270,13 @@ def test_state_of_another_world_is_refused() -> None:
         make_small("highway-fast-v0", config={"lanes_count": 2}).set_state(state)
 
 
-def test_grayscale_worlds_can_be_saved_and_branched() -> None:
+def test_grayscale_environments_can_be_saved_and_branched() -> None:
     look = {"type": "GrayscaleObservation", "observation_shape": [64, 32], "stack_size": 2, "weights": [0.3, 0.6, 0.1]}
-    world = make_small("highway-fast-v0", config={"observation": look})
-    world.reset(seed=0)
-    world.branch(np.array([[IDLE, IDLE]]))
+    env = make_small("highway-fast-v0", config={"observation": look})
+    env.reset(seed=0)
+    env.branch(np.array([[IDLE, IDLE]]))
     other = make_small("highway-fast-v0", config={"observation": look})
-    other.set_state(pickle.loads(pickle.dumps(world.get_state())))
-    obs = world.step(IDLE)[0]
+    other.set_state(pickle.loads(pickle.dumps(env.get_state())))
+    obs = env.step(IDLE)[0]
     assert obs.std() > 1
     assert same(obs, other.step(IDLE)[0])

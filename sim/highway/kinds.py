@@ -1,6 +1,6 @@
-"""What the wrapper must know about each kind of highway-env world: how to build it, its goal and its outcome.
+"""The kinds of highway-env environments: how to build one, what its goal is, and how its episodes end.
 
-Nothing heavy is imported here: listing the scenarios must stay quick.
+Imports nothing heavy, so that listing the scenarios stays quick.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sim.outcome import Outcome
 from sim.scene import Goal
 
-SUCCESS, CRASH, MISSED = "success", "crash", "missed"
+SUCCESS, CRASH, MISSED = (end.name.lower() for end in (Outcome.SUCCESS, Outcome.CRASH, Outcome.MISSED))
 
 OutcomeReader = Callable[[Any, bool, bool], str | None]
-"""(inner world, terminated, truncated) of an ended episode -> success | crash | missed; None counts as missed."""
+"""(inner environment, terminated, truncated) of an ended episode -> success | crash | missed; None counts as missed."""
 GoalReader = Callable[[Any, Any], Goal | None]
-"""(inner world, `sim.highway.frame` frame at the ego) -> what the ego must reach, or None."""
+"""(inner environment, `sim.highway.frame` frame at the ego) -> what the ego must reach, or None."""
 
 
 def survive(inner: Any, terminated: bool, truncated: bool) -> str | None:
@@ -49,7 +50,7 @@ def take_exit(inner: Any, terminated: bool, truncated: bool) -> str | None:
 
 
 def park(inner: Any, terminated: bool, truncated: bool) -> str | None:
-    """Success is to stand in the marked spot, in its direction."""
+    """Success is to stop in the marked spot, in line with it."""
     if inner.vehicle.crashed:
         return CRASH
     return SUCCESS if terminated else MISSED
@@ -61,6 +62,7 @@ def stay_in_lane(inner: Any, terminated: bool, truncated: bool) -> str | None:
 
 
 def no_goal(inner: Any, frame: Any) -> Goal | None:
+    """No goal but to drive on."""
     return None
 
 
@@ -102,8 +104,8 @@ def parking_goal(inner: Any, frame: Any) -> Goal | None:
 
 
 @dataclass(frozen=True)
-class Family:
-    """How to build and read one kind of highway-env world."""
+class EnvKind:
+    """How to build and read one kind of highway-env environment."""
 
     name: str
     env_class: str
@@ -117,8 +119,8 @@ class Family:
     inert: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Config keys ("action.target_speeds") that highway-env lists but ignores, with the reason."""
     private_traffic: bool = False
-    """The world overwrites class attributes of its traffic, so it gets private classes (`sim.highway.traffic`)."""
+    """It overwrites class attributes of its traffic, so it gets private classes (`sim.highway.traffic`)."""
     on_engine: bool = False
-    """The batched engine has this world too (`sim.engine.highway`)."""
+    """A family of the batched engine covers it too (`sim.engine.families`)."""
     area_width: float | None = None
     """Metres; set for an open area without lanes (parking): width of the free strip along x."""

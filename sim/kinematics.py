@@ -11,15 +11,13 @@ import math
 import numpy as np
 
 from sim.compiled import kernel
+from sim.sizes import CAR_LENGTH, CAR_WIDTH, LANE_MARGIN, LANE_WIDTH
 
-LENGTH = 5.0
-WIDTH = 2.0
-DIAGONAL = math.sqrt(LENGTH**2 + WIDTH**2)
+DIAGONAL = math.sqrt(CAR_LENGTH**2 + CAR_WIDTH**2)
+"""Of a car, m."""
 MAX_SPEED = 40.0
 MAX_STEERING = math.pi / 3
 TAU_PURSUIT = 0.1
-LANE_WIDTH = 4.0
-LANE_MARGIN = 1.0
 REACHABLE = 2 * LANE_WIDTH
 """A lane whose centre is farther than this cannot be targeted."""
 
@@ -83,14 +81,14 @@ def steering_to(lateral, lane_heading, heading, speed, kp_lateral, kp_heading):
     heading_command = asin(clip(lateral_speed / not_zero(speed), -1.0, 1.0))
     heading_ref = lane_heading + clip(heading_command, -math.pi / 4, math.pi / 4)
     heading_rate = kp_heading * wrap_to_pi(heading_ref - heading)
-    slip = asin(clip(LENGTH / 2 / not_zero(speed) * heading_rate, -1.0, 1.0))
+    slip = asin(clip(CAR_LENGTH / 2 / not_zero(speed) * heading_rate, -1.0, 1.0))
     steering = atan(2 * tan(slip))
     return clip(steering, -MAX_STEERING, MAX_STEERING)
 
 
 @kernel
 def limit_acceleration(acceleration, speed):
-    """Soft speed limit of +-40 m/s."""
+    """Acceleration with the soft speed limit of +-40 m/s applied."""
     if speed > MAX_SPEED:
         return min(acceleration, 1.0 * (MAX_SPEED - speed))
     if speed < -MAX_SPEED:
@@ -153,13 +151,16 @@ def _interval_distance(low_a, high_a, low_b, high_b):
 
 @kernel
 def rectangles_collide(ax, ay, ac, as_, avx, avy, bx, by, bc, bs, bvx, bvy, half_length, half_width, dt):
-    """Separating axes on two bodies, now and swept over `dt`: (intersecting, will intersect, push x, push y).
+    """Separating axes on a vehicle a and a body b, now and swept over a time step.
 
-    Args: centre, cosine and sine of the heading, and velocity of a vehicle a and a body b; half length and width of b.
-    The push is the translation that parts them (zero without contact). highway-env's inner `break` leaves only one
-    polygon's edges; it is kept.
+    highway-env's inner `break` leaves only one polygon's edges; it is kept. Given are centre, cosine and sine of the
+    heading, and velocity of both; half length and half width of b; and the time step.
+
+    Returns:
+        Whether they intersect now, whether they will within the step, and the translation (x, y) that parts them, zero
+        without contact.
     """
-    a_xs, a_ys = _corners(ax, ay, ac, as_, LENGTH / 2, WIDTH / 2)
+    a_xs, a_ys = _corners(ax, ay, ac, as_, CAR_LENGTH / 2, CAR_WIDTH / 2)
     b_xs, b_ys = _corners(bx, by, bc, bs, half_length, half_width)
     dx, dy = avx * dt - bvx * dt, avy * dt - bvy * dt
     intersecting = will_intersect = True

@@ -1,0 +1,160 @@
+"""Batches of highway-env environments on compiled roads, and what a family of them supplies.
+
+The road is highway-env's own network, compiled to a table; traffic, observations and legal actions are shared
+(`sim.engine.road`). A family adds how episodes start, what is rewarded, when they end, and what it covers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sim.actions import MetaAction
+from sim.engine import road
+from sim.engine.batch import EngineState, EnvBatch
+from sim.engine.bodies import BODY, ENV
+from sim.engine.family import Family
+from sim.engine.mirror import Mirror
+from sim.engine.observe import space_of, uncovered
+from sim.engine.records import Field, record
+from sim.engine.road_setup import MOST_SPEEDS, Setup, actions_of, road_fields
+from sim.engine.roads import compile_road
+from sim.engine.views import compile_frames
+from sim.scene import Scene
+from sim.view import VIEW, Views
+
+TRAFFIC = "highway_env.vehicle.behavior.IDMVehicle"
+"""The one class of traffic that the engine reproduces."""
+
+
+@dataclass(frozen=True)
+class RoadRules:
+    """A family of environments on compiled roads. `own` is the record of its own parameters, in an array of one."""
+
+    name: str
+    kinds: tuple[str, ...]
+    """Names of the highway-env environments that it covers."""
+    start: Any
+    """Kernel (envs, bodies, lanes, params, own, rows): draws and places the bodies of `rows`."""
+    score: Any
+    """Kernel (envs, bodies, lanes, params, own, actions, rolling): reward and end of a decision; with `rolling`, of the
+    environments whose episode goes on."""
+    options: Callable[[Setup], dict[str, Field]]
+    """Fields of `own`."""
+    most_bodies: Callable[[Any], int]
+    """The most bodies that an environment with a given config can hold."""
+    shared: Callable[[Setup], Mapping[str, Any]] = lambda setup: {}
+    """Values of the shared parameters (`road_setup.road_fields`) that differ from their defaults."""
+    obstacles: bool = False
+    """Whether observations may show obstacles."""
+    uncovered: Callable[[Any], str | None] = lambda config: None
+    """What of a config, beyond what no family covers, this one leaves to highway-env."""
+
+
+def road_family(rules: RoadRules) -> Family:
+    """The family with these rules."""
+
+    def make(scenario: Any, config: Any, num_envs: int, threads: int) -> RoadBatch:
+        return RoadBatch(rules, scenario, config, num_envs, threads)
+
+    def why_not(config: Any) -> str | None:
+        return rules.uncovered(config) or _uncovered_by_all(rules, config)
+
+    return Family(rules.name, rules.kinds, make, why_not)
+
+
+def _uncovered_by_all(rules: RoadRules, config: Any) -> str | None:
+    if config.action["type"] != "DiscreteMetaAction":
+        return f"action type {config.action['type']}"
+    if getattr(config, "other_vehicles_type", TRAFFIC) != TRAFFIC:
+        return f"traffic of class {config.other_vehicles_type.rpartition('.')[2]}"
+    if getattr(config, "show_trajectories", False) or getattr(config, "manual_control", False):
+        return "trajectories and manual control"
+    if len(config.action.get("target_speeds") or ()) > MOST_SPEEDS:
+        return f"more than {MOST_SPEEDS} set-points"
+    return uncovered(config.observation, obstacles=rules.obstacles)
+
+
+class RoadBatch(EnvBatch):
+    """N environments of one highway-env scenario in one process."""
+
+    def __init__(self, rules: RoadRules, scenario: Any, config: Any, num_envs: int, threads: int = 1) -> None:
+        """Compile the road and make the batch.
+
+        Args:
+            rules: Its family.
+            scenario: The `HighwayScenario`.
+            config: Its resolved config, one that the family covers.
+            num_envs: N.
+            threads: See `EnvBatch`.
+        """
+        self.family, self.rules = rules.name, rules
+        self.scenario, self.config = scenario, config
+        self.mirror = Mirror(scenario, config)
+        self.lanes = compile_road(self.mirror.network, bool(config.neighbour_vehicles_connected_lanes))
+        self.frames = compile_frames(self.mirror.network)
+        setup = Setup(scenario.family, config, self.mirror.network)
+        self.params = record(road_fields(setup))
+        for name, value in rules.shared(setup).items():
+            self.params[name] = value
+        self.own = record(rules.options(setup))
+        self.manoeuvres = actions_of(config.action)
+        count = int(self.params["set_points"][0]) if MetaAction.FASTER in self.manoeuvres else 0
+        self._set_points = self.params["speeds"][0, :count].copy()
+        self.num_actions, self.substeps = int(self.params["actions"][0]), int(self.params["substeps"][0])
+        self.decision_frequency = config.policy_frequency
+        self.observation_space = space_of(self.params[0])
+        self.most_bodies = rules.most_bodies(config)
+        super().__init__(num_envs, threads)
+
+    def allocate(self, num_envs: int) -> EngineState:
+        return EngineState(np.zeros(num_envs, ENV), np.zeros((num_envs, self.most_bodies), BODY))
+
+    def _reset(self, rows: np.ndarray) -> None:
+        self.rules.start(*self.state, self.lanes, self.params, self.own, rows)
+        road.begin(*self.state, self.lanes, self.params, rows, self.flat_obs, self.masks)
+
+    def _step(self, actions: np.ndarray) -> None:
+        step = road.step_parallel if self.parallel else road.step_serial
+        step(*self.state, self.lanes, self.params, actions, self.flat_obs, self.masks, False)
+        self.rules.score(*self.state, self.lanes, self.params, self.own, actions, False)
+
+    def _roll_out(self, state: EngineState, plans: np.ndarray, rewards: np.ndarray, final: np.ndarray) -> None:
+        for h in range(plans.shape[1]):
+            actions = np.ascontiguousarray(plans[:, h])
+            road.step_serial(*state, self.lanes, self.params, actions, self.flat_obs, self.masks, True)
+            self.rules.score(*state, self.lanes, self.params, self.own, actions, True)
+            rewards[:, h] = state.envs["reward"][: len(plans)]
+        road.final(*state, self.lanes, final)
+
+    def views(self, rows: np.ndarray) -> Views:
+        found, columns = np.zeros(len(rows), VIEW), np.zeros((5, self.most_bodies))
+        road.views(*self.state, self.lanes, self.frames, self.params, self._set_points, rows, columns, found)
+        return Views(found, self.manoeuvres)
+
+    def reward_terms(self, i: int, action: int) -> dict[str, float]:
+        terms = self._show(i)._rewards(action)
+        return {name: float(value) for name, value in terms.items()}
+
+    @property
+    def vehicles(self) -> float:
+        return float(self.state.envs["vehicles"].mean())
+
+    @property
+    def speeds(self) -> np.ndarray:
+        return self.state.bodies["speed"][:, 0]
+
+    @property
+    def crashed(self) -> np.ndarray:
+        return self.state.bodies["crashed"][:, 0] > 0
+
+    def scene(self, i: int) -> Scene:
+        self._show(i)
+        return self.mirror.scene(float(self.state.envs[i]["steps"]) * float(self.params["period"][0]))
+
+    def _show(self, i: int) -> Any:
+        """The mirror's environment in the state of environment i."""
+        return self.mirror.show(self.state.envs[i], self.state.bodies[i], self.params[0])

@@ -1,0 +1,39 @@
+"""The families of the engine: what they cover, and that the catalog says so."""
+
+from __future__ import annotations
+
+import pytest
+
+import sim
+from sim.engine.factory import make_batch, why_not
+from sim.engine.families import FAMILIES, family_of
+from sim.errors import UsageError
+
+
+def test_every_kind_belongs_to_one_family():
+    kinds = [kind for family in FAMILIES for kind in family.kinds]
+    assert len(kinds) == len(set(kinds))
+    assert len({family.name for family in FAMILIES}) == len(FAMILIES)
+
+
+def test_the_catalog_offers_the_engine_exactly_where_a_family_covers_the_scenario():
+    offered = {name for name, scenario in sim.registry().items() if "engine" in scenario.backends}
+    assert offered == {name for name, scenario in sim.registry().items() if family_of(scenario)}
+
+
+def test_the_defaults_of_every_scenario_on_the_engine_are_covered():
+    for scenario in sim.registry().values():
+        if "engine" in scenario.backends:
+            assert why_not(scenario, scenario.defaults) is None
+
+
+def test_a_scenario_without_a_family_is_refused():
+    scenario = sim.get("roundabout-v1")
+    assert why_not(scenario, scenario.defaults) == "environments of kind roundabout-v1"
+    with pytest.raises(UsageError, match="'roundabout-v1' does not run on the engine"):
+        make_batch(scenario, scenario.defaults, 1)
+
+
+def test_an_exit_from_a_single_lane_is_left_to_highway_env():
+    env = sim.make("exit-v1", config={"lanes_count": 1, "vehicles_count": 2})
+    assert env.backend == "highway-env"
