@@ -26,15 +26,15 @@ from sim.carla.errors import SimError
 from sim.carla.lights import Lights
 from sim.carla.routes import Route
 from sim.carla.scenes import build_scene, lane_shapes, nearest_gap
-from sim.carla.servers import Server
-from sim.carla.session import Patience, Session
-from sim.carla.task import Moment, Start, Task
+from sim.carla.servers import CarlaServer
+from sim.carla.session import Patience, CarlaSession
+from sim.carla.task import DecisionResult, EpisodeStart, CarlaTask
 from sim.carla.traffic import (
     STATE,
     ManagedTraffic,
     NoTraffic,
     ScriptedTraffic,
-    Traffic,
+    CarlaTraffic,
     read,
     transform_of,
     velocity_of,
@@ -58,12 +58,12 @@ log = logging.getLogger("sim.carla")
 
 
 @dataclasses.dataclass
-class Episode:
+class CarlaEpisode:
     """The running episode: who is where, and running totals."""
 
-    start: Start
+    start: EpisodeStart
     ego: Any
-    traffic: Traffic
+    traffic: CarlaTraffic
     sizes: np.ndarray
     """(V, 2) length and width of the cars, m"""
     ego_size: tuple[float, float]
@@ -104,8 +104,8 @@ class CarlaDrivingEnv(DrivingEnv):
         self,
         scenario: str,
         config: Any,
-        task: Task,
-        server: Server,
+        task: CarlaTask,
+        server: CarlaServer,
         render_mode: str | None = None,
         patience: Patience | None = None,
     ) -> None:
@@ -121,9 +121,9 @@ class CarlaDrivingEnv(DrivingEnv):
         period = STEP * task.substeps
         self.metadata = {"render_modes": ["human", "rgb_array"], "render_fps": max(round(1 / period), 1)}
         self._period = period
-        self._session: Session | None = None
+        self._session: CarlaSession | None = None
         self._episodes = 0
-        self._episode: Episode | None = None
+        self._episode: CarlaEpisode | None = None
         self._collisions: collections.deque = collections.deque()
         self._invasions: collections.deque = collections.deque()
         self._renderer: Any = None
@@ -168,7 +168,7 @@ class CarlaDrivingEnv(DrivingEnv):
         bumper = episode.ego_size[0] / 2
         passed_red = episode.lights.passed_red(before.ego.s + bumper, after.ego.s + bumper)
         episode.red_lights += passed_red
-        moment = Moment(before, after, episode.steps, episode.crashed, off_road, lane_changed, passed_red)
+        moment = DecisionResult(before, after, episode.steps, episode.crashed, off_road, lane_changed, passed_red)
         terms, outcome, timed_out = self.task.judge(moment)
         reward = float(sum(terms.values()))
         self._add(episode, before, after, reward)
@@ -241,7 +241,7 @@ class CarlaDrivingEnv(DrivingEnv):
         boxes = [by_id[int(number)].bounding_box.extent for number in traffic.ids]
         box = ego.bounding_box.extent
         steering = Steering.of(ego.get_physics_control())
-        episode = Episode(
+        episode = CarlaEpisode(
             start=start,
             ego=ego,
             traffic=traffic,
@@ -259,12 +259,12 @@ class CarlaDrivingEnv(DrivingEnv):
         self._episode = episode
         self._episodes += 1
 
-    def _ready_session(self) -> Session:
+    def _ready_session(self) -> CarlaSession:
         """A connection with the task's map loaded and nobody of ours on it."""
         session = self._session
         if session is None or not self.server.alive():
             self._drop_session()
-            session = Session(self.server.start(), self.patience, self.server.alive)
+            session = CarlaSession(self.server.start(), self.patience, self.server.alive)
             self._session = session
             session.connect()
             self._episodes = 0
@@ -284,7 +284,7 @@ class CarlaDrivingEnv(DrivingEnv):
         if session is not None:
             session.close()
 
-    def _place_ego(self, session: Session, start: Start) -> Any:
+    def _place_ego(self, session: CarlaSession, start: EpisodeStart) -> Any:
         blueprint = session.blueprint(self.task.vehicle, role="ego")
         car = start.ego
         ego = session.spawn(blueprint, transform_of(session, start.route, car.s - car.speed * STEP, car.d))
@@ -295,7 +295,7 @@ class CarlaDrivingEnv(DrivingEnv):
             sensor.listen(_collect(found))
         return ego
 
-    def _place_traffic(self, session: Session, start: Start, ego: Any) -> Traffic:
+    def _place_traffic(self, session: CarlaSession, start: EpisodeStart, ego: Any) -> CarlaTraffic:
         task, draws = self.task, self.np_random
         if task.traffic == "none" or (not start.cars and task.traffic == "idm"):
             return NoTraffic()
@@ -309,7 +309,7 @@ class CarlaDrivingEnv(DrivingEnv):
 
     # -- driving -------------------------------------------------------------------------------------------------------
 
-    def _drive(self, episode: Episode, action: Any) -> tuple[bool, bool]:
+    def _drive(self, episode: CarlaEpisode, action: Any) -> tuple[bool, bool]:
         """Carry a decision out. Returns whether the ego steers to another lane now, and whether it left the road."""
         session = self._session
         assert session is not None
@@ -324,7 +324,7 @@ class CarlaDrivingEnv(DrivingEnv):
                 break
         return changed, off_road
 
-    def _decide(self, episode: Episode, action: Any) -> bool:
+    def _decide(self, episode: CarlaEpisode, action: Any) -> bool:
         """Move the targets as highway-env does: speeds step from the set-point nearest to the present speed."""
         if not isinstance(self.action_space, spaces.Discrete):
             return False
@@ -343,7 +343,7 @@ class CarlaDrivingEnv(DrivingEnv):
                 return True
         return False
 
-    def _ego_command(self, session: Session, episode: Episode, action: Any) -> Any:
+    def _ego_command(self, session: CarlaSession, episode: CarlaEpisode, action: Any) -> Any:
         carla, own = session.carla, episode.own
         if isinstance(self.action_space, spaces.Discrete):
             pedal = float(episode.control.pedals(own["speed"], self.task.speeds[[episode.speed_index]])[0])
@@ -353,31 +353,31 @@ class CarlaDrivingEnv(DrivingEnv):
         control = carla.VehicleControl(max(pedal, 0.0), steer, max(-pedal, 0.0))
         return carla.command.ApplyVehicleControl(episode.ego.id, control)
 
-    def _steer(self, episode: Episode) -> float:
+    def _steer(self, episode: CarlaEpisode) -> float:
         own, route = episode.own, episode.route
         _, d, index = route.project(np.stack([own["x"], own["y"]], axis=1))
         heading = np.remainder(own["yaw"] - route.headings[index] + np.pi, 2 * np.pi) - np.pi
         bend = curvature(self.task.gains, own["speed"], d - episode.line, heading, route.curvatures[index])
         return float(episode.steering.share(np.abs(own["speed"]), bend)[0])
 
-    def _observe_frame(self, episode: Episode, snapshot: Any) -> None:
+    def _observe_frame(self, episode: CarlaEpisode, snapshot: Any) -> None:
         episode.state = read(snapshot, episode.traffic.ids.tolist())
         episode.own = read(snapshot, [episode.ego.id])
         if not np.isfinite(episode.own["x"][0]):
             raise SimError("the ego is not in the world any more: another client removed it")
         episode.scene = None
 
-    def _own_place(self, episode: Episode) -> tuple[float, float, int]:
+    def _own_place(self, episode: CarlaEpisode) -> tuple[float, float, int]:
         own = episode.own
         s, d, index = episode.route.project(np.stack([own["x"], own["y"]], axis=1))
         return float(s[0]), float(d[0]), int(index[0])
 
-    def _off_road(self, episode: Episode) -> bool:
+    def _off_road(self, episode: CarlaEpisode) -> bool:
         s, d, index = self._own_place(episode)
         lane = episode.route.lane_at(np.array([d]), np.array([index]))[0]
         return bool(lane < 0 or s >= episode.route.end)
 
-    def _hit(self, episode: Episode) -> bool:
+    def _hit(self, episode: CarlaEpisode) -> bool:
         """Take in the reports that have arrived."""
         while self._invasions:
             self._invasions.popleft()
@@ -387,7 +387,7 @@ class CarlaDrivingEnv(DrivingEnv):
             episode.crashed = True
         return episode.crashed
 
-    def _hit_by_now(self, episode: Episode) -> bool:
+    def _hit_by_now(self, episode: CarlaEpisode) -> bool:
         """`_hit`, waiting for the report of a contact in this frame where there can be one."""
         gap = nearest_gap(episode)
         patience = REPORT_DUE if gap <= 0 else REPORT_PATIENCE if gap < CONTACT else 0.0
@@ -396,7 +396,7 @@ class CarlaDrivingEnv(DrivingEnv):
             time.sleep(0.001)
         return episode.crashed
 
-    def _broken_off(self, episode: Episode, error: SimError) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def _broken_off(self, episode: CarlaEpisode, error: SimError) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """The server failed: a truncated episode. The connection is dropped, so that the next reset makes a new one."""
         log.warning("episode broken off: %s", error)
         episode.ended = True
@@ -409,7 +409,7 @@ class CarlaDrivingEnv(DrivingEnv):
 
     # -- what is told --------------------------------------------------------------------------------------------------
 
-    def _build_scene(self, episode: Episode) -> Scene:
+    def _build_scene(self, episode: CarlaEpisode) -> Scene:
         session = self._session
         assert session is not None
         s, d, index = self._own_place(episode)
@@ -446,7 +446,7 @@ class CarlaDrivingEnv(DrivingEnv):
             self._drawn = world_map, lane_shapes(world_map)
         return self._drawn[1]
 
-    def _add(self, episode: Episode, before: Scene, after: Scene, reward: float) -> None:
+    def _add(self, episode: CarlaEpisode, before: Scene, after: Scene, reward: float) -> None:
         front = after.front(after.ego.lane)
         episode.total_reward += reward
         episode.total_speed += after.ego.speed
@@ -467,7 +467,7 @@ class CarlaDrivingEnv(DrivingEnv):
             "backend": self.backend,
         } | ({"rewards": terms} if terms else {})
 
-    def _final_info(self, episode: Episode, outcome: Outcome) -> dict[str, Any]:
+    def _final_info(self, episode: CarlaEpisode, outcome: Outcome) -> dict[str, Any]:
         name = outcome.name.lower()
         summary = EpisodeSummary(
             outcome=name,
@@ -488,7 +488,7 @@ class CarlaDrivingEnv(DrivingEnv):
             "summary": dataclasses.asdict(summary),
         }
 
-    def _running(self) -> Episode:
+    def _running(self) -> CarlaEpisode:
         if self._episode is None or self._episode.ended:
             raise gym.error.ResetNeeded("no episode is running: call reset() before step()")
         return self._episode

@@ -9,8 +9,8 @@ from typing import Any
 from sim.carla.env import CarlaDrivingEnv
 from sim.carla.lane_change import LaneChangeTask
 from sim.carla.roads import RoadTask
-from sim.carla.servers import LiteServer, Server, server_at
-from sim.carla.task import Task
+from sim.carla.servers import LiteServer, CarlaServer, server_at
+from sim.carla.task import CarlaTask
 from sim.lane_change import LaneChangeConfig
 from sim.scenarios import Scenario
 from sim.vec import DrivingEnvs
@@ -48,6 +48,6 @@ def _spread(make: Callable[[], CarlaDrivingEnv], num_envs: int, seed: int | None
     return DrivingEnvs([make] * num_envs, seed, workers)
 
 
-def _make(scenario: Scenario, config: Any, server: Server, render_mode: str | None) -> CarlaDrivingEnv:
-    task: Task = LaneChangeTask(config) if isinstance(config, LaneChangeConfig) else RoadTask(config)
+def _make(scenario: Scenario, config: Any, server: CarlaServer, render_mode: str | None) -> CarlaDrivingEnv:
+    task: CarlaTask = LaneChangeTask(config) if isinstance(config, LaneChangeConfig) else RoadTask(config)
     return CarlaDrivingEnv(scenario.name, config, task, server, render_mode)

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from sim import lane_change as task
 from sim.carla.control import LANE_CHANGE_GAINS, Gains
 from sim.carla.routes import Route, lay
-from sim.carla.task import Car, Idm, Moment, Start, Task, place_waypoint
+from sim.carla.task import VehicleStart, Idm, DecisionResult, EpisodeStart, CarlaTask, place_waypoint
 from sim.lane_change import LaneChangeConfig
 from sim.outcome import Outcome
 from sim.scene import Goal, Scene
@@ -26,7 +26,7 @@ ROAD_END = 3000.0
 """Metres: how far the shipped road reaches, with room to stop."""
 
 
-class LaneChangeTask(Task):
+class LaneChangeTask(CarlaTask):
     """On the shipped road, with the engine's own traffic draws."""
 
     map = "lane_change"
@@ -44,7 +44,7 @@ class LaneChangeTask(Task):
         self.action_space = spaces.Discrete(5)
         self._route: Route | None = None
 
-    def start(self, world_map: Any, rng: np.random.Generator) -> Start:
+    def start(self, world_map: Any, rng: np.random.Generator) -> EpisodeStart:
         config = self.config
         if self._route is None:
             first = place_waypoint(world_map, config.start_x, 0.0)
@@ -53,15 +53,15 @@ class LaneChangeTask(Task):
         traffic = task.draw_traffic(config, rng)
         beside = rng.uniform(-JITTER, JITTER, traffic.x.shape)
         cars = [
-            Car(x, lane * task.LANE_WIDTH + d, speed, speed, acceleration, headway)
+            VehicleStart(x, lane * task.LANE_WIDTH + d, speed, speed, acceleration, headway)
             for lane in range(config.lanes)
             for x, d, speed, acceleration, headway in zip(
                 *(v[lane] for v in (traffic.x, beside, traffic.speed, traffic.acceleration, traffic.headway)),
                 strict=True,
             )
         ]
-        ego = Car(config.start_x, config.start_lane * task.LANE_WIDTH, config.start_speed, config.start_speed)
-        return Start(self._route, ego, cars, config.start_lane)
+        ego = VehicleStart(config.start_x, config.start_lane * task.LANE_WIDTH, config.start_speed, config.start_speed)
+        return EpisodeStart(self._route, ego, cars, config.start_lane)
 
     def goal(self, scene_s: float) -> Goal:
         return Goal(self.config.goal_lane, self.config.goal_x, self.config.goal_x - scene_s)
@@ -69,11 +69,11 @@ class LaneChangeTask(Task):
     def observe(self, scene: Scene, along: float) -> np.ndarray:
         return observe(self.config, scene)
 
-    def judge(self, moment: Moment) -> tuple[dict[str, float], Outcome, bool]:
+    def judge(self, moment: DecisionResult) -> tuple[dict[str, float], Outcome, bool]:
         outcome = self._outcome(moment)
         return reward_terms(self.config, moment.before, moment.after, moment.lane_changed, outcome), outcome, False
 
-    def _outcome(self, moment: Moment) -> Outcome:
+    def _outcome(self, moment: DecisionResult) -> Outcome:
         config, ego = self.config, moment.after.ego
         if moment.crashed:
             return Outcome.CRASH

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sim.carla.routes import Route
-from sim.carla.session import Session
+from sim.carla.session import CarlaSession
 
 GENTLE = 3.0
 """m/s2: an ego that would have to brake harder than this passes an amber light."""
@@ -31,7 +31,7 @@ class StopLine:
 class Lights:
     """The stop lines on a route."""
 
-    def __init__(self, session: Session, route: Route) -> None:
+    def __init__(self, session: CarlaSession, route: Route) -> None:
         self.carla = session.carla
         self.lines: list[StopLine] = []
         for light in session.world.get_actors().filter("traffic.traffic_light*"):

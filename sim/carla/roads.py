@@ -14,7 +14,7 @@ from gymnasium import spaces
 from sim.carla.config import STEP, RoadConfig
 from sim.carla.control import Gains
 from sim.carla.routes import Route, lay, leftmost
-from sim.carla.task import Car, Idm, Moment, Start, Task, place_waypoint
+from sim.carla.task import VehicleStart, Idm, DecisionResult, EpisodeStart, CarlaTask, place_waypoint
 from sim.outcome import Outcome
 from sim.scene import Goal, Scene
 
@@ -34,7 +34,7 @@ JITTER = 0.05
 """Metres by which scripted cars stand beside their lane's centre: CARLA's agents do not see a car exactly in line."""
 
 
-class RoadTask(Task):
+class RoadTask(CarlaTask):
     """Drive on, or as far as a goal, among scripted or managed traffic."""
 
     gains = Gains()
@@ -57,18 +57,18 @@ class RoadTask(Task):
         self.action_space: spaces.Space = spaces.Discrete(5) if meta else spaces.Box(-1.0, 1.0, (2,), np.float32)
         self._goal_s: float | None = None
 
-    def start(self, world_map: Any, rng: np.random.Generator) -> Start:
+    def start(self, world_map: Any, rng: np.random.Generator) -> EpisodeStart:
         config = self.config
         here = self._start_waypoint(world_map, rng)
         reach = config.goal_distance or config.duration * max(config.target_speeds)
         first, across = leftmost(here) if config.along == "road" else (here, 0.0)
         route = lay(first, ahead=reach + PERCEPTION, behind=ROUTE_BEHIND, turns=config.turns)
         self._goal_s = config.goal_distance
-        ego = Car(0.0, across, config.start_speed, config.start_speed)
+        ego = VehicleStart(0.0, across, config.start_speed, config.start_speed)
         lane = int(np.argmin(np.abs(np.subtract(route.centers_at(0.0), across))))
         cars = self._cars(route, rng) if config.traffic == "idm" else []
         places = self._places(world_map, here, rng) if config.traffic == "tm" else []
-        return Start(route, ego, cars, lane, places)
+        return EpisodeStart(route, ego, cars, lane, places)
 
     def _start_waypoint(self, world_map: Any, rng: np.random.Generator) -> Any:
         if self.config.start is not None:
@@ -76,7 +76,7 @@ class RoadTask(Task):
         points = world_map.get_spawn_points()
         return world_map.get_waypoint(points[rng.integers(len(points))].location)
 
-    def _cars(self, route: Route, rng: np.random.Generator) -> list[Car]:
+    def _cars(self, route: Route, rng: np.random.Generator) -> list[VehicleStart]:
         """Random lanes, one car after the other with highway-env's spacing, ahead of the ego and behind it."""
         config = self.config
         behind = round(config.traffic_behind * config.vehicles_count)
@@ -92,7 +92,7 @@ class RoadTask(Task):
                     break
                 centers = route.centers_at(s)
                 line = centers[rng.integers(len(centers))]
-                cars.append(Car(s, line + rng.uniform(-JITTER, JITTER), speed, speed))
+                cars.append(VehicleStart(s, line + rng.uniform(-JITTER, JITTER), speed, speed))
         return cars
 
     def _places(self, world_map: Any, here: Any, rng: np.random.Generator) -> list[Any]:
@@ -109,7 +109,7 @@ class RoadTask(Task):
     def observe(self, scene: Scene, along: float) -> np.ndarray:
         return observe(scene, along, self.config.observed_vehicles)
 
-    def judge(self, moment: Moment) -> tuple[dict[str, float], Outcome, bool]:
+    def judge(self, moment: DecisionResult) -> tuple[dict[str, float], Outcome, bool]:
         config, weights, ego = self.config, self.config.reward, moment.after.ego
         arrived = self._goal_s is not None and ego.s >= self._goal_s
         outcome, timed_out = Outcome.RUNNING, False

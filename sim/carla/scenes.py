@@ -14,7 +14,7 @@ from sim.carla.routes import STEP
 from sim.scene import Ego, Goal, LaneShape, Scene, Vehicles
 
 if TYPE_CHECKING:
-    from sim.carla.env import Episode
+    from sim.carla.env import CarlaEpisode
 
 STOP_LINE_WIDTH = 3.0
 """Metres: a stop line as it is drawn."""
@@ -23,7 +23,7 @@ PAINT = {"Solid": "solid", "SolidSolid": "solid", "Broken": "broken", "BrokenBro
 
 def build_scene(
     scenario: str,
-    episode: Episode,
+    episode: CarlaEpisode,
     place: tuple[float, float],
     lanes: tuple[int, int],
     centers: tuple[float, ...],
@@ -67,7 +67,7 @@ def build_scene(
     )
 
 
-def _vehicles(episode: Episode, stops: list[StopLine]) -> Vehicles:
+def _vehicles(episode: CarlaEpisode, stops: list[StopLine]) -> Vehicles:
     """The cars, then the stop lines of closed lights as cars of no length (ids below 0)."""
     route, cars = episode.route, episode.state
     here = np.flatnonzero(np.isfinite(cars["x"]))
@@ -93,7 +93,7 @@ def _vehicles(episode: Episode, stops: list[StopLine]) -> Vehicles:
     )
 
 
-def nearest_gap(episode: Episode) -> float:
+def nearest_gap(episode: CarlaEpisode) -> float:
     """Metres between the ego's box and that of the nearest car, both taken as turned like the ego."""
     cars, own = episode.state, episode.own[0]
     if not len(cars):

@@ -1,6 +1,6 @@
 """What a world is about, apart from the simulator: where everybody starts, what the learner sees, what counts.
 
-`Task` is what `sim.carla.env` needs to know of a scenario. Observations, rewards and ends are read from scenes.
+`CarlaTask` is what `sim.carla.env` needs to know of a scenario. Observations, rewards and ends are read from scenes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sim.scene import Goal, Scene
 
 
 @dataclass(frozen=True)
-class Car:
+class VehicleStart:
     """A vehicle at the start of an episode, on the route. SI units."""
 
     s: float
@@ -32,12 +32,12 @@ class Car:
 
 
 @dataclass(frozen=True)
-class Start:
+class EpisodeStart:
     """How an episode begins."""
 
     route: Route
-    ego: Car
-    cars: Sequence[Car]
+    ego: VehicleStart
+    cars: Sequence[VehicleStart]
     lane: int
     """That the ego is in and steers to."""
     places: Sequence[Any] = ()
@@ -54,7 +54,7 @@ class Idm:
 
 
 @dataclass(frozen=True)
-class Moment:
+class DecisionResult:
     """What happened in one decision, for reward and end."""
 
     before: Scene
@@ -69,7 +69,7 @@ class Moment:
     """It drove over a stop line whose light was red."""
 
 
-class Task(ABC):
+class CarlaTask(ABC):
     """One scenario of `sim.carla.env`."""
 
     map: str
@@ -90,7 +90,7 @@ class Task(ABC):
     action_space: spaces.Space
 
     @abstractmethod
-    def start(self, world_map: Any, rng: np.random.Generator) -> Start:
+    def start(self, world_map: Any, rng: np.random.Generator) -> EpisodeStart:
         """The start of an episode on a `carla.Map`."""
 
     @abstractmethod
@@ -102,7 +102,7 @@ class Task(ABC):
         """float32 of `observation_space`; `along` is the heading of the road at the ego, rad."""
 
     @abstractmethod
-    def judge(self, moment: Moment) -> tuple[dict[str, float], Outcome, bool]:
+    def judge(self, moment: DecisionResult) -> tuple[dict[str, float], Outcome, bool]:
         """Weighted reward terms, the outcome (RUNNING: none yet), and whether the end is a time limit."""
 
 

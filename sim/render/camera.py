@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.render.road import RoadMap
+from sim.render.road import RoadGeometry
 from sim.scene import Scene
 
 VIEW_LENGTH = 140.0
@@ -58,7 +58,7 @@ class Camera:
         return math.hypot(self.view[2], self.view[3]) / 2 / self.zoom
 
 
-def aim(scene: Scene, road: RoadMap, view: tuple[int, int, int, int], last: Camera | None, elapsed: float) -> Camera:
+def aim(scene: Scene, road: RoadGeometry, view: tuple[int, int, int, int], last: Camera | None, elapsed: float) -> Camera:
     """The camera for a scene; on a road it moves smoothly on from `last`, `elapsed` seconds ago."""
     if road.is_lot:
         return _whole(road, view)
@@ -72,13 +72,13 @@ def _settle(now: float, goal: float, share: float, near: float) -> float:
     return goal if abs(goal - now) < near else now + share * (goal - now)
 
 
-def _whole(road: RoadMap, view: tuple[int, int, int, int]) -> Camera:
+def _whole(road: RoadGeometry, view: tuple[int, int, int, int]) -> Camera:
     width, height = road.high - road.low + 2 * ROAD_MARGIN
     x, y = (road.high + road.low) / 2
     return Camera(float(x), float(y), min(view[2] / width, view[3] / height), view)
 
 
-def _along(scene: Scene, road: RoadMap, view: tuple[int, int, int, int], last: Camera | None, elapsed: float) -> Camera:
+def _along(scene: Scene, road: RoadGeometry, view: tuple[int, int, int, int], last: Camera | None, elapsed: float) -> Camera:
     ego = scene.ego
     top, bottom = _extent(road, ego.x, ego.y)
     zoom = _fit(view, bottom - top)
@@ -101,7 +101,7 @@ def _fit(view: tuple[int, int, int, int], across: float) -> float:
     return min(view[2] / max(length, SHORTEST), view[3] / (across + 2 * ROAD_MARGIN))
 
 
-def _extent(road: RoadMap, x: float, y: float) -> tuple[float, float]:
+def _extent(road: RoadGeometry, x: float, y: float) -> tuple[float, float]:
     """y of the upper and lower edge of the lanes around x."""
     tops, bottoms = [y - 4.0], [y + 4.0]
     middle, radius = x + 0.2 * VIEW_LENGTH, 0.4 * VIEW_LENGTH
@@ -119,7 +119,7 @@ def _extent(road: RoadMap, x: float, y: float) -> tuple[float, float]:
     return max(min(tops), y - ROAD_LIMIT), min(max(bottoms), y + ROAD_LIMIT)
 
 
-def _around(scene: Scene, road: RoadMap, view: tuple[int, int, int, int]) -> Camera:
+def _around(scene: Scene, road: RoadGeometry, view: tuple[int, int, int, int]) -> Camera:
     needed = float(road.core_high[1] - road.core_low[1]) + 2 * PLACE_MARGIN
     zoom = max(view[3] / min(max(needed, PLACE_HEIGHT), PLACE_LIMIT), min(view[2:]) / 120.0)
     centre = []

@@ -22,7 +22,7 @@ from sim.render.ground import LINE, SHOULDER, TICK, Ground
 from sim.render.overlay import Overlay
 from sim.render.palette import THEMES, Colour, Theme, mix
 from sim.render.panels import BOTTOM, TOP, TTC_WARNING, Panels, gap_text, remaining_text, speed_share, top_speed
-from sim.render.road import Polyline, RoadMap
+from sim.render.road import Polyline, RoadGeometry
 from sim.render.text import Typist
 from sim.scene import Neighbour, Scene
 
@@ -76,7 +76,7 @@ class SceneRenderer:
         self.set_theme(theme)
         self.resize(size)
         self._shapes: object = None
-        self._road = RoadMap(())
+        self._road = RoadGeometry(())
         self._trail: deque[tuple[float, float, float]] = deque()
         self._last: Scene | None = None
         self._here: tuple[int, float, np.ndarray] | None = None  # the ego on the map
@@ -244,7 +244,7 @@ class SceneRenderer:
 
     def _follow(self, scene: Scene, overlay: Overlay | None) -> None:
         if scene.shapes is not self._shapes:
-            self._shapes, self._road = scene.shapes, RoadMap(scene.shapes)
+            self._shapes, self._road = scene.shapes, RoadGeometry(scene.shapes)
         if self._last is not None and self._is_new_episode(self._last, scene):
             self.reset()
         elapsed = 0.0 if self._last is None else scene.time - self._last.time
@@ -530,7 +530,7 @@ class SceneRenderer:
         )
         bodies = [
             (
-                vehicles.Look(
+                vehicles.VehicleLook(
                     length, width, self.theme.traffic(share), braking, crashed,
                     vehicles.is_obstacle(length, width, speed),
                 ),
@@ -542,7 +542,7 @@ class SceneRenderer:
         if overlay is not None and overlay.controller != "learner":
             halo = self.theme.controller(overlay.controller)
         braking = bool(ego.acceleration < vehicles.BRAKING)
-        look = vehicles.Look(ego.length, ego.width, self.theme.ego, braking, bool(ego.crashed), False, halo)
+        look = vehicles.VehicleLook(ego.length, ego.width, self.theme.ego, braking, bool(ego.crashed), False, halo)
         bodies.append((look, *camera.pixel(ego.x, ego.y), ego.heading))
         self._sprites.put(self._picture, bodies, camera.zoom)
 
