@@ -10,10 +10,20 @@ from sim.scenarios import Backend, Scenario
 LITE = Backend("sim.carla.factory:make_lite_env", "sim.carla.factory:make_lite_vec", worlds=2)
 SERVER = Backend("sim.carla.factory:make_env", "sim.carla.factory:make_vec", worlds=1, places=True)
 CARLA_BACKENDS = {"carla-lite": LITE, "carla": SERVER}
-"""A server that the world starts for itself; one that runs: `carla`, `carla@HOST:PORT`, `carla@CarlaUE4.sh`."""
+"""A carla-lite per environment, or a real server: `carla`, `carla@HOST:PORT`, `carla@CarlaUE4.sh`."""
 
 
 def road(name: str, summary: str, defaults: RoadConfig) -> Scenario:
+    """A scenario on a shipped map.
+
+    Args:
+        name: Without the prefix `carla-`.
+        summary: One line for listings.
+        defaults: Its config.
+
+    Returns:
+        The registry entry.
+    """
     return Scenario(
         name=f"carla-{name}", summary=summary, defaults=defaults, backends=CARLA_BACKENDS, family=f"carla-{name}"
     )
@@ -74,7 +84,7 @@ CARLA_SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         name="carla-town",
-        summary="drive on for 60 s from a random place in a town of a real CARLA server (map=Town04)",
+        summary="drive for 60 s from a random place in a town of a real CARLA server (map=Town04)",
         defaults=replace(SLOW, map="Town04", duration=60.0, vehicles_count=40),
         backends={"carla": SERVER},
         family="carla-town",

@@ -16,7 +16,7 @@ from sim.carla.config import STEP
 from sim.carla.control import Gains, SpeedControl, Steering, curvature
 from sim.carla.routes import Route
 from sim.carla.session import CarlaSession
-from sim.carla.task import VehicleStart, Idm
+from sim.carla.task import Idm, VehicleStart
 from sim.scene import LANE_MARGIN
 
 CAR_LENGTH = 5.0
@@ -43,7 +43,7 @@ STATE = np.dtype(
 """One vehicle in a snapshot; yaw in rad, speed and acceleration along it."""
 
 
-def read(snapshot: Any, ids: Sequence[int]) -> np.ndarray:
+def read_states(snapshot: Any, ids: Sequence[int]) -> np.ndarray:
     """`STATE` (N,) of actors; NaN for those that the snapshot does not have."""
     rows = np.full((len(ids), 8), np.nan)
     for k, number in enumerate(ids):

@@ -181,7 +181,7 @@ class Bodies:
         return ground if b["wheels"].all() else ground + np.where(b["upright"], b["height"], 0.0)
 
     def _read_signs(self, b: np.ndarray) -> None:
-        """Update the speed limits of bodies that moved `SIGN_DISTANCE` since the last look-up; kept where the map has none.
+        """Update the limits of bodies that moved `SIGN_DISTANCE` since the last look-up; kept where the map has none.
 
         The result depends on the path of a body only, so that traffic that obeys limits is the same in every run.
         """

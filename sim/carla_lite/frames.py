@@ -1,4 +1,4 @@
-"""The table of actors that is sent to clients with every frame. It is kept between frames: only what moves is written."""
+"""The table of actors that is sent with every frame. It is kept between frames: only what moves is written."""
 
 from __future__ import annotations
 

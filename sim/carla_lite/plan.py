@@ -183,7 +183,18 @@ Piece = Curve | Sequence[Curve]
 def chain(
     first_id: int, start: Pose, pieces: Iterable[Piece], profile: CrossSection, limit: float
 ) -> tuple[PlannedRoad, ...]:
-    """Roads of the same lanes one behind the other; a piece is one curve or several."""
+    """Consecutive roads of the same lanes.
+
+    Args:
+        first_id: Id of the first road; the others count on.
+        start: Where the first road begins.
+        pieces: The curves of each road: one, or several.
+        profile: Lanes of all roads.
+        limit: Speed limit, km/h.
+
+    Returns:
+        One road per piece.
+    """
     roads: list[PlannedRoad] = []
     for piece in pieces:
         curves = tuple(piece) if isinstance(piece, Sequence) else (piece,)

@@ -60,7 +60,7 @@ class WorldServer:
             options: Options of the command.
 
         Raises:
-            UsageError: An option is out of range, the map cannot be read, or there is no table for the client's version.
+            UsageError: An option is out of range, the map cannot be read, or the client's version is not supported.
         """
         self.options = options
         if not 0 <= options.jitter <= LONGEST_JITTER:

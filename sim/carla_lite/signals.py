@@ -1,7 +1,7 @@
 """Signals of an OpenDRIVE map in CARLA's frame: where traffic lights and signs stand, and which lanes they apply to.
 
-Trigger boxes of lights are those of CARLA's server: half as wide as the lane, 3 m long, 1.5 m before the place where the
-light applies.
+Trigger boxes of lights are those of CARLA's server: half as wide as the lane, 3 m long, 1.5 m before the place where
+the light applies.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A workaround for a race in CARLA 0.9.16's Traffic Manager, which runs inside the client.
 
-In synchronous mode every tick notifies the Traffic Manager's thread and waits for it. Where one of the two does not wait
-yet, the other's notification is lost, and both wait for ever (later versions do without the thread). It was seen once in
-5,000 to 20,000 ticks on a machine with two CPUs. Setting the Traffic Manager to asynchronous mode through its own port
-notifies it as well, and setting the mode back at once changes nothing else.
+In synchronous mode every tick notifies the Traffic Manager's thread and waits for it. Where one of the two does not
+wait yet, the other's notification is lost, and both wait for ever (later versions do without the thread). It was seen
+once in 5,000 to 20,000 ticks on a machine with two CPUs. Setting the Traffic Manager to asynchronous mode through its
+own port notifies it as well, and setting the mode back at once changes nothing else.
 """
 
 from __future__ import annotations

@@ -114,8 +114,16 @@ class Sprites:
         self._kept: dict[tuple, tuple[pygame.Surface, int, int]] = {}
         self.bytes = 0  # held by the kept ones
 
-    def put(self, picture: pygame.Surface, bodies: Iterable[tuple[VehicleLook, float, float, float]], zoom: float) -> None:
-        """Draw (look, column, row, heading) in pixels and radians, at `zoom` pixels per metre, later ones on top."""
+    def put(
+        self, picture: pygame.Surface, bodies: Iterable[tuple[VehicleLook, float, float, float]], zoom: float
+    ) -> None:
+        """Draw vehicles, later ones on top.
+
+        Args:
+            picture: Receives them.
+            bodies: (look, column, row, heading) in pixels and radians.
+            zoom: Pixels per metre.
+        """
         step = round(math.log2(zoom) * ZOOMS)
         kept = self._kept
         drawn = []
@@ -153,7 +161,9 @@ def _size(surface: pygame.Surface) -> int:
     return surface.get_width() * surface.get_height() * 4
 
 
-def _draw(sheet: pygame.Surface, theme: Theme, look: VehicleLook, points: list, rows: dict[str, slice], zoom: float) -> None:
+def _draw(
+    sheet: pygame.Surface, theme: Theme, look: VehicleLook, points: list, rows: dict[str, slice], zoom: float
+) -> None:
     polygon = pygame.draw.polygon
 
     def fill(colour: Colour, *names: str, opacity: float = 1.0) -> None:

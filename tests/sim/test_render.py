@@ -350,7 +350,7 @@ def test_zooming_keeps_the_ego_at_its_place_and_has_limits():
         assert renderer.camera.zoom == pytest.approx(total * zoom)
         assert renderer.to_pixel(500.0, 0.0) == pytest.approx(place)
         assert apart(at(frame, place), LIGHT.ego) <= 2
-    renderer.reset_zoom()
+    renderer.follow()
     assert np.array_equal(renderer.draw(scene), plain)
 
 

@@ -23,7 +23,7 @@ from sim.carla.env import CarlaDrivingEnv
 from sim.carla.errors import SimUnreachable, SimVersionMismatch
 from sim.carla.lane_change import LaneChangeTask
 from sim.carla.servers import LiteServer, RunningServer
-from sim.carla.session import Address, Patience, CarlaSession, free_port
+from sim.carla.session import Address, CarlaSession, Patience, free_port
 from sim.config import resolve
 from sim.lane_change import LaneChangeConfig
 
