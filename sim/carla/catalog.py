@@ -10,6 +10,16 @@ from sim.scenarios import Scenario
 
 
 def road(name: str, summary: str, defaults: RoadConfig) -> Scenario:
+    """A scenario on a shipped map.
+
+    Args:
+        name: Without the prefix `carla-`.
+        summary: One line for listings.
+        defaults: Its config.
+
+    Returns:
+        The registry entry.
+    """
     return Scenario(
         name=f"carla-{name}", summary=summary, defaults=defaults, backends=CARLA_BACKENDS, family=f"carla-{name}"
     )
@@ -70,7 +80,7 @@ CARLA_SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         name="carla-town",
-        summary="drive on for 60 s from a random place in a town of a real CARLA server (map=Town04)",
+        summary="drive for 60 s from a random place in a town of a real CARLA server (map=Town04)",
         defaults=replace(SLOW, map="Town04", duration=60.0, vehicles_count=40),
         backends={"carla": CARLA},
         family="carla-town",

@@ -29,19 +29,19 @@ class RoadConfig:
 
     map: str = "highway"  # a shipped map (see `lgdrl carla-lite --help`), or a town of the server
     start: tuple[float, float] | None = None  # x, y, snapped to the nearest lane; None: a spawn point drawn per episode
-    turns: tuple[Literal["left", "straight", "right"], ...] = ()  # at the junctions on the way; then straight on
-    along: Literal["road", "lane"] = "road"  # what the route follows: the road's leftmost lane, or the start's own one
+    turns: tuple[Literal["left", "straight", "right"], ...] = ()  # at the junctions in order, then straight on
+    along: Literal["road", "lane"] = "road"  # the route follows the road's leftmost lane, or the lane of the start
     start_speed: float = 25.0
-    goal_distance: float | None = None  # success is to get so far; None: to drive on until the time limit
-    goal_lane: int | None = None  # told to experts; from the left
+    goal_distance: float | None = None  # distance that counts as success; None: success at the time limit
+    goal_lane: int | None = None  # lane of the goal shown to experts, from the left
     duration: float = 40.0
     policy_frequency: float = 1.0  # decisions per second
     target_speeds: tuple[float, ...] = (20.0, 25.0, 30.0)  # set-points of FASTER and SLOWER
     action: Literal["meta", "continuous"] = "meta"  # continuous: pedal and steering in [-1, 1]
     observed_vehicles: int = 5  # rows of the observation, the ego's included
-    traffic: Literal["idm", "tm", "none"] = "idm"  # scripted drivers, CARLA's Traffic Manager, nobody
+    traffic: Literal["idm", "tm", "none"] = "idm"  # scripted drivers, CARLA's Traffic Manager, no traffic
     vehicles_count: int = 20
-    density: float = 1.0  # of scripted drivers, as highway-env's vehicles_density
+    density: float = 1.0  # of scripted drivers, as vehicles_density of highway-env
     traffic_speed: tuple[float, float] = (21.0, 24.0)  # of scripted drivers
     traffic_behind: float = 0.0  # share of the scripted drivers that start behind the ego
     vehicle: str = "vehicle.tesla.model3"

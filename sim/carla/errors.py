@@ -1,4 +1,4 @@
-"""What can go wrong between the client and a server. A world turns these into a truncated episode and a fresh start."""
+"""Errors of the connection to a server. An environment turns each `SimError` into a truncated episode."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from sim.errors import UsageError
 
 
 class SimError(RuntimeError):
-    """The simulator did not do its part. The message is one line: what happened, where, and what to do."""
+    """The simulator failed. The message is one line: what happened, where, and what to do."""
 
 
 class SimUnreachable(UsageError):
-    """Nobody answers at an address. Waiting longer does not help, so it is bad input."""
+    """No server responds at an address. Waiting longer does not help, so it is bad input."""
 
 
 class SimTimeout(SimError):
-    """The server did not answer, or a frame did not arrive, in time."""
+    """The server did not respond, or a frame did not arrive, in time."""
 
 
 class SimCrashed(SimError):
@@ -22,8 +22,8 @@ class SimCrashed(SimError):
 
 
 class SpawnRefused(SimError):
-    """The server has no room for a vehicle, or does not know it."""
+    """The server has no room for a vehicle, or does not know its blueprint."""
 
 
 class SimVersionMismatch(UsageError):
-    """Client and server speak different versions. Nothing but another server or client helps, so it is bad input."""
+    """Client and server speak different versions. Only another server or client helps, so it is bad input."""

@@ -1,7 +1,7 @@
-"""Traffic lights on a route, for drivers that know none: a red one is a standing car of no length at its stop line.
+"""Traffic lights on a route. Scenes represent a red light by a standing car of length 0 at its stop line.
 
-That is how car-following models are made to obey lights; every expert and learner here then obeys them without a word
-about lights in its input. Amber counts as red where the ego can still stop.
+Car-following models are made to obey lights in this way; a driver then obeys them although its input has no lights.
+Amber counts as red where the ego can still stop.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 
 from sim.carla.routes import Route
-from sim.carla.session import Session
+from sim.carla.session import CarlaSession
 
 GENTLE = 3.0
-"""m/s2: an ego that would have to brake harder than this passes an amber light."""
+"""m/s2: the ego passes an amber light where it would have to brake harder than this."""
 REACH = 2.0
-"""Metres beside a stop point within which it concerns a lane."""
+"""Metres beside a stop point within which it applies to a lane."""
 
 
 @dataclass(frozen=True)
 class StopLine:
+    """Where a light applies to the route."""
+
     light: Any
     """The `carla.TrafficLight`."""
     s: float
@@ -31,7 +33,7 @@ class StopLine:
 class Lights:
     """The stop lines on a route."""
 
-    def __init__(self, session: Session, route: Route) -> None:
+    def __init__(self, session: CarlaSession, route: Route) -> None:
         self.carla = session.carla
         self.lines: list[StopLine] = []
         for light in session.world.get_actors().filter("traffic.traffic_light*"):
@@ -44,11 +46,24 @@ class Lights:
                     self.lines.append(StopLine(light, float(s), float(d)))
 
     def closed(self, s: float, speed: float) -> list[StopLine]:
-        """Stop lines ahead of s at which a vehicle of this speed (m/s) has to stop now."""
+        """Stop lines at which a vehicle has to stop now.
+
+        Args:
+            s: Position of its front bumper, m.
+            speed: m/s.
+
+        Returns:
+            Lines ahead of s.
+        """
         return [line for line in self.lines if line.s > s and self._stops(line, line.s - s, speed)]
 
     def passed_red(self, before: float, after: float) -> bool:
-        """Did a front bumper that moved from `before` to `after` pass a red light?"""
+        """Whether a front bumper has passed a red light.
+
+        Args:
+            before: s at the start of the movement, m.
+            after: s at its end, m.
+        """
         red = self.carla.TrafficLightState.Red
         return any(before < line.s <= after and line.light.state == red for line in self.lines)
 

@@ -1,7 +1,7 @@
 """Driving on a road of a CARLA map: highway, merge, curve, intersection, roundabout, or any town of a real server.
 
-The learner sees what it would see on highway-env (`observe`: the Kinematics observation of highway-v0, along the road
-instead of along x), so a policy of one simulator can drive on the other.
+The observation is highway-env's (`observe`: the Kinematics observation of highway-v0, along the road instead of along
+x), so a policy of one simulator can drive on the other.
 """
 
 from __future__ import annotations
@@ -11,31 +11,38 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from sim.actions import NUM_ACTIONS
 from sim.carla.config import STEP, RoadConfig
 from sim.carla.control import Gains
 from sim.carla.routes import Route, lay, leftmost
-from sim.carla.task import Car, Idm, Moment, Start, Task, place_waypoint
+from sim.carla.task import (
+    LATERAL_JITTER,
+    CarlaTask,
+    DecisionResult,
+    EpisodeStart,
+    Idm,
+    VehicleStart,
+    place_waypoint,
+)
 from sim.outcome import Outcome
 from sim.scene import Goal, Scene
 
 PERCEPTION = 200.0
-"""Metres: how far the learner sees (highway-env's)."""
+"""Range of the observation, m (highway-env's)."""
 SEEN_BEHIND = 10.0
 """Metres behind the ego in which a car counts as beside it (highway-env's)."""
 SPEED_RANGE = 80.0
 """m/s that become 1 in an observation (highway-env's)."""
 LANE_WIDTH = 4.0
-"""Metres per lane in the scale of d (highway-env's)."""
+"""Metres per lane by which d is scaled (highway-env's)."""
 ROUTE_BEHIND = 150.0
-"""Metres of route before the start: cars from behind must be seen."""
+"""Metres of route before the start, so that cars behind the ego are on it."""
 CLEAR = 15.0
 """Metres around the ego's start where no managed car is placed."""
-JITTER = 0.05
-"""Metres by which scripted cars stand beside their lane's centre: CARLA's agents do not see a car exactly in line."""
 
 
-class RoadTask(Task):
-    """Drive on, or as far as a goal, among scripted or managed traffic."""
+class RoadTask(CarlaTask):
+    """Drive until the time limit, or as far as a goal, among scripted or managed traffic."""
 
     gains = Gains()
     idm = Idm()
@@ -54,21 +61,23 @@ class RoadTask(Task):
         self.speeds = np.array(config.target_speeds)
         self.observation_space = spaces.Box(-1.0, 1.0, (config.observed_vehicles, 5), np.float32)
         meta = config.action == "meta"
-        self.action_space: spaces.Space = spaces.Discrete(5) if meta else spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.action_space: spaces.Space = (
+            spaces.Discrete(NUM_ACTIONS) if meta else spaces.Box(-1.0, 1.0, (2,), np.float32)
+        )
         self._goal_s: float | None = None
 
-    def start(self, world_map: Any, rng: np.random.Generator) -> Start:
+    def start(self, world_map: Any, rng: np.random.Generator) -> EpisodeStart:
         config = self.config
         here = self._start_waypoint(world_map, rng)
         reach = config.goal_distance or config.duration * max(config.target_speeds)
         first, across = leftmost(here) if config.along == "road" else (here, 0.0)
         route = lay(first, ahead=reach + PERCEPTION, behind=ROUTE_BEHIND, turns=config.turns)
         self._goal_s = config.goal_distance
-        ego = Car(0.0, across, config.start_speed, config.start_speed)
+        ego = VehicleStart(0.0, across, config.start_speed, config.start_speed)
         lane = int(np.argmin(np.abs(np.subtract(route.centers_at(0.0), across))))
         cars = self._cars(route, rng) if config.traffic == "idm" else []
         places = self._places(world_map, here, rng) if config.traffic == "tm" else []
-        return Start(route, ego, cars, lane, places)
+        return EpisodeStart(route, ego, cars, lane, places)
 
     def _start_waypoint(self, world_map: Any, rng: np.random.Generator) -> Any:
         if self.config.start is not None:
@@ -76,7 +85,7 @@ class RoadTask(Task):
         points = world_map.get_spawn_points()
         return world_map.get_waypoint(points[rng.integers(len(points))].location)
 
-    def _cars(self, route: Route, rng: np.random.Generator) -> list[Car]:
+    def _cars(self, route: Route, rng: np.random.Generator) -> list[VehicleStart]:
         """Random lanes, one car after the other with highway-env's spacing, ahead of the ego and behind it."""
         config = self.config
         behind = round(config.traffic_behind * config.vehicles_count)
@@ -92,11 +101,11 @@ class RoadTask(Task):
                     break
                 centers = route.centers_at(s)
                 line = centers[rng.integers(len(centers))]
-                cars.append(Car(s, line + rng.uniform(-JITTER, JITTER), speed, speed))
+                cars.append(VehicleStart(s, line + rng.uniform(-LATERAL_JITTER, LATERAL_JITTER), speed, speed))
         return cars
 
     def _places(self, world_map: Any, here: Any, rng: np.random.Generator) -> list[Any]:
-        """Spawn points in random order, none beside the ego."""
+        """Spawn points in random order, none next to the ego."""
         center = here.transform.location
         points = [point for point in world_map.get_spawn_points() if point.location.distance(center) > CLEAR]
         return [points[k] for k in rng.permutation(len(points))[: self.config.vehicles_count]]
@@ -109,37 +118,43 @@ class RoadTask(Task):
     def observe(self, scene: Scene, along: float) -> np.ndarray:
         return observe(scene, along, self.config.observed_vehicles)
 
-    def judge(self, moment: Moment) -> tuple[dict[str, float], Outcome, bool]:
-        config, weights, ego = self.config, self.config.reward, moment.after.ego
+    def evaluate(self, result: DecisionResult) -> tuple[dict[str, float], Outcome, bool]:
+        config, weights, ego = self.config, self.config.reward, result.after.ego
         arrived = self._goal_s is not None and ego.s >= self._goal_s
         outcome, timed_out = Outcome.RUNNING, False
-        if moment.crashed:
+        if result.crashed:
             outcome = Outcome.CRASH
-        elif moment.off_road and not arrived:
+        elif result.off_road and not arrived:
             outcome = Outcome.MISSED
         elif arrived:
             outcome = Outcome.SUCCESS
-        elif moment.steps >= config.duration * config.policy_frequency - 1e-9:
+        elif result.steps >= config.duration * config.policy_frequency - 1e-9:
             outcome, timed_out = Outcome.MISSED if self._goal_s is not None else Outcome.SUCCESS, True
         low, high = weights.speeds
-        last = moment.after.num_lanes - 1
+        last = result.after.num_lanes - 1
         terms = {
             "crash": weights.crash * (outcome == Outcome.CRASH),
-            "off_road": weights.off_road * (moment.off_road and not arrived),
+            "off_road": weights.off_road * (result.off_road and not arrived),
             "arrived": weights.arrived * (arrived and outcome == Outcome.SUCCESS),
             "speed": weights.speed * float(np.clip((ego.speed - low) / (high - low), 0.0, 1.0)),
             "right_lane": weights.right_lane * (ego.lane / last if last > 0 else 1.0),
-            "lane_change": weights.lane_change * moment.lane_changed,
-            "red_light": weights.red_light * moment.passed_red,
+            "lane_change": weights.lane_change * result.lane_changed,
+            "red_light": weights.red_light * result.passed_red,
         }
         return terms, outcome, timed_out
 
 
 def observe(scene: Scene, along: float, rows: int) -> np.ndarray:
-    """float32 (rows, 5): presence, x, y, vx, vy of the ego, then, relative to it, of the nearest cars ahead and beside.
+    """highway-env's Kinematics observation with its default options, in road coordinates: x is s, y is d.
 
-    highway-env's Kinematics observation with its default options, in road coordinates: x is s, y is d, and `along`
-    is the heading of the road at the ego.
+    Args:
+        scene: The present scene.
+        along: Heading of the road at the ego, rad.
+        rows: Of the observation, the ego's included.
+
+    Returns:
+        float32 (rows, 5): presence, x, y, vx, vy of the ego; then, relative to it, of the nearest cars ahead and
+            beside.
     """
     ego, cars = scene.ego, scene.vehicles
     scale = np.array([1.0, PERCEPTION, LANE_WIDTH * scene.num_lanes, SPEED_RANGE, SPEED_RANGE])

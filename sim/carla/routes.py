@@ -20,7 +20,7 @@ from scipy.spatial import KDTree
 
 from sim.sizes import LANE_MARGIN
 
-STEP = 2.0
+SPACING = 2.0
 """Metres between the samples of a route."""
 MAX_LANES = 12
 LEVEL = 4.0
@@ -33,7 +33,7 @@ STRAIGHT = math.radians(30)
 
 @dataclass(frozen=True)
 class Route:
-    """Samples of a road, `STEP` apart. `centers` is padded with NaN where there are fewer lanes."""
+    """Samples of a road, `SPACING` apart. `centers` is padded with NaN where there are fewer lanes."""
 
     points: np.ndarray
     """(P, 2) reference line, m"""
@@ -155,11 +155,11 @@ def leftmost(waypoint: Any) -> tuple[Any, float]:
 
 def _walk(start: Any, length: float, turns: list[str]) -> list[Row]:
     here, offset, rows = start, 0.0, [_row(start, 0.0)]
-    while len(rows) * STEP < length + STEP:
-        following = here.next(STEP)
+    while len(rows) * SPACING < length + SPACING:
+        following = here.next(SPACING)
         if not following:  # the lane ends: go on beside it
             side, shift = _neighbour(here)
-            following = side.next(STEP) if side is not None else []
+            following = side.next(SPACING) if side is not None else []
             offset += shift
         if not following:
             break
@@ -174,8 +174,8 @@ def _walk_back(start: Any, length: float) -> list[Row]:
     """Samples before the start, nearest first."""
     here = start
     rows: list[Row] = []
-    while len(rows) * STEP < length:
-        before = here.previous(STEP)
+    while len(rows) * SPACING < length:
+        before = here.previous(SPACING)
         if not before:
             break
         here = min(before, key=lambda option: abs(_angle(option, here)))
@@ -235,9 +235,9 @@ def _turn(waypoint: Any) -> float:
 
 
 def until_lane_end(waypoint: Any) -> list[Any]:
-    """The waypoint and those that follow in its lane, `STEP` apart."""
+    """The waypoint and those that follow in its lane, `SPACING` apart."""
     try:
-        return [waypoint, *waypoint.next_until_lane_end(STEP)]
+        return [waypoint, *waypoint.next_until_lane_end(SPACING)]
     except RuntimeError:  # the client refuses where nothing of the lane is left
         return [waypoint]
 

@@ -1,74 +1,81 @@
-"""Scenes from CARLA: the one place where its poses become ours.
+"""Scenes from CARLA: the one place where its poses are converted.
 
 Degrees become radians and boxes' half extents become lengths. The axes need no flip (see `routes`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from sim.actions import legal_mask
+from sim.carla.episode import CarlaEpisode
 from sim.carla.lights import StopLine
-from sim.carla.routes import STEP
-from sim.scene import Ego, Goal, LaneShape, Scene, Vehicles
-
-if TYPE_CHECKING:
-    from sim.carla.env import Episode
+from sim.carla.routes import SPACING
+from sim.carla.task import CarlaTask
+from sim.scene import Ego, LaneShape, Scene, Vehicles
 
 STOP_LINE_WIDTH = 3.0
-"""Metres: a stop line as it is drawn."""
+"""Width of a stop line as it is drawn, m."""
 PAINT = {"Solid": "solid", "SolidSolid": "solid", "Broken": "broken", "BrokenBroken": "broken", "NONE": "none"}
 
 
 def build_scene(
-    scenario: str,
-    episode: Episode,
-    place: tuple[float, float],
-    lanes: tuple[int, int],
-    centers: tuple[float, ...],
-    width: float,
-    time: float,
-    period: float,
-    set_points: tuple[float, ...],
-    legal: np.ndarray,
-    goal: Goal | None,
-    shapes: tuple[LaneShape, ...],
+    scenario: str, task: CarlaTask, episode: CarlaEpisode, period: float, shapes: tuple[LaneShape, ...]
 ) -> Scene:
-    """The present scene. Vehicle ids are the ranks of the cars at the start, from 1; the ego has none."""
-    own, (length, breadth) = episode.own[0], episode.ego_size
-    stops = episode.lights.closed(place[0] + length / 2, float(own["speed"]))
+    """The scene of the last frame.
+
+    Args:
+        scenario: Registry name.
+        task: The scenario.
+        episode: The running episode.
+        period: Seconds per decision.
+        shapes: Lanes of the map, to draw.
+
+    Returns:
+        The scene. Vehicle ids are the ranks of the cars at the start, from 1; the ego has none.
+    """
+    own, (length, width) = episode.own[0], episode.ego_size
+    s, d, index = episode.place()
+    centers = episode.route.centers_at(s)
+    lane = int(np.argmin(np.abs(np.subtract(centers, d))))
+    target = int(np.argmin(np.abs(np.subtract(centers, episode.line))))
+    legal = np.ones(2, dtype=bool)
+    if task.discrete:
+        legal = legal_mask(lane, len(centers), episode.speed_index, len(task.speeds))
+    stops = episode.lights.closed(s + length / 2, float(own["speed"]))
     return Scene(
         scenario=scenario,
-        time=time,
+        time=episode.steps * period,
         decision_period=period,
         ego=Ego(
             x=float(own["x"]),
             y=float(own["y"]),
             heading=float(own["yaw"]),
             speed=float(own["speed"]),
-            s=place[0],
-            d=place[1],
-            lane=lanes[0],
-            target_lane=lanes[1],
-            speed_index=episode.speed_index if set_points else -1,
+            s=s,
+            d=d,
+            lane=lane,
+            target_lane=target,
+            speed_index=episode.speed_index if task.discrete else -1,
             acceleration=float(own["acceleration"]),
             length=length,
-            width=breadth,
+            width=width,
             crashed=episode.crashed,
         ),
         vehicles=_vehicles(episode, stops),
         lane_centers=centers,
-        lane_width=width,
-        set_points=set_points,
+        lane_width=float(episode.route.width[index]),
+        set_points=tuple(task.speeds.tolist()) if task.discrete else (),
         legal=legal,
-        goal=goal,
+        goal=task.goal(s),
         shapes=shapes,
     )
 
 
-def _vehicles(episode: Episode, stops: list[StopLine]) -> Vehicles:
-    """The cars, then the stop lines of closed lights as cars of no length (ids below 0)."""
+def _vehicles(episode: CarlaEpisode, stops: list[StopLine]) -> Vehicles:
+    """The cars, then the stop lines of closed lights as cars of length 0 (ids below 0)."""
     route, cars = episode.route, episode.state
     here = np.flatnonzero(np.isfinite(cars["x"]))
     cars = cars[here]
@@ -93,21 +100,17 @@ def _vehicles(episode: Episode, stops: list[StopLine]) -> Vehicles:
     )
 
 
-def nearest_gap(episode: Episode) -> float:
-    """Metres between the ego's box and that of the nearest car, both taken as turned like the ego."""
-    cars, own = episode.state, episode.own[0]
-    if not len(cars):
-        return np.inf
-    dx, dy, yaw = cars["x"] - own["x"], cars["y"] - own["y"], own["yaw"]
-    along = np.abs(dx * np.cos(yaw) + dy * np.sin(yaw)) - (episode.sizes[:, 0] + episode.ego_size[0]) / 2
-    across = np.abs(dy * np.cos(yaw) - dx * np.sin(yaw)) - (episode.sizes[:, 1] + episode.ego_size[1]) / 2
-    return float(np.nanmin(np.maximum(along, across)))
-
-
 def lane_shapes(world_map: Any) -> tuple[LaneShape, ...]:
-    """All lanes of a map, to draw."""
+    """All lanes of a map, to draw.
+
+    Args:
+        world_map: A `carla.Map`.
+
+    Returns:
+        One shape per lane of a lane section.
+    """
     lanes: dict[tuple[int, int, int], list[Any]] = {}
-    for waypoint in world_map.generate_waypoints(STEP):
+    for waypoint in world_map.generate_waypoints(SPACING):
         lanes.setdefault((waypoint.road_id, waypoint.section_id, waypoint.lane_id), []).append(waypoint)
     shapes = []
     for waypoints in lanes.values():
@@ -118,16 +121,15 @@ def lane_shapes(world_map: Any) -> tuple[LaneShape, ...]:
             middle = waypoints[len(waypoints) // 2]
             marks = middle.left_lane_marking, middle.right_lane_marking
             left, right = (PAINT.get(mark.type.name, "broken") for mark in marks)
-            if (
-                middle.lane_id > 0
-            ):  # s counts against the traffic there, so that the sides of the drawn line are swapped
+            if middle.lane_id > 0:
+                # s counts against the traffic there, so that the sides of the drawn line are swapped
                 left, right = right, left
             shapes.append(LaneShape(center=center, width=middle.lane_width, left=left, right=right))
     return tuple(shapes)
 
 
 def _to_the_ends(center: np.ndarray) -> np.ndarray:
-    """Half a step more at both ends: a lane is sampled from its start, and its last sample lies short of its end."""
+    """Extend a centre line at both ends, because a lane's last sample lies short of its end."""
     if len(center) < 2:
         return center
     first, last = center[0] - center[1], center[-1] - center[-2]

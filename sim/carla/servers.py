@@ -28,7 +28,7 @@ START_PATIENCE = 30.0
 """Seconds within which carla-lite must be listening."""
 
 
-class Server(Protocol):
+class CarlaServer(Protocol):
     """Somebody to connect to."""
 
     label: str
@@ -159,7 +159,7 @@ def _free_ports() -> int:
             return port
 
 
-def server_at(place: str | None) -> Server:
+def server_at(place: str | None) -> CarlaServer:
     """The server that a backend's address names; None is the usual one, 127.0.0.1:2000."""
     if place is None:
         return RunningServer(Address())

@@ -81,7 +81,7 @@ def client_module() -> Any:
 
 
 @dataclass
-class Session:
+class CarlaSession:
     """See the module's text. `alive()` says whether the server process is known to live (True where unknown)."""
 
     address: Address
@@ -344,7 +344,7 @@ class Session:
             ) from error
 
 
-def _close_later(session: Session) -> Callable[[], None]:
+def _close_later(session: CarlaSession) -> Callable[[], None]:
     """Close at interpreter exit, without keeping the session alive until then."""
     reference = weakref.ref(session)
 

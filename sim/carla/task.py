@@ -1,6 +1,6 @@
-"""What a world is about, apart from the simulator: where everybody starts, what the learner sees, what counts.
+"""What an environment is about, apart from the simulator: the start, the observation, the reward, the end.
 
-`Task` is what `sim.carla.env` needs to know of a scenario. Observations, rewards and ends are read from scenes.
+`CarlaTask` is what `sim.carla.env` needs to know of a scenario. Observations, rewards and ends are read from scenes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from sim.carla.routes import Route
 from sim.outcome import Outcome
 from sim.scene import Goal, Scene
 
+LATERAL_JITTER = 0.05
+"""Metres that scripted cars are placed beside their lane's centre: CARLA's agents do not see a car exactly in line."""
+
 
 @dataclass(frozen=True)
-class Car:
+class VehicleStart:
     """A vehicle at the start of an episode, on the route. SI units."""
 
     s: float
@@ -32,14 +35,14 @@ class Car:
 
 
 @dataclass(frozen=True)
-class Start:
+class EpisodeStart:
     """How an episode begins."""
 
     route: Route
-    ego: Car
-    cars: Sequence[Car]
+    ego: VehicleStart
+    cars: Sequence[VehicleStart]
     lane: int
-    """That the ego is in and steers to."""
+    """The lane that the ego is in and steers to."""
     places: Sequence[Any] = ()
     """`carla.Transform`s where the Traffic Manager's cars begin."""
 
@@ -49,12 +52,12 @@ class Idm:
     """What all scripted drivers share; highway-env's defaults."""
 
     deceleration: float = 5.0  # b, m/s2
-    jam_distance: float = 10.0  # centre to centre for 5 m cars, m
+    jam_distance: float = 10.0  # centre to centre for cars of 5 m, m
     limit: float = 6.0  # of accelerations, m/s2
 
 
 @dataclass(frozen=True)
-class Moment:
+class DecisionResult:
     """What happened in one decision, for reward and end."""
 
     before: Scene
@@ -64,12 +67,12 @@ class Moment:
     crashed: bool
     off_road: bool
     lane_changed: bool
-    """The lane that the ego steers to is another one than before."""
+    """Whether the decision changed the lane that the ego steers to."""
     passed_red: bool
-    """It drove over a stop line whose light was red."""
+    """Whether the ego drove over a stop line whose light was red."""
 
 
-class Task(ABC):
+class CarlaTask(ABC):
     """One scenario of `sim.carla.env`."""
 
     map: str
@@ -89,25 +92,72 @@ class Task(ABC):
     observation_space: spaces.Box
     action_space: spaces.Space
 
+    @property
+    def discrete(self) -> bool:
+        """Whether actions are meta-actions; else they are pedal and steering."""
+        return isinstance(self.action_space, spaces.Discrete)
+
     @abstractmethod
-    def start(self, world_map: Any, rng: np.random.Generator) -> Start:
-        """The start of an episode on a `carla.Map`."""
+    def start(self, world_map: Any, rng: np.random.Generator) -> EpisodeStart:
+        """Draw the start of an episode.
+
+        Args:
+            world_map: The `carla.Map`.
+            rng: The environment's generator.
+
+        Returns:
+            Route, ego and traffic.
+        """
 
     @abstractmethod
     def goal(self, scene_s: float) -> Goal | None:
-        """What the ego at s has to reach."""
+        """What the ego has to reach.
+
+        Args:
+            scene_s: Position of the ego along the route, m.
+
+        Returns:
+            The goal; None where the task has none.
+        """
 
     @abstractmethod
     def observe(self, scene: Scene, along: float) -> np.ndarray:
-        """float32 of `observation_space`; `along` is the heading of the road at the ego, rad."""
+        """The learner's observation.
+
+        Args:
+            scene: The present scene.
+            along: Heading of the road at the ego, rad.
+
+        Returns:
+            float32 of `observation_space`.
+        """
 
     @abstractmethod
-    def judge(self, moment: Moment) -> tuple[dict[str, float], Outcome, bool]:
-        """Weighted reward terms, the outcome (RUNNING: none yet), and whether the end is a time limit."""
+    def evaluate(self, result: DecisionResult) -> tuple[dict[str, float], Outcome, bool]:
+        """Reward and end of a decision.
+
+        Args:
+            result: What happened.
+
+        Returns:
+            Weighted reward terms, the outcome (RUNNING while the episode goes on), and whether the end is a time limit.
+        """
 
 
 def place_waypoint(world_map: Any, x: float, y: float) -> Any:
-    """The waypoint of the lane at (x, y). ValueError beside all roads."""
+    """The waypoint of the nearest lane.
+
+    Args:
+        world_map: A `carla.Map`.
+        x: m.
+        y: m.
+
+    Returns:
+        A `carla.Waypoint`.
+
+    Raises:
+        ValueError: There is no lane nearby.
+    """
     import carla
 
     found = world_map.get_waypoint(carla.Location(x, y, 0.0), project_to_road=True)

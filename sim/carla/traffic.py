@@ -15,8 +15,8 @@ import numpy as np
 from sim.carla.config import STEP
 from sim.carla.control import Gains, SpeedControl, Steering, curvature
 from sim.carla.routes import Route
-from sim.carla.session import Session
-from sim.carla.task import Car, Idm
+from sim.carla.session import CarlaSession
+from sim.carla.task import Idm, VehicleStart
 from sim.sizes import LANE_MARGIN
 
 CAR_LENGTH = 5.0
@@ -25,7 +25,7 @@ LEAD_OF_REFERENCE = 1.0
 """m/s by which the speed that a driver wants may run ahead of the one it has."""
 
 
-class Traffic(Protocol):
+class CarlaTraffic(Protocol):
     ids: np.ndarray
     """(V,) actor ids of the cars that could be placed."""
 
@@ -43,7 +43,7 @@ STATE = np.dtype(
 """One vehicle in a snapshot; yaw in rad, speed and acceleration along it."""
 
 
-def read(snapshot: Any, ids: Sequence[int]) -> np.ndarray:
+def read_states(snapshot: Any, ids: Sequence[int]) -> np.ndarray:
     """`STATE` (N,) of actors; NaN for those that the snapshot does not have."""
     rows = np.full((len(ids), 8), np.nan)
     for k, number in enumerate(ids):
@@ -77,9 +77,9 @@ class ScriptedTraffic:
 
     def __init__(
         self,
-        session: Session,
+        session: CarlaSession,
         route: Route,
-        cars: Sequence[Car],
+        cars: Sequence[VehicleStart],
         blueprints: Sequence[Any],
         idm: Idm,
         gains: Gains,
@@ -157,7 +157,7 @@ class ScriptedTraffic:
 class ManagedTraffic:
     """Cars of the Traffic Manager at the map's spawn points, away from the ego's start."""
 
-    def __init__(self, session: Session, places: Sequence[Any], blueprints: Sequence[Any], seed: int) -> None:
+    def __init__(self, session: CarlaSession, places: Sequence[Any], blueprints: Sequence[Any], seed: int) -> None:
         manager = session.traffic_manager(seed)
         ids = session.spawn_all(list(zip(blueprints, places, strict=True)))
         self.ids = np.array([number for number in ids if number is not None], dtype=int)
@@ -179,14 +179,14 @@ def steering_by_type(actors: Sequence[Any]) -> list[tuple[Steering, np.ndarray]]
     return found
 
 
-def transform_of(session: Session, route: Route, s: float, d: float, lift: float = 0.3) -> Any:
+def transform_of(session: CarlaSession, route: Route, s: float, d: float, lift: float = 0.3) -> Any:
     """A place on a route as a `carla.Transform`, `lift` metres above the ground."""
     carla = session.carla
     x, y, z, heading = route.pose(s, d)
     return carla.Transform(carla.Location(x, y, z + lift), carla.Rotation(yaw=float(np.degrees(heading))))
 
 
-def velocity_of(session: Session, route: Route, car: Car) -> Any:
+def velocity_of(session: CarlaSession, route: Route, car: VehicleStart) -> Any:
     """Its speed along the road as a `carla.Vector3D`, m/s."""
     heading = route.pose(car.s, car.d)[3]
     return session.carla.Vector3D(car.speed * np.cos(heading), car.speed * np.sin(heading), 0.0)

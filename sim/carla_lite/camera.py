@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sim.carla_lite.lanes import PAVED
 from sim.carla_lite.rays import Boxes, rotation
-from sim.carla_lite.roads import PAVED, RoadMap
+from sim.carla_lite.roads import RoadMap
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 import pygame
@@ -125,7 +126,7 @@ def draw(scenery: Scenery, boxes: Boxes, lens: Lens, palette: Palette = NATURAL)
     picture = pygame.Surface((lens.width, lens.height))
     picture.fill(palette.sky)
     here = lens.place[:2]
-    level = ground_level(scenery.roads, lens.place) - 0.02
+    level = scenery.roads.ground_level(lens.place) - 0.02
     field = [(*(here + FIELD * np.array(way)), level) for way in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
     _fill(picture, lens, np.array([field]), palette.grass)
     for quads, middles, reach, colour in (
@@ -149,7 +150,7 @@ def depth(scenery: Scenery, boxes: Boxes, lens: Lens) -> bytes:
     right = (columns - lens.width / 2) / lens.focus
     up = (lens.height / 2 - rows) / lens.focus
     fall = -(turn[2, 0] + turn[2, 1] * right[None] + turn[2, 2] * up[:, None])
-    above = lens.place[2] - ground_level(scenery.roads, lens.place)
+    above = lens.place[2] - scenery.roads.ground_level(lens.place)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.where(fall * above > 0, above / fall, np.inf)
     for corners, _ in _far_first(boxes, lens.place):
@@ -166,12 +167,6 @@ def depth(scenery: Scenery, boxes: Boxes, lens: Lens) -> bytes:
     bgra = np.full((lens.height, lens.width, 4), 255, np.uint8)
     bgra[..., 2], bgra[..., 1], bgra[..., 0] = code & 255, code >> 8 & 255, code >> 16
     return bgra.tobytes()
-
-
-def ground_level(roads: RoadMap, place: np.ndarray) -> float:
-    """z of the road below a place (3,), or of the closest one."""
-    height = float(roads.height(place[None, :2], place[2:3])[0])
-    return height if math.isfinite(height) else 0.0
 
 
 def _distance(rays: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -12,7 +12,9 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 
 from sim.carla_lite import maps
-from sim.carla_lite.roads import BOX_HEIGHT, Box, RoadMap
+from sim.carla_lite.boxes import Box
+from sim.carla_lite.roads import RoadMap
+from sim.carla_lite.signals import BOX_HEIGHT
 
 COLOURS = {"driving": "#9aa0a8", "shoulder": "#c9ccd1"}
 JUNCTION = "#7f8794"

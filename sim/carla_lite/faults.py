@@ -1,5 +1,7 @@
-"""Faults on purpose, so that clients can be tested against a server that misbehaves. Frames count ticks that were asked
-for, from 1, since the server started."""
+"""Faults that are injected on purpose, so that clients can be tested against a server that misbehaves.
+
+Frames count the ticks that clients asked for, from 1, since the server started.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from typing import Any
 from sim.errors import UsageError, unknown
 
 DEATH = 70
-"""Exit code of a server that was told to die."""
+"""Exit code of a server that ends by the fault `die`."""
+LONGEST_LOAD = 3600.0
+"""Seconds."""
 HELP = (
     "for testing clients, may be repeated: stall-stream@FRAME (no world frames from then on), die@FRAME, "
     "slow-load=SECONDS (of every map), refuse-spawn=N (the next N requests), version=X.Y.Z (to claim)"
@@ -21,17 +25,27 @@ HELP = (
 
 @dataclass(frozen=True)
 class Faults:
-    """None or 0 is health."""
+    """What to inject; None or 0 means no fault."""
 
-    stall_stream: int | None = None
-    die: int | None = None
-    slow_load: float = 0.0
-    refuse_spawn: int = 0
-    version: str | None = None
+    stall_stream: int | None = None  # frame from which no world frames are sent
+    die: int | None = None  # frame at which the process ends
+    slow_load: float = 0.0  # s before every map is loaded
+    refuse_spawn: int = 0  # spawn requests to refuse
+    version: str | None = None  # version to claim
 
     @staticmethod
     def read(words: Iterable[str]) -> Faults:
-        """From the words of `HELP`. UsageError for others."""
+        """Parse the words of a command line.
+
+        Args:
+            words: As described in `HELP`.
+
+        Returns:
+            The faults.
+
+        Raises:
+            UsageError: A word is not a fault.
+        """
         found: dict[str, Any] = {}
         for word in words:
             name, sign, value = _split(word)
@@ -65,7 +79,7 @@ def _count(text: str) -> int:
 
 def _seconds(text: str) -> float:
     value = float(text)
-    if not 0 <= value < 3600:
+    if not 0 <= value < LONGEST_LOAD:
         raise ValueError
     return value
 
@@ -79,30 +93,30 @@ _KINDS: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 
-class Trouble:
-    """The faults of a server that runs."""
+class FaultInjector:
+    """Injects the faults of a running server."""
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
         self._ticks, self._refused = 0, 0
 
     def tick(self) -> None:
-        """Before a frame that a client asked for. May not return."""
+        """To be called before a frame that a client asked for. Ends the process where `die` says so."""
         self._ticks += 1
         if self._ticks == self.faults.die:
             os._exit(DEATH)
 
     @property
     def stalled(self) -> bool:
-        """Does the world's stream say nothing any more?"""
+        """Whether world frames are withheld."""
         return self.faults.stall_stream is not None and self._ticks >= self.faults.stall_stream
 
     def load(self) -> None:
-        """Before a map is loaded."""
+        """To be called before a map is loaded."""
         time.sleep(self.faults.slow_load)
 
     def refuses_spawn(self) -> bool:
-        """Before an actor is spawned."""
+        """Whether to refuse the spawn request at hand; to be called once per request."""
         refused = self._refused < self.faults.refuse_spawn
         self._refused += refused
         return refused

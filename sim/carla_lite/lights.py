@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sim.carla_lite.roads import RoadMap, Signal
+from sim.carla_lite.roads import RoadMap
+from sim.carla_lite.signals import Signal
 from sim.errors import UsageError
 
 RED, YELLOW, GREEN, OFF = 0, 1, 2, 3
@@ -48,7 +49,7 @@ class Light:
 
 
 @dataclass
-class Group:
+class LightGroup:
     """The lights of a junction. `frozen` stops its clock."""
 
     junction: str | None
@@ -109,7 +110,7 @@ class Group:
                     light.state, light.elapsed = state, self.elapsed
 
 
-class LightGroups:
+class TrafficLights:
     """All traffic lights of a map. Times in seconds."""
 
     def __init__(self, road_map: RoadMap, times: Times | None = None) -> None:
@@ -132,7 +133,7 @@ class LightGroups:
             raise UsageError(f"there is no traffic light {signal!r} (known: {', '.join(sorted(self._by_signal))})")
         return light
 
-    def group_of(self, signal: str) -> Group:
+    def group_of(self, signal: str) -> LightGroup:
         return self.groups[self.light(signal).group]
 
     def step(self, dt: float) -> None:
@@ -178,13 +179,13 @@ def check_times(green: float, yellow: float, red: float) -> None:
             raise UsageError(f"{name} time {value:g} s of a traffic light: choose 0 or more")
 
 
-def _group(number: int, junction: str | None, phases: list[list[Signal]], times: Times) -> Group:
+def _group(number: int, junction: str | None, phases: list[list[Signal]], times: Times) -> LightGroup:
     own = [Times(times.green, times.yellow, times.red) for _ in phases]
     poles = iter(range(sum(map(len, phases))))
     lights = [
         [Light(signal.id, number, k, next(poles), own[k]) for signal in signals] for k, signals in enumerate(phases)
     ]
-    return Group(junction, lights, own)
+    return LightGroup(junction, lights, own)
 
 
 def _phases(road_map: RoadMap) -> list[tuple[str | None, list[list[Signal]]]]:

@@ -16,14 +16,14 @@ from pathlib import Path
 from sim import assets
 from sim.carla_lite.curves import Arc, Curve, Line, Spiral
 from sim.carla_lite.plan import (
-    Lane,
+    CrossSection,
     Paint,
     Phases,
     Piece,
     Plan,
+    PlannedLane,
+    PlannedRoad,
     Pose,
-    Profile,
-    Road,
     Sign,
     chain,
     connection,
@@ -32,7 +32,7 @@ from sim.carla_lite.plan import (
     two_way,
     write,
 )
-from sim.carla_lite.roads import TRAFFIC_LIGHT
+from sim.carla_lite.signals import TRAFFIC_LIGHT
 from sim.errors import unknown
 from sim.files import write_atomically
 
@@ -52,7 +52,7 @@ def straight() -> Plan:
     return Plan("straight", (*roads, *ends[0], *ends[1]))
 
 
-def turnaround(first_id: int, junction: int, end: Pose, lanes: int) -> tuple[Road, ...]:
+def turnaround(first_id: int, junction: int, end: Pose, lanes: int) -> tuple[PlannedRoad, ...]:
     """A drop-shaped loop that leads the traffic of a two-way road back, from where that road ends.
 
     Three arcs of one radius: 60 degrees to the right, 300 to the left, 60 to the right. The junction between road and
@@ -112,9 +112,9 @@ def merge() -> Plan:
     lanes, shoulder, bend, limit = 3, 2.5, 200.0, 100
     profile = one_way(lanes, shoulders=(1.0, shoulder))
     narrowing = math.sqrt(2 * bend * shoulder)  # where the ramp is closer than the shoulder is wide
-    verge = Lane(shoulder, "shoulder", NO_PAINT, (-narrowing / bend, 1 / (2 * bend), 0.0))
+    verge = PlannedLane(shoulder, "shoulder", NO_PAINT, (-narrowing / bend, 1 / (2 * bend), 0.0))
     start, join = Pose(0, 0, 0), Pose(before, 0, 0)
-    arriving = Road(
+    arriving = PlannedRoad(
         1,
         start,
         (Line(before),),
@@ -124,7 +124,7 @@ def merge() -> Plan:
     both = one_way(lanes + 1, shoulders=(1.0, shoulder))
     ending = replace(both.right[lanes], widening=(0.0, -3 * WIDTH / taper**2, 2 * WIDTH / taper**3))
     closing = replace(both, right=(*both.right[:lanes], ending, both.right[lanes + 1]))
-    merging = Road(2, join, (Line(beside + taper),), ((0.0, both), (beside, closing)), limit)
+    merging = PlannedRoad(2, join, (Line(beside + taper),), ((0.0, both), (beside, closing)), limit)
     rest = [Line(800.0 - before - beside - taper), *turn_in_halves(round_), *split(Line(800.0), 2)]
     around = chain(3, merging.end, [*rest, *turn_in_halves(round_)], profile, limit)
     angle = math.radians(20)
@@ -158,7 +158,7 @@ def intersection() -> Plan:
     for k in range(4):  # east, north, west, south; each from its far end to the junction
         far = Pose(0, 0, k * math.pi / 2).ahead(middle + length).turned(math.pi)
         light = Sign(k + 1, TRAFFIC_LIGHT, length - 4.0, -2 * WIDTH - 2.0, 5.0, (-2, -1), f"light{k + 1}", dynamic=True)
-        arms[k] = Road(k + 1, far, (Line(length),), sections, limit, signs=(light,))
+        arms[k] = PlannedRoad(k + 1, far, (Line(length),), sections, limit, signs=(light,))
     lane = one_way(1, changes=False)
     ids = count(100)
     across = [
@@ -170,21 +170,21 @@ def intersection() -> Plan:
     return Plan("intersection", plan, (Phases(junction, ((1, 3), (2, 4))),))
 
 
-def ways(arm: Road, other: Road, lane: int) -> tuple[Pose, Pose]:
+def ways(arm: PlannedRoad, other: PlannedRoad, lane: int) -> tuple[Pose, Pose]:
     """From the left border of a lane towards the junction to that of the same lane away from it."""
     return arm.end.aside(-lane * WIDTH), other.end.turned(math.pi).aside(-lane * WIDTH)
 
 
-def unmarked(roads: list[Road]) -> list[Road]:
+def unmarked(roads: list[PlannedRoad]) -> list[PlannedRoad]:
     """The same roads without paint, as crossing ones are."""
 
-    def bare(profile: Profile) -> Profile:
-        return Profile(tuple(replace(lane, paint=NO_PAINT) for lane in profile.right), centre=NO_PAINT)
+    def bare(profile: CrossSection) -> CrossSection:
+        return CrossSection(tuple(replace(lane, paint=NO_PAINT) for lane in profile.right), centre=NO_PAINT)
 
     return [replace(road, sections=tuple((s, bare(profile)) for s, profile in road.sections)) for road in roads]
 
 
-def far_loops(arms: dict[int, Road], profile: Profile, limit: float) -> Iterator[Road]:
+def far_loops(arms: dict[int, PlannedRoad], profile: CrossSection, limit: float) -> Iterator[PlannedRoad]:
     """Three quarters of a circle from the far end of the east arm to the north one, and from the west to the south."""
     for first_id, arm in ((50, arms[0]), (60, arms[2])):
         begin = arm.start.turned(math.pi)
@@ -197,24 +197,26 @@ def roundabout() -> Plan:
     width, inner, middle, length, limit = 4.0, 20.0, 40.0, 120.0, 30
     gate = math.radians(28)  # between an arm and where its traffic is in the ring
     profile, ring, lane = two_way(1, width), one_way(2, width), one_way(1, width, changes=False)
-    open_ring = replace(ring, right=(ring.right[0], Lane(width, paint=NO_PAINT)))
-    arms: dict[int, Road] = {}
-    roads: list[Road] = []
+    open_ring = replace(ring, right=(ring.right[0], PlannedLane(width, paint=NO_PAINT)))
+    arms: dict[int, PlannedRoad] = {}
+    roads: list[PlannedRoad] = []
     ids = count(100)
     for k in range(4):
         angle, junction = k * math.pi / 2, 1000 + k
         far = Pose(0, 0, angle).ahead(middle + length).turned(math.pi)
         sign = Sign(k + 1, YIELD, length - 2.0, -width - 2.0, 2.0, (-1, -1), f"yield{k + 1}")
-        arms[k] = Road(k + 1, far, (Line(length),), ((0.0, profile),), limit, signs=(sign,))
+        arms[k] = PlannedRoad(k + 1, far, (Line(length),), ((0.0, profile),), limit, signs=(sign,))
         leave, enter = on_ring(inner, angle - gate), on_ring(inner, angle + gate)
-        through = Road(next(ids), leave, (Arc(2 * gate * inner, 1 / inner),), ((0.0, open_ring),), limit, junction)
+        through = PlannedRoad(
+            next(ids), leave, (Arc(2 * gate * inner, 1 / inner),), ((0.0, open_ring),), limit, junction
+        )
         entries = [connection(next(ids), junction, arms[k].end, enter.aside(-t), lane, limit) for t in (0.0, width)]
         exits = [
             connection(next(ids), junction, leave.aside(-t), arms[k].end.turned(math.pi), lane, limit)
             for t in (0.0, width)
         ]
         between = Arc((math.pi / 2 - 2 * gate) * inner, 1 / inner)
-        roads += [through, *unmarked([*entries, *exits]), Road(10 + k, enter, (between,), ((0.0, ring),), limit)]
+        roads += [through, *unmarked([*entries, *exits]), PlannedRoad(10 + k, enter, (between,), ((0.0, ring),), limit)]
     return Plan("roundabout", (*arms.values(), *roads, *far_loops(arms, profile, 50)))
 
 

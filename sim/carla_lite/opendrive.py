@@ -129,7 +129,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Road:
+class RoadRecord:
     id: str
     name: str
     length: float
@@ -173,7 +173,7 @@ class Controller:
 @dataclass(frozen=True)
 class OpenDrive:
     name: str
-    roads: dict[str, Road]
+    roads: dict[str, RoadRecord]
     junctions: dict[str, Junction]
     controllers: dict[str, Controller]
 
@@ -195,7 +195,7 @@ def parse(text: str) -> OpenDrive:
     return OpenDrive("" if header is None else header.get("name", ""), roads, junctions, controllers)
 
 
-def _road(node: ET.Element) -> Road:
+def _road(node: ET.Element) -> RoadRecord:
     where = f"road {node.get('id')!r}"
     length = _number(node, "length", where)
     if not 0 < length <= LONGEST:
@@ -207,7 +207,7 @@ def _road(node: ET.Element) -> Road:
         raise UsageError(f"{where} has no {'lanes' if geometries else 'geometry'}: it cannot be driven on")
     starts = [_number(section, "s", where) for section in sections]
     junction = node.get("junction", "-1")
-    return Road(
+    return RoadRecord(
         id=node.get("id", ""),
         name=node.get("name", ""),
         length=length,

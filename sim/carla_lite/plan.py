@@ -69,7 +69,7 @@ DOUBLE = Paint("solid solid", colour="yellow")
 
 
 @dataclass(frozen=True)
-class Lane:
+class PlannedLane:
     width: float
     type: Literal["driving", "shoulder"] = "driving"
     paint: Paint = SOLID
@@ -83,15 +83,15 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Profile:
+class CrossSection:
     """Lanes across a road, from its reference line outwards."""
 
-    right: tuple[Lane, ...]
-    left: tuple[Lane, ...] = ()
+    right: tuple[PlannedLane, ...]
+    left: tuple[PlannedLane, ...] = ()
     centre: Paint = SOLID
 
     @property
-    def lanes(self) -> dict[int, Lane]:
+    def lanes(self) -> dict[int, PlannedLane]:
         """By OpenDRIVE's ids, leftmost first."""
         left = {k + 1: lane for k, lane in enumerate(self.left)}
         return dict(reversed(left.items())) | {-k - 1: lane for k, lane in enumerate(self.right)}
@@ -103,25 +103,25 @@ class Profile:
         return math.copysign(inner + side[abs(lane) - 1].width_at(ds) / 2, lane)
 
 
-def side(lanes: int, width: float, shoulder: float = 0.0, changes: bool = True) -> tuple[Lane, ...]:
+def side(lanes: int, width: float, shoulder: float = 0.0, changes: bool = True) -> tuple[PlannedLane, ...]:
     """The lanes of one direction from the middle of the road outwards; `changes`: lines between them may be crossed."""
     between = BROKEN if changes else SOLID
-    driving = [Lane(width, paint=between)] * (lanes - 1) + [Lane(width)]
-    return (*driving, Lane(shoulder, "shoulder", Paint("none"))) if shoulder else tuple(driving)
+    driving = [PlannedLane(width, paint=between)] * (lanes - 1) + [PlannedLane(width)]
+    return (*driving, PlannedLane(shoulder, "shoulder", Paint("none"))) if shoulder else tuple(driving)
 
 
 def one_way(
     lanes: int, width: float = 3.5, shoulders: tuple[float, float] = (0.0, 0.0), changes: bool = True
-) -> Profile:
+) -> CrossSection:
     """`shoulders`: widths to the left and to the right of the traffic, m."""
-    left = (Lane(shoulders[0], "shoulder", Paint("none")),) if shoulders[0] else ()
-    return Profile(side(lanes, width, shoulders[1], changes), left)
+    left = (PlannedLane(shoulders[0], "shoulder", Paint("none")),) if shoulders[0] else ()
+    return CrossSection(side(lanes, width, shoulders[1], changes), left)
 
 
-def two_way(lanes: int, width: float = 3.5, shoulder: float = 0.0, changes: bool = True) -> Profile:
+def two_way(lanes: int, width: float = 3.5, shoulder: float = 0.0, changes: bool = True) -> CrossSection:
     """`lanes` per direction."""
     both = side(lanes, width, shoulder, changes)
-    return Profile(both, both, DOUBLE)
+    return CrossSection(both, both, DOUBLE)
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,11 @@ class Sign:
 
 
 @dataclass(frozen=True)
-class Road:
+class PlannedRoad:
     id: int
     start: Pose
     curves: tuple[Curve, ...]
-    sections: tuple[tuple[float, Profile], ...]
+    sections: tuple[tuple[float, CrossSection], ...]
     """(start, lanes); the first one starts at 0."""
     limit: float
     """km/h"""
@@ -173,19 +173,32 @@ class Plan:
     """A map. Ids of roads and junctions must all differ: CARLA's client tells them apart by nothing else."""
 
     name: str
-    roads: tuple[Road, ...]
+    roads: tuple[PlannedRoad, ...]
     phases: tuple[Phases, ...] = ()
 
 
 Piece = Curve | Sequence[Curve]
 
 
-def chain(first_id: int, start: Pose, pieces: Iterable[Piece], profile: Profile, limit: float) -> tuple[Road, ...]:
-    """Roads of the same lanes one behind the other; a piece is one curve or several."""
-    roads: list[Road] = []
+def chain(
+    first_id: int, start: Pose, pieces: Iterable[Piece], profile: CrossSection, limit: float
+) -> tuple[PlannedRoad, ...]:
+    """Consecutive roads of the same lanes.
+
+    Args:
+        first_id: Id of the first road; the others count on.
+        start: Where the first road begins.
+        pieces: The curves of each road: one, or several.
+        profile: Lanes of all roads.
+        limit: Speed limit, km/h.
+
+    Returns:
+        One road per piece.
+    """
+    roads: list[PlannedRoad] = []
     for piece in pieces:
         curves = tuple(piece) if isinstance(piece, Sequence) else (piece,)
-        road = Road(first_id + len(roads), start, curves, ((0.0, profile),), limit)
+        road = PlannedRoad(first_id + len(roads), start, curves, ((0.0, profile),), limit)
         roads.append(road)
         start = road.end
     return tuple(roads)
@@ -214,12 +227,12 @@ def connect(start: Pose, end: Pose) -> tuple[Curve, ...]:
     return tuple(curve for curve in curves if curve.length > SHORTEST)
 
 
-def connection(road_id: int, junction: int, start: Pose, end: Pose, profile: Profile, limit: float) -> Road:
+def connection(road_id: int, junction: int, start: Pose, end: Pose, profile: CrossSection, limit: float) -> PlannedRoad:
     """A road through a junction, from and to places on the left border of its leftmost lane."""
-    return Road(road_id, start, connect(start, end), ((0.0, profile),), limit, junction)
+    return PlannedRoad(road_id, start, connect(start, end), ((0.0, profile),), limit, junction)
 
 
-class Gate(NamedTuple):
+class LaneEnd(NamedTuple):
     """Where a lane begins or ends."""
 
     road: int
@@ -231,14 +244,14 @@ class Gate(NamedTuple):
     type: str
 
 
-Joint = tuple[Gate, Gate]
+Joint = tuple[LaneEnd, LaneEnd]
 """The end of one lane and the beginning of the next."""
 
 
-def joints(roads: Sequence[Road]) -> list[Joint]:
+def joints(roads: Sequence[PlannedRoad]) -> list[Joint]:
     """All pairs of lanes of different roads that go on in each other."""
-    exits = [gate for road in roads for gate in _gates(road, leaving=True)]
-    entries = [gate for road in roads for gate in _gates(road, leaving=False)]
+    exits = [gate for road in roads for gate in _lane_ends(road, leaving=True)]
+    entries = [gate for road in roads for gate in _lane_ends(road, leaving=False)]
     return [(a, b) for a in exits for b in entries if a.road != b.road and _touch(a, b)]
 
 
@@ -269,7 +282,7 @@ def write(plan: Plan) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _gates(road: Road, leaving: bool) -> Iterable[Gate]:
+def _lane_ends(road: PlannedRoad, leaving: bool) -> Iterable[LaneEnd]:
     """Where lanes end (`leaving`) or begin. Lanes with positive ids run from the end of the road to its start."""
     (_, first), (last_s, last) = road.sections[0], road.sections[-1]
     for where, place, profile, ds in (
@@ -280,10 +293,10 @@ def _gates(road: Road, leaving: bool) -> Iterable[Gate]:
             if (number < 0) == ((where == "end") == leaving):
                 t = profile.middle(number, ds)
                 facing = place.aside(t).turned(0.0 if number < 0 else math.pi)
-                yield Gate(road.id, where, number, facing, lane.width_at(ds), lane.type)  # type: ignore[arg-type]
+                yield LaneEnd(road.id, where, number, facing, lane.width_at(ds), lane.type)  # type: ignore[arg-type]
 
 
-def _touch(a: Gate, b: Gate) -> bool:
+def _touch(a: LaneEnd, b: LaneEnd) -> bool:
     return (
         math.hypot(a.place.x - b.place.x, a.place.y - b.place.y) < TOUCHING
         and abs(math.remainder(a.place.heading - b.place.heading, 2 * math.pi)) < ALIGNED
@@ -292,13 +305,13 @@ def _touch(a: Gate, b: Gate) -> bool:
     )
 
 
-def _neighbours(road: Road, end: str, found: Iterable[Joint]) -> list[tuple[Gate, Gate]]:
+def _neighbours(road: PlannedRoad, end: str, found: Iterable[Joint]) -> list[tuple[LaneEnd, LaneEnd]]:
     """(gate of this road, gate of the other) at one end of a road."""
     pairs = [(a, b) for a, b in found if a.road == road.id and a.end == end]
     return pairs + [(b, a) for a, b in found if b.road == road.id and b.end == end]
 
 
-def _write_road(root: ET.Element, road: Road, found: Sequence[Joint], by_id: dict[int, Road]) -> None:
+def _write_road(root: ET.Element, road: PlannedRoad, found: Sequence[Joint], by_id: dict[int, PlannedRoad]) -> None:
     node = _add(root, "road", name="", length=road.length, id=road.id, junction=road.junction or -1)
     link = _add(node, "link")
     lane_links: dict[str, dict[int, int]] = {}
@@ -319,7 +332,11 @@ def _write_road(root: ET.Element, road: Road, found: Sequence[Joint], by_id: dic
 
 
 def _write_link(
-    link: ET.Element, tag: str, road: Road, pairs: Sequence[tuple[Gate, Gate]], by_id: dict[int, Road]
+    link: ET.Element,
+    tag: str,
+    road: PlannedRoad,
+    pairs: Sequence[tuple[LaneEnd, LaneEnd]],
+    by_id: dict[int, PlannedRoad],
 ) -> dict[int, int]:
     """The road or junction that comes next, and which of its lanes each lane goes on in."""
     if not pairs:
@@ -335,7 +352,7 @@ def _write_link(
     return {own.lane: other.lane for own, other in pairs if (other.road, other.end) == (chosen, end)}
 
 
-def _within(road: Road, k: int, backwards: bool = False) -> dict[int, int]:
+def _within(road: PlannedRoad, k: int, backwards: bool = False) -> dict[int, int]:
     """Lanes of section k -> lanes of the next one that go on at the same place; or the other way round."""
     (s, here), (end, following) = road.sections[k], road.sections[k + 1]
     links = {
@@ -350,7 +367,7 @@ def _within(road: Road, k: int, backwards: bool = False) -> dict[int, int]:
     return {b: a for a, b in links.items()} if backwards else links
 
 
-def _write_curves(plan_view: ET.Element, road: Road) -> None:
+def _write_curves(plan_view: ET.Element, road: PlannedRoad) -> None:
     s, pose = 0.0, road.start
     for curve in road.curves:
         heading = math.remainder(pose.heading, 2 * math.pi)
@@ -367,7 +384,7 @@ def _write_curves(plan_view: ET.Element, road: Road) -> None:
 
 
 def _write_section(
-    lanes: ET.Element, s: float, profile: Profile, before: dict[int, int], after: dict[int, int]
+    lanes: ET.Element, s: float, profile: CrossSection, before: dict[int, int], after: dict[int, int]
 ) -> None:
     section = _add(lanes, "laneSection", s=s)
     for tag, sign in (("left", 1), ("center", 0), ("right", -1)):
@@ -425,7 +442,7 @@ def _write_sign(signals: ET.Element, sign: Sign) -> None:
 
 
 def _write_junction(
-    root: ET.Element, junction: int, found: Sequence[Joint], by_id: dict[int, Road], controllers: Sequence[str]
+    root: ET.Element, junction: int, found: Sequence[Joint], by_id: dict[int, PlannedRoad], controllers: Sequence[str]
 ) -> None:
     node = _add(root, "junction", id=junction, name=f"junction{junction}")
     entering = [(a, b) for a, b in found if by_id[b.road].junction == junction]
@@ -439,7 +456,7 @@ def _write_junction(
         _add(node, "controller", id=number, type=0)
 
 
-def _extent(roads: Iterable[Road]) -> dict[str, float]:
+def _extent(roads: Iterable[PlannedRoad]) -> dict[str, float]:
     """The header's box around the reference lines."""
     poses = [road.start.after(road.curves[:k]) for road in roads for k in range(len(road.curves) + 1)]
     x, y = [pose.x for pose in poses], [pose.y for pose in poses]

@@ -1,4 +1,4 @@
-"""Where the camera looks: along a road it keeps the ego at an anchor, at a junction it stands still while it can."""
+"""Where the camera looks: along a road it keeps the ego at an anchor; at a junction it stands still while possible."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.render.road import RoadMap
+from sim.render.road import RoadGeometry
 from sim.scene import Scene
 
 VIEW_LENGTH = 140.0
@@ -31,24 +31,34 @@ EGO_MARGIN = 14.0
 SETTLING = 0.7
 """Seconds: time constant of zoom and vertical movement on a road."""
 
+View = tuple[int, int, int, int]
+"""x, y, width and height of the part of a picture that shows the road, pixels."""
+
 
 @dataclass(frozen=True)
 class Camera:
-    """Centre in the world (m), pixels per metre, and the part of the picture (x, y, width, height) that it fills."""
+    """Centre in the world (m), pixels per metre, and the part of the picture that it fills."""
 
     x: float
     y: float
     zoom: float
-    view: tuple[int, int, int, int]
+    view: View
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """World (..., 2) -> pixels (..., 2)."""
+        """Pixels of world positions.
+
+        Args:
+            points: (..., 2), m.
+
+        Returns:
+            Columns and rows, (..., 2).
+        """
         left, top, width, height = self.view
         middle = np.array([left + width / 2, top + height / 2])
         return (np.asarray(points, dtype=float) - (self.x, self.y)) * self.zoom + middle
 
     def pixel(self, x: float, y: float) -> tuple[float, float]:
-        """`project` of one position."""
+        """`project` of one position (m)."""
         left, top, width, height = self.view
         return (x - self.x) * self.zoom + (left + width / 2), (y - self.y) * self.zoom + (top + height / 2)
 
@@ -58,8 +68,19 @@ class Camera:
         return math.hypot(self.view[2], self.view[3]) / 2 / self.zoom
 
 
-def aim(scene: Scene, road: RoadMap, view: tuple[int, int, int, int], last: Camera | None, elapsed: float) -> Camera:
-    """The camera for a scene; on a road it moves smoothly on from `last`, `elapsed` seconds ago."""
+def aim(scene: Scene, road: RoadGeometry, view: View, last: Camera | None, elapsed: float) -> Camera:
+    """The camera for a scene; along a road it moves smoothly.
+
+    Args:
+        scene: The scene.
+        road: Its road.
+        view: The part of the picture to fill.
+        last: The camera of the last picture of the episode.
+        elapsed: Seconds of simulated time since then.
+
+    Returns:
+        The camera.
+    """
     if road.is_lot:
         return _whole(road, view)
     if road.is_corridor or not road.lanes:
@@ -68,17 +89,17 @@ def aim(scene: Scene, road: RoadMap, view: tuple[int, int, int, int], last: Came
 
 
 def _settle(now: float, goal: float, share: float, near: float) -> float:
-    """A step towards the goal; onto it from within `near`, so that pictures can be kept from then on."""
+    """A step towards the goal; onto it from within `near`, so that cached pictures can be used from then on."""
     return goal if abs(goal - now) < near else now + share * (goal - now)
 
 
-def _whole(road: RoadMap, view: tuple[int, int, int, int]) -> Camera:
+def _whole(road: RoadGeometry, view: View) -> Camera:
     width, height = road.high - road.low + 2 * ROAD_MARGIN
     x, y = (road.high + road.low) / 2
     return Camera(float(x), float(y), min(view[2] / width, view[3] / height), view)
 
 
-def _along(scene: Scene, road: RoadMap, view: tuple[int, int, int, int], last: Camera | None, elapsed: float) -> Camera:
+def _along(scene: Scene, road: RoadGeometry, view: View, last: Camera | None, elapsed: float) -> Camera:
     ego = scene.ego
     top, bottom = _extent(road, ego.x, ego.y)
     zoom = _fit(view, bottom - top)
@@ -95,13 +116,13 @@ def _along(scene: Scene, road: RoadMap, view: tuple[int, int, int, int], last: C
     return Camera(ego.x + forward * view[2] / zoom, y, zoom, view)
 
 
-def _fit(view: tuple[int, int, int, int], across: float) -> float:
-    """Pixels per metre for a road that is so many metres across: tall pictures show less of its length, but larger."""
+def _fit(view: View, across: float) -> float:
+    """Pixels per metre for a road `across` metres wide: tall pictures show less of its length, but larger."""
     length = VIEW_LENGTH * min(max(view[2] / view[3] / WIDE, 0.0) ** 0.5, 1.0)
     return min(view[2] / max(length, SHORTEST), view[3] / (across + 2 * ROAD_MARGIN))
 
 
-def _extent(road: RoadMap, x: float, y: float) -> tuple[float, float]:
+def _extent(road: RoadGeometry, x: float, y: float) -> tuple[float, float]:
     """y of the upper and lower edge of the lanes around x."""
     tops, bottoms = [y - 4.0], [y + 4.0]
     middle, radius = x + 0.2 * VIEW_LENGTH, 0.4 * VIEW_LENGTH
@@ -119,7 +140,7 @@ def _extent(road: RoadMap, x: float, y: float) -> tuple[float, float]:
     return max(min(tops), y - ROAD_LIMIT), min(max(bottoms), y + ROAD_LIMIT)
 
 
-def _around(scene: Scene, road: RoadMap, view: tuple[int, int, int, int]) -> Camera:
+def _around(scene: Scene, road: RoadGeometry, view: View) -> Camera:
     needed = float(road.core_high[1] - road.core_low[1]) + 2 * PLACE_MARGIN
     zoom = max(view[3] / min(max(needed, PLACE_HEIGHT), PLACE_LIMIT), min(view[2:]) / 120.0)
     centre = []

@@ -15,7 +15,7 @@ import pygame
 
 from sim.render.camera import Camera
 from sim.render.palette import Colour, Theme
-from sim.render.road import DASH, DASH_PERIOD, RoadMap
+from sim.render.road import DASH, DASH_PERIOD, RoadGeometry
 from sim.scene import Scene
 
 SUPER = 2
@@ -52,7 +52,7 @@ class Ground:
         self._pattern_bytes = 0
         self._shapes: object = None
 
-    def draw(self, picture: pygame.Surface, road: RoadMap, camera: Camera, scene: Scene) -> None:
+    def draw(self, picture: pygame.Surface, road: RoadGeometry, camera: Camera, scene: Scene) -> None:
         """Fill the camera's view of the picture."""
         if road is not self._shapes:
             self._shapes, self._still = road, None
@@ -70,7 +70,7 @@ class Ground:
 
     # -- level roads ---------------------------------------------------------------------------------------------------
 
-    def _level(self, picture: pygame.Surface, road: RoadMap, camera: Camera) -> None:
+    def _level(self, picture: pygame.Surface, road: RoadGeometry, camera: Camera) -> None:
         left, _, width, _ = camera.view
         picture.fill(self.theme.ground, camera.view)
         x_left = camera.x - width / 2 / camera.zoom
@@ -171,7 +171,7 @@ class Ground:
 
     # -- other maps ----------------------------------------------------------------------------------------------------
 
-    def _polygons(self, picture: pygame.Surface, road: RoadMap, camera: Camera, scene: Scene) -> None:
+    def _polygons(self, picture: pygame.Surface, road: RoadGeometry, camera: Camera, scene: Scene) -> None:
         left, top, width, height = camera.view
         first, last = _touched(road, camera, scene)
         picture.fill(self.theme.ground, camera.view)
@@ -250,7 +250,7 @@ def _sheet(across: np.ndarray, down: np.ndarray, colour: Colour) -> pygame.Surfa
     return pygame.image.frombuffer(pixels.data, (len(across), len(down)), "BGRA")  # as screens have it
 
 
-def _touched(road: RoadMap, camera: Camera, scene: Scene) -> tuple[int, int]:
+def _touched(road: RoadGeometry, camera: Camera, scene: Scene) -> tuple[int, int]:
     """Rows of the picture that the map may touch: the rest stays ground and needs no smoothing."""
     _, top, _, height = camera.view
     if road.is_lot or not road.lanes:
@@ -261,7 +261,7 @@ def _touched(road: RoadMap, camera: Camera, scene: Scene) -> tuple[int, int]:
     return max(int(min(edges) - margin), top), min(math.ceil(max(edges) + margin), top + height)
 
 
-def _lot(road: RoadMap, scene: Scene) -> np.ndarray:
+def _lot(road: RoadGeometry, scene: Scene) -> np.ndarray:
     """Corners of a parking lot, up to its walls."""
     cars = scene.vehicles
     walls = (cars.speed == 0) & (np.maximum(cars.length, cars.width) > 20.0)

@@ -1,4 +1,4 @@
-"""Scenes between two decisions, so that 2 Hz decisions become a fluent film."""
+"""Scenes between two decisions, so that decisions at 2 Hz become a smooth film."""
 
 from __future__ import annotations
 
@@ -12,15 +12,24 @@ import numpy as np
 from sim.scene import Ego, Goal, Scene, Vehicles
 
 TELEPORT = 8.0
-"""Metres off the way that its speeds explain: beyond that a body is moved in a straight line."""
+"""Metres that a body may be off the path that its speeds explain; beyond that it is moved in a straight line."""
 
 
 def interpolate(scene_a: Scene, scene_b: Scene, share: float) -> Scene:
-    """The scene at `share` in [0, 1] of the way from a to b; a and b themselves at the ends.
+    """A scene between two scenes.
 
-    Bodies are matched by id and follow the cubic that has their positions and velocities at both ends. One that is only
-    in a (b) goes on from there (comes from there) in the first (second) half. What the controllers steer to is b's, for
-    that is where the ego is heading; a crash shows at b. Scenes of different episodes give the nearer one.
+    Bodies are matched by id and follow the cubic that has their positions and velocities at both ends. A body that is
+    only in one of the scenes moves at constant velocity in the half next to that scene. The targets of the ego's
+    controllers are those of the later scene; a crash shows in the later scene only. Scenes of different episodes give
+    the nearer one.
+
+    Args:
+        scene_a: The earlier scene.
+        scene_b: The later scene.
+        share: Of the time from `scene_a` to `scene_b`, in [0, 1].
+
+    Returns:
+        The scene at that time; `scene_a` or `scene_b` itself at the ends.
     """
     if share <= 0.0:
         return scene_a
@@ -39,14 +48,36 @@ def interpolate(scene_a: Scene, scene_b: Scene, share: float) -> Scene:
     )
 
 
+def in_between(scene_a: Scene, scene_b: Scene, fps: float) -> Iterator[Scene]:
+    """The scenes between two scenes of an episode, without the two.
+
+    Args:
+        scene_a: The earlier scene.
+        scene_b: The later scene.
+        fps: Frames per second of simulated time.
+
+    Yields:
+        Scenes at equal distances in time; none where both are less than two frames apart.
+    """
+    count = max(round((scene_b.time - scene_a.time) * fps), 1)
+    for step in range(1, count):
+        yield interpolate(scene_a, scene_b, step / count)
+
+
 def smooth(scenes: Iterable[Scene], fps: float) -> Iterator[Scene]:
-    """All scenes of an episode with as many in between as `fps` frames per second of simulated time need."""
+    """All scenes of an episode, with scenes in between.
+
+    Args:
+        scenes: Scenes of one episode in order.
+        fps: Frames per second of simulated time.
+
+    Yields:
+        Scenes about 1 / `fps` seconds apart.
+    """
     last: Scene | None = None
     for scene in scenes:
         if last is not None and last.scenario == scene.scenario and scene.time > last.time:
-            count = max(round((scene.time - last.time) * fps), 1)
-            for step in range(1, count):
-                yield interpolate(last, scene, step / count)
+            yield from in_between(last, scene, fps)
         yield scene
         last = scene
 
@@ -142,22 +173,22 @@ def _line(a: Any, b: Any, share: float) -> Any:
 
 
 def _angle(a: np.ndarray | float, b: np.ndarray | float, share: float) -> np.ndarray:
-    """The shorter way round."""
+    """Interpolate along the shorter way round."""
     turn = np.remainder(np.subtract(b, a) + math.pi, 2 * math.pi) - math.pi
     return a + share * turn
 
 
-State = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+BodyState = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def _state(ego: Ego) -> State:
+def _state(ego: Ego) -> BodyState:
     return np.array([ego.x]), np.array([ego.y]), np.array([ego.heading]), np.array([ego.speed])
 
 
-def _hermite(start: State, end: State, share: float, span: float) -> tuple[np.ndarray, np.ndarray]:
+def _hermite(start: BodyState, end: BodyState, share: float, span: float) -> tuple[np.ndarray, np.ndarray]:
     """Positions between two states of x, y, heading and speed, each (N,), `span` seconds apart.
 
-    They lie on the cubic Hermite curve; on the chord for a body that was moved by more than driving.
+    They lie on the cubic Hermite curve, or on the chord for a body that was teleported.
     """
     (x0, y0, h0, v0), (x1, y1, h1, v1) = start, end
     u = share

@@ -109,7 +109,7 @@ class Polyline:
 
 
 @dataclass(frozen=True)
-class Border:
+class LaneMarking:
     """One painted line: offset to the right of its lane's centre, kind, and where its dashes begin."""
 
     lane: int
@@ -118,7 +118,7 @@ class Border:
     phase: float
 
 
-class RoadMap:
+class RoadGeometry:
     """All lanes of a scene, prepared once per tuple of shapes.
 
     It is a lot (short spots), a corridor (mostly along x), or else a place (a junction or a track).
@@ -154,9 +154,9 @@ class RoadMap:
         """Whether all lanes that may show within a circle run along x."""
         return all(row or self._misses(index, x, y, radius) for index, row in enumerate(self.level))
 
-    def _borders(self, shapes: Sequence[LaneShape]) -> list[Border]:
+    def _borders(self, shapes: Sequence[LaneShape]) -> list[LaneMarking]:
         """Painted lines; one that two lanes share is kept once."""
-        found: dict[tuple, Border] = {}
+        found: dict[tuple, LaneMarking] = {}
         for index, (shape, lane) in enumerate(zip(shapes, self.lanes, strict=True)):
             phase = float(lane.points[0] @ (lane.points[1] - lane.points[0]) / lane.along[1])
             for kind, offset in ((shape.left, -shape.width / 2), (shape.right, shape.width / 2)):
@@ -164,7 +164,7 @@ class RoadMap:
                     ends = (lane.points + offset * lane.normals)[[0, -1]]
                     key = (*np.round(ends[np.lexsort(ends.T)], 1).ravel().tolist(), len(lane.points))
                     if key not in found or kind == "solid":
-                        found[key] = Border(index, offset, kind == "broken", phase)
+                        found[key] = LaneMarking(index, offset, kind == "broken", phase)
         return list(found.values())
 
     def _misses(self, index: int, x: float, y: float, reach: float) -> bool:
@@ -215,7 +215,7 @@ class RoadMap:
             self._outlines[key] = lane.strip(low, high, start, end)
         return self._outlines[key]
 
-    def dashes(self, border: Border, start: float, end: float, half_width: float) -> np.ndarray:
+    def dashes(self, border: LaneMarking, start: float, end: float, half_width: float) -> np.ndarray:
         """Corners (N, 4, 2) of the dashes of a broken line between two arc lengths."""
         first = np.floor((start + border.phase) / DASH_PERIOD)
         last = np.ceil((end + border.phase) / DASH_PERIOD)

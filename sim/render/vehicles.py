@@ -81,7 +81,7 @@ def parts(length: float, width: float, plain: bool) -> tuple[np.ndarray, dict[st
     return np.concatenate(list(shapes.values())), rows
 
 
-class Look(NamedTuple):
+class VehicleLook(NamedTuple):
     """What one vehicle looks like. `halo` is a colour around it or None."""
 
     length: float
@@ -114,8 +114,16 @@ class Sprites:
         self._kept: dict[tuple, tuple[pygame.Surface, int, int]] = {}
         self.bytes = 0  # held by the kept ones
 
-    def put(self, picture: pygame.Surface, bodies: Iterable[tuple[Look, float, float, float]], zoom: float) -> None:
-        """Draw (look, column, row, heading) in pixels and radians, at `zoom` pixels per metre, later ones on top."""
+    def put(
+        self, picture: pygame.Surface, bodies: Iterable[tuple[VehicleLook, float, float, float]], zoom: float
+    ) -> None:
+        """Draw vehicles, later ones on top.
+
+        Args:
+            picture: Receives them.
+            bodies: (look, column, row, heading) in pixels and radians.
+            zoom: Pixels per metre.
+        """
         step = round(math.log2(zoom) * ZOOMS)
         kept = self._kept
         drawn = []
@@ -132,7 +140,7 @@ class Sprites:
             self.bytes -= _size(kept.pop(next(iter(kept)))[0])
         picture.fblits(drawn, pygame.BLEND_PREMULTIPLIED)
 
-    def _make(self, look: Look, step: int, turn: int, x: int, y: int) -> tuple[pygame.Surface, int, int]:
+    def _make(self, look: VehicleLook, step: int, turn: int, x: int, y: int) -> tuple[pygame.Surface, int, int]:
         """The picture, and the column and row in it of the pixel that holds the vehicle's middle."""
         zoom = 2.0 ** (step / ZOOMS)
         shape, rows = parts(round(look.length, 2), round(look.width, 2), look.plain)
@@ -153,7 +161,9 @@ def _size(surface: pygame.Surface) -> int:
     return surface.get_width() * surface.get_height() * 4
 
 
-def _draw(sheet: pygame.Surface, theme: Theme, look: Look, points: list, rows: dict[str, slice], zoom: float) -> None:
+def _draw(
+    sheet: pygame.Surface, theme: Theme, look: VehicleLook, points: list, rows: dict[str, slice], zoom: float
+) -> None:
     polygon = pygame.draw.polygon
 
     def fill(colour: Colour, *names: str, opacity: float = 1.0) -> None:

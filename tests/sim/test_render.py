@@ -17,7 +17,7 @@ import sim
 from sim.errors import UsageError
 from sim.render import DARK, LIGHT, Overlay, SceneRenderer, interpolate, smooth, video, write_video
 from sim.render.panels import BOTTOM, TOP
-from sim.render.road import Polyline, RoadMap
+from sim.render.road import Polyline, RoadGeometry
 from sim.scene import Ego, Goal, LaneShape, Scene, Vehicles
 
 OVERLAY = Overlay(
@@ -350,7 +350,7 @@ def test_zooming_keeps_the_ego_at_its_place_and_has_limits():
         assert renderer.camera.zoom == pytest.approx(total * zoom)
         assert renderer.to_pixel(500.0, 0.0) == pytest.approx(place)
         assert apart(at(frame, place), LIGHT.ego) <= 2
-    renderer.reset_zoom()
+    renderer.follow()
     assert np.array_equal(renderer.draw(scene), plain)
 
 
@@ -648,7 +648,7 @@ def test_dashes_go_on_across_the_border_of_two_lanes():
     def shape(x0: float, x1: float) -> LaneShape:
         return LaneShape(np.array([[x0, 0.0], [x1, 0.0]]), 4.0, "broken", "none")
 
-    road = RoadMap((shape(0.0, 50.0), shape(50.0, 100.0)))
+    road = RoadGeometry((shape(0.0, 50.0), shape(50.0, 100.0)))
     starts = np.concatenate([road.dashes(border, 0.0, 50.0, 0.1)[:, 0, 0] for border in road.borders])
     regular = starts[np.abs(starts - 50.0) > 1e-6]
     assert (np.abs(np.remainder(regular + 1e-9, 9.0)) < 1e-6).all()
@@ -658,7 +658,7 @@ def test_a_path_stops_where_the_road_forks():
     def lane(*points: tuple[float, float]) -> LaneShape:
         return LaneShape(np.array(points, dtype=float), 4.0)
 
-    road = RoadMap(
+    road = RoadGeometry(
         (lane((0, 0), (50, 0)), lane((50, 0), (100, 0)), lane((100, 0), (150, 0)), lane((100, 0), (130, 30)))
     )
     path = road.follow(10.0, 0.0, 0.0, 500.0)

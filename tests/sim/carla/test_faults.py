@@ -23,7 +23,7 @@ from sim.carla.env import CarlaDrivingEnv
 from sim.carla.errors import SimUnreachable, SimVersionMismatch
 from sim.carla.lane_change import LaneChangeTask
 from sim.carla.servers import LiteServer, RunningServer
-from sim.carla.session import Address, Patience, Session, free_port
+from sim.carla.session import Address, CarlaSession, Patience, free_port
 from sim.config import resolve
 from sim.lane_change import LaneChangeConfig
 
@@ -189,8 +189,8 @@ def test_a_session_leaves_the_server_as_it_was_found(running):
 def test_what_a_dead_program_left_behind_is_swept(running):
     program = f"""
         import os
-        from sim.carla.session import Address, Session
-        session = Session(Address({running.host!r}, {running.port}))
+        from sim.carla.session import Address, CarlaSession
+        session = CarlaSession(Address({running.host!r}, {running.port}))
         session.connect()
         blueprint = session.blueprint("vehicle.tesla.model3", role="ego")
         place = session.map.get_spawn_points()[0]
@@ -200,7 +200,7 @@ def test_what_a_dead_program_left_behind_is_swept(running):
         os._exit(1)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False)
-    session = Session(running)
+    session = CarlaSession(running)
     session.connect()
     session.tick()
     kinds = {actor.type_id for actor in session.world.get_actors()}
@@ -216,7 +216,7 @@ def test_cars_of_others_are_left_alone(running):
     theirs = client.get_world()
     blueprint = theirs.get_blueprint_library().find("vehicle.audi.tt")
     car = theirs.spawn_actor(blueprint, theirs.get_map().get_spawn_points()[3])
-    session = Session(running)
+    session = CarlaSession(running)
     session.connect()
     session.tick()
     assert session.world.get_actors([car.id])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.carla_lite import maps
-from sim.carla_lite.lights import GREEN, OFF, RED, YELLOW, LightGroups, Times
+from sim.carla_lite.lights import GREEN, OFF, RED, YELLOW, Times, TrafficLights
 from sim.carla_lite.roads import RoadMap
 from sim.errors import UsageError
 
@@ -16,11 +16,11 @@ INTERSECTION = RoadMap.parse(maps.read("intersection"))
 EAST_WEST, NORTH_SOUTH = ("1", "3"), ("2", "4")
 
 
-def lights(**times: float) -> LightGroups:
-    return LightGroups(INTERSECTION, Times(**times))
+def lights(**times: float) -> TrafficLights:
+    return TrafficLights(INTERSECTION, Times(**times))
 
 
-def states(groups: LightGroups) -> dict[str, int]:
+def states(groups: TrafficLights) -> dict[str, int]:
     return {light.signal: light.state for light in groups.lights}
 
 
@@ -172,7 +172,7 @@ def test_without_controllers_the_arms_of_a_junction_take_turns() -> None:
     bare = text[:start] + text[end:].replace('<controller id="10000" type="0" />', "").replace(
         '<controller id="10001" type="0" />', ""
     )
-    groups = LightGroups(RoadMap.parse(bare))
+    groups = TrafficLights(RoadMap.parse(bare))
     assert len(groups.groups) == 1
     for _ in range(80):
         groups.step(1.0)
@@ -181,7 +181,7 @@ def test_without_controllers_the_arms_of_a_junction_take_turns() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(maps.available()) - {"intersection"}))
 def test_maps_without_lights_have_no_groups(name: str) -> None:
-    groups = LightGroups(RoadMap.parse(maps.read(name)))
+    groups = TrafficLights(RoadMap.parse(maps.read(name)))
     groups.step(1.0)
     groups.reset()
     assert groups.lights == []

@@ -16,8 +16,9 @@ from sim import assets
 from sim.carla_lite import maps
 from sim.carla_lite.curves import Line
 from sim.carla_lite.draw import picture
-from sim.carla_lite.plan import Paint, Plan, Pose, Profile, chain, connect, one_way, two_way, write
-from sim.carla_lite.roads import DRIVING, Lane, RoadMap
+from sim.carla_lite.lanes import DRIVING, Lane
+from sim.carla_lite.plan import CrossSection, Paint, Plan, Pose, chain, connect, one_way, two_way, write
+from sim.carla_lite.roads import RoadMap
 from sim.errors import UsageError
 
 ENDS = {"lane_change": {("8", 0, lane) for lane in (-1, -2, -3, -4)}, "merge": {("2", 1, -4)}}
@@ -300,7 +301,7 @@ def test_roads_and_junctions_with_the_same_id_are_refused() -> None:
 def test_lanes_of_different_width_or_direction_are_not_linked() -> None:
     first = chain(1, Pose(0, 0, 0), [Line(50.0)], one_way(1, 3.5), 50)
     wider = chain(2, Pose(50, 0, 0), [Line(50.0)], one_way(1, 4.0), 50)
-    against = chain(3, Pose(50, 0, 0), [Line(50.0)], Profile((), one_way(1, 3.5).right, Paint("none")), 50)
+    against = chain(3, Pose(50, 0, 0), [Line(50.0)], CrossSection((), one_way(1, 3.5).right, Paint("none")), 50)
     for second in (wider, against):
         assert not any(lane.successors for lane in RoadMap.parse(write(Plan("test", (*first, *second)))).lanes)
 

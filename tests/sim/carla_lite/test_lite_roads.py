@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.carla_lite import maps
+from sim.carla_lite.boxes import Box
 from sim.carla_lite.curves import Arc, Curve, Line, ParamPoly3, Poly3, Spiral
-from sim.carla_lite.roads import Box, RoadMap
+from sim.carla_lite.roads import RoadMap
 from sim.errors import UsageError
 
 LINE = '<geometry s="0" x="0" y="0" hdg="0" length="100"><line/></geometry>'

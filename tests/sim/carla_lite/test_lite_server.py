@@ -1,4 +1,4 @@
-"""A server that lives on: bad starts, bad clients, bad luck. The wire is spoken by hand; no CARLA client is needed."""
+"""The server survives bad starts, bad clients and faults. Requests are packed by hand; no CARLA client is needed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lite_servers import PATIENCE, ROOT, Caller, LiteServer, Reader
 
-from sim.carla_lite import codec, maps, nudge
-from sim.carla_lite.calls import COMMANDS, TABLE, Calls
-from sim.carla_lite.faults import Faults, Trouble
-from sim.carla_lite.rpc import Calls as CallChannel
-from sim.carla_lite.rpc import Streams
+from sim.carla_lite import codec, maps, watchdog
+from sim.carla_lite.faults import FaultInjector, Faults
+from sim.carla_lite.handlers.batch import COMMANDS, SPAWN
+from sim.carla_lite.handlers.dispatcher import HANDLERS, Dispatcher
+from sim.carla_lite.rpc import CallConnection, Streams
 from sim.carla_lite.server import main
-from sim.carla_lite.world import World
+from sim.carla_lite.world import LiteWorld
 from sim.errors import UsageError
 
 MODEL3 = "vehicle.tesla.model3"
@@ -231,9 +231,9 @@ def test_frames_between_asking_for_a_stream_and_reading_it_are_not_lost():
 # ------------------------------------------------------------------------------------------------ anything at all, fast
 
 
-def calls(map_name: str = "intersection") -> Calls:
-    world = World(codec.VERSIONS["0.9.16"], map_name, maps.read(map_name))
-    found = Calls(world, Streams(lambda stream: None), Trouble(Faults()))
+def dispatcher(map_name: str = "intersection") -> Dispatcher:
+    world = LiteWorld(codec.VERSIONS["0.9.16"], map_name, maps.read(map_name))
+    found = Dispatcher(world, Streams(lambda stream: None), FaultInjector(Faults()))
     rows = {blueprint.id: blueprint for blueprint in world.blueprints.values()}
     for k, name in enumerate((MODEL3, "walker.pedestrian.0001", "static.prop.box01", "sensor.other.imu")):
         world.spawn([rows[name].uid, name, []], (10.0 * k, 30.0, 0.5, 0.0, 0.0, 0.0))
@@ -251,34 +251,34 @@ likely = st.integers(1, 12) | triples | st.tuples(triples, triples).map(list) | 
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.sampled_from(sorted(TABLE)), st.lists(likely, max_size=4)), min_size=1, max_size=6))
-def test_no_call_with_any_arguments_ends_the_world(world_of_calls, requests):
+@given(st.lists(st.tuples(st.sampled_from(sorted(HANDLERS)), st.lists(likely, max_size=4)), min_size=1, max_size=6))
+def test_no_call_with_any_arguments_ends_the_world(calls, requests):
     """Every answer is of the shape of its call and can be sent; afterwards time goes on and all numbers are finite."""
     for name, arguments in requests:
         if name in ("load_new_episode", "version"):  # slow
             continue
-        answer = msgpack.unpackb(msgpack.packb(world_of_calls.dispatch(name, arguments)), strict_map_key=False)
+        answer = msgpack.unpackb(msgpack.packb(calls.dispatch(name, arguments)), strict_map_key=False)
         if name != "apply_batch":
             assert answer[0][0] in (0, 1)  # also False and True
-    world_of_calls.world.settings = codec.Settings(True, fixed_delta_seconds=0.05)
-    world_of_calls.advance()
-    records = world_of_calls.world.table.records()
+    calls.server.world.settings = codec.Settings(True, fixed_delta_seconds=0.05)
+    calls.server.advance()
+    records = calls.server.world.table.records()
     assert all(math.isfinite(value) for value in records["pose"].ravel().tolist())
     assert all(math.isfinite(value) for value in records["velocity"].ravel().tolist())
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.sampled_from([0, *COMMANDS, 99]), st.lists(likely, max_size=6)), max_size=5))
-def test_every_command_of_a_batch_has_an_answer_of_its_own(world_of_calls, commands):
-    answers = world_of_calls.dispatch("apply_batch", [[[list(command)] for command in commands], False])
+@given(st.lists(st.tuples(st.sampled_from([SPAWN, *COMMANDS, 99]), st.lists(likely, max_size=6)), max_size=5))
+def test_every_command_of_a_batch_has_an_answer_of_its_own(calls, commands):
+    answers = calls.dispatch("apply_batch", [[[list(command)] for command in commands], False])
     assert len(answers) == len(commands)
     assert all(answer[0][0] in (0, 1) for answer in answers)
-    world_of_calls.advance()
+    calls.server.advance()
 
 
 @pytest.fixture(scope="module")
-def world_of_calls() -> Calls:
-    return calls()
+def calls() -> Dispatcher:
+    return dispatcher()
 
 
 class Sink:
@@ -308,7 +308,7 @@ class Sink:
 
 @given(st.binary(max_size=200), st.binary(max_size=20))
 def test_any_bytes_are_a_request_or_the_end_of_a_connection(data, more):
-    channel, sink = CallChannel(lambda name, arguments: codec.DONE), Sink()
+    channel, sink = CallConnection(lambda name, arguments: codec.DONE), Sink()
     channel.connection_made(sink)
     for part in (data, more):
         if not sink.closed:
@@ -427,8 +427,8 @@ def test_faults_that_cannot_be_read_are_refused(word):
 
 def test_a_traffic_manager_that_sleeps_through_a_tick_is_woken(monkeypatch):
     """The wire of a Traffic Manager: it is told that it is asynchronous, which wakes it, and then that it is not."""
-    monkeypatch.setattr(nudge, "SILENCE", 0.05)
-    monkeypatch.setattr(nudge, "WATCH_EVERY", 0.01)
+    monkeypatch.setattr(watchdog, "SILENCE", 0.05)
+    monkeypatch.setattr(watchdog, "WATCH_EVERY", 0.01)
     heard: list = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -441,13 +441,13 @@ def test_a_traffic_manager_that_sleeps_through_a_tick_is_woken(monkeypatch):
 
     async def life() -> None:
         manager = await asyncio.start_server(answer, "127.0.0.1", 0)
-        watcher = nudge.Nudge()
+        watcher = watchdog.TrafficManagerWatchdog()
         task = asyncio.create_task(watcher.watch([manager.sockets[0].getsockname()]))
         for _ in range(2):
             watcher.called("tick_cue")
         await asyncio.sleep(0.2)
         assert heard == []  # nobody said that there is one that works
-        for _ in range(nudge.HABIT):
+        for _ in range(watchdog.HABIT):
             for name in ("get_vehicle_light_states", "apply_batch", "tick_cue"):
                 watcher.called(name)
         while not heard:
