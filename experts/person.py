@@ -18,9 +18,9 @@ import numpy as np
 
 from experts import registry
 from experts.answers import require_discrete
+from experts.delay import read_delay
 from experts.human import Hands, Held, HumanExpert
 from experts.provider import Context, Decision, PolicyProvider
-from experts.serving.fault_server.mix import read_delay
 from experts.views import ViewExpert
 from sim.config import resolve
 

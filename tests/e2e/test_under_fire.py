@@ -76,7 +76,7 @@ def test_a_spent_budget_ends_the_asking_and_not_the_training(tmp_path):
             assert trainer.desk.counts["queries"] == trainer.desk.counts["labels"] == 160
             assert trainer.desk.provider.budget.calls <= 60
             assert len(server.seen) <= 60 + 1  # the check of the config, before there is a run, probes once by itself
-            assert trainer.desk.provider.counters["fault/budget"] > 0
+            assert trainer.desk.provider.statistics.counters["fault/budget"] > 0
         finally:
             trainer.close()
 

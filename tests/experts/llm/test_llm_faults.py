@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
+from experts.language_model import make
 from experts.llm.faults import Fault
-from experts.llm.provider import make
 from experts.provider import Status
 from experts.serving.fault_server import ALL_RUNGS, FaultServer, Reply
 from sim.errors import UsageError
@@ -465,7 +465,7 @@ def test_broken_cache_files_are_usage_errors(expert, tmp_path):
 def test_a_cache_that_breaks_in_mid_run_is_counted_and_the_endpoint_asked(expert, tmp_path):
     with FaultServer(rungs=JSON) as server:
         llm = expert(server, cache=cached(tmp_path / "answers.sqlite"))
-        llm._cache._db.execute("DROP TABLE answers")
+        llm._inquirer.cache._db.execute("DROP TABLE answers")
         decision = ask(llm)[0]
         assert decision.status is Status.OK
         assert decision.faults == (Fault.CACHE_IO, Fault.CACHE_IO)
@@ -488,7 +488,9 @@ def test_the_key_appears_nowhere(expert, tmp_path, caplog):
         decisions = [ask(llm, free_road(speed=speed))[0] for speed in (12.0, 14.0)]
         assert server.asked[0].headers["Authorization"] == f"Bearer {KEY}"
         shown = [repr(d) + str(d.reason) + str(d.answer) + str(d.prompt) for d in decisions]
-        shown += [repr(llm), repr(llm._client), repr(vars(llm)), repr(vars(llm._client)), str(llm.metrics())]
+        client = llm._inquirer.client
+        shown += [repr(llm), repr(client), str(llm.metrics())]
+        shown += [repr(vars(part)) for part in (llm, llm._inquirer, client, client.endpoint)]
         shown += [str(llm.state_dict()), caplog.text]
         assert decisions[1].status is Status.REPAIRED
         llm.close()

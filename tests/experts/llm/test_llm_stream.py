@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experts.llm.completion import read_completion
 from experts.llm.faults import Fault
-from experts.llm.ladder import read_completion
 from experts.llm.parse import reason_so_far
 from experts.llm.stream import Draft
 from experts.provider import Status

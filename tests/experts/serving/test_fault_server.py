@@ -10,11 +10,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from experts.delay import Delay
 from experts.llm.faults import VETOES, Fault
 from experts.llm.ladder import SamplingConfig, request
 from experts.llm.prompt import PromptConfig, PromptGenerator
 from experts.provider import Status
-from experts.serving.fault_server import ALL_RUNGS, MIXES, SHARES, Delay, FaultMix, FaultServer, read_mix
+from experts.serving.fault_server import ALL_RUNGS, MIXES, SHARES, FaultMix, FaultServer, read_mix
 from experts.serving.fault_server.answers import ORDERS, read_question, read_request
 from tests.experts.conftest import free_road
 

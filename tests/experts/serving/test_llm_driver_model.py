@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from experts.language.driving_language import Picture
-from experts.llm.client import STREAMED
-from experts.llm.ladder import Rung, SamplingConfig, read_completion, request
+from experts.language_model import make
+from experts.llm.completion import read_completion
+from experts.llm.endpoint import STREAMED
+from experts.llm.ladder import Rung, SamplingConfig, request
 from experts.llm.parse import parse, reason_so_far
 from experts.llm.prompt import PromptConfig, example_scene
-from experts.llm.provider import make
 from experts.llm.stream import Draft
 from experts.provider import Context, Status
 from experts.serving.api import Door

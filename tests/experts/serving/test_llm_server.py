@@ -7,7 +7,7 @@ import numpy as np
 import openai
 import pytest
 
-from experts.llm.provider import make
+from experts.language_model import make
 from experts.provider import Status
 from experts.serving.fetch import cached_model
 from experts.serving.server import ChatServer
