@@ -19,7 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 import experts.registry as expert_registry
 import sim
-from experts.data.demonstrations import Demonstrations, load_demonstrations
+from experts.data.demonstrations import Demonstrations
+from experts.data.sources import load_demonstrations
 from experts.human import Hands
 from experts.provider import PolicyProvider
 from lgdrl.evaluation import CURVE_SEEDS, Evaluation, PolicyActor, evaluate
