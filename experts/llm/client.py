@@ -24,7 +24,7 @@ from experts.llm.budget import Budget, Reservation, Usage
 from experts.llm.completion import Completion
 from experts.llm.endpoint import AttemptFailed, Endpoint, Listener, Received
 from experts.llm.faults import RETRYABLE, Fault
-from experts.llm.timeline import Timeline
+from experts.llm.timeline import RequestTimeline
 from sim.errors import UsageError
 
 T = TypeVar("T")
@@ -159,7 +159,7 @@ class ChatClient:
         until: float,
         retry_until: float | None = None,
         listen: Listener | None = None,
-        timeline: Timeline | None = None,
+        timeline: RequestTimeline | None = None,
     ) -> RequestResult:
         """One request with retries. Does not raise for anything that an endpoint does.
 
@@ -171,7 +171,7 @@ class ChatClient:
             listen: Gets the text as it arrives; None: the response comes in one piece.
             timeline: Where moments are noted.
         """
-        timeline = timeline or Timeline(time.monotonic())
+        timeline = timeline or RequestTimeline(time.monotonic())
         retry_until = until if retry_until is None else min(until, retry_until)
         listen, refused = (listen if self.streams else None), False
         bill = _Bill()
@@ -225,7 +225,7 @@ class ChatClient:
         args: Mapping[str, Any],
         reserved: Reservation,
         until: float,
-        timeline: Timeline,
+        timeline: RequestTimeline,
         listen: Listener | None,
         bill: _Bill,
     ) -> Received | AttemptFailed:
@@ -245,7 +245,7 @@ class ChatClient:
             bill.tokens += (usage or reserved.usage).total
 
     async def attempt(
-        self, args: Mapping[str, Any], until: float, timeline: Timeline, listen: Listener | None = None
+        self, args: Mapping[str, Any], until: float, timeline: RequestTimeline, listen: Listener | None = None
     ) -> Received:
         """One request, neither repeated nor paid for.
 

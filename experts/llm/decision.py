@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from experts.llm.faults import Fault
-from experts.llm.timeline import Timeline
+from experts.llm.timeline import RequestTimeline
 from experts.provider import Decision
 
 
@@ -28,5 +28,5 @@ class LLMDecision(Decision):
     answer: str | None = field(default=None, repr=False)
     """Text of the last completion."""
     prompt_version: str | None = None
-    timeline: Timeline | None = field(default=None, repr=False)
+    timeline: RequestTimeline | None = field(default=None, repr=False)
     """What the latency is made of; None where nothing was asked for at all."""

@@ -17,7 +17,7 @@ from experts.llm.faults import Fault
 from experts.llm.parse import MAX_ANSWER
 from experts.llm.redact import plain_url
 from experts.llm.stream import Draft
-from experts.llm.timeline import Timeline
+from experts.llm.timeline import RequestTimeline
 
 Listener = Callable[[str], None]
 """Gets the text of a response so far, whenever it has grown; called in the client's thread."""
@@ -76,7 +76,7 @@ class Endpoint:
         return plain_url(str(self._openai.base_url))
 
     async def fetch(
-        self, args: Mapping[str, Any], seconds: float, timeline: Timeline, listen: Listener | None = None
+        self, args: Mapping[str, Any], seconds: float, timeline: RequestTimeline, listen: Listener | None = None
     ) -> Received:
         """Send one request and read its response.
 
@@ -109,7 +109,7 @@ class Endpoint:
         await self._openai.close()
 
     async def _completion(
-        self, args: Mapping[str, Any], seconds: float, timeline: Timeline, listen: Listener | None
+        self, args: Mapping[str, Any], seconds: float, timeline: RequestTimeline, listen: Listener | None
     ) -> Any:
         """The completion, as the endpoint's JSON has it in one piece."""
         if listen is None:
@@ -136,7 +136,11 @@ class Endpoint:
         return draft.body()
 
     async def _body(
-        self, args: Mapping[str, Any], seconds: float, timeline: Timeline, feed: Callable[[bytes], bool] | None = None
+        self,
+        args: Mapping[str, Any],
+        seconds: float,
+        timeline: RequestTimeline,
+        feed: Callable[[bytes], bool] | None = None,
     ) -> bytes:
         """The body of the response; `feed` gets its parts as they come and returns whether it needs no more."""
         import httpx2 as httpx

@@ -21,7 +21,7 @@ from experts.llm.parse import Parsed, parse, reason_so_far
 from experts.llm.probe import Ability
 from experts.llm.prompt import Prompt
 from experts.llm.statistics import Statistics
-from experts.llm.timeline import Timeline
+from experts.llm.timeline import RequestTimeline
 from experts.provider import Status
 from sim.config import to_dict
 from sim.scene import Scene
@@ -34,7 +34,7 @@ class Inquiry:
     prompt: Prompt
     scene: Scene
     legal: np.ndarray
-    timeline: Timeline
+    timeline: RequestTimeline
     say: Callable[[str], None] | None = None
     faults: list[Fault] = field(default_factory=list)
     detail: str = ""

@@ -14,7 +14,7 @@ from experts.llm.faults import Fault
 from experts.llm.ladder import Rung, SamplingConfig, request, supported
 from experts.llm.parse import parse
 from experts.llm.prompt import Prompt, PromptConfig, PromptGenerator, probe_scene
-from experts.llm.timeline import Timeline
+from experts.llm.timeline import RequestTimeline
 from sim.errors import UsageError
 
 REMEDIES = {
@@ -78,7 +78,7 @@ def _probe_once(
             if reserved is None:
                 return RequestResult(fault=Fault.BUDGET, detail="the budget does not even cover the start-up probe")
             try:
-                received = await client.attempt(args, until, Timeline(time.monotonic()))
+                received = await client.attempt(args, until, RequestTimeline(time.monotonic()))
             except AttemptFailed as failure:
                 client.budget.settle(reserved, None if failure.billed else Usage())
                 pause = client.pause(failure, attempt, until) if failure.fault is Fault.RATE_LIMITED else None

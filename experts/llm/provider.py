@@ -31,7 +31,7 @@ from experts.llm.parse import Parsed, settled
 from experts.llm.probe import Ability
 from experts.llm.prompt import Prompt, PromptGenerator
 from experts.llm.statistics import Statistics
-from experts.llm.timeline import Timeline
+from experts.llm.timeline import RequestTimeline
 from experts.provider import Context, Decision, PolicyProvider, Status, label_distribution
 from experts.safety import refused, unsafe_actions
 from sim.view import views_of
@@ -109,7 +109,7 @@ class LLMExpert(PolicyProvider):
         legal = scene.legal if context.legal is None else context.legal
         try:
             prompt = self.generator.build(scene, self.ability.rung.form, legal)
-            return Inquiry(prompt, scene, np.asarray(legal, bool), Timeline(begin), context.say)
+            return Inquiry(prompt, scene, np.asarray(legal, bool), RequestTimeline(begin), context.say)
         except ValueError:
             return None
 

@@ -30,7 +30,7 @@ SPEED_STEP = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ActionVerdict:
     """One available action: is it safe, and the numbers behind it."""
 
     action: int
@@ -49,7 +49,7 @@ class Verdict:
 class Utility:
     """The analysis of a scene: a verdict for each available action, in the order of ids, and a recommendation."""
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ActionVerdict, ...]
     recommended: int
     reason: str
 
@@ -83,22 +83,22 @@ def speed_after(scene: Scene, manoeuvre: MetaAction) -> float:
     return min(ego.speed, held) if manoeuvre is MetaAction.SLOWER else max(ego.speed, held)
 
 
-def _verdict(scene: Scene, action: int, manoeuvre: MetaAction) -> Verdict:
+def _verdict(scene: Scene, action: int, manoeuvre: MetaAction) -> ActionVerdict:
     speed = speed_after(scene, manoeuvre)
     if manoeuvre in (MetaAction.LANE_LEFT, MetaAction.LANE_RIGHT):
         return _lane_change(scene, action, _lane_after(scene, manoeuvre), speed)
     front = _front_on_path(scene)
     gap, ttc = _gap(front), _ttc(front, speed)
     if manoeuvre is MetaAction.SLOWER:
-        return Verdict(action, True, ttc, gap, np.inf, "")
+        return ActionVerdict(action, True, ttc, gap, np.inf, "")
     if ttc <= PUBLISHED_MIN_TTC:
-        return Verdict(action, False, ttc, gap, np.inf, f"TTC under {PUBLISHED_MIN_TTC:g} s")
+        return ActionVerdict(action, False, ttc, gap, np.inf, f"TTC under {PUBLISHED_MIN_TTC:g} s")
     if _distance(front) < (PUBLISHED_FOLLOWING if manoeuvre is MetaAction.FASTER else _too_close(scene, front)):
-        return Verdict(action, False, ttc, gap, np.inf, "too close to the front car")
-    return Verdict(action, True, ttc, gap, np.inf, "")
+        return ActionVerdict(action, False, ttc, gap, np.inf, "too close to the front car")
+    return ActionVerdict(action, True, ttc, gap, np.inf, "")
 
 
-def _lane_change(scene: Scene, action: int, lane: int, speed: float) -> Verdict:
+def _lane_change(scene: Scene, action: int, lane: int, speed: float) -> ActionVerdict:
     front, rear = scene.front(lane), scene.rear(lane)
     front_ttc, rear_ttc = _ttc(front, speed), _ttc(rear, speed)
     ttc = min(front_ttc, rear_ttc)
@@ -110,7 +110,7 @@ def _lane_change(scene: Scene, action: int, lane: int, speed: float) -> Verdict:
         why = f"TTC under {PUBLISHED_MIN_TTC:g} s to the {'front' if front_ttc <= rear_ttc else 'rear'} car"
     else:
         why = ""
-    return Verdict(action, not why, ttc, _gap(front), _gap(rear), why)
+    return ActionVerdict(action, not why, ttc, _gap(front), _gap(rear), why)
 
 
 def _lane_after(scene: Scene, manoeuvre: MetaAction) -> int:
@@ -146,7 +146,7 @@ def _ttc(neighbour: Neighbour | None, speed: float) -> float:
     return max(neighbour.gap, 0.0) / closing if closing > 0 else np.inf
 
 
-def _recommend(scene: Scene, verdicts: tuple[Verdict, ...], actions: ActionSet) -> tuple[int, str]:
+def _recommend(scene: Scene, verdicts: tuple[ActionVerdict, ...], actions: ActionSet) -> tuple[int, str]:
     """Lane towards the goal if safe; else keep the gap; else catch up; else keep the speed."""
     safe = {actions.manoeuvres[v.action]: v for v in verdicts if v.safe}
     available = {actions.manoeuvres[v.action]: v for v in verdicts}
@@ -177,7 +177,7 @@ def _towards_goal(scene: Scene) -> MetaAction | None:
     return MetaAction.LANE_RIGHT if scene.goal.lane > scene.ego.target_lane else MetaAction.LANE_LEFT
 
 
-def _overtake(safe: dict[MetaAction, Verdict], stay: Verdict) -> MetaAction | None:
+def _overtake(safe: dict[MetaAction, ActionVerdict], stay: ActionVerdict) -> MetaAction | None:
     """The safe lane change with the most room ahead, if it beats staying by enough; the left one at equal room."""
     sides = [side for side in (MetaAction.LANE_LEFT, MetaAction.LANE_RIGHT) if side in safe]
     better = [side for side in sides if safe[side].gap >= stay.gap + OVERTAKE_ROOM]
