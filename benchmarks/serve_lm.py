@@ -30,9 +30,9 @@ import sim
 from experts import registry
 from experts.language.driver import BATCH, Driver
 from experts.language.driving_language import Picture
+from experts.language_model import EMBEDDED_PROMPT
 from experts.llm.ladder import Rung, SamplingConfig, request
 from experts.llm.prompt import PromptGenerator
-from experts.llm.provider import EMBEDDED_PROMPT
 from experts.provider import Context
 from lgdrl.runs import fingerprint_environment
 from sim.scene import Scene

@@ -32,7 +32,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldInput:
     """What a key or button stands for while it is down."""
 
     manoeuvre: MetaAction
@@ -47,7 +47,7 @@ class Hands:
         self.dead_man = dead_man
         self.engaged = False
         self._queued: MetaAction | None = None
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldInput] = {}
         self._throttle = self._steering = 0.0  # of the axes
         self._shown_at = 0.0
         self._reaction: float | None = None
@@ -56,7 +56,7 @@ class Hands:
         """A new scene is in front of the person: reaction time counts from here."""
         self._shown_at, self._reaction = now, None
 
-    def press(self, source: str, held: Held, now: float) -> None:
+    def press(self, source: str, held: HeldInput, now: float) -> None:
         """The key or button `source` goes down; held down, it counts at every decision."""
         self._held[source] = held
         self._queued = held.manoeuvre

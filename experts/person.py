@@ -18,9 +18,9 @@ import numpy as np
 
 from experts import registry
 from experts.answers import require_discrete
-from experts.human import Hands, Held, HumanExpert
+from experts.delay import read_delay
+from experts.human import Hands, HeldInput, HumanExpert
 from experts.provider import Context, Decision, PolicyProvider
-from experts.serving.fault_server.mix import read_delay
 from experts.views import ViewExpert
 from sim.config import resolve
 
@@ -71,7 +71,7 @@ class Person(PolicyProvider):
         hands = Hands()
         hands.show(0.0)
         key = context.scene.meanings[int(thought.action)]
-        hands.press(key.name, Held(key), self.reaction_s(np.asarray(context.obs)))
+        hands.press(key.name, HeldInput(key), self.reaction_s(np.asarray(context.obs)))
         return HumanExpert(hands).decide([context])[0]
 
     def close(self) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from experts.answers import failed, legal_mask, require_discrete
-from experts.data.demonstrations import Demonstrations, load_demonstrations
+from experts.data.demonstrations import Demonstrations
+from experts.data.sources import load_demonstrations
 from experts.provider import Context, Decision, PolicyProvider
 from sim.config import resolve
 from sim.errors import UsageError

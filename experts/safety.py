@@ -20,7 +20,7 @@ from sim.view import Views, manoeuvres, view_of
 
 
 @dataclass(frozen=True)
-class SafetyConfig:
+class ActionSafetyConfig:
     """Tolerances of the test; its distances and times are the rule's."""
 
     gap_scale: float = 0.8  # share of the rule's distances and times that a lane change must keep
@@ -28,7 +28,7 @@ class SafetyConfig:
     rule: RuleConfig = field(default_factory=RuleConfig)
 
 
-DEFAULT = SafetyConfig()
+DEFAULT = ActionSafetyConfig()
 SHORT_OF = {
     kernel.FRONT_GAP: "too close to the car ahead there",
     kernel.REAR_GAP: "too close to the car behind there",
@@ -38,7 +38,7 @@ SHORT_OF = {
 }
 
 
-def unsafe_actions(views: Views, config: SafetyConfig = DEFAULT) -> np.ndarray:
+def unsafe_actions(views: Views, config: ActionSafetyConfig = DEFAULT) -> np.ndarray:
     """bool (R, A): whether each action may lead to a collision."""
     found = np.zeros((len(views.rows), len(views.manoeuvres)), bool)
     meanings = np.array(views.manoeuvres, np.int64)
@@ -55,12 +55,12 @@ def refused(unsafe: np.ndarray, legal: np.ndarray | None, action: int) -> bool:
     return bool(unsafe[action] and open_to.any())
 
 
-def is_unsafe(scene: Scene, action: int, config: SafetyConfig = DEFAULT) -> bool:
+def is_unsafe(scene: Scene, action: int, config: ActionSafetyConfig = DEFAULT) -> bool:
     """Whether `action` may lead to a collision. ValueError where the scene's actions are not meta-actions."""
     return unsafe_reason(scene, action, config) is not None
 
 
-def unsafe_reason(scene: Scene, action: int, config: SafetyConfig = DEFAULT) -> str | None:
+def unsafe_reason(scene: Scene, action: int, config: ActionSafetyConfig = DEFAULT) -> str | None:
     """Why `action` is unsafe, as a short sentence; None when it is safe."""
     p, view, manoeuvre = config.rule.record()[0], view_of(scene), manoeuvres(scene)[action]
     verdict = kernel.judge(view, int(manoeuvre), config.gap_scale, config.speed_margin, p)

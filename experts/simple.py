@@ -34,12 +34,19 @@ class ConstantExpert(ViewExpert):
 
 
 class RandomExpert(PolicyProvider):
-    """A uniformly random legal action. Its stream advances with every context, whichever world asks."""
+    """A uniformly random legal action. Its random stream advances with every context of any environment."""
 
     name = "random"
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, report_probs: bool = True) -> None:
+        """Start the random stream.
+
+        Args:
+            seed: Of the stream.
+            report_probs: Decisions hold the uniform distribution, not the action alone.
+        """
         self._rng = np.random.default_rng(seed)
+        self._report_probs = report_probs
 
     def decide(self, contexts: Sequence[Context]) -> list[Decision]:
         return [self._answer(context) for context in contexts]
@@ -53,7 +60,8 @@ class RandomExpert(PolicyProvider):
         if not legal.size:
             return failed("no action is legal")
         action = int(self._rng.choice(legal))
-        return Decision(action=action, probs=mask / legal.size, latency_s=time.perf_counter() - started)
+        probs = mask / legal.size if self._report_probs else None
+        return Decision(action=action, probs=probs, latency_s=time.perf_counter() - started)
 
 
 def make_idle(options: Mapping[str, Any], scenario: str, seed: int) -> ConstantExpert:

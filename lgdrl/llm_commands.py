@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from experts.advice_quality import Evaluation
+    from experts.quality.evaluation import ExpertEvaluation
 
 NO_SKILL = "note: no driving skill was measured for this model; it is for demos, latency profiling and tests"
 
@@ -43,7 +43,7 @@ def eval_command(
     json_path: str | None = None,
     episodes: int = 0,
     options: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Evaluation:
+) -> ExpertEvaluation:
     """Evaluate experts beside always SLOWER, always IDLE, random and (where it exists) the rule; prints the table.
 
     Args: registry names; scenario; scenes to keep; root seed; where to write JSON (None: nowhere); episodes that
@@ -52,7 +52,8 @@ def eval_command(
     """
     import sim
     from experts import registry
-    from experts.advice_quality import EvaluationConfig, baselines, evaluate, print_table, to_json
+    from experts.quality.evaluation import EvaluationConfig, evaluate, trivial_baselines
+    from experts.quality.report import print_table, to_json
     from sim.errors import UsageError, unknown
 
     given = options or {}
@@ -69,7 +70,7 @@ def eval_command(
     try:
         for name in names:
             experts.append(registry.make(name, scenario, given.get(name), seed))
-        result = evaluate([*experts, *baselines(seed)], env, config, worlds)
+        result = evaluate([*experts, *trivial_baselines(seed)], env, config, worlds)
     finally:
         env.close()
         if worlds is not None:

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from gymnasium import spaces
 
-from experts.data.episodes import Episode, Turn, load_episodes
+from experts.data.episodes import Episode, Turn
 from experts.provider import Status
 from sim.errors import UsageError
-
-MINARI = "minari:"
-"""Prefix of the names of Minari datasets, where a recording's path is expected."""
 
 
 @dataclass(frozen=True)
@@ -72,27 +69,6 @@ class Demonstrations:
                 f"{self.source} holds decisions among {self.legal.shape[1]} actions, the worlds offer {offered}: "
                 "record it with the scenario_config of this run"
             )
-
-
-def load_demonstrations(path: str, scenario: str) -> Demonstrations:
-    """What a recording, a folder of recordings, or the Minari dataset NAME of `minari:NAME` demonstrates.
-
-    Raises: UsageError in one line for what cannot be read, another scenario's, mixed, without anything demonstrated or
-    with actions that were not legal.
-    """
-    if path.startswith(MINARI):
-        from experts.data.minari_datasets import load_dataset
-
-        episodes: list[Episode] | Demonstrations = load_dataset(path.removeprefix(MINARI))
-        source = f"dataset {path.removeprefix(MINARI)!r}"
-    else:
-        episodes, source = load_episodes(path), f"recording {path!r}"
-    if isinstance(episodes, Demonstrations):
-        return episodes
-    others = sorted({episode.scenario for episode in episodes} - {scenario})
-    if others:
-        raise UsageError(f"{source} is of scenario {others[0]!r}, not {scenario!r}: choose a recording of {scenario!r}")
-    return demonstrations_of(episodes, source)
 
 
 def demonstrations_of(episodes: Sequence[Episode], source: str) -> Demonstrations:

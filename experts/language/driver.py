@@ -72,7 +72,7 @@ def _follows(stage: int, token: int, missing: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Thought:
+class DriverOutput:
     """What the model says about one picture."""
 
     reasoning: str
@@ -128,7 +128,7 @@ class Driver:
             digest.update(f"{name} {tuple(weights.shape)}".encode() + weights.numpy().tobytes())
         return digest.hexdigest()[:12]
 
-    def think(self, pictures: Sequence[Picture], plan: int | Sequence[int] = 1) -> list[Thought]:
+    def think(self, pictures: Sequence[Picture], plan: int | Sequence[int] = 1) -> list[DriverOutput]:
         """One thought per picture, in order, `BATCH` at a time.
 
         Args: pictures; meta-actions per plan, for all of them or for each. UsageError for a plan of a length that
@@ -138,13 +138,13 @@ class Driver:
         for steps in plans:
             if not 1 <= steps <= MAX_PLAN:
                 raise UsageError(f"plan = {steps}: choose 1 to {MAX_PLAN}")
-        thoughts: list[Thought] = []
+        thoughts: list[DriverOutput] = []
         for start in range(0, len(pictures), BATCH):
             thoughts += self._think(pictures[start : start + BATCH], plans[start : start + BATCH])
         return thoughts
 
     @torch.inference_mode()
-    def _think(self, pictures: Sequence[Picture], plans: Sequence[int]) -> list[Thought]:
+    def _think(self, pictures: Sequence[Picture], plans: Sequence[int]) -> list[DriverOutput]:
         answers = [_Answer(picture, steps) for picture, steps in zip(pictures, plans, strict=True)]
         unread = [list(answer.prompt) for answer in answers]
         room = LONGEST_REASONING + 2 * max(plans)
@@ -217,9 +217,9 @@ class _Answer:
         self._said.append((token, float(policy[token])))
         self._stage = _follows(self._stage, token, self._missing)
 
-    def thought(self) -> Thought:
+    def thought(self) -> DriverOutput:
         words = tuple((DRIVING.words[token], value) for token, value in self._said)
         names = [word for word, _ in words]
         end = names.index(ANSWERED) + 1
         plan = tuple(ACTIONS.index(name) for name in names[end:] if name in ACTIONS)
-        return Thought(" ".join(names[:end]), self._first, plan, words, len(self.prompt))
+        return DriverOutput(" ".join(names[:end]), self._first, plan, words, len(self.prompt))

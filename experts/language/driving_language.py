@@ -29,7 +29,7 @@ MAX_PLAN = COUNT.highest
 
 
 @dataclass(frozen=True, slots=True)
-class Car:
+class ShownCar:
     """A neighbour: bumper gap in m and speed in m/s, to one decimal."""
 
     gap: float
@@ -48,7 +48,7 @@ class Picture:
     goal_lane: int | None
     remaining: float | None
     """m to the goal"""
-    cars: tuple[tuple[Car | None, Car | None] | None, ...]
+    cars: tuple[tuple[ShownCar | None, ShownCar | None] | None, ...]
     """(front, rear) of the own, left and right lane; None where there is no such lane."""
     legal: tuple[MetaAction, ...]
 
@@ -91,7 +91,7 @@ class Picture:
         legal = "legal " + " ".join(action.name for action in self.legal)
         return " ; ".join([ego, *rows, legal, f"plan {COUNT.word(plan)} {THINK}"])
 
-    def _cars(self, cars: tuple[Car | None, Car | None] | None) -> str:
+    def _cars(self, cars: tuple[ShownCar | None, ShownCar | None] | None) -> str:
         if cars is None:
             return "none"
         front, rear = cars
@@ -125,7 +125,7 @@ def own_fact(ttc: float, limit: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ReadAnswer:
     """An answer that could be read."""
 
     facts: Facts
@@ -139,7 +139,7 @@ _ANSWER = re.compile(
 )
 
 
-def read_answer(text: str, steps: int) -> Answer | None:
+def read_answer(text: str, steps: int) -> ReadAnswer | None:
     """An answer with a plan of exactly so many meta-actions; None for anything else."""
     found = _ANSWER.fullmatch(text)
     if found is None:
@@ -147,7 +147,9 @@ def read_answer(text: str, steps: int) -> Answer | None:
     names = found["plan"].split(" ; ")
     if len(names) != steps or any(name not in MetaAction.__members__ for name in names):
         return None
-    return Answer(Facts(found["own"], found["left"], found["right"]), tuple(int(MetaAction[name]) for name in names))
+    return ReadAnswer(
+        Facts(found["own"], found["left"], found["right"]), tuple(int(MetaAction[name]) for name in names)
+    )
 
 
 def in_english(reasoning: str) -> str:
@@ -188,8 +190,8 @@ def _rounded(value: float) -> float:
     return round(value, 1) + 0.0
 
 
-def _car(car: Neighbour | None) -> Car | None:
-    return None if car is None else Car(_rounded(car.gap), _rounded(car.speed))
+def _car(car: Neighbour | None) -> ShownCar | None:
+    return None if car is None else ShownCar(_rounded(car.gap), _rounded(car.speed))
 
 
 _EGO = re.compile(r"Ego: lane (\d+) of (\d+)(?: moving to lane (\d+))?, speed (-?[\d.]+), acceleration \S+")
@@ -216,7 +218,7 @@ def _read(text: str) -> tuple[Picture, dict[MetaAction, str]]:
     lines = [line.strip() for line in text.splitlines()]
     ego, goal = _match(_EGO, lines[0]), _match(_GOAL, lines[1])
     rows = _rows(lines[2:])
-    cars: list[tuple[Car | None, Car | None] | None] = []
+    cars: list[tuple[ShownCar | None, ShownCar | None] | None] = []
     for side in SIDES:
         if rows.get(side) == "no lane":
             cars.append(None)
@@ -265,8 +267,8 @@ def _number(text: str) -> float:
     return min(max(float(text), -_HIGHEST), _HIGHEST)
 
 
-def _read_car(text: str) -> Car | None:
+def _read_car(text: str) -> ShownCar | None:
     if text == "none":
         return None
     found = _match(_CAR, text)
-    return Car(_number(found[1]), _number(found[2]))
+    return ShownCar(_number(found[1]), _number(found[2]))

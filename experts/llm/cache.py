@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experts.llm.budget import Usage
-from experts.llm.ladder import Rung, dump_answer, load_answer
-from experts.llm.parse import Answer
+from experts.llm.completion import Completion, dump_completion, load_completion
+from experts.llm.ladder import Rung
 from sim.errors import UsageError
 
 Mode = Literal["off", "read-write", "replay-only"]
@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS rungs (
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class CachedQuery:
     """What an answer depends on."""
 
     model: str
@@ -59,17 +59,17 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredCompletion:
     """A stored answer; `usage` is None where the endpoint reported none."""
 
-    answer: Answer
+    completion: Completion
     usage: Usage | None
     fingerprint: str = ""
     """The endpoint's `system_fingerprint`: a changed one means that the model changed."""
 
 
 class AnswerCache:
-    """Answers by question. Thread-safe; one connection per object, so make one per process."""
+    """Answers by query. Thread-safe; one connection per object, so make one per process."""
 
     def __init__(self, path: Path, mode: Mode = "read-write") -> None:
         """Open or create the file. UsageError when it is unreadable, no such cache, or missing in replay-only mode."""
@@ -110,33 +110,33 @@ class AnswerCache:
             raise
         return db
 
-    def get(self, question: Question) -> Stored | None:
+    def get(self, query: CachedQuery) -> StoredCompletion | None:
         """The stored answer, None on a miss. sqlite3.Error when the file fails in mid-run."""
         with self._lock:
             row = self._db.execute(
-                "SELECT answer, input, cached, output, fingerprint FROM answers WHERE key = ?", (question.key,)
+                "SELECT answer, input, cached, output, fingerprint FROM answers WHERE key = ?", (query.key,)
             ).fetchone()
         if row is None:
             return None
         try:
-            answer = load_answer(row[0])
+            completion = load_completion(row[0])
         except ValueError:
             raise sqlite3.DatabaseError("a stored answer is damaged") from None
         usage = None if row[1] is None else Usage(*row[1:4])
-        return Stored(answer, usage, row[4])
+        return StoredCompletion(completion, usage, row[4])
 
-    def put(self, question: Question, stored: Stored) -> None:
+    def put(self, query: CachedQuery, stored: StoredCompletion) -> None:
         """Store an answer unless there is one. sqlite3.Error when the file fails in mid-run."""
-        prompt_hash = hashlib.sha256(question.prompt.encode()).hexdigest()
+        prompt_hash = hashlib.sha256(query.prompt.encode()).hexdigest()
         usage = (stored.usage.input, stored.usage.cached, stored.usage.output) if stored.usage else (None, None, None)
-        sampling = json.dumps(dict(question.sampling), sort_keys=True)
-        row = (question.key, prompt_hash, question.model, question.version, str(question.rung), sampling)
+        sampling = json.dumps(dict(query.sampling), sort_keys=True)
+        row = (query.key, prompt_hash, query.model, query.version, str(query.rung), sampling)
         with self._lock, self._db:
-            self._db.execute("INSERT OR IGNORE INTO prompts VALUES (?, ?)", (prompt_hash, question.prompt))
+            self._db.execute("INSERT OR IGNORE INTO prompts VALUES (?, ?)", (prompt_hash, query.prompt))
             self._db.execute(
                 "INSERT OR IGNORE INTO answers (key, prompt, model, version, rung, sampling, answer, fingerprint,"
                 " input, cached, output) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*row, dump_answer(stored.answer), stored.fingerprint, *usage),
+                (*row, dump_completion(stored.completion), stored.fingerprint, *usage),
             )
 
     def recorded_rung(self, model: str, version: str) -> tuple[Rung, bool] | None:

@@ -6,20 +6,20 @@
     json_object  JSON mode, schema in words
     text         free text that ends with `#### <id>`
 
-Which rungs an endpoint has is found out once, at start-up, by asking (`experts.llm.client.probe`): servers answer an
+Which rungs an endpoint has is found out once, at start-up, by asking (`experts.llm.probe`): servers answer an
 unsupported one with 400, 404 or 500, or silently ignore it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from experts.llm.completion import Completion
 from experts.llm.faults import Fault
-from experts.llm.parse import Answer, Parsed
+from experts.llm.parse import Parsed
 from experts.llm.prompt import MAX_REASON, Form, Prompt, PromptConfig
 
 TOOL = "choose_action"
@@ -124,65 +124,8 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def supported(rung: Rung, answer: Answer, parsed: Parsed) -> bool:
+def supported(rung: Rung, completion: Completion, parsed: Parsed) -> bool:
     """Whether a successful probe's answer shows that the server honours the rung."""
     if rung is Rung.LOGPROBS:
-        return bool(answer.first_token) and parsed.fault not in STRUCTURAL
+        return bool(completion.first_token) and parsed.fault not in STRUCTURAL
     return rung is Rung.TEXT or parsed.fault not in STRUCTURAL
-
-
-def read_completion(body: Mapping[str, Any]) -> Answer | None:
-    """The answer inside the JSON of a chat completion; None when it is not one."""
-    choices = body.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        return None
-    message = choices[0].get("message")
-    if not isinstance(message, dict):
-        return None
-    content = message.get("content")
-    arguments = _tool_arguments(message.get("tool_calls"))
-    return Answer(
-        content=arguments or (content if isinstance(content, str) else ""),
-        refusal=_text(message.get("refusal")),
-        finish_reason=_text(choices[0].get("finish_reason")),
-        first_token=_first_token(choices[0].get("logprobs")),
-    )
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _tool_arguments(calls: Any) -> str:
-    """Arguments of the function calls; more than one call comes out as several JSON objects in a row."""
-    if not isinstance(calls, list):
-        return ""
-    functions = [call.get("function") for call in calls if isinstance(call, dict)]
-    return "\n".join(_text(function.get("arguments")) for function in functions if isinstance(function, dict))
-
-
-def _first_token(logprobs: Any) -> dict[str, float] | None:
-    """Alternatives of the first token that is not white space, {token: log-probability}."""
-    content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    for entry in content if isinstance(content, list) else []:
-        if not isinstance(entry, dict) or not _text(entry.get("token")).strip():
-            continue
-        top = entry.get("top_logprobs")
-        found: dict[str, float] = {}
-        for row in top if isinstance(top, list) else []:
-            value = row.get("logprob") if isinstance(row, dict) else None
-            if isinstance(value, float) or (isinstance(value, int) and -1_000_000 < value < 1_000_000):
-                found[_text(row.get("token"))] = float(value)
-        return found or None
-    return None
-
-
-def dump_answer(answer: Answer) -> str:
-    """An answer as JSON text, for the cache."""
-    return json.dumps([answer.content, answer.refusal, answer.finish_reason, answer.first_token])
-
-
-def load_answer(text: str) -> Answer:
-    """Inverse of `dump_answer`."""
-    content, refusal, finish_reason, first_token = json.loads(text)
-    return Answer(content, refusal, finish_reason, first_token)

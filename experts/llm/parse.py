@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from experts.labels import ActionSet
+from experts.llm.completion import Completion
 from experts.llm.faults import Fault
 from experts.llm.prompt import MAX_REASON, Form, Prompt
 
@@ -56,33 +57,22 @@ class Parsed:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The parts of a chat completion that matter, free of the client's types."""
-
-    content: str = ""
-    refusal: str = ""
-    finish_reason: str = ""
-    first_token: Mapping[str, float] | None = None
-    """Log-probabilities of the first token's alternatives, where asked for."""
-
-
-def parse(answer: Answer, prompt: Prompt) -> Parsed:
+def parse(completion: Completion, prompt: Prompt) -> Parsed:
     """Read an answer in the form that `prompt` asked for. Never raises; never returns an illegal action."""
-    if prompt.form == "label" and answer.first_token:
-        return _legal(parse_labels(answer.first_token, prompt), prompt)
-    if answer.refusal or answer.finish_reason == "content_filter":
+    if prompt.form == "label" and completion.first_token:
+        return _legal(parse_labels(completion.first_token, prompt), prompt)
+    if completion.refusal or completion.finish_reason == "content_filter":
         return Parsed(fault=Fault.REFUSAL)
-    text = answer.content
+    text = completion.content
     if len(text) > MAX_ANSWER:
         return Parsed(fault=Fault.OVERSIZED)
     if not text.strip():
-        return Parsed(fault=Fault.TRUNCATED if answer.finish_reason == "length" else Fault.EMPTY)
+        return Parsed(fault=Fault.TRUNCATED if completion.finish_reason == "length" else Fault.EMPTY)
     text, echoed = _without_echo(text, prompt)
     found = parse_json(text, prompt) if prompt.form == "json" else parse_text(text, prompt.actions)
     if echoed and (prompt.form != "text" or not _MARKED_LINE.search(text)):
         found = Parsed(fault=Fault.PROMPT_ECHO)
-    if answer.finish_reason == "length" and not _complete(found, text, prompt):
+    if completion.finish_reason == "length" and not _complete(found, text, prompt):
         return Parsed(fault=Fault.TRUNCATED)
     if found.fault in (Fault.MALFORMED, Fault.TWO_ACTIONS) and _REFUSAL.search(text):
         return Parsed(fault=Fault.REFUSAL)

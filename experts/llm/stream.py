@@ -1,7 +1,7 @@
 """An answer that arrives in pieces, put together into the body that the same answer has in one piece.
 
 Format: server-sent events as OpenAI-compatible endpoints write them, `chat.completion.chunk` objects in `data:` lines,
-usage in a last one without choices, then `data: [DONE]`. `experts.llm.ladder.read_completion` reads the result.
+usage in a last one without choices, then `data: [DONE]`. `experts.llm.completion.read_completion` reads the result.
 """
 
 from __future__ import annotations

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 PARTS = ("build", "queue", "retries", "first_byte", "first_token", "decode", "close", "parse")
-"""In order of time; see `Timeline.parts`."""
+"""In order of time; see `RequestTimeline.parts`."""
 
 
 @dataclass(slots=True)
-class Timeline:
+class RequestTimeline:
     """Moments as `time.monotonic()` values; None where nothing of the kind happened (a cached answer sends nothing).
 
     Where a question needed a repair or a retry, the moments from `sent` on are those of the last attempt.

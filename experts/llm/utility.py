@@ -17,17 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from experts.labels import ActionSet
+from experts.rules.published import PUBLISHED_FOLLOWING, PUBLISHED_FRONT_GAP, PUBLISHED_MIN_TTC, PUBLISHED_REAR_GAP
 from sim.actions import MetaAction
 from sim.scene import Neighbour, Scene
 
-MIN_TTC = 4.0
-"""s; stated by the published rules."""
-LANE_FRONT = 12.5
-"""m ahead that a lane change needs (published: 13.1 accepted, 11.9 refused)."""
-LANE_REAR = 22.0
-"""m behind that a lane change needs (published: 27.9 accepted, 18.8 refused)."""
-CLOSE = 30.0
-"""m; nearer than this is too close with a goal (published: 29.8 too close), farther allows catching up (31.0)."""
 HEADWAY = 1.0
 """s; without a goal, nearer than this at the present speed while closing in is too close. Our choice."""
 OVERTAKE_ROOM = 10.0
@@ -37,7 +30,7 @@ SPEED_STEP = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ActionVerdict:
     """One available action: is it safe, and the numbers behind it."""
 
     action: int
@@ -56,20 +49,13 @@ class Verdict:
 class Utility:
     """The analysis of a scene: a verdict for each available action, in the order of ids, and a recommendation."""
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ActionVerdict, ...]
     recommended: int
     reason: str
 
     def is_safe(self, action: int) -> bool:
         """Whether `action` is available and SAFE."""
         return any(verdict.action == action and verdict.safe for verdict in self.verdicts)
-
-    def ttc_scores(self, num_actions: int, horizon: float = 60.0) -> np.ndarray:
-        """(A,) time to collision of each action, capped at `horizon` s; 0 for unavailable ones."""
-        scores = np.zeros(num_actions)
-        for verdict in self.verdicts:
-            scores[verdict.action] = min(verdict.ttc, horizon)
-        return scores
 
 
 def analyse(scene: Scene, legal: np.ndarray | None = None) -> Utility:
@@ -97,34 +83,34 @@ def speed_after(scene: Scene, manoeuvre: MetaAction) -> float:
     return min(ego.speed, held) if manoeuvre is MetaAction.SLOWER else max(ego.speed, held)
 
 
-def _verdict(scene: Scene, action: int, manoeuvre: MetaAction) -> Verdict:
+def _verdict(scene: Scene, action: int, manoeuvre: MetaAction) -> ActionVerdict:
     speed = speed_after(scene, manoeuvre)
     if manoeuvre in (MetaAction.LANE_LEFT, MetaAction.LANE_RIGHT):
         return _lane_change(scene, action, _lane_after(scene, manoeuvre), speed)
     front = _front_on_path(scene)
     gap, ttc = _gap(front), _ttc(front, speed)
     if manoeuvre is MetaAction.SLOWER:
-        return Verdict(action, True, ttc, gap, np.inf, "")
-    if ttc <= MIN_TTC:
-        return Verdict(action, False, ttc, gap, np.inf, f"TTC under {MIN_TTC:g} s")
-    if _distance(front) < (CLOSE if manoeuvre is MetaAction.FASTER else _too_close(scene, front)):
-        return Verdict(action, False, ttc, gap, np.inf, "too close to the front car")
-    return Verdict(action, True, ttc, gap, np.inf, "")
+        return ActionVerdict(action, True, ttc, gap, np.inf, "")
+    if ttc <= PUBLISHED_MIN_TTC:
+        return ActionVerdict(action, False, ttc, gap, np.inf, f"TTC under {PUBLISHED_MIN_TTC:g} s")
+    if _distance(front) < (PUBLISHED_FOLLOWING if manoeuvre is MetaAction.FASTER else _too_close(scene, front)):
+        return ActionVerdict(action, False, ttc, gap, np.inf, "too close to the front car")
+    return ActionVerdict(action, True, ttc, gap, np.inf, "")
 
 
-def _lane_change(scene: Scene, action: int, lane: int, speed: float) -> Verdict:
+def _lane_change(scene: Scene, action: int, lane: int, speed: float) -> ActionVerdict:
     front, rear = scene.front(lane), scene.rear(lane)
     front_ttc, rear_ttc = _ttc(front, speed), _ttc(rear, speed)
     ttc = min(front_ttc, rear_ttc)
-    if _distance(front) < LANE_FRONT:
+    if _distance(front) < PUBLISHED_FRONT_GAP:
         why = "front gap too small"
-    elif _distance(rear) < LANE_REAR:
+    elif _distance(rear) < PUBLISHED_REAR_GAP:
         why = "rear gap too small"
-    elif ttc <= MIN_TTC:
-        why = f"TTC under {MIN_TTC:g} s to the {'front' if front_ttc <= rear_ttc else 'rear'} car"
+    elif ttc <= PUBLISHED_MIN_TTC:
+        why = f"TTC under {PUBLISHED_MIN_TTC:g} s to the {'front' if front_ttc <= rear_ttc else 'rear'} car"
     else:
         why = ""
-    return Verdict(action, not why, ttc, _gap(front), _gap(rear), why)
+    return ActionVerdict(action, not why, ttc, _gap(front), _gap(rear), why)
 
 
 def _lane_after(scene: Scene, manoeuvre: MetaAction) -> int:
@@ -140,7 +126,7 @@ def _front_on_path(scene: Scene) -> Neighbour | None:
 def _too_close(scene: Scene, front: Neighbour | None) -> float:
     """Distance under which keeping the speed counts as unsafe, m."""
     if scene.goal is not None and scene.goal.lane is not None:
-        return CLOSE
+        return PUBLISHED_FOLLOWING
     return HEADWAY * scene.ego.speed if front is not None and front.closing > 0 else 0.0
 
 
@@ -160,7 +146,7 @@ def _ttc(neighbour: Neighbour | None, speed: float) -> float:
     return max(neighbour.gap, 0.0) / closing if closing > 0 else np.inf
 
 
-def _recommend(scene: Scene, verdicts: tuple[Verdict, ...], actions: ActionSet) -> tuple[int, str]:
+def _recommend(scene: Scene, verdicts: tuple[ActionVerdict, ...], actions: ActionSet) -> tuple[int, str]:
     """Lane towards the goal if safe; else keep the gap; else catch up; else keep the speed."""
     safe = {actions.manoeuvres[v.action]: v for v in verdicts if v.safe}
     available = {actions.manoeuvres[v.action]: v for v in verdicts}
@@ -191,7 +177,7 @@ def _towards_goal(scene: Scene) -> MetaAction | None:
     return MetaAction.LANE_RIGHT if scene.goal.lane > scene.ego.target_lane else MetaAction.LANE_LEFT
 
 
-def _overtake(safe: dict[MetaAction, Verdict], stay: Verdict) -> MetaAction | None:
+def _overtake(safe: dict[MetaAction, ActionVerdict], stay: ActionVerdict) -> MetaAction | None:
     """The safe lane change with the most room ahead, if it beats staying by enough; the left one at equal room."""
     sides = [side for side in (MetaAction.LANE_LEFT, MetaAction.LANE_RIGHT) if side in safe]
     better = [side for side in sides if safe[side].gap >= stay.gap + OVERTAKE_ROOM]

@@ -29,28 +29,20 @@ from experts.rules.kernel import (
     RIGHT,
     SLOWER,
 )
+from experts.rules.published import PUBLISHED_FOLLOWING, PUBLISHED_FRONT_GAP, PUBLISHED_MIN_TTC, PUBLISHED_REAR_GAP
 from experts.views import SIDE_NAMES, KernelExpert
 from sim.compiled import kernel
 from sim.config import resolve
-
-GAP_AHEAD = 12.5
-"""m; published: 13.1 accepted, 11.9 refused."""
-GAP_BEHIND = 22.0
-"""m; published: 27.9 accepted, 18.8 refused."""
-FOLLOWING_DISTANCE = 30.0
-"""m; published: 29.8 is too close, 31.0 is far enough to accelerate."""
-MIN_TTC = 4.0
-"""s, bumper to bumper; stated by the published rules."""
 
 
 @dataclass(frozen=True)
 class ThresholdConfig:
     """The published values; distances in m between centres, times in s between bumpers."""
 
-    gap_ahead: float = GAP_AHEAD  # m that a lane change needs ahead
-    gap_behind: float = GAP_BEHIND  # m that a lane change needs behind
-    following_distance: float = FOLLOWING_DISTANCE  # m to the car ahead: brake below, accelerate above
-    min_ttc: float = MIN_TTC  # s to the car ahead that a lane change and keeping the speed need
+    gap_ahead: float = PUBLISHED_FRONT_GAP  # m that a lane change needs ahead
+    gap_behind: float = PUBLISHED_REAR_GAP  # m that a lane change needs behind
+    following_distance: float = PUBLISHED_FOLLOWING  # m to the car ahead: brake below, accelerate above
+    min_ttc: float = PUBLISHED_MIN_TTC  # s to the car ahead that a lane change and keeping the speed need
 
     def __post_init__(self) -> None:
         for field in fields(self):

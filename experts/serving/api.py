@@ -1,8 +1,8 @@
-"""The OpenAI protocol without sockets: requests are read and checked here, and replies written.
+"""The OpenAI protocol without sockets: requests are read and checked here, and responses written.
 
-POST /v1/chat/completions (plain and streamed), GET /v1/models, GET /health. `Door` stands before one `Served` model and
-takes bytes to bytes; `experts.serving.server` puts it on the network, `experts.serving.in_process` into this process.
-What cannot be served is an error as OpenAI reports it. Function calls get a 400.
+POST /v1/chat/completions (plain and streamed), GET /v1/models, GET /health. `RequestHandler` serves one `Served` model
+and maps bytes to bytes; `experts.serving.server` puts it on the network, `experts.serving.in_process` into this
+process. What cannot be served is an error as OpenAI reports it. Function calls get a 400.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Served(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ApiResponse:
     """What goes back: a JSON body, or the events of a stream."""
 
     status: int
@@ -102,41 +102,41 @@ class Reply:
         return "application/json" if self.events is None else "text/event-stream"
 
 
-class Door:
+class RequestHandler:
     """Requests in, replies out, for one model. Safe to share between threads."""
 
     def __init__(self, model: Served) -> None:
         self.model = model
 
-    def handle(self, method: str, path: str, body: bytes) -> Reply:
-        """The reply to a request. Never raises for what a client can send."""
+    def handle(self, method: str, path: str, body: bytes) -> ApiResponse:
+        """The response to a request. Never raises for what a client can send."""
         found = self.receive(method, path, body)
-        if isinstance(found, Reply):
+        if isinstance(found, ApiResponse):
             return found
         try:
             made = self.model.answer(found)
         except Exception as error:
-            return refusal(error)
-        return self.reply(found, made)
+            return error_response(error)
+        return self.respond(found, made)
 
-    def receive(self, method: str, path: str, body: bytes) -> Reply | ChatRequest:
-        """The reply where no model is needed for it; else what the model is asked."""
+    def receive(self, method: str, path: str, body: bytes) -> ApiResponse | ChatRequest:
+        """The response where no model is needed for it; else what the model is asked."""
         try:
             return self._receive(method, path.split("?")[0], body)
         except ApiError as error:
-            return refusal(error)
+            return error_response(error)
 
-    def reply(self, request: ChatRequest, made: Generation) -> Reply:
-        """The model's answer as a reply. A stream begins only after its first piece has come."""
+    def respond(self, request: ChatRequest, made: Generation) -> ApiResponse:
+        """The model's answer as a response. A stream begins only after its first piece has come."""
         try:
             if not request.stream:
                 return _json(200, self._completion(request, made, list(made.pieces)))
             first = next(made.pieces, None)
         except Exception as error:
-            return refusal(error)
-        return Reply(200, events=self._events(request, made, first))
+            return error_response(error)
+        return ApiResponse(200, events=self._events(request, made, first))
 
-    def _receive(self, method: str, path: str, body: bytes) -> Reply | ChatRequest:
+    def _receive(self, method: str, path: str, body: bytes) -> ApiResponse | ChatRequest:
         place = MODELS if path.startswith(f"{MODELS}/") else path
         if place not in METHODS:
             raise ApiError(404, f"no such path: {path[:100]}")
@@ -188,7 +188,7 @@ class Door:
                 opening = {}
                 piece = next(made.pieces, None)
         except Exception as error:
-            yield b"data: " + refusal(error).body + b"\n\n"
+            yield b"data: " + error_response(error).body + b"\n\n"
             return
         finally:
             close = getattr(made.pieces, "close", None)
@@ -206,16 +206,16 @@ class Door:
         return {"id": identity, "object": kind, "created": int(time.time())} | named
 
 
-def refusal(error: Exception) -> Reply:
-    """An error as a reply. One that nobody foresaw is a 500, and its traceback goes to stderr."""
+def error_response(error: Exception) -> ApiResponse:
+    """An error as a response. One that nobody foresaw is a 500, and its traceback goes to stderr."""
     if not isinstance(error, ApiError):
         traceback.print_exception(error, file=sys.stderr)
         error = ApiError(500, f"the model failed: {type(error).__name__}")
     return _json(error.status, error.body())
 
 
-def _json(status: int, data: Mapping[str, Any], allow: str = "") -> Reply:
-    return Reply(status, json.dumps(data).encode(), allow=allow)
+def _json(status: int, data: Mapping[str, Any], allow: str = "") -> ApiResponse:
+    return ApiResponse(status, json.dumps(data).encode(), allow=allow)
 
 
 def _event(data: Mapping[str, Any]) -> bytes:

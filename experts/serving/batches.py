@@ -16,18 +16,18 @@ class Batches(Generic[Q, A]):
     """A thread of its own that answers in the order of arrival. Nobody waits for a batch to fill up."""
 
     def __init__(self, compute: Callable[[list[Q]], Sequence[A]], most: int) -> None:
-        """Args: what answers a batch, in order; most questions of one."""
+        """Args: what answers a batch, in order; most items of one."""
         self.sizes: Counter[int] = Counter()
-        """Batches so far, by their number of questions."""
+        """Batches so far, by their number of items."""
         self._compute, self._most = compute, most
         self._waiting: deque[tuple[Q, Future[A]]] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def ask(self, questions: Sequence[Q]) -> list[Future[A]]:
+    def ask(self, items: Sequence[Q]) -> list[Future[A]]:
         """Ask together; up to `most` of them are answered together. Cancelled ones are left out."""
-        asked = [(question, Future[A]()) for question in questions]
+        asked = [(item, Future[A]()) for item in items]
         with self._changed:
             if self._closed:
                 raise RuntimeError("nobody answers any more: it is closed")
@@ -48,12 +48,12 @@ class Batches(Generic[Q, A]):
 
     def _work(self) -> None:
         while batch := self._next():
-            taken = [(question, future) for question, future in batch if future.set_running_or_notify_cancel()]
+            taken = [(item, future) for item, future in batch if future.set_running_or_notify_cancel()]
             if not taken:
                 continue
             self.sizes[len(taken)] += 1
             try:
-                answers = self._compute([question for question, _ in taken])
+                answers = self._compute([item for item, _ in taken])
             except Exception as error:
                 for _, future in taken:
                     future.set_exception(error)

@@ -4,7 +4,7 @@
     json_schema, json_object            the fields of `experts.llm.ladder`, as the schema or the prompt names them
     text                                the reasoning in English, then `#### <id>`
 
-The question is the last user message that is a driving prompt: a request to answer again may follow it. The driver
+The query is the last user message that is a driving prompt: a request to answer again may follow it. The driver
 thinks the same whatever the form; requests that wait for each other are thought about together. Only the decision has
 log-probabilities: the English words are a translation of the driver's own.
 """
@@ -29,7 +29,7 @@ from sim.actions import MetaAction
 from sim.errors import UsageError
 
 if TYPE_CHECKING:
-    from experts.language.driver import Driver, Thought
+    from experts.language.driver import Driver, DriverOutput
 
 FIELDS = {
     "reasoning": ("string",),
@@ -50,7 +50,7 @@ DECISION_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class DrivingQuery:
     """A request that the driver can answer."""
 
     request: ChatRequest
@@ -73,52 +73,52 @@ class DriverModel:
         from experts.language.driver import BATCH
 
         self.driver, self.name, self.fingerprint = driver, driver.name, driver.fingerprint
-        self.batches: Batches[Question, Thought] = Batches(self._think, BATCH)
+        self.batches: Batches[DrivingQuery, DriverOutput] = Batches(self._think, BATCH)
 
     def answer(self, request: ChatRequest) -> Generation:
-        question = self.read(request)
-        return self.write(question, self.batches.ask([question])[0].result())
+        query = self.read(request)
+        return self.write(query, self.batches.ask([query])[0].result())
 
     def close(self) -> None:
         """End the thread that thinks."""
         self.batches.close()
 
-    def read(self, request: ChatRequest) -> Question:
+    def read(self, request: ChatRequest) -> DrivingQuery:
         """What a request asks the driver. ApiError for what it cannot answer."""
         picture, named = _driving_prompt(request)
         if request.choices:
-            return Question(request, picture, _offered(request.choices, picture, named))
+            return DrivingQuery(request, picture, _offered(request.choices, picture, named))
         words = "\n".join(message["content"] for message in request.messages if message["role"] != "assistant")
         fields = _fields(request, words)
         if fields is None:
             labels = {mark: action for action, mark in named.items()}
             ids = any(mark.isdigit() for mark in labels)
-            return Question(request, picture, labels, text=ids, reason=ids and "and nothing else" not in words)
+            return DrivingQuery(request, picture, labels, text=ids, reason=ids and "and nothing else" not in words)
         offered = fields.get("action", {}).get("enum") or list(named.values())
         length = PLAN if "plan" not in fields else _bounded(PLAN, fields["plan"], "minItems", "maxItems")
         if not 1 <= length <= MAX_PLAN:
             raise _schema_error(f"a plan of {length:g} decisions: 1 to {MAX_PLAN} are possible")
         steps = int(length) if "plan" in fields else 1
-        return Question(request, picture, _offered(offered, picture, named), fields, plan=steps)
+        return DrivingQuery(request, picture, _offered(offered, picture, named), fields, plan=steps)
 
-    def write(self, question: Question, thought: Thought) -> Generation:
-        """The answer that a thought comes to."""
-        request = question.request
-        pieces = list(_pieces(question, thought))
+    def write(self, query: DrivingQuery, output: DriverOutput) -> Generation:
+        """The driver's output as the answer that was asked for."""
+        request = query.request
+        pieces = list(_pieces(query, output))
         shown = "".join(piece.text for piece in pieces)
         ends = [found for stop in request.stop if (found := shown.find(stop)) >= 0]
         limited = len(pieces) > request.max_tokens
         return Generation(
-            prompt_tokens=thought.prompt_tokens,
+            prompt_tokens=output.prompt_tokens,
             cached_tokens=0,
             pieces=_until(pieces[: request.max_tokens], min(ends, default=len(shown))),
-            completion_tokens=thought.completion_tokens,
+            completion_tokens=output.completion_tokens,
             finish_reason="length" if limited and not ends else "stop",
-            reasoning_tokens=0 if _tells(question) else len(thought.reasoning.split()),
+            reasoning_tokens=0 if _tells(query) else len(output.reasoning.split()),
         )
 
-    def _think(self, questions: Sequence[Question]) -> list[Thought]:
-        return self.driver.think([question.picture for question in questions], [q.plan for q in questions])
+    def _think(self, queries: Sequence[DrivingQuery]) -> list[DriverOutput]:
+        return self.driver.think([query.picture for query in queries], [q.plan for q in queries])
 
 
 def _driving_prompt(request: ChatRequest) -> tuple[Picture, dict[MetaAction, str]]:
@@ -171,40 +171,40 @@ def _schema_error(message: str) -> ApiError:
     return ApiError(400, f"json_schema: {message}", "response_format")
 
 
-def _pieces(question: Question, thought: Thought) -> Iterator[Piece]:
+def _pieces(query: DrivingQuery, output: DriverOutput) -> Iterator[Piece]:
     """The answer, whole; the decision is a piece of its own."""
-    texts = [text for text, action in question.labels.items() if action in question.picture.legal]
-    scores = thought.log_probs[[question.labels[text] for text in texts]]
+    texts = [text for text, action in query.labels.items() if action in query.picture.legal]
+    scores = output.log_probs[[query.labels[text] for text in texts]]
     scores = scores - np.logaddexp.reduce(scores)
-    request = question.request
+    request = query.request
     best = pick(scores, request.temperature, np.random.default_rng(request.seed & 0xFFFFFFFF))
     order = np.argsort(-scores, kind="stable")[: request.top_logprobs]
     decision = Piece(texts[best], float(scores[best]), tuple((texts[i], float(scores[i])) for i in order))
-    if question.fields is not None:
-        probs = {question.labels[text]: p for text, p in zip(texts, np.exp(scores).tolist(), strict=True)}
-        yield from _json_pieces(question, thought, decision, probs)
+    if query.fields is not None:
+        probs = {query.labels[text]: p for text, p in zip(texts, np.exp(scores).tolist(), strict=True)}
+        yield from _json_pieces(query, output, decision, probs)
         return
-    if question.reason:
-        yield from _words(thought.reason)
+    if query.reason:
+        yield from _words(output.reason)
         yield Piece("\n", 0.0)
-    if question.text:
+    if query.text:
         yield Piece("#### ", 0.0)
     yield decision
 
 
 def _json_pieces(
-    question: Question, thought: Thought, decision: Piece, probs: Mapping[MetaAction, float]
+    query: DrivingQuery, output: DriverOutput, decision: Piece, probs: Mapping[MetaAction, float]
 ) -> Iterator[Piece]:
-    assert question.fields is not None
-    chosen, plan = question.labels[decision.text], thought.plan
+    assert query.fields is not None
+    chosen, plan = query.labels[decision.text], output.plan
     plan = plan if plan[0] == chosen else (chosen,)  # drawn, or not offered: what would follow it nobody thought about
     yield Piece("{", 0.0)
-    for i, (name, part) in enumerate(question.fields.items()):
+    for i, (name, part) in enumerate(query.fields.items()):
         yield Piece(f"{', ' if i else ''}{json.dumps(name)}: ", 0.0)
         if name == "action":
             yield from (Piece('"', 0.0), decision, Piece('"', 0.0))
         elif name == "probs":
-            wanted = {label: KNOWN.get(label) for label in part.get("properties") or ()} or question.labels
+            wanted = {label: KNOWN.get(label) for label in part.get("properties") or ()} or query.labels
             share = {label: 0.0 if action is None else probs.get(action, 0.0) for label, action in wanted.items()}
             yield Piece(json.dumps({label: round(p, 6) for label, p in share.items()}), 0.0)
         elif name == "plan":
@@ -215,7 +215,7 @@ def _json_pieces(
         else:
             longest = part.get("maxLength")
             yield Piece('"', 0.0)
-            yield from _words(json.dumps(thought.reason[: int(longest) if longest is not None else None])[1:-1])
+            yield from _words(json.dumps(output.reason[: int(longest) if longest is not None else None])[1:-1])
             yield Piece('"', 0.0)
     yield Piece("}", 0.0)
 
@@ -241,9 +241,9 @@ def _words(text: str) -> Iterator[Piece]:
     return (Piece(word, 0.0) for word in re.findall(r"\s*\S+", text))
 
 
-def _tells(question: Question) -> bool:
+def _tells(query: DrivingQuery) -> bool:
     """Whether the answer shows the reasoning."""
-    return question.reason or bool({"reason", "reasoning"} & set(question.fields or ()))
+    return query.reason or bool({"reason", "reasoning"} & set(query.fields or ()))
 
 
 def _until(pieces: Sequence[Piece], end: int) -> Iterator[Piece]:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import httpx2 as httpx
 
-from experts.serving.api import ApiError, Door, Reply, refusal
-from experts.serving.driver_model import DriverModel, Question
+from experts.serving.api import ApiError, ApiResponse, RequestHandler, error_response
+from experts.serving.driver_model import DriverModel, DrivingQuery
 
 if TYPE_CHECKING:
-    from experts.language.driver import Thought
+    from experts.language.driver import DriverOutput
 
 URL = "http://in-process/v1"
 """Base URL that clients are given; no address."""
@@ -30,47 +30,47 @@ class InProcess(httpx.AsyncBaseTransport):
 
     def __init__(self, model: DriverModel) -> None:
         self.model = model
-        self._door = Door(model)
-        self._gathered: list[tuple[Question, asyncio.Future[Thought]]] = []
+        self._handler = RequestHandler(model)
+        self._gathered: list[tuple[DrivingQuery, asyncio.Future[DriverOutput]]] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        reply = await self._reply(request.method, request.url.path, await request.aread())
-        headers = {"Content-Type": reply.content_type}
-        if reply.events is not None:
-            return httpx.Response(reply.status, headers=headers, stream=_Events(reply.events))
-        return httpx.Response(reply.status, headers=headers, content=reply.body)
+        response = await self._respond(request.method, request.url.path, await request.aread())
+        headers = {"Content-Type": response.content_type}
+        if response.events is not None:
+            return httpx.Response(response.status, headers=headers, stream=_Events(response.events))
+        return httpx.Response(response.status, headers=headers, content=response.body)
 
     async def aclose(self) -> None:
         self.model.close()
 
-    async def _reply(self, method: str, path: str, body: bytes) -> Reply:
-        found = self._door.receive(method, path, body)
-        if isinstance(found, Reply):
+    async def _respond(self, method: str, path: str, body: bytes) -> ApiResponse:
+        found = self._handler.receive(method, path, body)
+        if isinstance(found, ApiResponse):
             return found
         try:
-            question = self.model.read(found)
+            query = self.model.read(found)
         except ApiError as error:
-            return refusal(error)
+            return error_response(error)
         loop = asyncio.get_running_loop()
-        thought: asyncio.Future[Thought] = loop.create_future()
-        self._gathered.append((question, thought))
+        output: asyncio.Future[DriverOutput] = loop.create_future()
+        self._gathered.append((query, output))
         if len(self._gathered) == 1:
             loop.call_soon(self._ask, loop)
         try:
-            return self._door.reply(found, self.model.write(question, await thought))
+            return self._handler.respond(found, self.model.write(query, await output))
         except Exception as error:
-            return refusal(error)
+            return error_response(error)
 
     def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
         """Ask what has come in the turn of the loop that is over."""
         gathered, self._gathered = self._gathered, []
-        waiting = [(question, thought) for question, thought in gathered if not thought.done()]
-        asked = self.model.batches.ask([question for question, _ in waiting])
-        for (_, thought), answer in zip(waiting, asked, strict=True):
-            asyncio.wrap_future(answer, loop=loop).add_done_callback(functools.partial(_hand_over, thought))
+        waiting = [(query, output) for query, output in gathered if not output.done()]
+        asked = self.model.batches.ask([query for query, _ in waiting])
+        for (_, output), answer in zip(waiting, asked, strict=True):
+            asyncio.wrap_future(answer, loop=loop).add_done_callback(functools.partial(_hand_over, output))
 
 
-def _hand_over(to: asyncio.Future[Thought], done: asyncio.Future[Thought]) -> None:
+def _hand_over(to: asyncio.Future[DriverOutput], done: asyncio.Future[DriverOutput]) -> None:
     if to.done():
         return
     error = done.exception()
@@ -81,7 +81,7 @@ def _hand_over(to: asyncio.Future[Thought], done: asyncio.Future[Thought]) -> No
 
 
 class _Events(httpx.AsyncByteStream):
-    """The events of a reply; others may run between two of them."""
+    """The events of a response; others may run between two of them."""
 
     def __init__(self, events: Iterator[bytes]) -> None:
         self._events = events

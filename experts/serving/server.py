@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from experts.serving.api import ApiError, Door, Reply, Served, refusal
+from experts.serving.api import ApiError, ApiResponse, RequestHandler, Served, error_response
 from sim.errors import UsageError, unknown
 
 MAX_BODY = 2_000_000
@@ -36,9 +36,9 @@ class ChatServer(ThreadingHTTPServer):
 
     def __init__(self, model: Served, host: str = "127.0.0.1", port: int = 0, patience_s: float = PATIENCE_S) -> None:
         """Port 0 takes a free one. UsageError when the address is taken or none."""
-        self.door, self.patience_s = Door(model), patience_s
+        self.handler, self.patience_s = RequestHandler(model), patience_s
         try:
-            super().__init__((host, port), _Handler)
+            super().__init__((host, port), _ChatConnection)
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or "a port is a number from 0 to 65535"
             raise UsageError(f"cannot listen on {host}:{port}: {why}: choose another port") from None
@@ -54,7 +54,7 @@ class ChatServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _ChatConnection(BaseHTTPRequestHandler):
     server: ChatServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -72,16 +72,16 @@ class _Handler(BaseHTTPRequestHandler):
             body = self._body()
         except ApiError as error:
             self.close_connection = True
-            self._send(refusal(error))
+            self._send(error_response(error))
             return
-        self._send(self.server.door.handle(self.command, self.path, body))
+        self._send(self.server.handler.handle(self.command, self.path, body))
 
     do_GET = do_HEAD = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_POST
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the standard library refuses by itself (no HTTP, endless headers), in the API's form."""
         self.close_connection = True
-        self._send(refusal(ApiError(int(code), message or "the request cannot be read")))
+        self._send(error_response(ApiError(int(code), message or "the request cannot be read")))
 
     def _body(self) -> bytes:
         """The request's body. ApiError where it has none that can be read; ConnectionError when the client left."""
@@ -116,32 +116,32 @@ class _Handler(BaseHTTPRequestHandler):
             parts += [part] if keep else []
         return b"".join(parts)
 
-    def _send(self, reply: Reply) -> None:
-        streamed = reply.events is not None
+    def _send(self, response: ApiResponse) -> None:
+        streamed = response.events is not None
         chunked = streamed and self.request_version == "HTTP/1.1"
-        self.send_response(reply.status)
-        self.send_header("Content-Type", reply.content_type)
-        if reply.allow:
-            self.send_header("Allow", reply.allow)
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.content_type)
+        if response.allow:
+            self.send_header("Allow", response.allow)
         if chunked:
             self.send_header("Transfer-Encoding", "chunked")
         elif streamed:
             self.close_connection = True
         else:
-            self.send_header("Content-Length", str(len(reply.body)))
+            self.send_header("Content-Length", str(len(response.body)))
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
-        if reply.events is not None:
-            self._stream(reply, chunked)
+        if response.events is not None:
+            self._stream(response, chunked)
         elif self.command != "HEAD":
-            self.wfile.write(reply.body)
+            self.wfile.write(response.body)
         self.wfile.flush()
 
-    def _stream(self, reply: Reply, chunked: bool) -> None:
+    def _stream(self, response: ApiResponse, chunked: bool) -> None:
         """Server-sent events, each as soon as it is there."""
-        assert reply.events is not None
-        with contextlib.closing(reply.events) as events:  # type: ignore[type-var]
+        assert response.events is not None
+        with contextlib.closing(response.events) as events:  # type: ignore[type-var]
             for event in events:
                 self.wfile.write(f"{len(event):x}\r\n".encode() + event + b"\r\n" if chunked else event)
                 self.wfile.flush()

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 import experts.registry as expert_registry
-from experts.data.demonstrations import Demonstrations, load_demonstrations
+from experts.data.demonstrations import Demonstrations
+from experts.data.sources import load_demonstrations
 from experts.human import Hands
 from experts.provider import Decision, PolicyProvider
 from lgdrl.config import RunConfig, evaluation_envs, load_config, make_envs

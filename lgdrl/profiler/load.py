@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experts.llm.timeline import Timeline
+from experts.llm.timeline import RequestTimeline
 from experts.provider import PolicyProvider, Status
 from lgdrl.profiler.scenes import Asked
 from sim.errors import UsageError
@@ -80,7 +80,7 @@ class Answered:
     cost: float
     cached: bool
     faults: tuple[str, ...]
-    timeline: Timeline | None
+    timeline: RequestTimeline | None
 
     @property
     def latency(self) -> float:

@@ -18,8 +18,8 @@ import numpy as np
 
 import sim
 from experts import registry
-from experts.advice_quality import Evaluation, EvaluationConfig, baselines, evaluate
 from experts.provider import PolicyProvider
+from experts.quality.evaluation import EvaluationConfig, ExpertEvaluation, evaluate, trivial_baselines
 from experts.serving.fault_server import FaultServer, read_mix
 from lgdrl.evaluation import PolicyActor
 from lgdrl.profiler import lateness, stall, training
@@ -101,7 +101,7 @@ class ScenarioProfile:
     """The scenario, with the frequency where that was asked for."""
     deadline_s: float
     experts: list[ExpertProfile]
-    quality: Evaluation | None = None
+    quality: ExpertEvaluation | None = None
     dumb: dict[str, Outcome] = field(default_factory=dict)
     """Always SLOWER, IDLE and chance in the same episodes, without latency."""
 
@@ -288,11 +288,11 @@ class _Scenario:
         self.observer.stage(f"{self.label}: {name}, a stall of {settings.stall.seconds:g} s", count, self.deadline_s)
         return stall.recovery(expert, freeze, questions, settings.stall, self.deadline_s, self.observer.answered)
 
-    def _quality(self, experts: Mapping[str, ExpertConfig], opened: Sequence[PolicyProvider]) -> Evaluation:
+    def _quality(self, experts: Mapping[str, ExpertConfig], opened: Sequence[PolicyProvider]) -> ExpertEvaluation:
         config = self.config
         self.observer.stage(f"{self.label}: judging decisions", 0)
         beside = [] if any(given.expert == "rule" for given in experts.values()) else [self._rule()]
-        beside += baselines(config.seed)
+        beside += trivial_baselines(config.seed)
         names = [*experts, *(expert.name for expert in beside)]
         env = sim.make(self.name, backend=config.backend, config=self.world)
         episodes = config.quality.episodes
@@ -355,7 +355,7 @@ class _Scenario:
                 None,
                 config.seed,
             )[0]
-            for expert in baselines(config.seed)
+            for expert in trivial_baselines(config.seed)
         }
 
     @contextlib.contextmanager

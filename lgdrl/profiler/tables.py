@@ -11,7 +11,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
-from experts.advice_quality import Evaluation
+from experts.quality.evaluation import ExpertEvaluation
 from lgdrl.profiler.gate import Change
 from lgdrl.profiler.lateness import MEASURED, Outcome
 from lgdrl.profiler.metrics import Cell, Distribution
@@ -217,7 +217,7 @@ def _dumb(scenario: ScenarioProfile) -> Grid:
     return f"{scenario.label}: the same episodes without understanding and without latency", columns, rows
 
 
-def _quality(found: Evaluation) -> Grid:
+def _quality(found: ExpertEvaluation) -> Grid:
     columns = ["expert", "safe [95 %]", "recoverable", "AUC [95 %]", "chosen", "success"]
     rows = []
     for score in found.scores:

@@ -27,6 +27,7 @@ from lgdrl.visualizer.controls import DRIVING, HAT, WORDS, Command, Keymap
 from lgdrl.visualizer.panel import Curve, Painter, Panel, State, Timeline
 from lgdrl.visualizer.session import Session, Thought, divergence, thought_of
 from sim.errors import UsageError
+from sim.lane_change import TTC_WARNING
 from sim.render import THEMES, Overlay, SceneRenderer
 from sim.render.palette import Theme, mix
 from sim.render.text import Typist
@@ -38,8 +39,8 @@ PACES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 BANNER_S = 1.6
 """Seconds that the end of an episode stays before the next one starts."""
 TOAST_S = 3.0
-LONGEST_TTC, TTC_WARNING = 10.0, 4.0
-"""s: the top of the chart, and what is short."""
+LONGEST_TTC = 10.0
+"""s: the top of the chart."""
 TURN_S = 0.0002
 """Seconds for which a thread of Python may hold up the others: a frame takes many turns, and the usual 5 ms show."""
 REFERENCE = (1280, 720)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pygame
 
-from experts.human import Held
+from experts.human import HeldInput
 from sim.actions import MetaAction
 from sim.config import load_yaml, resolve
 from sim.errors import UsageError, unknown
@@ -47,11 +47,11 @@ class Command(StrEnum):
 
 
 DRIVING = {
-    Command.LANE_LEFT: Held(MetaAction.LANE_LEFT, steering=-0.4),
-    Command.LANE_RIGHT: Held(MetaAction.LANE_RIGHT, steering=0.4),
-    Command.FASTER: Held(MetaAction.FASTER, throttle=1.0),
-    Command.SLOWER: Held(MetaAction.SLOWER, throttle=-1.0),
-    Command.KEEP: Held(MetaAction.IDLE),
+    Command.LANE_LEFT: HeldInput(MetaAction.LANE_LEFT, steering=-0.4),
+    Command.LANE_RIGHT: HeldInput(MetaAction.LANE_RIGHT, steering=0.4),
+    Command.FASTER: HeldInput(MetaAction.FASTER, throttle=1.0),
+    Command.SLOWER: HeldInput(MetaAction.SLOWER, throttle=-1.0),
+    Command.KEEP: HeldInput(MetaAction.IDLE),
 }
 """What the driving keys stand for: a manoeuvre, or pedals and wheel in worlds of continuous control."""
 

@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from experts.serving.fault_server import FaultServer, Reply
+from experts.serving.fault_server import FaultServer, Scripted
 from lgdrl import training
 from lgdrl.config import load_config
 from lgdrl.runs import Run
@@ -23,16 +23,16 @@ QUICK = {
 }
 STATUSES = ("ok", "repaired", "vetoed", "fallback", "late", "failed")
 MIX = [
-    Reply(label="E"),
-    Reply(content="I would rather not say"),
-    Reply(status=500),
-    Reply(label="E"),
-    Reply(status=429, headers={"Retry-After": "120"}),
-    Reply(drop="before"),
-    Reply(label="C"),
-    Reply(raw=b'{"choices": [{"mess'),
-    Reply(refusal="no"),
-    Reply(label="D"),
+    Scripted(label="E"),
+    Scripted(content="I would rather not say"),
+    Scripted(status=500),
+    Scripted(label="E"),
+    Scripted(status=429, headers={"Retry-After": "120"}),
+    Scripted(drop="before"),
+    Scripted(label="C"),
+    Scripted(raw=b'{"choices": [{"mess'),
+    Scripted(refusal="no"),
+    Scripted(label="D"),
 ] * 40
 
 
@@ -67,7 +67,7 @@ def test_a_run_under_faults_finishes_with_every_status_counted(key, tmp_path):
 
 
 def test_the_label_budget_bounds_what_a_language_model_is_asked(key, tmp_path):
-    with FaultServer([Reply(label="E")]) as server:
+    with FaultServer([Scripted(label="E")]) as server:
         trainer = training.start(config(server, label_budget=25), tmp_path / "run")
         trainer.train()
         assert trainer.loop.advisor.counts["labels"] == 25

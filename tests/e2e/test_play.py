@@ -11,7 +11,7 @@ import pygame
 import pytest
 
 from experts.data.episodes import load_episodes
-from experts.serving.fault_server import FaultServer, Reply, read_mix
+from experts.serving.fault_server import FaultServer, Scripted, read_mix
 from lgdrl.cli import main
 from lgdrl.runs import Run
 
@@ -143,7 +143,7 @@ def test_a_live_training_goes_on_under_the_full_mix_of_faults(tmp_path, monkeypa
 
 
 def test_leaving_does_not_wait_for_a_language_model():
-    with FaultServer([Reply(delay_s=60.0)]) as server:
+    with FaultServer([Scripted(delay_s=60.0)]) as server:
         settings = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "test-key-0123456789abcdef"}
         command = [sys.executable, "-m", "lgdrl.cli", "play", "expert:llm"]
         command += ["--set", "expert_options.client.total_s=120"]

@@ -79,7 +79,7 @@ def test_a_spent_budget_ends_the_asking_and_not_the_training(tmp_path):
             assert trainer.loop.advisor.counts["queries"] == trainer.loop.advisor.counts["labels"] == 160
             assert trainer.loop.advisor.provider.budget.calls <= 60
             assert len(server.seen) <= 60 + 1  # the check of the config, before there is a run, probes once by itself
-            assert trainer.loop.advisor.provider.counters["fault/budget"] > 0
+            assert trainer.loop.advisor.provider.statistics.counters["fault/budget"] > 0
         finally:
             trainer.close()
 

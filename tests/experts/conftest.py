@@ -41,7 +41,7 @@ def key(monkeypatch):
 @pytest.fixture
 def expert(key):
     """make(server, **options) -> LLMExpert with a spy as fallback and short times; closed at the end."""
-    from experts.llm.provider import make
+    from experts.language_model import make
     from sim.config import deep_merge
 
     made = []

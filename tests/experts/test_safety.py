@@ -7,7 +7,7 @@ from experts.driving import run_episodes
 from experts.rules.config import RuleConfig
 from experts.rules.kernel import allowed_speed
 from experts.rules.provider import RuleExpert
-from experts.safety import SafetyConfig, is_unsafe, unsafe_reason
+from experts.safety import ActionSafetyConfig, is_unsafe, unsafe_reason
 from sim.actions import MetaAction
 from sim.view import view_of
 from tests.experts.expert_scenes import make_scene
@@ -72,7 +72,7 @@ def test_longitudinal_actions_are_understood():
 def test_tolerance_can_be_set():
     scene = make_scene([(0, 9.0, 12.0)], speed=20.0)
     assert is_unsafe(scene, IDLE)
-    assert not is_unsafe(scene, IDLE, SafetyConfig(speed_margin=50.0))
+    assert not is_unsafe(scene, IDLE, ActionSafetyConfig(speed_margin=50.0))
 
 
 def test_the_rule_never_does_what_the_gate_refuses():

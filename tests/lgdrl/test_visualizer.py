@@ -11,9 +11,9 @@ import pytest
 import sim
 from experts import registry
 from experts.data.episodes import load_episodes
-from experts.human import Hands, Held, HumanExpert, action_of
+from experts.human import Hands, HeldInput, HumanExpert, action_of
 from experts.provider import Context, Decision, PolicyProvider, Status
-from experts.serving.fault_server import FaultServer, Reply
+from experts.serving.fault_server import FaultServer, Scripted
 from lgdrl.config import RunConfig, load_config
 from lgdrl.runs import Run
 from lgdrl.training import resume, start
@@ -162,7 +162,7 @@ def test_continuous_worlds_are_steered_with_keys_and_axes():
 def test_illegal_wishes_become_idle():
     space, legal = sim.make("lane-change").action_space, np.array([False, True, True, True, True])
     hands = Hands()
-    hands.press("key", Held(MetaAction.LANE_LEFT), 1.0)
+    hands.press("key", HeldInput(MetaAction.LANE_LEFT), 1.0)
     assert action_of(hands.take(), space, tuple(MetaAction), legal) == MetaAction.IDLE
 
 
@@ -173,7 +173,7 @@ def test_a_person_answers_the_experts_contract():
     person = HumanExpert(hands)
     assert person.decide([context])[0].status is Status.FAILED
     hands.show(10.0)
-    hands.press("key", Held(MetaAction.FASTER), 10.4)
+    hands.press("key", HeldInput(MetaAction.FASTER), 10.4)
     decision = person.decide([context])[0]
     assert (decision.action, decision.status) == (MetaAction.FASTER, Status.OK)
     assert decision.latency_s == pytest.approx(0.4)
@@ -417,9 +417,9 @@ def test_the_panel_takes_the_reward_apart(scenario):
     hands = Hands()
     discrete = scenario != "parking-v0"
     session = drive(hands, "random" if discrete else None, "expert" if discrete else "human", scenario)
-    hands.press("key", Held(MetaAction.IDLE), 0.0)
+    hands.press("key", HeldInput(MetaAction.IDLE), 0.0)
     app = open_app(session, pace=16.0)
-    hands.press("key", Held(MetaAction.IDLE), 0.0)
+    hands.press("key", HeldInput(MetaAction.IDLE), 0.0)
     run_until(app, lambda: app.length >= 3 or track(app).outcome)
     turns = track(app).turns
     if scenario == "parking-v0":  # highway-env reports no terms there
@@ -480,7 +480,7 @@ def key(monkeypatch):
 
 
 def test_the_panel_shows_a_reason_while_it_arrives(key):
-    with FaultServer([Reply(extra={"reason": REASON}, drip_s=0.02)], rungs=("json_schema",)) as server:
+    with FaultServer([Scripted(extra={"reason": REASON}, drip_s=0.02)], rungs=("json_schema",)) as server:
         app = open_app(drive(expert=language_model(server)), clock=RealClock(), draw_every=1)
         words, pictures = [], []
         while shown(app).thought.expert is None or len(words) < 2:
@@ -499,7 +499,7 @@ def test_the_panel_shows_a_reason_while_it_arrives(key):
 
 
 def test_a_stream_that_breaks_ends_in_its_status(key):
-    broken = Reply(extra={"reason": REASON}, drip_s=0.01, stream="cut")
+    broken = Scripted(extra={"reason": REASON}, drip_s=0.01, stream="cut")
     with FaultServer([broken], rungs=("json_schema",)) as server:
         app = open_app(drive(expert=language_model(server)), clock=RealClock(), draw_every=1)
         run_until(app, lambda: track(app).saying)
@@ -511,7 +511,7 @@ def test_a_stream_that_breaks_ends_in_its_status(key):
 
 def test_words_of_an_abandoned_question_are_not_shown_at_the_next_state(key):
     hands = Hands()
-    with FaultServer([Reply(extra={"reason": REASON}, drip_s=0.1)], rungs=("json_schema",)) as server:
+    with FaultServer([Scripted(extra={"reason": REASON}, drip_s=0.1)], rungs=("json_schema",)) as server:
         app = open_app(drive(hands, expert=language_model(server)), clock=RealClock())
         run_until(app, lambda: track(app).saying)
         tap(app, pygame.K_LEFT)
@@ -521,7 +521,7 @@ def test_words_of_an_abandoned_question_are_not_shown_at_the_next_state(key):
 
 
 def test_closing_the_window_does_not_wait_for_a_language_model(key):
-    with FaultServer([Reply(delay_s=30.0)], rungs=("json_schema",)) as server:
+    with FaultServer([Scripted(delay_s=30.0)], rungs=("json_schema",)) as server:
         app = open_app(drive(expert=language_model(server)), clock=RealClock())
         run_until(app, lambda: server.asked)
         pygame.event.post(pygame.Event(pygame.QUIT))
@@ -531,7 +531,7 @@ def test_closing_the_window_does_not_wait_for_a_language_model(key):
 
 
 def test_closing_in_mid_training_does_not_wait_either_and_saves_the_run(key, tmp_path):
-    with FaultServer([Reply(label="E")] * 3 + [Reply(delay_s=30.0)], rungs=("json_schema",)) as server:
+    with FaultServer([Scripted(label="E")] * 3 + [Scripted(delay_s=30.0)], rungs=("json_schema",)) as server:
         llm = language_model(server)
         config = RunConfig(num_envs=1, steps=400, evaluate_every=0, strategy_options={"episodes": {"kind": "always"}})
         session = TrainSession(start(config, tmp_path / "run", llm, Hands()))
@@ -548,7 +548,7 @@ def test_closing_in_mid_training_does_not_wait_either_and_saves_the_run(key, tmp
 
 
 def test_the_panel_shows_what_is_said_during_training(key, tmp_path):
-    with FaultServer([Reply(extra={"reason": REASON}, drip_s=0.02)], rungs=("json_schema",)) as server:
+    with FaultServer([Scripted(extra={"reason": REASON}, drip_s=0.02)], rungs=("json_schema",)) as server:
         config = RunConfig(num_envs=1, steps=400, evaluate_every=0, strategy_options={"episodes": {"kind": "always"}})
         session = TrainSession(start(config, tmp_path / "run", language_model(server), Hands()))
         app = open_app(session, clock=RealClock(), pace=16.0)

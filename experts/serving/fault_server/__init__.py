@@ -5,8 +5,8 @@
 Both speak real TCP; `url` is the base URL for any client.
 """
 
-from experts.serving.fault_server.answers import ALL_RUNGS, Reply, Seen
-from experts.serving.fault_server.mix import MIXES, SHARES, Delay, Fate, FaultMix, read_mix
+from experts.serving.fault_server.mix import MIXES, SHARES, Fate, FaultMix, read_mix
+from experts.serving.fault_server.responses import ALL_RUNGS, Scripted, Seen
 from experts.serving.fault_server.server import FaultServer
 
-__all__ = ["ALL_RUNGS", "MIXES", "SHARES", "Delay", "Fate", "FaultMix", "FaultServer", "Reply", "Seen", "read_mix"]
+__all__ = ["ALL_RUNGS", "MIXES", "SHARES", "Fate", "FaultMix", "FaultServer", "Scripted", "Seen", "read_mix"]

@@ -8,69 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from statistics import NormalDist
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any
 
+from experts.delay import LONGEST_S, Delay, read_delay
 from sim.config import load_yaml, resolve, to_dict
 from sim.errors import UsageError, unknown
 
 HEALTHY = "healthy"
-P99 = NormalDist().inv_cdf(0.99)
-LONGEST_S = 3600.0
-"""s; nobody waits longer, so a longer delay is a slip of the pen."""
-KINDS = {"constant": ("SECONDS",), "uniform": ("LOW", "HIGH"), "lognormal": ("P50", "P99"), "exponential": ("MEAN",)}
-FORMS = ", ".join(":".join((kind, *names)) for kind, names in KINDS.items())
-
-
-@dataclass(frozen=True)
-class Delay:
-    """A distribution of seconds."""
-
-    kind: Literal["constant", "uniform", "lognormal", "exponential"] = "constant"
-    values: tuple[float, ...] = (
-        0.0,
-    )  # s; constant: the delay; uniform: bounds; lognormal: p50, p99; exponential: mean
-
-    def __post_init__(self) -> None:
-        if len(self.values) != len(KINDS[self.kind]) or not all(0 <= value <= LONGEST_S for value in self.values):
-            raise UsageError(f"delay {self.text()!r}: write {FORMS}, in seconds from 0 to {LONGEST_S:g}")
-        low, high = self.values[0], self.values[-1]
-        if low > high or (low == 0 and self.kind in ("lognormal", "exponential")):
-            names = " <= ".join(KINDS[self.kind])
-            raise UsageError(f"delay {self.text()!r}: expected {names}, a {self.kind} one above 0")
-
-    def at(self, u: float) -> float:
-        """The quantile of `u` in [0, 1), s."""
-        low, high = self.values[0], self.values[-1]
-        if self.kind == "uniform":
-            return low + u * (high - low)
-        if self.kind == "lognormal":
-            return low * (high / low) ** (NormalDist().inv_cdf(min(max(u, 1e-12), 1 - 1e-12)) / P99)
-        return -low * math.log1p(-u) if self.kind == "exponential" else low
-
-    def text(self) -> str:
-        """As `read_delay` reads it."""
-        return ":".join((self.kind, *(f"{value!r}" for value in self.values)))
-
-
-def read_delay(text: str) -> Delay:
-    """`0.2`, `constant:0.2`, `uniform:0.1:0.3`, `lognormal:P50:P99` or `exponential:MEAN`, in seconds.
-
-    UsageError, one line, for anything else.
-    """
-    kind, *words = text.strip().split(":")
-    if not words:
-        kind, words = "constant", [kind]
-    try:
-        values = tuple(float(word) for word in words)
-    except ValueError:
-        values = ()
-    if kind not in KINDS or not values:
-        raise UsageError(f"delay {text!r}: write seconds, or one of {FORMS}")
-    return Delay(kind, values)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -102,9 +48,9 @@ class FaultMix:
     instructions: float = 0.0  # text that gives orders, without any action
     injected_reason: float = 0.0  # a good action with such text beside it
     prompt_echo: float = 0.0  # the question instead of an answer
-    delay: Delay = Delay()  # from the request's arrival to the answer, of a stream to its first content
-    token_delay: Delay = Delay()  # between the contents of a stream; drawn once for each stream
-    stall_s: Delay = Delay("constant", (5.0,))
+    delay: Delay = field(default_factory=Delay)  # from a request to its answer, of a stream to its first content
+    token_delay: Delay = field(default_factory=Delay)  # between the contents of a stream; drawn once for each
+    stall_s: Delay = field(default_factory=lambda: Delay("constant", (5.0,)))
     drip_s: float = 60.0  # s over which a dripping answer is spread
     retry_after_s: float = 1.0  # s that a 429 asks for
     oversized_bytes: int = 2_000_000

@@ -18,8 +18,16 @@ from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from experts.serving.fault_server.answers import ALL_RUNGS, Reply, Seen, completion, events, read_request, reply_to
 from experts.serving.fault_server.mix import FaultMix
+from experts.serving.fault_server.responses import (
+    ALL_RUNGS,
+    Scripted,
+    Seen,
+    completion,
+    events,
+    read_request,
+    respond_to,
+)
 
 REMEMBERED = 1000
 """Requests that a server with a mix keeps for those who want to look."""
@@ -39,15 +47,15 @@ class FaultServer(ThreadingHTTPServer):
 
     def __init__(
         self,
-        script: Sequence[Reply] = (Reply(),),
+        script: Sequence[Scripted] = (Scripted(),),
         rungs: Sequence[str] = ALL_RUNGS,
         unsupported: int = 400,
-        probe: Reply | None = None,
+        probe: Scripted | None = None,
         seed: int = 0,
         mix: FaultMix | None = None,
         port: int = 0,
     ) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(("127.0.0.1", port), _FaultConnection)
         self.script, self.rungs, self.unsupported, self.probe = list(script), tuple(rungs), unsupported, probe
         self.mix, self.seed = mix, seed
         self.seen: deque[Seen] = deque(maxlen=None if mix is None else REMEMBERED)
@@ -87,30 +95,30 @@ class FaultServer(ThreadingHTTPServer):
         self.connections += 1
         super().process_request(request, client_address)
 
-    def next_reply(self, seen: Seen) -> Reply:
+    def next_response(self, seen: Seen) -> Scripted:
         with self._lock:
             self.seen.append(seen)
             if seen.rung not in self.rungs:
-                return Reply(status=self.unsupported, error=f"{seen.rung} is not supported")
+                return Scripted(status=self.unsupported, error=f"{seen.rung} is not supported")
             if seen.probe:
-                return self.probe or Reply()
+                return self.probe or Scripted()
             if self.mix is not None and not self._served:
                 now = time.perf_counter()
                 self.freezes += [(now + begin, now + begin + length) for begin, length in self.mix.freezes]
-            reply = self.script[min(self._served, len(self.script) - 1)]
+            response = self.script[min(self._served, len(self.script) - 1)]
             self._served += 1
         if self.mix is not None:
             return self._drawn(seen, self.mix)
-        return reply.function(seen) if reply.function else reply
+        return response.function(seen) if response.function else response
 
-    def _drawn(self, seen: Seen, mix: FaultMix) -> Reply:
+    def _drawn(self, seen: Seen, mix: FaultMix) -> Scripted:
         """What the mix has for a request."""
         said = seen.headers.get("X-Stainless-Retry-Count", "")
         retry = int(said) if said.isascii() and said.isdigit() else 0
-        kind, reply = reply_to(seen, mix.fate(self.seed, seen.body["messages"], retry), mix)
+        kind, response = respond_to(seen, mix.fate(self.seed, seen.body["messages"], retry), mix)
         with self._lock:
             self.counts[kind] += 1
-        return reply
+        return response
 
     def enter(self, change: int) -> None:
         with self._lock:
@@ -145,7 +153,7 @@ class FaultServer(ThreadingHTTPServer):
         self.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _FaultConnection(BaseHTTPRequestHandler):
     server: FaultServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -163,36 +171,39 @@ class _Handler(BaseHTTPRequestHandler):
         data = self.rfile.read(int(self.headers["Content-Length"]))
         try:
             seen = read_request(json.loads(data), self.headers.items())
-            reply = self.server.next_reply(seen)
+            response = self.server.next_response(seen)
         except (ValueError, KeyError, TypeError, IndexError):
-            seen, reply = Seen("text", [], {}, {}, False), Reply(status=400, error="this is not a chat request")
-        stream = bool(seen.body.get("stream")) and reply.stream != "plain"
-        if stream and reply.stream == "refused":
-            stream, reply = False, Reply(status=400, error="stream is not supported")
+            seen, response = (
+                Seen("text", [], {}, {}, False),
+                Scripted(status=400, error="this is not a chat request"),
+            )
+        stream = bool(seen.body.get("stream")) and response.stream != "plain"
+        if stream and response.stream == "refused":
+            stream, response = False, Scripted(status=400, error="stream is not supported")
         self.server.enter(+1)
         try:
-            self._answer(reply, seen, self.arrival + self.server.pause(reply.delay_s), stream)
+            self._answer(response, seen, self.arrival + self.server.pause(response.delay_s), stream)
         finally:
             self.server.enter(-1)
 
-    def _answer(self, reply: Reply, seen: Seen, due: float, stream: bool) -> None:
-        if reply.drop == "before":
+    def _answer(self, response: Scripted, seen: Seen, due: float, stream: bool) -> None:
+        if response.drop == "before":
             self.server.wait_until(due)
             self.close_connection = True
-        elif stream and reply.status == 200 and reply.raw is None:
+        elif stream and response.status == 200 and response.raw is None:
             usage = bool((seen.body.get("stream_options") or {}).get("include_usage"))
-            self._stream(reply, events(reply, completion(reply, seen.rung), usage), due)
-        elif reply.status != 200:
-            error = {"error": {"message": reply.error, "type": "scripted", "code": None}}
-            self._send(reply, json.dumps(error).encode(), due)
+            self._stream(response, events(response, completion(response, seen.rung), usage), due)
+        elif response.status != 200:
+            error = {"error": {"message": response.error, "type": "scripted", "code": None}}
+            self._send(response, json.dumps(error).encode(), due)
         else:
-            whole = json.dumps(completion(reply, seen.rung)).encode() if reply.raw is None else reply.raw
-            self._send(reply, whole, due)
+            whole = json.dumps(completion(response, seen.rung)).encode() if response.raw is None else response.raw
+            self._send(response, whole, due)
 
-    def _head(self, reply: Reply, *more: str) -> bytes:
-        phrase = self.responses[reply.status][0] if reply.status in self.responses else ""
-        lines = [f"HTTP/1.1 {reply.status} {phrase}", *more]
-        lines += [f"{name}: {value}" for name, value in reply.headers.items()]
+    def _head(self, response: Scripted, *more: str) -> bytes:
+        phrase = self.responses[response.status][0] if response.status in self.responses else ""
+        lines = [f"HTTP/1.1 {response.status} {phrase}", *more]
+        lines += [f"{name}: {value}" for name, value in response.headers.items()]
         return "\r\n".join([*lines, "", ""]).encode()
 
     def _leave(self, data: bytes, due: float) -> float:
@@ -202,16 +213,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
         return due
 
-    def _send(self, reply: Reply, data: bytes, due: float) -> None:
-        kind = f"Content-Type: {reply.content_type}"
-        if reply.drop == "chunk":
+    def _send(self, response: Scripted, data: bytes, due: float) -> None:
+        kind = f"Content-Type: {response.content_type}"
+        if response.drop == "chunk":
             begun = f"{len(data):x}\r\n".encode() + data[: len(data) // 2]
-            self._leave(self._head(reply, kind, "Transfer-Encoding: chunked") + begun, due)
+            self._leave(self._head(response, kind, "Transfer-Encoding: chunked") + begun, due)
             self.close_connection = True
             return
-        head = self._head(reply, kind, f"Content-Length: {len(data)}")
-        pace = reply.drip_s or reply.spread_s / max(len(data), 1)
-        if reply.drop == "body":
+        head = self._head(response, kind, f"Content-Length: {len(data)}")
+        pace = response.drip_s or response.spread_s / max(len(data), 1)
+        if response.drop == "body":
             self._leave(head + data[: len(data) // 2], due)
             self.close_connection = True
         elif pace:
@@ -222,21 +233,21 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._leave(head + data, due)
 
-    def _stream(self, reply: Reply, lines: list[tuple[str, bool]], due: float) -> None:
-        head = self._head(reply, "Content-Type: text/event-stream", "Transfer-Encoding: chunked")
-        if reply.drop or reply.stream == "cut":
+    def _stream(self, response: Scripted, lines: list[tuple[str, bool]], due: float) -> None:
+        head = self._head(response, "Content-Type: text/event-stream", "Transfer-Encoding: chunked")
+        if response.drop or response.stream == "cut":
             lines = lines[: len(lines) // 2]
-        pace = reply.drip_s or reply.spread_s / max(len(lines), 1)
-        (first, _), *rest = _parts(lines, pace, reply.token_delay_s)
+        pace = response.drip_s or response.spread_s / max(len(lines), 1)
+        (first, _), *rest = _parts(lines, pace, response.token_delay_s)
         try:
             due = self._leave(head + first, due)
             for data, gap in rest:
                 due = self.server.wait_until(due + gap)
                 self.wfile.write(data)
-            if reply.drop:
+            if response.drop:
                 self.close_connection = True
                 return
-            while reply.stream == "held":
+            while response.stream == "held":
                 self.connection.settimeout(30.0)
                 if not self.rfile.read(1):
                     raise ConnectionError

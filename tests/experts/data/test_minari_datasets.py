@@ -10,8 +10,9 @@ import pytest
 from gymnasium import spaces
 
 from experts import registry
-from experts.data.demonstrations import demonstrations_of, load_demonstrations
+from experts.data.demonstrations import demonstrations_of
 from experts.data.minari_datasets import export_dataset, import_dataset
+from experts.data.sources import load_demonstrations
 from sim.errors import UsageError
 from tests.recordings import bits, drive
 

@@ -10,7 +10,7 @@ import sim
 from experts.driving import run_episodes
 from experts.language import gpt
 from experts.language.driver import Driver
-from experts.language.driving_language import Car, Picture, read_answer
+from experts.language.driving_language import Picture, ShownCar, read_answer
 from experts.language.vocabulary import DRIVING
 from experts.provider import Decision, PolicyProvider
 from sim.actions import MetaAction
@@ -19,7 +19,7 @@ from sim.errors import UsageError
 torch.set_num_threads(1)
 
 TENTHS = st.integers(-20, 2000).map(lambda tenths: tenths / 10)
-CARS = st.none() | st.builds(Car, TENTHS, st.integers(0, 400).map(lambda tenths: tenths / 10))
+CARS = st.none() | st.builds(ShownCar, TENTHS, st.integers(0, 400).map(lambda tenths: tenths / 10))
 PAIRS = st.none() | st.tuples(CARS, CARS)
 
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experts.llm.completion import Completion, dump_completion, load_completion, read_completion
 from experts.llm.faults import Fault
-from experts.llm.ladder import Rung, answer_schema, dump_answer, load_answer, read_completion, rungs_for
-from experts.llm.parse import MAX_ANSWER, Answer, parse
+from experts.llm.ladder import Rung, answer_schema, rungs_for
+from experts.llm.parse import MAX_ANSWER, parse
 from experts.llm.prompt import PromptConfig, PromptGenerator, example_scene
 
 SCENE = example_scene({"lanes": 3, "lane": 0, "speed": 20.0, "goal": None, "cars": [[0, 60, 18.0]]})  # A is illegal
@@ -19,7 +20,7 @@ PROMPTS = {form: GENERATOR.build(SCENE, form) for form in ("label", "json", "tex
 
 
 def read(form, content="", **parts):
-    return parse(Answer(content=content, **parts), PROMPTS[form])
+    return parse(Completion(content=content, **parts), PROMPTS[form])
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ LEGAL = st.lists(st.booleans(), min_size=5, max_size=5).filter(any)
 )
 def test_no_text_raises_or_gives_an_illegal_action(text, form, legal, finish):
     prompt = GENERATOR.build(SCENE, form, np.array(legal))
-    found = parse(Answer(content=text, finish_reason=finish), prompt)
+    found = parse(Completion(content=text, finish_reason=finish), prompt)
     assert (found.action is None) == (found.fault is not None)
     assert found.action is None or legal[found.action]
 
@@ -205,7 +206,7 @@ JSON = st.recursive(
 @given(JSON, LEGAL)
 def test_no_json_raises_or_gives_an_illegal_action_or_distribution(value, legal):
     mask = np.array(legal)
-    found = parse(Answer(content=json.dumps(value)), GENERATOR.build(SCENE, "json", mask))
+    found = parse(Completion(content=json.dumps(value)), GENERATOR.build(SCENE, "json", mask))
     assert found.action is None or legal[found.action]
     if found.probs is not None:
         assert found.probs.sum() == pytest.approx(1)
@@ -215,7 +216,7 @@ def test_no_json_raises_or_gives_an_illegal_action_or_distribution(value, legal)
 @settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.text(max_size=3) | st.sampled_from(list("ABCDE")), st.floats()), LEGAL)
 def test_no_first_token_raises_or_gives_an_illegal_action(top, legal):
-    found = parse(Answer(first_token=top), GENERATOR.build(SCENE, "label", np.array(legal)))
+    found = parse(Completion(first_token=top), GENERATOR.build(SCENE, "label", np.array(legal)))
     assert found.action is None or legal[found.action]
 
 
@@ -227,5 +228,5 @@ def test_no_body_makes_the_reader_raise(body):
 
 
 def test_stored_answers_come_back():
-    answer = Answer("x", "", "stop", {"B": -0.5, "C": -math.inf})
-    assert load_answer(dump_answer(answer)) == answer
+    answer = Completion("x", "", "stop", {"B": -0.5, "C": -math.inf})
+    assert load_completion(dump_completion(answer)) == answer

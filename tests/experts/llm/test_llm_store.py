@@ -7,12 +7,13 @@ import zipfile
 
 import pytest
 
+from experts.llm.breaker import CircuitBreaker
 from experts.llm.budget import Budget, BudgetConfig, Prices, Usage
-from experts.llm.cache import AnswerCache, Question, Stored
-from experts.llm.client import CircuitBreaker, plain_url, redactor
+from experts.llm.cache import AnswerCache, CachedQuery, StoredCompletion
+from experts.llm.completion import Completion
+from experts.llm.config import LLMConfig
 from experts.llm.ladder import Rung
-from experts.llm.parse import Answer
-from experts.llm.provider import LLMConfig
+from experts.llm.redact import plain_url, redactor
 from experts.serving import fetch as fetching
 from sim.config import resolve
 from sim.errors import UsageError
@@ -20,7 +21,7 @@ from sim.errors import UsageError
 
 def question(prompt="p", **changes):
     parts = {"model": "m", "version": "v", "sampling": {"t": 0}, "rung": Rung.TEXT, "prompt": prompt}
-    return Question(**(parts | changes))
+    return CachedQuery(**(parts | changes))
 
 
 def test_the_key_depends_on_every_part():
@@ -31,10 +32,10 @@ def test_the_key_depends_on_every_part():
 
 def test_answers_come_back_once_stored_and_the_first_one_stays(tmp_path):
     cache = AnswerCache(tmp_path / "deep" / "a.sqlite")
-    stored = Stored(Answer("x", "", "stop", {"B": -0.1}), Usage(5, 2, 1), "fp")
+    stored = StoredCompletion(Completion("x", "", "stop", {"B": -0.1}), Usage(5, 2, 1), "fp")
     assert cache.get(question()) is None
     cache.put(question(), stored)
-    cache.put(question(), Stored(Answer("other"), None))
+    cache.put(question(), StoredCompletion(Completion("other"), None))
     assert cache.get(question()) == stored
     assert len(cache) == 1
     cache.close()
@@ -46,10 +47,10 @@ from pathlib import Path
 from experts.llm.cache import *
 cache = AnswerCache(Path(sys.argv[1]))
 for i in range(60):
-    q = Question("m", "v", {}, Rung.TEXT, f"prompt {i}")
+    q = CachedQuery("m", "v", {}, Rung.TEXT, f"prompt {i}")
     if cache.get(q) is None:
-        cache.put(q, Stored(Answer(f"answer {i}"), None))
-    assert cache.get(q).answer.content == f"answer {i}"
+        cache.put(q, StoredCompletion(Completion(f"answer {i}"), None))
+    assert cache.get(q).completion.content == f"answer {i}"
 """
 
 
@@ -122,7 +123,7 @@ def test_bad_options_are_one_line(options, words):
 
 
 def test_heavy_packages_are_not_imported_with_the_expert():
-    code = "import sys, experts.llm.provider, lgdrl.llm_commands, experts.serving.server\n"
+    code = "import sys, experts.language_model, lgdrl.llm_commands, experts.serving.server\n"
     code += "print([m for m in ('transformers', 'openai', 'gguf', 'jinja2') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experts.llm.completion import read_completion
 from experts.llm.faults import Fault
-from experts.llm.ladder import read_completion
 from experts.llm.parse import reason_so_far
 from experts.llm.stream import Draft
 from experts.provider import Status
-from experts.serving.fault_server import ALL_RUNGS, FaultServer, Reply
+from experts.serving.fault_server import ALL_RUNGS, FaultServer, Scripted
 from tests.experts.conftest import Fallback, free_road
 
 from .test_llm_faults import ENDPOINT, UNUSABLE
 
 JSON = ("json_schema",)
 REASON = "The lane ahead is free, so I keep my speed and stay where I am."
-SPOKEN = Reply(extra={"reason": REASON})
+SPOKEN = Scripted(extra={"reason": REASON})
 STREAMED = {"stream": "always"}
 
 
@@ -64,7 +64,7 @@ def test_the_reason_is_heard_while_it_arrives_and_only_by_those_who_listen(exper
 
 def test_the_reason_of_a_text_answer_ends_where_the_decision_begins(expert):
     words = []
-    answer = Reply(content=f"{REASON}\n#### 1")
+    answer = Scripted(content=f"{REASON}\n#### 1")
     with FaultServer([answer], rungs=("text",)) as server:
         decision = ask(expert(server), heard_by(words))
     assert words[-1] == decision.reason == REASON
@@ -101,7 +101,7 @@ def test_streams_fail_as_bodies_do(expert, reply, fault):
 
 @pytest.mark.parametrize(("reply", "fault"), UNUSABLE)
 def test_unusable_streams_are_repaired_once(expert, reply, fault):
-    with FaultServer([reply, Reply(label="D")], rungs=JSON) as server:
+    with FaultServer([reply, Scripted(label="D")], rungs=JSON) as server:
         decision = ask(expert(server, **STREAMED))
         assert (decision.status, decision.action, decision.faults) == (Status.REPAIRED, 3, (fault,))
 
@@ -116,7 +116,7 @@ def test_unusable_streams_are_repaired_once(expert, reply, fault):
     ],
 )
 def test_a_stream_that_breaks_off_is_a_broken_body(expert, stream, fault):
-    with FaultServer([Reply(stream=stream, error="out of memory")], rungs=JSON) as server:
+    with FaultServer([Scripted(stream=stream, error="out of memory")], rungs=JSON) as server:
         decision = ask(expert(server, **STREAMED))
     assert (decision.status, decision.action, decision.faults) == (Status.FALLBACK, 4, (fault,))
     assert ("out of memory" in decision.reason) == (stream == "error")
@@ -124,7 +124,7 @@ def test_a_stream_that_breaks_off_is_a_broken_body(expert, stream, fault):
 
 @pytest.mark.parametrize("stream", ["plain", "held", "bare"])
 def test_odd_streams_are_read(expert, stream):
-    with FaultServer([Reply(stream=stream, label="D")], rungs=JSON) as server:
+    with FaultServer([Scripted(stream=stream, label="D")], rungs=JSON) as server:
         begin = time.monotonic()
         decision = ask(expert(server, **STREAMED))
         assert time.monotonic() - begin < 10.0
@@ -132,21 +132,21 @@ def test_odd_streams_are_read(expert, stream):
 
 
 def test_a_stream_without_usage_counts_as_the_whole_reservation(expert):
-    with FaultServer([Reply(usage=False)], rungs=JSON) as server:
+    with FaultServer([Scripted(usage=False)], rungs=JSON) as server:
         decision = ask(expert(server, **STREAMED))
     assert decision.status is Status.OK
     assert decision.tokens > 256
 
 
 def test_an_endpoint_that_does_not_stream_is_asked_plainly_from_then_on(expert):
-    with FaultServer([Reply(stream="refused")], rungs=JSON) as server:
+    with FaultServer([Scripted(stream="refused")], rungs=JSON) as server:
         llm = expert(server, **STREAMED)
         assert [ask(llm).status for _ in range(3)] == [Status.OK] * 3
         assert [bool(seen.body.get("stream")) for seen in server.asked] == [True, False, False, False]
 
 
 def test_a_bad_request_does_not_end_streaming(expert):
-    with FaultServer([Reply(status=422), Reply(status=422), Reply()], rungs=JSON) as server:
+    with FaultServer([Scripted(status=422), Scripted(status=422), Scripted()], rungs=JSON) as server:
         llm = expert(server, **STREAMED)
         assert [ask(llm).status for _ in range(2)] == [Status.FALLBACK, Status.OK]
         assert [bool(seen.body.get("stream")) for seen in server.asked] == [True, False, True]
@@ -161,7 +161,7 @@ def test_a_late_stream_is_a_label_for_its_own_state(expert):
 # Leaving
 
 
-@pytest.mark.parametrize("reply", [Reply(delay_s=20.0), replace(SPOKEN, drip_s=1.0), Reply(status=500)])
+@pytest.mark.parametrize("reply", [Scripted(delay_s=20.0), replace(SPOKEN, drip_s=1.0), Scripted(status=500)])
 def test_an_interrupted_question_ends_at_once_and_the_fallback_decides(expert, reply):
     slow = {"total_s": 60.0, "retries": 9, "backoff_s": 40.0, "backoff_cap_s": 40.0, "concurrency": 1}
     with FaultServer([reply], rungs=JSON) as server:
@@ -200,7 +200,7 @@ def test_interrupting_hangs_up(expert):
 
 
 def test_closing_answers_those_who_wait(expert):
-    with FaultServer([Reply(delay_s=20.0)], rungs=JSON) as server:
+    with FaultServer([Scripted(delay_s=20.0)], rungs=JSON) as server:
         llm = expert(server, client={"total_s": 60.0})
         found = []
         thread = threading.Thread(target=lambda: found.append(ask(llm)))

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experts.serving.fault_server import MIXES, SHARES, Delay, FaultMix, read_mix
-from experts.serving.fault_server.mix import HEALTHY, read_delay
+from experts.delay import Delay, read_delay
+from experts.serving.fault_server import MIXES, SHARES, FaultMix, read_mix
+from experts.serving.fault_server.mix import HEALTHY
 from sim.errors import UsageError
 
 SECONDS = st.floats(0.0, 100.0)

@@ -10,12 +10,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from experts.delay import Delay
 from experts.llm.faults import VETOES, Fault
 from experts.llm.ladder import SamplingConfig, request
 from experts.llm.prompt import PromptConfig, PromptGenerator
 from experts.provider import Status
-from experts.serving.fault_server import ALL_RUNGS, MIXES, SHARES, Delay, FaultMix, FaultServer, read_mix
-from experts.serving.fault_server.answers import ORDERS, read_question, read_request
+from experts.serving.fault_server import ALL_RUNGS, MIXES, SHARES, FaultMix, FaultServer, read_mix
+from experts.serving.fault_server.responses import ORDERS, read_driving_request, read_request
 from tests.experts.conftest import free_road
 
 ENDPOINT = {
@@ -106,7 +107,7 @@ def test_healthy_answers_are_legal_safe_and_various():
             prompt = generator.build(context.scene, rung_form(rung))
             args = request(rung_of(rung), prompt, PromptConfig(), SamplingConfig(), False)
             seen = read_request(json.loads(json.dumps(args)), [])
-            question = read_question(seen)
+            question = read_driving_request(seen)
             assert [option.id for option in question.legal] == list(prompt.legal)
             assert {option.id for option in question.legal + question.illegal} == set(range(5))
             assert question.recommended.id == prompt.utility.recommended

@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from experts.language.driving_language import Picture
-from experts.llm.client import STREAMED
-from experts.llm.ladder import Rung, SamplingConfig, read_completion, request
+from experts.language_model import make
+from experts.llm.completion import read_completion
+from experts.llm.endpoint import STREAMED
+from experts.llm.ladder import Rung, SamplingConfig, request
 from experts.llm.parse import parse, reason_so_far
 from experts.llm.prompt import PromptConfig, example_scene
-from experts.llm.provider import make
 from experts.llm.stream import Draft
 from experts.provider import Context, Status
-from experts.serving.api import Door
+from experts.serving.api import RequestHandler
 from sim.actions import LATERAL, LONGITUDINAL
 from tests.experts.conftest import Fallback, free_road
 from tests.experts.serving.driving import driver_model, question, random_driver, serving
@@ -35,7 +36,7 @@ def thought(context=LEFTMOST, plan=1):
 def server():
     with serving(driver_model()) as found:
         yield found
-    found.door.model.close()
+    found.handler.model.close()
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_every_rung_is_read_by_our_own_parser(server, rung, reasoning, stream):
     config = PromptConfig(reasoning=reasoning, ask_probs=True, ask_plan=True)
     prompt = question(rung.form, LEFTMOST, reasoning=reasoning, ask_probs=True, ask_plan=True)
     args = request(rung, prompt, config, SamplingConfig(), False) | (STREAMED if stream else {})
-    reply = Door(server.door.model).handle("POST", "/v1/chat/completions", json.dumps(args).encode())
+    reply = RequestHandler(server.handler.model).handle("POST", "/v1/chat/completions", json.dumps(args).encode())
     assert reply.status == 200, reply.body
     answer = read_completion(drafted(reply.events) if stream else json.loads(reply.body))
     found, known = parse(answer, prompt), thought(plan=1 if rung is Rung.TEXT else 3)

@@ -13,8 +13,8 @@ from experts.language import gpt
 from experts.language.driver import WEIGHTS, Driver
 from experts.language.driving_language import Picture
 from experts.language.vocabulary import DRIVING
+from experts.language_model import make
 from experts.llm.faults import Fault
-from experts.llm.provider import make
 from experts.provider import Status
 from experts.safety import refused, unsafe_actions
 from sim import assets
@@ -72,7 +72,7 @@ def embedded(shipped):
 
 def batches(expert):
     """Sizes of what was thought about together since the start-up probe."""
-    found = expert._client._openai._client._transport.model.batches.sizes.copy()
+    found = expert._inquirer.client.endpoint._openai._client._transport.model.batches.sizes.copy()
     found[1] -= 1
     return +found
 
@@ -162,7 +162,7 @@ def test_unsafe_advice_is_vetoed(embedded):
 
 def test_leaving_ends_what_is_asked(embedded):
     expert = embedded()
-    model = expert._client._openai._client._transport.model
+    model = expert._inquirer.client.endpoint._openai._client._transport.model
     think = model.driver.think
     model.driver.think = lambda pictures, plan: time.sleep(0.3) or think(pictures, plan)
     found = []
@@ -182,7 +182,7 @@ def test_a_driver_that_fails_is_a_fault_like_any_other(embedded, capfd):
     def fail(pictures, plan):
         raise ZeroDivisionError
 
-    expert._client._openai._client._transport.model.driver.think = fail
+    expert._inquirer.client.endpoint._openai._client._transport.model.driver.think = fail
     decision = expert.decide(WORLD[:1])[0]
     assert (decision.status, decision.action, decision.faults) == (Status.FALLBACK, 4, (Fault.SERVER,))
     assert "ZeroDivisionError" in capfd.readouterr().err

@@ -7,7 +7,7 @@ import numpy as np
 import openai
 import pytest
 
-from experts.llm.provider import make
+from experts.language_model import make
 from experts.provider import Status
 from experts.serving.fetch import cached_model
 from experts.serving.server import ChatServer
@@ -133,7 +133,7 @@ def test_a_schema_gives_valid_json_whatever_the_model_says(client):
 
 
 def test_json_mode_stops_at_the_end_of_the_object(toy, client):
-    toy.door.model.model.script = '{"a": {"b": 1}} and more'
+    toy.handler.model.model.script = '{"a": {"b": 1}} and more'
     answer = ask(client, response_format={"type": "json_object"})
     assert json.loads(answer.choices[0].message.content) == {"a": {"b": 1}}
 
@@ -198,7 +198,7 @@ def test_smollm2_answers_validly_cheaply_and_repeatably(key):
     # in bfloat16, which `auto` takes where it is faster, a prompt read from the cache rounds otherwise than a fresh one
     with ChatServer(TokenModel(load(dtype="float32"))) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        options = {"model": server.door.model.name, "fallback": Fallback(), "veto_unsafe": False}
+        options = {"model": server.handler.model.name, "fallback": Fallback(), "veto_unsafe": False}
         options["client"] = {"base_url": server.url, "startup_s": 120.0, "total_s": 120.0}
         contexts = [free_road(speed=speed, cars=[[1, 40, 15.0]]) for speed in (16.0, 20.0, 24.0)]
         for rung in ("logprobs", "json_schema"):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from experts.data.demonstrations import demonstrations_of, load_demonstrations
+from experts.data.demonstrations import demonstrations_of
 from experts.data.episodes import Episode, save_episode
+from experts.data.sources import load_demonstrations
 from lgdrl import training
 from lgdrl.config import load_config
 from lgdrl.guidance.demonstrations import transitions_of

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experts import registry
-from experts.human import Hands, Held
+from experts.human import Hands, HeldInput
 from experts.provider import Decision, PolicyProvider, Status
 from lgdrl import training
 from lgdrl.config import load_config
@@ -148,7 +148,7 @@ def test_a_killed_run_repeats_its_log_identically(tmp_path):
 
 def test_a_persons_intervention_is_logged_beside_the_experts_label(tmp_path):
     hands = Hands()
-    hands.press("key", Held(MetaAction.SLOWER), 0.0)
+    hands.press("key", HeldInput(MetaAction.SLOWER), 0.0)
     train(tmp_path / "run", hands=hands, num_envs=1, steps=60, log_scenes=1, **ALWAYS)
     found = turns(tmp_path / "run")
     assert {turn.controller for turn in found} == {"human"}
@@ -159,7 +159,7 @@ def test_a_persons_intervention_is_logged_beside_the_experts_label(tmp_path):
 
 def test_a_person_without_an_expert_is_logged_too(tmp_path):
     hands = Hands()
-    hands.press("key", Held(MetaAction.SLOWER), 0.0)
+    hands.press("key", HeldInput(MetaAction.SLOWER), 0.0)
     train(tmp_path / "run", hands=hands, num_envs=1, steps=30, strategy="sac", strategy_options={})
     assert [turn.expert_reason for turn in turns(tmp_path / "run")] == ["the person drives"] * 30
 

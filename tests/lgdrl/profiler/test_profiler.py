@@ -12,7 +12,7 @@ from scipy import stats
 import sim
 from experts import registry
 from experts.driving import run_episodes
-from experts.llm.timeline import Timeline
+from experts.llm.timeline import RequestTimeline
 from experts.provider import Decision, PolicyProvider, Status
 from experts.serving.fault_server import FaultServer, read_mix
 from lgdrl.profiler import gate
@@ -135,7 +135,7 @@ def test_a_distribution_says_what_scipy_says_and_leaves_out_what_it_cannot_know(
 
 
 def test_parts_add_up_to_the_latency():
-    line = Timeline(10.0, built=10.1, started=10.3, sent=10.3, first_byte=10.8, done=11.4, end=11.5, acted=4)
+    line = RequestTimeline(10.0, built=10.1, started=10.3, sent=10.3, first_byte=10.8, done=11.4, end=11.5, acted=4)
     line.heard = [(10.9, 2), (11.0, 6), (11.3, 9)]
     assert sum(line.parts().values()) == pytest.approx(1.5)
     assert line.first_token == 10.9

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from experts.language.driving_language import Picture
-from experts.serving.api import Door, Generation, Piece
+from experts.serving.api import Generation, Piece, RequestHandler
 from experts.serving.batches import Batches
 from experts.serving.token_model import TokenModel
 from tests.experts.conftest import free_road
@@ -30,7 +30,7 @@ PATH = "/v1/chat/completions"
 def server():
     with serving(driver_model(), patience_s=PATIENCE_S) as found:
         yield found
-    found.door.model.close()
+    found.handler.model.close()
 
 
 def body(stream=False, **options):
@@ -222,7 +222,7 @@ def test_whoever_leaves_ends_what_is_under_way():
             chat.push = lambda tokens: said.append(tokens) or time.sleep(0.005)
             return chat
 
-    door = Door(TokenModel(Endless("x")))
+    door = RequestHandler(TokenModel(Endless("x")))
     request = {"messages": HI, "stream": True, "max_tokens": 5000}
     events = door.handle("POST", PATH, json.dumps(request).encode()).events
     assert b"assistant" in next(events)
@@ -247,9 +247,9 @@ def test_a_model_that_fails_is_a_500_and_in_a_stream_its_last_event(capfd):
 
             return Generation(1, 0, pieces())
 
-    assert Door(Failing(0)).handle("POST", PATH, body()).status == 500
-    assert Door(Failing(0)).handle("POST", PATH, body(stream=True)).status == 500
-    reply = Door(Failing(2)).handle("POST", PATH, body(stream=True))
+    assert RequestHandler(Failing(0)).handle("POST", PATH, body()).status == 500
+    assert RequestHandler(Failing(0)).handle("POST", PATH, body(stream=True)).status == 500
+    reply = RequestHandler(Failing(2)).handle("POST", PATH, body(stream=True))
     *_, last = reply.events
     assert json.loads(last.removeprefix(b"data: "))["error"]["type"] == "server_error"
     assert capfd.readouterr().err.count("Traceback") == 3

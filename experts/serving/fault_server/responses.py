@@ -45,7 +45,7 @@ class Seen:
 
 
 @dataclass
-class Reply:
+class Scripted:
     """What the server does with a request. Every field has a harmless default."""
 
     label: str = "B"
@@ -81,7 +81,7 @@ class Reply:
     event, and no [DONE]."""
     logprobs: dict[str, float] | None = None
     """Alternatives of the first token instead of a peaked distribution."""
-    function: Callable[[Seen], Reply] | None = None
+    function: Callable[[Seen], Scripted] | None = None
     """Decides from the request."""
 
 
@@ -124,7 +124,7 @@ USUAL = tuple(Option(letter, k, MetaAction(k).name) for k, letter in enumerate(L
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class DrivingRequest:
     """What a request asks, as far as an answer needs it."""
 
     rung: str
@@ -145,7 +145,7 @@ class Question:
         return self.safe[int(fate.choice * len(self.safe))]
 
 
-def read_question(seen: Seen) -> Question:
+def read_driving_request(seen: Seen) -> DrivingRequest:
     """The question behind a request; of a request to answer again, the one that it is about."""
     texts = [str(message.get("content")) for message in seen.body["messages"] if isinstance(message, dict)]
     scene = next((text for text in texts[1:] if _AVAILABLE.search(text)), texts[-1])
@@ -157,7 +157,7 @@ def read_question(seen: Seen) -> Question:
     verdicts = set(_SAFE.findall(scene))
     safe = tuple(option for option in legal if verdicts & {option.label, str(option.id)})
     advised = _RECOMMENDED.findall(scene)
-    return Question(
+    return DrivingRequest(
         rung=seen.rung,
         scene=scene,
         fields=_fields(seen.body, texts[0]),
@@ -182,112 +182,112 @@ def _fields(body: Mapping[str, Any], system: str) -> tuple[str, ...]:
 # Fates
 
 
-def reply_to(seen: Seen, fate: Fate, mix: FaultMix) -> tuple[str, Reply]:
+def respond_to(seen: Seen, fate: Fate, mix: FaultMix) -> tuple[str, Scripted]:
     """What a request with this fate gets, and the name under which it is counted."""
-    question = read_question(seen)
-    kind = HEALTHY if fate.kind == "illegal_action" and not question.illegal else fate.kind
-    reply = _reply(kind, question, question.pick(fate), mix, bool(seen.body.get("stream")))
-    return kind, replace(reply, delay_s=fate.delay_s, token_delay_s=fate.token_delay_s)
+    asked = read_driving_request(seen)
+    kind = HEALTHY if fate.kind == "illegal_action" and not asked.illegal else fate.kind
+    response = _respond(kind, asked, asked.pick(fate), mix, bool(seen.body.get("stream")))
+    return kind, replace(response, delay_s=fate.delay_s, token_delay_s=fate.token_delay_s)
 
 
-def _reply(kind: str, question: Question, chosen: Option, mix: FaultMix, streamed: bool) -> Reply:
-    good = _good(question, chosen)
+def _respond(kind: str, asked: DrivingRequest, chosen: Option, mix: FaultMix, streamed: bool) -> Scripted:
+    good = _good(asked, chosen)
     if kind in ("rate_limit", "server_error"):
         headers = {"Retry-After": f"{mix.retry_after_s:g}"} if kind == "rate_limit" else {}
-        return Reply(status=429 if headers else 500, error="drawn from the mix of faults", headers=headers)
+        return Scripted(status=429 if headers else 500, error="drawn from the mix of faults", headers=headers)
     if kind in ("hang_up", "hang_up_body", "hang_up_stream"):
         return replace(good, drop={"hang_up": "before", "hang_up_body": "body", "hang_up_stream": "chunk"}[kind])
     if kind == "slow_drip":
         return replace(good, spread_s=mix.drip_s)
     if kind == "truncated_json":
-        whole = json.dumps(completion(good, question.rung)).encode()
-        return replace(good, stream="broken") if streamed else Reply(raw=whole[: len(whole) // 2])
+        whole = json.dumps(completion(good, asked.rung)).encode()
+        return replace(good, stream="broken") if streamed else Scripted(raw=whole[: len(whole) // 2])
     if kind == "wrong_type":
-        return Reply(raw=b"<html><body>Bad gateway</body></html>", content_type="text/html")
+        return Scripted(raw=b"<html><body>Bad gateway</body></html>", content_type="text/html")
     if kind == "oversized":
-        return Reply(raw=_large(mix.oversized_bytes))
+        return Scripted(raw=_large(mix.oversized_bytes))
     if kind == "no_usage":
         return replace(good, usage=False)
-    if kind == "no_logprobs" and question.rung == "logprobs":
-        return Reply(content=chosen.label)
-    return _answer(kind, question, chosen, good)
+    if kind == "no_logprobs" and asked.rung == "logprobs":
+        return Scripted(content=chosen.label)
+    return _answer(kind, asked, chosen, good)
 
 
-def _answer(kind: str, question: Question, chosen: Option, good: Reply) -> Reply:
+def _answer(kind: str, asked: DrivingRequest, chosen: Option, good: Scripted) -> Scripted:
     """Answers that arrive whole; what is wrong with them is what they say."""
     if kind == "wrong_enum":
-        return Reply(content=_form(question, NO_SUCH_LABEL, NO_SUCH_ID))
+        return Scripted(content=_form(asked, NO_SUCH_LABEL, NO_SUCH_ID))
     if kind == "illegal_action":
-        wrong = question.illegal[0]
-        return _good(question, wrong) if question.rung != "logprobs" else Reply(logprobs={wrong.label: -0.01})
+        wrong = asked.illegal[0]
+        return _good(asked, wrong) if asked.rung != "logprobs" else Scripted(logprobs={wrong.label: -0.01})
     if kind == "two_actions":
-        return Reply(content=_two_actions(question, chosen))
+        return Scripted(content=_two_actions(asked, chosen))
     if kind == "refusal":
-        return Reply(content="", refusal="I cannot help with driving a car.")
+        return Scripted(content="", refusal="I cannot help with driving a car.")
     if kind == "empty":
-        return Reply(content="")
+        return Scripted(content="")
     if kind == "cut_off":
         whole = good.content or ""
-        return Reply(content=whole[: len(whole) // 3], finish_reason="length")
+        return Scripted(content=whole[: len(whole) // 3], finish_reason="length")
     if kind == "nan_confidence":
-        return _without_confidence(question, chosen)
+        return _without_confidence(asked, chosen)
     if kind == "instructions":
-        return Reply(content=ORDERS)
+        return Scripted(content=ORDERS)
     if kind == "injected_reason":
-        return _good(question, chosen, ORDERS)
+        return _good(asked, chosen, ORDERS)
     if kind == "prompt_echo":
-        return Reply(content=question.scene)
+        return Scripted(content=asked.scene)
     return good
 
 
-def _good(question: Question, chosen: Option, reason: str = REASON) -> Reply:
+def _good(asked: DrivingRequest, chosen: Option, reason: str = REASON) -> Scripted:
     """A well-formed answer that chooses an action."""
-    if question.rung == "logprobs":
-        others = [option for option in question.legal if option != chosen]
+    if asked.rung == "logprobs":
+        others = [option for option in asked.legal if option != chosen]
         rest = {option.label: math.log(0.1 / len(others)) for option in others}
         content = chosen.label if reason == REASON else f"{chosen.label} {reason}"
-        return Reply(content=content, logprobs={chosen.label: math.log(0.9), **rest})
-    if question.rung == "text":
-        return Reply(content=f"{reason}\n#### {chosen.id}")
+        return Scripted(content=content, logprobs={chosen.label: math.log(0.9), **rest})
+    if asked.rung == "text":
+        return Scripted(content=f"{reason}\n#### {chosen.id}")
     values = {
         "reasoning": reason,
         "action": chosen.label,
-        "probs": _probs(question, chosen),
+        "probs": _probs(asked, chosen),
         "plan": [chosen.label],
         "horizon_s": 1.0,
         "reason": reason,
     }
-    names = question.fields if reason == REASON else dict.fromkeys((*question.fields, "reason"))
-    return Reply(content=json.dumps({name: values[name] for name in names if name in values}), call=True)
+    names = asked.fields if reason == REASON else dict.fromkeys((*asked.fields, "reason"))
+    return Scripted(content=json.dumps({name: values[name] for name in names if name in values}), call=True)
 
 
-def _probs(question: Question, chosen: Option) -> dict[str, float]:
-    rest = 0.3 / max(len(question.legal) - 1, 1)
-    return {option.label: 0.7 if option == chosen else rest for option in question.legal}
+def _probs(asked: DrivingRequest, chosen: Option) -> dict[str, float]:
+    rest = 0.3 / max(len(asked.legal) - 1, 1)
+    return {option.label: 0.7 if option == chosen else rest for option in asked.legal}
 
 
-def _form(question: Question, label: str, id_: int) -> str:
+def _form(asked: DrivingRequest, label: str, id_: int) -> str:
     """A bare answer in the form of the rung."""
-    if question.rung == "text":
+    if asked.rung == "text":
         return f"#### {id_}"
-    return label if question.rung == "logprobs" else json.dumps({"action": label})
+    return label if asked.rung == "logprobs" else json.dumps({"action": label})
 
 
-def _two_actions(question: Question, chosen: Option) -> str:
-    other = next(option for option in (*question.legal, *question.illegal) if option != chosen)
-    if question.rung == "text":
+def _two_actions(asked: DrivingRequest, chosen: Option) -> str:
+    other = next(option for option in (*asked.legal, *asked.illegal) if option != chosen)
+    if asked.rung == "text":
         return f"#### {chosen.id} or {other.id}"
-    if question.rung == "logprobs":
+    if asked.rung == "logprobs":
         return f"{chosen.name} or {other.name}"
     return f'{{"action": "{chosen.label}", "action": "{other.label}"}}'
 
 
-def _without_confidence(question: Question, chosen: Option) -> Reply:
-    if question.rung == "logprobs":
-        return Reply(content=chosen.label, logprobs={chosen.label: math.nan})
-    if question.rung == "text":
-        return _good(question, chosen)
-    return Reply(content=f'{{"action": "{chosen.label}", "confidence": NaN}}', call=True)
+def _without_confidence(asked: DrivingRequest, chosen: Option) -> Scripted:
+    if asked.rung == "logprobs":
+        return Scripted(content=chosen.label, logprobs={chosen.label: math.nan})
+    if asked.rung == "text":
+        return _good(asked, chosen)
+    return Scripted(content=f'{{"action": "{chosen.label}", "confidence": NaN}}', call=True)
 
 
 @functools.lru_cache(2)
@@ -298,36 +298,36 @@ def _large(size: int) -> bytes:
 # The protocol
 
 
-def completion(reply: Reply, rung: str) -> dict[str, Any]:
-    """The JSON of a reply in one piece."""
-    message: dict[str, Any] = {"role": "assistant", "content": reply.content, "refusal": reply.refusal}
+def completion(response: Scripted, rung: str) -> dict[str, Any]:
+    """The JSON of a response in one piece."""
+    message: dict[str, Any] = {"role": "assistant", "content": response.content, "refusal": response.refusal}
     logprobs = None
     if rung == "logprobs":
-        top = reply.logprobs or {reply.label: -0.1, "E": -3.0, "hello": -4.0, "A": -6.0}
+        top = response.logprobs or {response.label: -0.1, "E": -3.0, "hello": -4.0, "A": -6.0}
         rows = [{"token": token, "logprob": value} for token, value in top.items()]
         logprobs = {"content": [{**rows[0], "top_logprobs": rows}]}
-        message["content"] = reply.label if reply.content is None else reply.content
-        if reply.content is not None and reply.logprobs is None:
+        message["content"] = response.label if response.content is None else response.content
+        if response.content is not None and response.logprobs is None:
             logprobs = None
-    elif rung == "tools" and (reply.call or (reply.content is None and reply.refusal is None)):
-        answer = reply.content or json.dumps({"action": reply.label, **reply.extra})
+    elif rung == "tools" and (response.call or (response.content is None and response.refusal is None)):
+        answer = response.content or json.dumps({"action": response.label, **response.extra})
         call = {"id": "call_1", "type": "function", "function": {"name": "choose_action", "arguments": answer}}
         message |= {"content": None, "tool_calls": [call]}
-    elif reply.content is None and reply.refusal is None:
-        answer = json.dumps({"action": reply.label, **reply.extra})
-        message["content"] = f"Because.\n#### {IDS[reply.label]}" if rung == "text" else answer
+    elif response.content is None and response.refusal is None:
+        answer = json.dumps({"action": response.label, **response.extra})
+        message["content"] = f"Because.\n#### {IDS[response.label]}" if rung == "text" else answer
     found: dict[str, Any] = {
         "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "scripted", "system_fingerprint": "fp",
-        "choices": [{"index": 0, "message": message, "finish_reason": reply.finish_reason, "logprobs": logprobs}],
+        "choices": [{"index": 0, "message": message, "finish_reason": response.finish_reason, "logprobs": logprobs}],
     }  # fmt: skip
-    if reply.usage:
+    if response.usage:
         counts = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 40}}
-        found["usage"] = reply.usage if isinstance(reply.usage, dict) else counts
+        found["usage"] = response.usage if isinstance(response.usage, dict) else counts
     return found
 
 
-def events(reply: Reply, whole: dict[str, Any], usage: bool) -> list[tuple[str, bool]]:
-    """A completion as server-sent events, with what `reply.stream` says about them; and whether each holds content."""
+def events(response: Scripted, whole: dict[str, Any], usage: bool) -> list[tuple[str, bool]]:
+    """A completion as server-sent events, changed as `response.stream` says; and whether each holds content."""
     choice = whole["choices"][0]
     message, logprobs = choice["message"], choice["logprobs"]
     envelope = {**whole, "object": "chat.completion.chunk"}
@@ -336,7 +336,7 @@ def events(reply: Reply, whole: dict[str, Any], usage: bool) -> list[tuple[str, 
     def event(delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
         return _line({**envelope, "choices": [{"index": 0, "delta": delta, "finish_reason": finish, **more}]})
 
-    if reply.stream == "silent":
+    if response.stream == "silent":
         return _plain([": ping\n\n", _line({**envelope, "choices": []}), "data:\n\n", "data: [DONE]\n\n"] * 3)
     opening = [": ping\n\n", event({"role": "assistant", "content": ""}), _line({**envelope, "choices": []})]
     found = _plain(opening) + [(event({"refusal": piece}), True) for piece in _pieces(message.get("refusal"))]
@@ -346,10 +346,14 @@ def events(reply: Reply, whole: dict[str, Any], usage: bool) -> list[tuple[str, 
             found.append((event({"tool_calls": [{"index": k, "function": {"arguments": piece}}]}), True))
     for k, piece in enumerate(_pieces(message.get("content"))):
         found.append((event({"content": piece}, logprobs=None if k else logprobs), True))
-    if reply.stream in ("broken", "error"):
-        bad = 'data: {"choices": [{"del\n\n' if reply.stream == "broken" else _line({"error": {"message": reply.error}})
+    if response.stream in ("broken", "error"):
+        bad = (
+            'data: {"choices": [{"del\n\n'
+            if response.stream == "broken"
+            else _line({"error": {"message": response.error}})
+        )
         found.insert(len(found) // 2, (bad, False))
-    if reply.stream == "bare":
+    if response.stream == "bare":
         last = event({}, choice["finish_reason"]).replace('"choices"', f'"usage": {json.dumps(counts)}, "choices"')
         return [*found, *_plain([last])]
     closing = [event({}, choice["finish_reason"])]

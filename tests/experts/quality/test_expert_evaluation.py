@@ -10,21 +10,13 @@ import pytest
 
 import sim
 from experts import registry
-from experts.advice_quality import (
-    Chance,
-    Constant,
-    EvaluationConfig,
-    auc,
-    baselines,
-    evaluate,
-    label,
-    labelled_scenes,
-    print_table,
-    to_json,
-    wilson,
-)
 from experts.llm.prompt import example_scene
-from experts.provider import Decision, PolicyProvider
+from experts.provider import Context, Decision, PolicyProvider
+from experts.quality.evaluation import EvaluationConfig, evaluate, trivial_baselines
+from experts.quality.report import print_table, to_json
+from experts.quality.scenes import label, labelled_scenes
+from experts.quality.scores import auc, wilson
+from experts.simple import ConstantExpert, RandomExpert
 from sim.actions import MetaAction
 from sim.env import Branches, DrivingEnv
 from sim.errors import UsageError
@@ -124,7 +116,7 @@ class Silent(PolicyProvider):
 
 
 def test_the_table_tells_understanding_from_braking():
-    result = evaluate([Oracle(), Silent(), *baselines(0)], TinyWorld(), CONFIG)
+    result = evaluate([Oracle(), Silent(), *trivial_baselines(0)], TinyWorld(), CONFIG)
     rows = {row.name: row for row in result.scores}
     assert rows["oracle"].strict.value == 1.0
     assert rows["oracle"].auc.value == 1.0
@@ -138,8 +130,8 @@ def test_the_table_tells_understanding_from_braking():
 
 
 def test_same_seed_same_table_and_json_without_nan(capsys):
-    first = evaluate([Chance(3)], TinyWorld(), CONFIG)
-    second = evaluate([Chance(3)], TinyWorld(), CONFIG)
+    first = evaluate([RandomExpert(3, report_probs=False)], TinyWorld(), CONFIG)
+    second = evaluate([RandomExpert(3, report_probs=False)], TinyWorld(), CONFIG)
     assert first.scores[0].strict == second.scores[0].strict
     assert first.scores[0].auc == second.scores[0].auc
     data = json.loads(to_json(first), parse_constant=lambda name: pytest.fail(name))
@@ -161,19 +153,19 @@ def test_auc_counts_ties_half_and_wilson_matches_the_formula():
 def test_a_constant_falls_back_to_idle():
     legal = np.array([False, True, True, False, True])
     scene = example_scene({"lanes": 1, "lane": 0, "speed": 20.0, "goal": None, "cars": []})
-    context = SimpleNamespace(scene=scene, legal=legal)
-    assert Constant(MetaAction.FASTER).decide([context])[0].action == MetaAction.IDLE
+    context = Context(np.zeros(2), gym.spaces.Discrete(5), scene, legal)
+    assert ConstantExpert("faster", MetaAction.FASTER).decide([context])[0].action == MetaAction.IDLE
 
 
 def test_worlds_without_discrete_actions_or_scenes_are_refused():
     world = TinyWorld()
     world.action_space = gym.spaces.Box(-1, 1, (2,))
     with pytest.raises(UsageError, match="no discrete actions"):
-        evaluate([Chance()], world, CONFIG)
+        evaluate([RandomExpert()], world, CONFIG)
     safe = TinyWorld()
     safe.branch = lambda plans: SimpleNamespace(crashed=np.zeros(len(plans), bool))
     with pytest.raises(UsageError, match="both a safe and an unsafe"):
-        evaluate([Chance()], safe, EvaluationConfig(scenes=2, max_seeds=5))
+        evaluate([RandomExpert()], safe, EvaluationConfig(scenes=2, max_seeds=5))
 
 
 def test_the_command_prints_the_table_and_writes_json(monkeypatch, tmp_path, capsys):
@@ -197,7 +189,9 @@ def test_the_command_prints_the_table_and_writes_json(monkeypatch, tmp_path, cap
 def test_experts_that_drive_alone_are_counted_and_shown():
     config = EvaluationConfig(scenes=2, episodes=4)
     worlds = sim.make_vec("lane-change", 4)
-    result = evaluate([registry.make("rule", "lane-change"), *baselines(0)], sim.make("lane-change"), config, worlds)
+    result = evaluate(
+        [registry.make("rule", "lane-change"), *trivial_baselines(0)], sim.make("lane-change"), config, worlds
+    )
     rule, slower, _, _ = result.scores
     assert rule.success.value == 1.0
     assert slower.success.value == 0.0
