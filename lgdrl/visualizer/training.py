@@ -1,4 +1,4 @@
-"""A training run as a session: watch it learn, see labels arrive, take the wheel. One world, one decision at a time."""
+"""A training run as a session: watch it learn, see labels arrive, take over. One environment, step by step."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from experts.provider import Decision
 from lgdrl.guidance.human import WithHuman
 from lgdrl.guidance.strategy import STATUSES
 from lgdrl.training import Trainer
-from lgdrl.visualizer.session import Thought, Track, contributions, episode_of, interrupt, opinion, turn_of, unsafe_of
+from lgdrl.visualizer.session import interrupt
+from lgdrl.visualizer.track import Assessment, Track, contributions, episode_of, learner_assessment, turn_of, unsafe_of
 
 
 class TrainSession:
-    """The episodes of a `Trainer` with one world, as they happen; the trainer was made with the person's hands.
+    """The episodes of a `Trainer` with one environment, as they happen.
 
-    Seeds mean nothing here: a training's worlds have their own stream. The last scene of an episode is the one before
-    its end, because a training's world starts anew in the same step.
+    Seeds mean nothing here: the environments of a training have their own stream. The last scene of an episode is the
+    one before its end, because the environment of a training is reset in the same step.
+
+    Args:
+        trainer: Made with the `Hands` of the person who may take over.
     """
 
     live = True
@@ -38,11 +42,11 @@ class TrainSession:
         self._reward = 0.0
         self._ended = False, False
         self._whole = True
-        """No decision was broken off: what stands in memory may be saved."""
+        """No decision was broken off: the state in memory may be saved."""
         if trainer.desk is not None:
             trainer.desk.say = self._hear
         trainer.prepare()
-        self.track = Track(last=self._look())
+        self.track = Track(last=self._assess())
 
     @property
     def done(self) -> bool:
@@ -50,24 +54,26 @@ class TrainSession:
 
     def begin(self, seed: int) -> None:
         if len(self.track):
-            self.track = Track(last=self._look())
+            self.track = Track(last=self._assess())
 
-    def _look(self) -> Thought:
+    def _assess(self) -> Assessment:
         worlds, model = self.trainer.worlds, self.trainer.model
         obs, legal = model._last_obs, worlds.action_masks()
         assert isinstance(obs, np.ndarray)
         scene = worlds.scenes([0])[0]
-        return Thought(scene, obs[0].copy(), legal[0], unsafe=unsafe_of(scene), **opinion(model, obs[0], legal[0]))
+        return Assessment(
+            scene, obs[0].copy(), legal[0], unsafe=unsafe_of(scene), **learner_assessment(model, obs[0], legal[0])
+        )
 
-    def think(self) -> None:
-        """The strategy itself decides whether to ask the expert, in the middle of a decision."""
+    def ask_expert(self) -> None:
+        """Nothing: the strategy itself queries the expert, in the middle of a decision."""
 
     def _hear(self, words: str) -> None:
         self.track.saying = words
 
     def act(self) -> None:
-        model, thought = self.trainer.model, self.track.last
-        assert thought is not None
+        model, assessment = self.trainer.model, self.track.last
+        assert assessment is not None
         driven = self.human.taken_over
         self._whole = False
         self.trainer.advance(1, self._watch)
@@ -82,28 +88,28 @@ class TrainSession:
             decision = Decision(
                 action=action if action >= 0 else None, probs=probs if probs.any() else None, status=STATUSES[status]
             )
-            thought = replace(thought, expert=decision)
+            assessment = replace(assessment, expert=decision)
         controller: Controller = "expert" if execution.intervened[0] else "learner"
         reaction = None
         if human:
             controller, reaction = "human", self.human.person.reaction_s
         info = self._infos[0]
         terms = contributions(info.get("rewards"), self.trainer.worlds.scenario_config)
-        turn = turn_of(thought, int(execution.actions[0]), controller, self._reward, reaction, terms)
+        turn = turn_of(assessment, int(execution.actions[0]), controller, self._reward, reaction, terms)
         turns: list[Turn] = [*self.track.turns, turn]
         if "episode" in info:
             late = bool(info.get("TimeLimit.truncated", False))
             self._ended = not late, late
             summary = dict(info.get("summary", {}))
-            self.track = Track(turns, thought, info.get("outcome") or "ended", summary)
+            self.track = Track(turns, assessment, info.get("outcome") or "ended", summary)
         else:
             self._ended = False, False
-            self.track = Track(turns, self._look())
+            self.track = Track(turns, self._assess())
         if self.done:
             self.track.outcome = self.track.outcome or "trained"
 
     def _watch(self, local: dict[str, Any], _: dict[str, Any]) -> bool:
-        """SB3's callback: what the world answered."""
+        """SB3's callback: what the environment returned."""
         self._infos, self._reward = local["infos"], float(local["rewards"][0])
         return True
 

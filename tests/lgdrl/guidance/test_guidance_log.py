@@ -13,7 +13,7 @@ from experts.provider import Decision, Status
 from lgdrl import training
 from lgdrl.guidance.log import LAST, LoggedEpisodes
 from lgdrl.runs import Run
-from lgdrl.visualizer.session import asked_in_training
+from lgdrl.visualizer.drivers import asked_in_training
 from sim.actions import MetaAction
 from sim.errors import UsageError
 from tests.recordings import bits
