@@ -28,7 +28,8 @@ import numpy as np
 
 import sim
 from experts import registry
-from lgdrl.visualizer.app import App, Options, RealClock, open_window
+from lgdrl.visualizer.app import App, WindowOptions, open_window
+from lgdrl.visualizer.clock import RealClock
 from lgdrl.visualizer.controls import keymap
 from lgdrl.visualizer.session import DriveSession
 from sim.files import write_atomically
@@ -142,7 +143,7 @@ def window(name: str, config: dict, frames: int) -> Record:
     open_window(SIZE)
     session = DriveSession(sim.make(name, config=config), None, registry.make("rule", name), "expert", None, name)
     clock, record = Stopwatch(), Record(frames)
-    app = App([session], Options(), keymap(), clock)
+    app = App([session], WindowOptions(), keymap(), clock)
     try:
         while not record.full:
             waited, begin = clock.waited, time.perf_counter()

@@ -203,7 +203,7 @@ def _add_play(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--size", help="of the window (default: 1280x720) or the film (1280x320)")
     parser.add_argument("--keys", metavar="FILE", help="YAML file that remaps keys and buttons")
     parser.add_argument("--dead-man", action="store_true", help="the car is yours only while you hold a key")
-    parser.add_argument("--puppet", metavar="EXPERT", help="press the keys that this expert would press")
+    parser.add_argument("--scripted-person", metavar="EXPERT", help="press the keys that this expert would press")
     parser.add_argument("--fast", action="store_true", help="as fast as it can, not in real time")
     parser.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE", help="config overrides")
 

@@ -137,8 +137,8 @@ def evaluate(arguments: Namespace) -> int:
         envs.close()
     console.print(evaluation_table(name, config.scenario, found))
     if arguments.video:
+        from lgdrl.visualizer.drivers import watched_expert, watched_run
         from lgdrl.visualizer.film import film
-        from lgdrl.visualizer.session import watched_expert, watched_run
 
         session = watched_run(run, config.resolved()) if arguments.run_folder else watched_expert(config)
         path, _ = film(session, [first], arguments.video)

@@ -17,8 +17,8 @@ from lgdrl.comparison import CompareConfig, compare
 from lgdrl.config import RunConfig, load_config
 from lgdrl.display import comparison_progress, comparison_table
 from lgdrl.runs import Run
+from lgdrl.visualizer.drivers import watched_run
 from lgdrl.visualizer.film import film
-from lgdrl.visualizer.session import watched_run
 
 STEPS = 30_000
 LABELS = 2_000

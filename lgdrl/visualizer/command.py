@@ -1,4 +1,4 @@
-"""What `lgdrl play` shows, from what was asked for: sessions, options, and the window or the film."""
+"""`lgdrl play`: sessions and options from the arguments, then the window or the film."""
 
 from __future__ import annotations
 
@@ -16,16 +16,8 @@ from lgdrl.cli import PUBLISHED
 from lgdrl.config import load_config
 from lgdrl.runs import Run
 from lgdrl.training import Trainer, resume, start
-from lgdrl.visualizer.session import (
-    DriveSession,
-    ReplaySession,
-    Session,
-    asked_in_training,
-    driven_by_hand,
-    expert_of,
-    watched_expert,
-    watched_run,
-)
+from lgdrl.visualizer.drivers import asked_in_training, driven_by_hand, expert_of, watched_expert, watched_run
+from lgdrl.visualizer.session import DriveSession, PlaySession, ReplaySession
 from sim.errors import UsageError, unknown
 from sim.render import THEMES, check_video
 
@@ -33,11 +25,20 @@ EXPERT = "expert:"
 
 
 def play(arguments: Namespace, changes: Mapping[str, Any]) -> str:
-    """Run `lgdrl play`. Args: what was asked for; the config changes among it. Returns what to tell at the end."""
+    """Run `lgdrl play`.
+
+    Args:
+        arguments: Of the command line.
+        changes: The config changes among them.
+    Returns:
+        A line to print at the end; may be empty.
+    Raises:
+        UsageError: The arguments do not fit together, or there is no display.
+    """
     if arguments.theme not in THEMES:
         raise unknown("theme", arguments.theme, THEMES)
     if arguments.replay and (arguments.what or arguments.train or arguments.drive):
-        raise UsageError("--replay RUN shows what its training asked the expert: name no driver beside it")
+        raise UsageError("--replay RUN shows the labels of its training: name no driver beside it")
     if len(arguments.what) > 2:
         raise UsageError(f"{len(arguments.what)} drivers: one is watched, two are compared")
     if arguments.record:
@@ -47,14 +48,14 @@ def play(arguments: Namespace, changes: Mapping[str, Any]) -> str:
     show = _Window(arguments)
     if arguments.replay:
         show.run([_asked(arguments)])
-        return show.words
+        return show.summary
     hands = Hands(dead_man=arguments.dead_man)
     names = arguments.what or [None]
     show.run([_session(name, arguments, changes, None if k else hands) for k, name in enumerate(names)])
-    return show.words
+    return show.summary
 
 
-def _session(name: str | None, arguments: Namespace, changes: Mapping[str, Any], hands: Hands | None) -> Session:
+def _session(name: str | None, arguments: Namespace, changes: Mapping[str, Any], hands: Hands | None) -> PlaySession:
     """One driver: a run folder, `expert:NAME`, a recording, or None for a person."""
     if name is None and arguments.expert and not arguments.drive:
         name = EXPERT + arguments.expert
@@ -65,7 +66,7 @@ def _session(name: str | None, arguments: Namespace, changes: Mapping[str, Any],
         except UsageError:
             if arguments.expert:
                 raise
-            expert = None  # nobody named it, and it cannot advise here
+            expert = None  # the default expert does not know this scenario
         return driven_by_hand(config, expert, hands)
     if name.startswith(EXPERT):
         return watched_expert(load_config(None, {**changes, "expert": name.removeprefix(EXPERT)}).resolved(), hands)
@@ -77,18 +78,18 @@ def _session(name: str | None, arguments: Namespace, changes: Mapping[str, Any],
     return watched_run(run, config, expert_of(config), hands)
 
 
-def _asked(arguments: Namespace) -> Session:
-    """The moments at which the run of --replay asked its expert."""
+def _asked(arguments: Namespace) -> PlaySession:
+    """The states at which the run of --replay queried its expert."""
     run = Run.open(arguments.replay)
     return asked_in_training(run, load_config(run.config, {}))
 
 
 def _train(arguments: Namespace, changes: Mapping[str, Any]) -> str:
-    """Train live. The window is opened first: without one there shall be no run either."""
+    """Train live. The window is opened first: without one no run is started."""
     from lgdrl.visualizer.training import TrainSession
 
-    if arguments.puppet:
-        raise UsageError("--puppet presses the keys of one driver: it cannot train")
+    if arguments.scripted_person:
+        raise UsageError("--scripted-person presses the keys of one driver: it cannot train")
     if len(arguments.what) > 1:
         raise UsageError("--train goes on with one run: name one")
     show = _Window(arguments)
@@ -105,32 +106,32 @@ def _continued(folder: str, hands: Hands) -> Trainer:
     run = Run.open(folder)
     if run.finished:
         raise UsageError(f"the run in {folder!r} is finished: there is nothing left to train")
-    worlds = load_config(run.config, {}).num_envs
-    if worlds != 1:
-        raise UsageError(f"the run in {folder!r} has {worlds} worlds: live training shows one (num_envs=1)")
+    num_envs = load_config(run.config, {}).num_envs
+    if num_envs != 1:
+        raise UsageError(f"the run in {folder!r} has {num_envs} environments: live training shows one (num_envs=1)")
     return resume(folder, hands=hands)
 
 
 def _started(arguments: Namespace, changes: Mapping[str, Any], hands: Hands) -> Trainer:
     named = {"expert": arguments.expert, "steps": arguments.steps, "strategy": arguments.strategy}
     named["seed"] = None if arguments.seed == PUBLISHED else arguments.seed
-    wanted = {**changes, "num_envs": 1, "evaluate_every": 0}
-    wanted |= {key: value for key, value in named.items() if value is not None}
-    config = load_config(arguments.config, wanted)
+    values = {**changes, "num_envs": 1, "evaluate_every": 0}
+    values |= {key: value for key, value in named.items() if value is not None}
+    config = load_config(arguments.config, values)
     return start(config, arguments.out or f"runs/live-{config.strategy}-{config.scenario}-{config.seed}", hands=hands)
 
 
 class _Window:
-    """The window as the arguments want it: checked and opened before anything else is made."""
+    """The window that the arguments describe: checked and opened before anything else is made."""
 
     def __init__(self, arguments: Namespace) -> None:
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-        from lgdrl.visualizer.app import Options, open_window
+        from lgdrl.visualizer.app import WindowOptions, open_window
         from lgdrl.visualizer.controls import keymap
 
         self.arguments = arguments
         self.keys = keymap(arguments.keys)
-        self.options = Options(
+        self.options = WindowOptions(
             seed=_first_seed(arguments),
             episodes=arguments.episodes,
             save=Path(arguments.save) if arguments.save else None,
@@ -138,26 +139,27 @@ class _Window:
             pace=arguments.pace,
             draw_every=10 if arguments.fast else 1,
         )
-        self.words = ""
-        """What to tell the user when it has closed."""
+        self.summary = ""
+        """Printed when it has closed."""
         open_window(_size(arguments.size or "1280x720", (640, 400)))
 
-    def run(self, sessions: list[Session]) -> None:
-        from lgdrl.visualizer.app import App, RealClock, VirtualClock
-        from lgdrl.visualizer.scripted import Puppet
+    def run(self, sessions: list[PlaySession]) -> None:
+        from lgdrl.visualizer.app import App
+        from lgdrl.visualizer.clock import RealClock, VirtualClock
+        from lgdrl.visualizer.scripted import ScriptedPerson
 
-        puppet, name = None, self.arguments.puppet
+        person, name = None, self.arguments.scripted_person
         with ExitStack() as stack:
             if name:
                 if not isinstance(sessions[0], DriveSession):
-                    raise UsageError("--puppet presses the keys of a driver: there is nobody to drive here")
-                named = load_config(None, {"expert": name, "scenario": sessions[0].world.scenario})
-                puppet = Puppet(stack.enter_context(expert_of(named)))
+                    raise UsageError("--scripted-person presses the keys of a driver: a recording cannot be driven")
+                named = load_config(None, {"expert": name, "scenario": sessions[0].env.scenario})
+                person = ScriptedPerson(stack.enter_context(expert_of(named)))
             clock = VirtualClock() if self.arguments.fast else RealClock()
-            app = App(sessions, self.options, self.keys, clock, puppet)
+            app = App(sessions, self.options, self.keys, clock, person)
             app.run()
-        if app.saved:
-            self.words = f"Kept {len(app.saved)} episode{'s' * (len(app.saved) > 1)} in {app.recordings}"
+        if saved := app.recorder.saved:
+            self.summary = f"Saved {len(saved)} episode{'s' * (len(saved) > 1)} in {app.recorder.folder}"
 
 
 def _first_seed(arguments: Namespace) -> int:
@@ -176,20 +178,20 @@ def _size(text: str, least: tuple[int, int]) -> tuple[int, int]:
 
 def _film(arguments: Namespace, changes: Mapping[str, Any]) -> str:
     """Drive or replay without any window and write a film."""
-    from lgdrl.visualizer.film import Look, film
+    from lgdrl.visualizer.film import FilmStyle, film
 
     if arguments.train:
         raise UsageError("--record films finished drivers: train first, or watch --train in a window")
     if len(arguments.what) > 1:
         raise UsageError("--record films one driver: name one run, expert or recording")
     check_video(arguments.record)
-    look = Look(arguments.theme, _size(arguments.size or "1280x320", (320, 160)), arguments.pace)
+    style = FilmStyle(arguments.theme, _size(arguments.size or "1280x320", (320, 160)), arguments.pace)
     name = arguments.what[0] if arguments.what else EXPERT + (arguments.expert or "rule")
     session = _asked(arguments) if arguments.replay else _session(name, arguments, changes, None)
     first, count = _first_seed(arguments), arguments.episodes or 1
     save = Path(arguments.save) if arguments.save else None
     try:
-        path, outcomes = film(session, range(first, first + count), arguments.record, look, save)
+        path, outcomes = film(session, range(first, first + count), arguments.record, style, save)
     finally:
         session.close()
     return f"Film: {path} ({count} episode{'s' * (count > 1)}: {', '.join(outcomes)})"

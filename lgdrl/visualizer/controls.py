@@ -17,7 +17,7 @@ from sim.errors import UsageError, unknown
 
 
 class Command(StrEnum):
-    """What a person can ask for; the first five drive."""
+    """What a key or button can do; the first five drive."""
 
     LANE_LEFT = "lane_left"
     LANE_RIGHT = "lane_right"
@@ -53,7 +53,7 @@ DRIVING = {
     Command.SLOWER: HeldInput(MetaAction.SLOWER, throttle=-1.0),
     Command.KEEP: HeldInput(MetaAction.IDLE),
 }
-"""What the driving keys stand for: a manoeuvre, or pedals and wheel in worlds of continuous control."""
+"""What the driving keys stand for: a manoeuvre, or pedals and wheel in environments of continuous control."""
 
 WORDS = {
     Command.LANE_LEFT: "change to the left lane, steer left",
@@ -143,14 +143,17 @@ class Keymap:
     axes: Axes = field(default_factory=Axes)
 
     def names(self, command: Command) -> str:
-        """The keys of a command, in words."""
+        """The keys of a command, by name."""
         return ", ".join(pygame.key.name(code) for code, each in self.keys.items() if each is command)
 
 
 def keymap(path: Path | str | None = None) -> Keymap:
-    """The built-in map with the changes of a YAML file: `keys`, `buttons` (command: list) and `axes`.
+    """The built-in map with the changes of a YAML file.
 
-    UsageError for unknown commands or keys, and for a key that would mean two things.
+    Args:
+        path: The file, with `keys`, `buttons` (command: list) and `axes`; None: no changes.
+    Raises:
+        UsageError: A command or key is unknown, or a key would mean two things.
     """
     changes: dict[str, Any] = dict(load_yaml(path) or {}) if path else {}
     for section in changes:

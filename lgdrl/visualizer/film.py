@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from experts.data.episodes import add_episode
-from lgdrl.visualizer.session import Session, Track, thought_of
+from lgdrl.visualizer.session import PlaySession
+from lgdrl.visualizer.track import Track, assessment_of
 from sim.render import Overlay, SceneRenderer, check_video, write_video
 
 FPS = 20
@@ -17,7 +18,7 @@ FPS = 20
 
 
 @dataclass(frozen=True)
-class Look:
+class FilmStyle:
     """How a film looks."""
 
     theme: str = "light"
@@ -25,26 +26,34 @@ class Look:
     pace: float = 1.0  # simulated seconds per second
 
 
-DEFAULT = Look()
+DEFAULT = FilmStyle()
 
 
-def frames(track: Track, look: Look = DEFAULT) -> Iterator[np.ndarray]:
-    """uint8 (height, width, 3) pictures of one episode, its last scene held for a second."""
-    renderer = SceneRenderer(size=look.size, theme=look.theme)
+def frames(track: Track, style: FilmStyle = DEFAULT) -> Iterator[np.ndarray]:
+    """Pictures of one episode, its last scene held for a second.
+
+    Args:
+        track: The episode.
+        style: How the film looks.
+    Yields:
+        uint8 (height, width, 3).
+    """
+    renderer = SceneRenderer(size=style.size, theme=style.theme)
     overlay = Overlay()
     for k, turn in enumerate(track.turns):
-        thought = thought_of(turn)
+        assessment = assessment_of(turn)
         action = None if isinstance(turn.action, np.ndarray) else int(turn.action)
-        advice = None if thought.expert is None or thought.expert.action is None else int(thought.expert.action)
+        expert = assessment.expert
+        label = None if expert is None or expert.action is None else int(expert.action)
         overlay = Overlay(
             probs=turn.learner_probs,
-            expert_action=advice,
+            expert_action=label,
             executed_action=action,
             controller=turn.controller,
             caption=turn.expert_reason,
             unsafe=turn.unsafe,
         )
-        count = max(round(FPS * turn.scene.decision_period / look.pace), 1)
+        count = max(round(FPS * turn.scene.decision_period / style.pace), 1)
         for step in range(count):
             yield renderer.draw(track.between(k, step / count), overlay)
     last = Overlay(controller=overlay.controller, caption=track.outcome)
@@ -54,12 +63,20 @@ def frames(track: Track, look: Look = DEFAULT) -> Iterator[np.ndarray]:
 
 
 def film(
-    session: Session, seeds: Iterable[int], path: Path | str, look: Look = DEFAULT, save: Path | None = None
+    session: PlaySession, seeds: Iterable[int], path: Path | str, style: FilmStyle = DEFAULT, save: Path | None = None
 ) -> tuple[Path, list[str]]:
-    """Play an episode per seed to its end and write all of them as one film (.mp4 or .gif), all or nothing.
+    """Play an episode per seed to its end and write all of them as one film, all or nothing.
 
-    `save` is a folder that the episodes are kept in too. Returns: the path, and how they ended. UsageError, before
-    anything is driven, where the format needs a missing package.
+    Args:
+        session: Drives or replays the episodes.
+        seeds: One per episode.
+        path: Of the film (.mp4 or .gif).
+        style: How the film looks.
+        save: Folder in which the episodes are kept too; None: they are not.
+    Returns:
+        The path, and the outcome of every episode.
+    Raises:
+        UsageError: The format needs a missing package; nothing has been driven then.
     """
     path, outcomes = check_video(path), []
 
@@ -67,11 +84,11 @@ def film(
         for seed in seeds:
             session.begin(seed)
             while session.live and not session.track.outcome:
-                session.think()
+                session.ask_expert()
                 session.act()
             outcomes.append(session.track.outcome)
             if save is not None and session.live:
                 add_episode(save, session.episode())
-            yield from frames(session.track, look)
+            yield from frames(session.track, style)
 
     return write_video(path, pictures(), FPS), outcomes

@@ -1,4 +1,4 @@
-"""The panel beside the road: who drives, what the learner thinks, what the expert says, and how it goes."""
+"""The panel beside the road: who drives, what learner and expert would do, and how the episode goes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pygame
 
 from experts.data.episodes import Controller
-from lgdrl.visualizer.session import Thought
+from lgdrl.visualizer.painter import STATUS_MARKS, Painter
+from lgdrl.visualizer.track import Assessment
 from sim.render.overlay import GLYPHS, action_names
-from sim.render.palette import Colour, Theme, mix
-from sim.render.text import Typist
+from sim.render.palette import mix
 
 STATUS_WORDS = {
     "ok": "ok",
@@ -21,8 +21,6 @@ STATUS_WORDS = {
     "late": "late",
     "failed": "no answer",
 }
-STATUS_MARKS = {"repaired": "↻", "vetoed": "⊘", "fallback": "↓", "late": "◷", "failed": "✕"}
-"""Beside the words, and on the timeline."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,10 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class State:
+class PanelState:
     """What the panel shows of one moment."""
 
-    thought: Thought
+    assessment: Assessment
     controller: Controller
     executed: int | None
     """Action id of the decision under way."""
@@ -66,74 +64,18 @@ class State:
     """What adds up to the reward, or to what the world rescales to it."""
 
 
-class Painter:
-    """Text, boxes and bars at one scale and theme."""
-
-    def __init__(self, theme: Theme, typist: Typist, scale: float) -> None:
-        self.theme, self.typist, self.scale = theme, typist, scale
-
-    def px(self, value: float) -> int:
-        return max(round(value * self.scale), 1)
-
-    def text(
-        self, surface: pygame.Surface, words: str, x: int, y: int, size: float, colour: Colour, bold: bool = False
-    ) -> int:
-        """Draws and returns the width."""
-        piece = self.typist.text(words, max(self.px(size), 8), colour, bold)
-        surface.blit(piece, (x, y))
-        return piece.get_width()
-
-    def right(self, surface: pygame.Surface, words: str, x: int, y: int, size: float, colour: Colour) -> None:
-        piece = self.typist.text(words, max(self.px(size), 8), colour)
-        surface.blit(piece, (x - piece.get_width(), y))
-
-    def chip(self, surface: pygame.Surface, words: str, x: int, y: int, colour: Colour, ground: Colour) -> int:
-        """A filled pill; returns its width."""
-        piece = self.typist.text(words, max(self.px(11), 8), self.theme.panel, True)
-        width, height = piece.get_width() + self.px(16), piece.get_height() + self.px(6)
-        surface.blit(self.typist.box(width, height, height / 2, colour, ground), (x, y))
-        surface.blit(piece, (x + self.px(8), y + (height - piece.get_height()) // 2))
-        return width
-
-    def bar(
-        self, surface: pygame.Surface, share: float, x: int, y: int, width: int, height: int, colour: Colour
-    ) -> None:
-        ground = self.theme.panel
-        empty = self.typist.box(width, height, height / 2, mix(ground, self.theme.muted, 0.2), ground)
-        surface.blit(empty, (x, y))
-        filled = round(width * min(max(share, 0.0), 1.0))
-        if filled > 0:
-            surface.blit(self.typist.box(max(filled, height), height, height / 2, colour, ground), (x, y))
-
-    def lines(self, words: str, size: float, width: int, most: int) -> list[str]:
-        """Words broken to a width, at most `most` lines, the last one cut with an ellipsis."""
-        done: list[str] = []
-        line = ""
-        pieces = words.split()
-        for k, word in enumerate(pieces):
-            longer = f"{line} {word}".strip()
-            if self.typist.text(longer, max(self.px(size), 8), self.theme.ink).get_width() <= width or not line:
-                line = longer
-                continue
-            if len(done) == most - 1:
-                return [*done, " ".join([line, *pieces[k:]])]
-            done.append(line)
-            line = word
-        return [*done, line] if line else done
-
-
 def signed(value: float) -> str:
     """A number with its sign and two digits that matter."""
     return f"{value:+.2f}" if abs(value) >= 0.1 else f"{value:+.3f}"
 
 
 class Panel:
-    """Draws one `State` into a rectangle."""
+    """Draws one `PanelState` into a rectangle."""
 
     def __init__(self, painter: Painter) -> None:
         self.p = painter
 
-    def draw(self, surface: pygame.Surface, area: pygame.Rect, state: State, title: str) -> None:
+    def draw(self, surface: pygame.Surface, area: pygame.Rect, state: PanelState, title: str) -> None:
         p, theme = self.p, self.p.theme
         surface.fill(theme.panel, area)
         surface.fill(theme.hairline, (area.left, area.top, 1, area.height))
@@ -148,7 +90,7 @@ class Panel:
         self._curves(surface, x, right, y + p.px(14), area.bottom - p.px(10), state)
         surface.set_clip(clip)
 
-    def _head(self, surface: pygame.Surface, x: int, right: int, y: int, state: State, title: str) -> int:
+    def _head(self, surface: pygame.Surface, x: int, right: int, y: int, state: PanelState, title: str) -> int:
         p, theme = self.p, self.p.theme
         width = p.chip(
             surface, f"{state.controller.capitalize()} drives", x, y, theme.controller(state.controller), theme.panel
@@ -163,26 +105,26 @@ class Panel:
         self.p.text(surface, words.upper(), x, y, 9, self.p.theme.muted)
         return y + self.p.px(16)
 
-    def _actions(self, surface: pygame.Surface, x: int, right: int, y: int, state: State) -> int:
-        p, theme, thought = self.p, self.p.theme, state.thought
-        names = action_names(thought.scene)
+    def _actions(self, surface: pygame.Surface, x: int, right: int, y: int, state: PanelState) -> int:
+        p, theme, assessment = self.p, self.p.theme, state.assessment
+        names = action_names(assessment.scene)
         if len(names) > 9:
             return y
-        asked = thought.learner_probs is not None
+        asked = assessment.learner_probs is not None
         y = self._rule(surface, x, right, y, "Learner" if asked else "Actions")
-        if thought.q_values is not None:
+        if assessment.q_values is not None:
             p.right(surface, "Q", right, y - p.px(16), 9, theme.muted)
-        expert = thought.expert.action if thought.expert is not None else None
+        expert = assessment.expert.action if assessment.expert is not None else None
         row = p.px(26)
         for action, name in enumerate(names):
-            legal = bool(thought.legal[action])
-            unsafe = thought.unsafe is not None and bool(thought.unsafe[action])
+            legal = bool(assessment.legal[action])
+            unsafe = assessment.unsafe is not None and bool(assessment.unsafe[action])
             if action == state.executed:
                 colour = theme.controller(state.controller)
                 ground, border = mix(theme.panel, colour, 0.14), mix(theme.panel, colour, 0.7)
                 box = p.typist.box(right - x + p.px(12), row - p.px(2), p.px(6), ground, theme.panel, border)
                 surface.blit(box, (x - p.px(6), y - p.px(2)))
-            elif action == thought.learner_action:  # proposed, not executed
+            elif action == assessment.learner_action:  # proposed, not executed
                 border = mix(theme.panel, theme.learner, 0.7)
                 box = p.typist.box(right - x + p.px(12), row - p.px(2), p.px(6), theme.panel, theme.panel, border)
                 surface.blit(box, (x - p.px(6), y - p.px(2)))
@@ -194,14 +136,14 @@ class Panel:
                 surface.fill(ink, (x, middle, p.px(62), 1))
             self._marks(surface, x + p.px(74), y + p.px(10), unsafe, expert is not None and action == expert)
             if asked:
-                assert thought.learner_probs is not None
-                share = float(thought.learner_probs[action])
+                assert assessment.learner_probs is not None
+                share = float(assessment.learner_probs[action])
                 start, end = x + p.px(106), right - p.px(84)
                 if end - start > p.px(16):
                     p.bar(surface, share, start, y + p.px(7), end - start, p.px(6), theme.learner)
                 p.right(surface, f"{100 * share:.0f}%", right - p.px(46), y + p.px(3), 11, ink)
-            if thought.q_values is not None:
-                p.right(surface, f"{float(thought.q_values[action]):.1f}", right, y + p.px(3), 11, theme.muted)
+            if assessment.q_values is not None:
+                p.right(surface, f"{float(assessment.q_values[action]):.1f}", right, y + p.px(3), 11, theme.muted)
             y += row
         return y + p.px(8)
 
@@ -218,17 +160,17 @@ class Panel:
             pygame.draw.polygon(surface, theme.crash, points)
             pygame.draw.aalines(surface, theme.crash, True, points)
 
-    def _expert(self, surface: pygame.Surface, x: int, right: int, y: int, bottom: int, state: State) -> int:
-        p, theme, thought = self.p, self.p.theme, state.thought
-        if thought.expert is None and not state.expert_name:
+    def _expert(self, surface: pygame.Surface, x: int, right: int, y: int, bottom: int, state: PanelState) -> int:
+        p, theme, assessment = self.p, self.p.theme, state.assessment
+        if assessment.expert is None and not state.expert_name:
             return y
         y = self._rule(surface, x, right, y, f"Expert {state.expert_name}".strip())
-        if thought.expert is None:
+        if assessment.expert is None:
             doing = "answering" if state.saying else "thinking"
             words = f"is {doing} … {state.waiting_s:.1f} s" if state.waiting_s > 0.2 else "…"
             p.text(surface, words, x, y, 12, theme.muted)
             return self._reason(surface, x, right, y + p.px(22), bottom, state.saying)
-        decision = thought.expert
+        decision = assessment.expert
         status = decision.status.value
         good = status in ("ok", "repaired")
         words = f"{STATUS_MARKS.get(status, '')} {STATUS_WORDS[status]}".strip()
@@ -248,7 +190,7 @@ class Panel:
             y += p.px(17)
         return y + p.px(10)
 
-    def _figures(self, surface: pygame.Surface, x: int, right: int, y: int, bottom: int, state: State) -> int:
+    def _figures(self, surface: pygame.Surface, x: int, right: int, y: int, bottom: int, state: PanelState) -> int:
         p, theme = self.p, self.p.theme
         rows = [("Return", f"{state.total:.2f}"), *state.facts]
         if y + p.px(34) > bottom:
@@ -287,7 +229,7 @@ class Panel:
         surface.blit(p.typist.fit(words, max(p.px(10), 8), theme.muted, right - x), (x, y))
         return y + p.px(18)
 
-    def _curves(self, surface: pygame.Surface, x: int, right: int, y: int, bottom: int, state: State) -> None:
+    def _curves(self, surface: pygame.Surface, x: int, right: int, y: int, bottom: int, state: PanelState) -> None:
         """Small charts, as many as there is room for."""
         p = self.p
         height = p.px(58)
@@ -325,92 +267,3 @@ class Panel:
     def _stroke(self, surface: pygame.Surface, points: list[tuple[float, float]]) -> None:
         if len(points) > 1:
             pygame.draw.aalines(surface, self.p.theme.ego, False, points)
-
-
-class Timeline:
-    """Every decision of an episode as a stripe in the colour of who drove.
-
-    A mark says how the expert's answer came about, where it is not a plain one; a notch where the car changes hands.
-    """
-
-    def __init__(self, painter: Painter) -> None:
-        self.p = painter
-        self.span = (0, 1, 1)
-        """Left edge, width (pixels) and decisions of the strip drawn last, to read clicks by."""
-
-    def draw(
-        self,
-        surface: pygame.Surface,
-        area: pygame.Rect,
-        rows: list[tuple[list[tuple[Controller, str | None]], str]],
-        head: float,
-        words: str,
-    ) -> None:
-        """Args: per track (who drove, the expert's status) of every decision, and the outcome; the playhead, in
-        decisions; words at the right."""
-        p, theme = self.p, self.p.theme
-        surface.fill(theme.panel, area)
-        surface.fill(theme.hairline, (area.left, area.top, area.width, 1))
-        piece = p.typist.text(words, max(p.px(11), 8), theme.muted)
-        surface.blit(piece, (area.right - piece.get_width() - p.px(16), area.centery - piece.get_height() // 2))
-        left, width = area.left + p.px(16), area.width - piece.get_width() - p.px(52)
-        count = max([len(decisions) for decisions, _ in rows] + [20])
-        self.span = (left, max(width, 1), count)
-        height = max((area.height - p.px(16)) // max(len(rows), 1) - p.px(3), 3)
-        y = area.top + p.px(9)
-        for decisions, outcome in rows:
-            surface.fill(mix(theme.panel, theme.muted, 0.14), (left, y, width, height))
-            drivers = [driver for driver, _ in decisions]
-            start, hand_overs = 0, []
-            for k in range(1, len(drivers) + 1):
-                if k == len(drivers) or drivers[k] != drivers[start]:
-                    x0, x1 = left + width * start // count, left + width * k // count
-                    surface.fill(theme.controller(drivers[start]), (x0, y, max(x1 - x0, 1), height))
-                    hand_overs += [x1] if k < len(drivers) else []
-                    start = k
-            for x in hand_overs:
-                self._hand_over(surface, x, y, height)
-            for k, (_, status) in enumerate(decisions):
-                if status in STATUS_MARKS:
-                    x = left + round(width * (k + 0.5) / count)
-                    self._status(surface, x, y, width / count, height, status)
-            self._end(surface, left + width * len(drivers) // count, y, height, outcome)
-            y += height + p.px(3)
-        x = left + round(width * min(head, count) / count)
-        surface.fill(theme.ink, (x - p.px(1), area.top + p.px(5), p.px(2), area.height - p.px(10)))
-
-    def _hand_over(self, surface: pygame.Surface, x: int, y: int, height: int) -> None:
-        """A notch in the stripe's upper edge."""
-        p, half = self.p, max(min(self.p.px(5), height // 3), 2)
-        surface.fill(p.theme.panel, (x, y, 1, height))
-        pygame.draw.polygon(surface, p.theme.panel, [(x - half, y), (x + half, y), (x, y + half)])
-
-    def _status(self, surface: pygame.Surface, x: int, y: int, width: float, height: int, status: str) -> None:
-        """The status's mark in a decision's stripe; where that is too narrow, a tick."""
-        p = self.p
-        piece = p.typist.text(STATUS_MARKS[status], max(min(p.px(12), height), 8), p.theme.panel, True)
-        if piece.get_width() <= width:
-            surface.blit(piece, piece.get_rect(center=(x, y + height // 2)))
-        else:
-            surface.fill(p.theme.ink, (x, y, max(p.px(1), 1), height // 2))
-
-    def _end(self, surface: pygame.Surface, x: int, y: int, height: int, outcome: str) -> None:
-        """A flag or a cross where the episode ended."""
-        p, theme, half = self.p, self.p.theme, min(self.p.px(6), max(height // 2, 3))
-        middle = y + height // 2
-        if outcome == "success":
-            surface.fill(theme.goal, (x, middle - half, p.px(2), 2 * half))
-            pygame.draw.polygon(
-                surface, theme.goal, [(x, middle - half), (x + 2 * half, middle - half // 2), (x, middle)]
-            )
-        elif outcome == "crash":
-            for sign in (-1, 1):
-                a, b = (x - half, middle - sign * half), (x + half, middle + sign * half)
-                pygame.draw.line(surface, theme.crash, a, b, max(p.px(2), 1))
-        elif outcome:
-            pygame.draw.circle(surface, theme.muted, (x, middle), half, max(p.px(2), 1))
-
-    def decision_at(self, x: int) -> float:
-        """The playhead, in decisions, under a pixel column."""
-        left, width, count = self.span
-        return min(max((x - left) / width, 0.0), 1.0) * count

@@ -1,6 +1,6 @@
-"""A scripted person: looks at the window, thinks like an expert, and presses keys.
+"""A scripted person: presses the keys of what an expert decides.
 
-It acts by input events alone, so everything between a key and the recording is exercised as a person would.
+It acts by input events alone, so everything between a key and the recording is exercised as by a person.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import numpy as np
 import pygame
 
 from experts.provider import PolicyProvider
-from lgdrl.visualizer.app import FPS, App
+from lgdrl.visualizer.app import App
+from lgdrl.visualizer.clock import FPS
 from lgdrl.visualizer.controls import DRIVING, Command
 from lgdrl.visualizer.session import DriveSession
 from sim.actions import MetaAction
@@ -17,10 +18,12 @@ from sim.actions import MetaAction
 COMMANDS = {held.manoeuvre: command for command, held in DRIVING.items()}
 
 
-class Puppet:
-    """Taps the key of what `expert` would do, once per decision.
+class ScriptedPerson:
+    """Taps a key once per decision.
 
-    It does so `reaction_s` seconds (at pace 1) after the scene came up.
+    Args:
+        expert: Decides which one.
+        reaction_s: Seconds (at pace 1) from a new scene to the key.
     """
 
     def __init__(self, expert: PolicyProvider, reaction_s: float = 0.15) -> None:
@@ -36,9 +39,9 @@ class Puppet:
         session = app.panes[0].session
         if not isinstance(session, DriveSession) or session.track.outcome:
             return
-        moment = (app.episodes, len(session.track))
-        if moment != self._seen:
-            self._seen, self._due = moment, app.clock.now() + self.reaction_s / app.pace
+        decision = (app.episodes, len(session.track))
+        if decision != self._seen:
+            self._seen, self._due = decision, app.clock.now() + self.reaction_s / app.playback.pace
         if self._due is not None and app.clock.now() + 1 / FPS > self._due:
             self._due = None
             key = self._key(app, session)
@@ -47,18 +50,24 @@ class Puppet:
                 self._held.append(key)
 
     def _key(self, app: App, session: DriveSession) -> int | None:
-        thought = session.track.last
-        assert thought is not None
-        action = self.expert.decide([session.context(thought, branch=True)])[0].action
+        assessment = session.track.last
+        assert assessment is not None
+        action = self.expert.decide([session.context(assessment, branch=True)])[0].action
         if action is None or isinstance(action, np.ndarray):
             return None
-        command: Command = COMMANDS[thought.scene.meanings[action]]
+        command: Command = COMMANDS[assessment.scene.meanings[action]]
         if command is COMMANDS[MetaAction.IDLE] and app.hands is not None and app.hands.engaged:
-            return None  # no key is the way to say so
+            return None  # pressing nothing keeps speed and lane
         return next(code for code, each in app.keys.keys.items() if each is command)
 
 
 def post_key(key: int, down: bool = True, unicode: str = "") -> None:
-    """A key event as the keyboard makes it."""
+    """Post a key event as the keyboard makes it.
+
+    Args:
+        key: SDL key code.
+        down: Pressed, or released.
+        unicode: The text that the key types.
+    """
     kind = pygame.KEYDOWN if down else pygame.KEYUP
     pygame.event.post(pygame.Event(kind, key=key, mod=0, unicode=unicode, scancode=0))

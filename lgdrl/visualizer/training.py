@@ -1,4 +1,4 @@
-"""A training run as a session: watch it learn, see labels arrive, take the wheel. One world, one decision at a time."""
+"""A training run as a session: watch it learn, see labels arrive, take over. One environment, step by step."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from lgdrl.guidance.records import STATUSES, Reason
 from lgdrl.guidance.terms import ConstraintTerm
 from lgdrl.loops.online import OnlineLoop
 from lgdrl.training import Trainer
-from lgdrl.visualizer.session import Thought, Track, contributions, episode_of, opinion, turn_of, unsafe_of
+from lgdrl.visualizer.track import Assessment, Track, contributions, episode_of, learner_assessment, turn_of, unsafe_of
 
 
 class TrainSession:
-    """The episodes of a `Trainer` with one world, as they happen; the trainer was made with the person's hands.
+    """The episodes of a `Trainer` with one environment, as they happen.
 
-    Seeds mean nothing here: a training's worlds have their own stream. The last scene of an episode is the one before
-    its end, because a training's world starts anew in the same step.
+    Seeds mean nothing here: the environments of a training have their own stream. The last scene of an episode is the
+    one before its end, because the environment of a training is reset in the same step.
+
+    Args:
+        trainer: Made with the `Hands` of the person who may take over.
     """
 
     live = True
@@ -40,11 +43,11 @@ class TrainSession:
         self._reward = 0.0
         self._ended = False, False
         self._whole = True
-        """No decision was broken off: what stands in memory may be saved."""
+        """No decision was broken off: the state in memory may be saved."""
         if loop.advisor is not None:
             loop.advisor.say = self._hear
         loop.prepare()
-        self.track = Track(last=self._look())
+        self.track = Track(last=self._assess())
 
     @property
     def done(self) -> bool:
@@ -52,24 +55,26 @@ class TrainSession:
 
     def begin(self, seed: int) -> None:
         if len(self.track):
-            self.track = Track(last=self._look())
+            self.track = Track(last=self._assess())
 
-    def _look(self) -> Thought:
+    def _assess(self) -> Assessment:
         worlds, model = self.loop.envs, self.loop.model
         obs, legal = model._last_obs, worlds.action_masks()
         assert isinstance(obs, np.ndarray)
         scene = worlds.scenes([0])[0]
-        return Thought(scene, obs[0].copy(), legal[0], unsafe=unsafe_of(scene), **opinion(model, obs[0], legal[0]))
+        return Assessment(
+            scene, obs[0].copy(), legal[0], unsafe=unsafe_of(scene), **learner_assessment(model, obs[0], legal[0])
+        )
 
-    def think(self) -> None:
-        """The strategy itself decides whether to ask the expert, in the middle of a decision."""
+    def ask_expert(self) -> None:
+        """Nothing: the strategy itself queries the expert, in the middle of a decision."""
 
     def _hear(self, words: str) -> None:
         self.track.saying = words
 
     def act(self) -> None:
-        model, thought = self.loop.model, self.track.last
-        assert thought is not None
+        model, assessment = self.loop.model, self.track.last
+        assert assessment is not None
         self._whole = False
         self.trainer.advance(1, self._watch)
         self._whole = True
@@ -81,28 +86,28 @@ class TrainSession:
             probs = None if labels.probs is None or not labels.probs[0].any() else labels.probs[0]
             action = int(labels.action[0]) if labels.given[0] else None
             decision = Decision(action=action, probs=probs, status=STATUSES[status])
-            thought = replace(thought, expert=decision)
+            assessment = replace(assessment, expert=decision)
         controller: Controller = "expert" if execution.intervened[0] else "learner"
         reaction = None
         if human:
             controller, reaction = "human", self.arbiter.person.reaction_s
         info = self._infos[0]
         terms = contributions(info.get("rewards"), self.loop.envs.scenario_config)
-        turn = turn_of(thought, int(execution.actions[0]), controller, self._reward, reaction, terms)
+        turn = turn_of(assessment, int(execution.actions[0]), controller, self._reward, reaction, terms)
         turns: list[Turn] = [*self.track.turns, turn]
         if "episode" in info:
             late = bool(info.get("TimeLimit.truncated", False))
             self._ended = not late, late
             summary = dict(info.get("summary", {}))
-            self.track = Track(turns, thought, info.get("outcome") or "ended", summary)
+            self.track = Track(turns, assessment, info.get("outcome") or "ended", summary)
         else:
             self._ended = False, False
-            self.track = Track(turns, self._look())
+            self.track = Track(turns, self._assess())
         if self.done:
             self.track.outcome = self.track.outcome or "trained"
 
     def _watch(self, local: dict[str, Any], _: dict[str, Any]) -> bool:
-        """SB3's callback: what the world answered."""
+        """SB3's callback: what the environment returned."""
         self._infos, self._reward = local["infos"], float(local["rewards"][0])
         return True
 

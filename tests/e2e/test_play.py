@@ -41,7 +41,19 @@ def test_a_film_and_a_recording_without_any_window(tmp_path, capsys):
 
 
 def test_a_scripted_person_records_demonstrations(tmp_path):
-    options = ["--puppet", "faster", "--save", tmp_path, "--episodes", 2, "--pace", 8, "--fast", "--size", "640x400"]
+    options = [
+        "--scripted-person",
+        "faster",
+        "--save",
+        tmp_path,
+        "--episodes",
+        2,
+        "--pace",
+        8,
+        "--fast",
+        "--size",
+        "640x400",
+    ]
     assert play("--drive", *options) == 0
     episodes = load_episodes(tmp_path)
     assert [episode.seed for episode in episodes] == [0, 1]

@@ -17,11 +17,13 @@ from experts.serving.fault_server import FaultServer, Scripted
 from lgdrl.config import RunConfig, load_config
 from lgdrl.runs import Run
 from lgdrl.training import resume, start
-from lgdrl.visualizer.app import App, Options, RealClock, VirtualClock, open_window
+from lgdrl.visualizer.app import App, WindowOptions, open_window
+from lgdrl.visualizer.clock import RealClock, VirtualClock
 from lgdrl.visualizer.controls import Command, keymap
-from lgdrl.visualizer.film import FPS, Look, frames
-from lgdrl.visualizer.scripted import Puppet, post_key
-from lgdrl.visualizer.session import DriveSession, ReplaySession, asked_in_training
+from lgdrl.visualizer.drivers import asked_in_training
+from lgdrl.visualizer.film import FPS, FilmStyle, frames
+from lgdrl.visualizer.scripted import ScriptedPerson, post_key
+from lgdrl.visualizer.session import DriveSession, ReplaySession
 from lgdrl.visualizer.training import TrainSession
 from sim.actions import MetaAction
 from sim.errors import UsageError
@@ -43,10 +45,10 @@ def drive(hands=None, expert="rule", autopilot="expert", scenario="lane-change",
     return DriveSession(world, None, adviser, autopilot, hands, "test")
 
 
-def open_app(sessions, clock=None, puppet=None, **options):
+def open_app(sessions, clock=None, person=None, **options):
     sessions = sessions if isinstance(sessions, list) else [sessions]
     open_window(SIZE)
-    return App(sessions, Options(**({"draw_every": 8} | options)), keymap(), clock or VirtualClock(), puppet)
+    return App(sessions, WindowOptions(**({"draw_every": 8} | options)), keymap(), clock or VirtualClock(), person)
 
 
 def run_until(app, done, most=3000):
@@ -186,16 +188,16 @@ def test_pause_holds_the_picture_and_a_step_makes_one_decision():
     app = open_app(drive())
     run_until(app, lambda: app.length == 2)
     tap(app, pygame.K_SPACE)
-    head = app.head
+    head = app.playback.head
     for _ in range(120):
         app.frame()
-    assert app.paused
-    assert app.head == head
+    assert app.playback.paused
+    assert app.playback.head == head
     tap(app, pygame.K_PERIOD)
-    run_until(app, lambda: app._step_to is None)
-    assert app.head == int(head) + 1
+    run_until(app, lambda: app.playback.step_to is None)
+    assert app.playback.head == int(head) + 1
     tap(app, pygame.K_COMMA)
-    assert app.head == int(head)
+    assert app.playback.head == int(head)
     app.close()
 
 
@@ -219,7 +221,7 @@ def test_a_typed_seed_starts_its_episode():
     for digit in "40":
         tap(app, getattr(pygame, f"K_{digit}"), digit)
     tap(app, pygame.K_x, "x")
-    assert "not a digit" in app.toast
+    assert "not a digit" in app.message.text
     tap(app, pygame.K_BACKSPACE)
     tap(app, pygame.K_2, "2")
     tap(app, pygame.K_RETURN)
@@ -234,14 +236,14 @@ def test_the_timeline_can_be_scrubbed():
     app = open_app(drive())
     run_until(app, lambda: app.length == 6)
     app.draw()
-    left, width, count = app.timeline.span
-    x, y = left + width * 3 // count, app.strip.centery
+    left, width, count = app.view.timeline.span
+    x, y = left + width * 3 // count, app.view.strip.centery
     pygame.event.post(pygame.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=(x, y)))
     app.frame()
     pygame.event.post(pygame.Event(pygame.MOUSEBUTTONUP, button=1, pos=(x, y)))
     app.frame()
-    assert app.head == pytest.approx(3, abs=0.2)
-    assert app.paused
+    assert app.playback.head == pytest.approx(3, abs=0.2)
+    assert app.playback.paused
     assert app.length == 6
     app.close()
 
@@ -253,9 +255,9 @@ def test_films_have_the_size_and_pace_that_they_are_asked_for():
     session = drive(expert="faster")
     session.begin(3)
     while not session.track.outcome:
-        session.think()
+        session.ask_expert()
         session.act()
-    usual, small = list(frames(session.track)), list(frames(session.track, Look("dark", (640, 200), pace=2.0)))
+    usual, small = list(frames(session.track)), list(frames(session.track, FilmStyle("dark", (640, 200), pace=2.0)))
     assert (usual[0].shape, small[0].shape) == ((320, 1280, 3), (200, 640, 3))
     held = FPS  # the last scene
     assert len(usual) - held == 2 * (len(small) - held) > 0
@@ -268,7 +270,7 @@ def test_a_replay_is_frame_identical_to_what_was_recorded(tmp_path):
     tap(app, pygame.K_LEFT)
     run_until(app, lambda: not app.running)
     app.close()
-    (path,) = app.saved
+    (path,) = app.recorder.saved
     replay = ReplaySession(load_episodes(path))
     live, again = track(app), replay.track
     assert [turn.controller for turn in again.turns] == [turn.controller for turn in live.turns]
@@ -280,9 +282,9 @@ def test_an_episode_is_filmed_beside_the_window(tmp_path):
     app = open_app(drive(expert="faster"), outputs=tmp_path, episodes=1, pace=16.0)
     run_until(app, lambda: app.over)
     tap(app, pygame.K_e)
-    assert "Filming" in app.toast
+    assert "Filming" in app.message.text
     app.close()
-    assert app.toast.startswith("Film: ") or "imageio" in app.toast
+    assert app.message.text.startswith("Film: ") or "imageio" in app.message.text
 
 
 def test_recordings_are_never_overwritten(tmp_path):
@@ -299,15 +301,15 @@ def test_replays_are_shown_and_cannot_be_driven(tmp_path):
     app.close()
     app = open_app(ReplaySession(load_episodes(tmp_path)))
     tap(app, pygame.K_UP)
-    assert "recording" in app.toast
-    app.pace = 16.0
-    run_until(app, lambda: app.head == app.length > 10)
+    assert "recording" in app.message.text
+    app.playback.pace = 16.0
+    run_until(app, lambda: app.playback.head == app.length > 10)
     app.close()
 
 
-def test_a_puppet_drives_by_pressing_keys():
+def test_a_scripted_person_drives_by_pressing_keys():
     hands = Hands()
-    app = open_app(drive(hands, autopilot="human"), puppet=Puppet(registry.make("rule", "lane-change")),
+    app = open_app(drive(hands, autopilot="human"), person=ScriptedPerson(registry.make("rule", "lane-change")),
                    pace=2.0, seed=100, episodes=1)  # fmt: skip
     run_until(app, lambda: not app.running)
     turns = track(app).turns
@@ -334,10 +336,10 @@ def test_the_layout_fills_every_size(size):
     pygame.display.set_mode(size, pygame.RESIZABLE)
     pygame.event.post(pygame.Event(pygame.VIDEORESIZE, size=size, w=size[0], h=size[1]))
     app.frame()
-    assert app.canvas.get_size() == size
-    assert app.sides[0].right == size[0]
-    assert app.strip.bottom == size[1]
-    assert app.roads[0].width + app.sides[0].width == size[0]
+    assert app.view.canvas.get_size() == size
+    assert app.view.sides[0].right == size[0]
+    assert app.view.strip.bottom == size[1]
+    assert app.view.roads[0].width + app.view.sides[0].width == size[0]
     app.close()
 
 
@@ -349,9 +351,9 @@ def test_every_command_has_words_and_does_not_fail(tmp_path):
     for command in Command:
         if command in (Command.QUIT, Command.EXPORT):
             continue
-        app.command(command, "test")
-        app.command(command, "test", down=False)
-        app.typing = None
+        app.devices.command(command, "test")
+        app.devices.command(command, "test", down=False)
+        app.seed_entry.text = None
         app.frame()
     assert len(list(tmp_path.glob("*.png"))) == 1
     app.close()
@@ -429,7 +431,7 @@ def test_the_panel_takes_the_reward_apart(scenario):
     else:  # rescaled by the world: f(sum of terms), rising
         pairs = sorted((sum(turn.terms.values()), turn.reward) for turn in turns)
         assert [reward for _, reward in pairs] == sorted(turn.reward for turn in turns)
-    app.head = 0.0
+    app.playback.head = 0.0
     app.draw()
     assert shown(app).terms == turns[0].terms
     app.close()
@@ -438,12 +440,12 @@ def test_the_panel_takes_the_reward_apart(scenario):
 def test_terms_are_shown_only_where_there_is_room():
     app = open_app(drive(), draw_every=1)
     run_until(app, lambda: app.length == 2)
-    app.head, app.paused = 0.5, True
+    app.playback.head, app.playback.paused = 0.5, True
 
     def picture(terms, height):
         state, area = replace(shown(app), terms=terms), pygame.Rect(0, 0, 300, height)
         surface = pygame.Surface(area.size)
-        app.panel.draw(surface, area, state, "")
+        app.view.panel.draw(surface, area, state, "")
         return pygame.surfarray.array3d(surface)
 
     reward = shown(app).reward
@@ -471,7 +473,7 @@ def language_model(server, **options):
 
 
 def shown(app):
-    return app.state_at(app.panes[0], app.head)
+    return app.panes[0].state_at(app.playback.head)
 
 
 @pytest.fixture
@@ -483,18 +485,18 @@ def test_the_panel_shows_a_reason_while_it_arrives(key):
     with FaultServer([Scripted(extra={"reason": REASON}, drip_s=0.02)], rungs=("json_schema",)) as server:
         app = open_app(drive(expert=language_model(server)), clock=RealClock(), draw_every=1)
         words, pictures = [], []
-        while shown(app).thought.expert is None or len(words) < 2:
+        while shown(app).assessment.expert is None or len(words) < 2:
             app.frame()
             state = shown(app)
             if state.saying and (not words or words[-1] != state.saying):
-                assert state.thought.expert is None
+                assert state.assessment.expert is None
                 words.append(state.saying)
-                pictures.append(pygame.surfarray.array3d(app.canvas.subsurface(app.sides[0])))
+                pictures.append(pygame.surfarray.array3d(app.view.canvas.subsurface(app.view.sides[0])))
         assert len(words) > 5
         assert all(REASON.startswith(each) for each in words)
         assert not np.array_equal(pictures[0], pictures[-1])
         decided = shown(app)
-        assert (decided.saying, decided.thought.expert.reason) == ("", REASON)
+        assert (decided.saying, decided.assessment.expert.reason) == ("", REASON)
         app.close()
 
 
@@ -663,12 +665,12 @@ def test_the_questions_of_a_training_can_be_stepped_through(guided_run):
     app = open_app(session, draw_every=1)
     for k in range(3):
         tap(app, pygame.K_PERIOD)
-        run_until(app, lambda: app._step_to is None)
+        run_until(app, lambda: app.playback.step_to is None)
         state = shown(app)
         turn = track(app).turns[k + 1]
-        assert (app.head, state.controller, state.executed) == (k + 1, turn.controller, turn.action)
-        assert (state.thought.expert.reason, state.reward) == (turn.expert_reason, turn.reward)
-        assert state.thought.unsafe is not None
+        assert (app.playback.head, state.controller, state.executed) == (k + 1, turn.controller, turn.action)
+        assert (state.assessment.expert.reason, state.reward) == (turn.expert_reason, turn.reward)
+        assert state.assessment.unsafe is not None
     tap(app, pygame.K_n)
     assert app.seed == 1
     assert track(app).turns[0].scene.time == 0.0
@@ -678,19 +680,19 @@ def test_the_questions_of_a_training_can_be_stepped_through(guided_run):
 def test_what_the_learner_proposed_is_outlined_where_something_else_was_done(guided_run):
     session = asked_in_training(guided_run, load_config(guided_run.config, {}))
     app = open_app(session, draw_every=1)
-    app.paused = True
+    app.playback.paused = True
     k = next(k for k, turn in enumerate(track(app).turns) if turn.controller == "expert")
-    app.head = float(k)
+    app.playback.head = float(k)
     state = shown(app)
-    assert state.thought.learner_action != state.executed
+    assert state.assessment.learner_action != state.executed
 
     def picture(proposed):
         surface = pygame.Surface((400, 400))
-        thought = replace(state.thought, learner_action=proposed)
-        app.panel.draw(surface, surface.get_rect(), replace(state, thought=thought), "")
+        assessment = replace(state.assessment, learner_action=proposed)
+        app.view.panel.draw(surface, surface.get_rect(), replace(state, assessment=assessment), "")
         return pygame.surfarray.array3d(surface)
 
-    assert not np.array_equal(picture(state.thought.learner_action), picture(None))
+    assert not np.array_equal(picture(state.assessment.learner_action), picture(None))
     assert np.array_equal(picture(state.executed), picture(None))
     app.close()
 
@@ -700,7 +702,7 @@ def test_the_timeline_marks_statuses_and_hand_overs():
 
     def strip(decisions):
         surface = pygame.Surface((600, 44))
-        app.timeline.draw(surface, surface.get_rect(), [(decisions, "")], 0.0, "")
+        app.view.timeline.draw(surface, surface.get_rect(), [(decisions, "")], 0.0, "")
         return pygame.surfarray.array3d(surface)
 
     plain = strip([("learner", "ok")] * 6)
@@ -710,9 +712,9 @@ def test_the_timeline_marks_statuses_and_hand_overs():
     assert all(not np.array_equal(a, b) for k, a in enumerate(seen) for b in [plain, *seen[:k]])
     assert np.array_equal(strip([("learner", None)] * 6), plain)
     handed = strip([("learner", "ok")] * 3 + [("human", None)] * 3)
-    left, width, count = app.timeline.span
+    left, width, count = app.view.timeline.span
     x = left + width * 3 // count
-    stripe = [tuple(app.theme.controller(name)) for name in ("learner", "human")]
+    stripe = [tuple(app.view.theme.controller(name)) for name in ("learner", "human")]
     assert tuple(handed[x, 22]) not in stripe  # a line where the car changes hands
     assert [tuple(handed[x - 20, 22]), tuple(handed[x + 20, 22])] == stripe
     app.close()

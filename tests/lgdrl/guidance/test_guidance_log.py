@@ -14,7 +14,7 @@ from lgdrl import training
 from lgdrl.config import load_config
 from lgdrl.guidance.log import LAST, LoggedEpisodes
 from lgdrl.runs import Run
-from lgdrl.visualizer.session import asked_in_training
+from lgdrl.visualizer.drivers import asked_in_training
 from sim.actions import MetaAction
 from sim.errors import UsageError
 from tests.recordings import bits

@@ -1,0 +1,63 @@
+"""Sessions made from a configuration: a trained run, an expert or a person as the driver, or the log of a training."""
+
+from __future__ import annotations
+
+import experts.registry
+import sim
+from experts.human import Hands
+from experts.provider import PolicyProvider
+from lgdrl.config import RunConfig
+from lgdrl.guidance.log import LoggedEpisodes
+from lgdrl.loops.online import load_policy
+from lgdrl.runs import Run
+from lgdrl.visualizer.session import DriveSession, ReplaySession
+from sim.env import DrivingEnv
+
+
+def watched_run(
+    run: Run, config: RunConfig, expert: PolicyProvider | None = None, hands: Hands | None = None
+) -> DriveSession:
+    """A session that the trained policy of a finished run drives.
+
+    Args:
+        run: Finished.
+        config: Names the environment.
+        expert: Labels every state, for the panel.
+        hands: Of the person who may take over.
+    """
+    learner, title = load_policy(run), f"{config.strategy} · {run.folder.name}"
+    return DriveSession(_environment(config), learner, expert, "learner", hands, title, config.shield)
+
+
+def asked_in_training(run: Run, config: RunConfig) -> ReplaySession:
+    """A session that replays the states at which a run queried its expert, as its guidance log has them.
+
+    Args:
+        run: Its log was written with `log_scenes=1`.
+        config: Of the run.
+    """
+    where = str(config.scenario), str(config.backend), dict(config.scenario_config)
+    return ReplaySession(LoggedEpisodes(run.guidance_log, run.folder.name, *where), config.expert)
+
+
+def watched_expert(config: RunConfig, hands: Hands | None = None) -> DriveSession:
+    """A session that the expert of `config` drives; `hands` may take over."""
+    return DriveSession(_environment(config), None, expert_of(config), "expert", hands, f"Expert {config.expert}")
+
+
+def driven_by_hand(config: RunConfig, expert: PolicyProvider | None, hands: Hands | None) -> DriveSession:
+    """A session that a person drives; `expert` labels every state, for the panel."""
+    return DriveSession(_environment(config), None, expert, "human", hands, "You")
+
+
+def expert_of(config: RunConfig) -> PolicyProvider:
+    """The expert that a config names.
+
+    Raises:
+        UsageError: It cannot drive there.
+    """
+    return experts.registry.make(config.expert, config.scenario, config.expert_options, config.seed)
+
+
+def _environment(config: RunConfig) -> DrivingEnv:
+    return sim.make(config.scenario, config.backend, config.scenario_config)

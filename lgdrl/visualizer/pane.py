@@ -1,0 +1,209 @@
+"""One session in the window: its work in threads, its view of the road, and what the panel shows of it."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+
+from lgdrl.visualizer.clock import Clock
+from lgdrl.visualizer.panel import Curve, PanelState
+from lgdrl.visualizer.session import PlaySession
+from lgdrl.visualizer.track import Assessment, assessment_of, divergence
+from sim.lane_change import TTC_WARNING
+from sim.render import SceneRenderer
+from sim.scene import Scene
+
+LONGEST_TTC = 10.0
+"""s: the top of the chart, and what is short."""
+
+
+@dataclass(frozen=True)
+class Threads:
+    """One thread in which environments are stepped, one in which experts are asked. Both are shared by all panes."""
+
+    environment: ThreadPoolExecutor
+    expert: ThreadPoolExecutor
+
+    @classmethod
+    def started(cls) -> Threads:
+        """Threads in which torch computes alone: its own helper threads would take the window's time."""
+        environment, expert = (
+            ThreadPoolExecutor(1, name, lambda: torch.set_num_threads(1)) for name in ("environment", "expert")
+        )
+        return cls(environment, expert)
+
+
+class Pane:
+    """A session with its view of the road and what it is busy with.
+
+    Args:
+        session: What is shown.
+        renderer: Draws its road.
+        clock: The window's.
+        threads: Where the session works; None: in the window's own thread, at once.
+    """
+
+    def __init__(self, session: PlaySession, renderer: SceneRenderer, clock: Clock, threads: Threads | None) -> None:
+        self.session, self.renderer, self.clock, self.threads = session, renderer, clock, threads
+        self._acting: Future | None = None
+        self._asking: Future | None = None
+        self._asked: Assessment | None = None
+        """The assessment that `_asking` completes."""
+        self._asked_at = 0.0
+        self._closing = False
+        self._series: list[tuple[float, float, float | None]] = []
+        """Speed (m/s), time-to-collision ahead (s), JS (nats) at every decision of the episode so far."""
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the session can make a further decision in this episode."""
+        return self.session.live and not self.session.track.outcome
+
+    @property
+    def busy(self) -> bool:
+        """Whether a decision is under way, or must wait for the expert's label.
+
+        A person who drives does not wait for a language model.
+        """
+        hands = self.session.hands
+        patient = self.session.waits or hands is None or not hands.engaged
+        return self._acting is not None or (self._asking is not None and patient)
+
+    # -- work ----------------------------------------------------------------------------------------------------------
+
+    def begin(self, seed: int) -> None:
+        """Start an episode."""
+        self.session.begin(seed)
+        self._series.clear()
+        self.renderer.reset()
+        self._ask()
+
+    def settle(self) -> None:
+        """Wait for an environment that is stepping; drop a label that is still on its way."""
+        if self._acting is not None:
+            self._acting.result()
+        if self._asking is not None and self.session.waits:
+            self._asking.result()
+        self._acting = self._asking = None
+
+    def decide(self) -> bool:
+        """Make one decision, or start it in a thread.
+
+        Returns:
+            Whether a new state is there already.
+        """
+        if self.threads is None:
+            self.session.act()
+            self._came_up()
+            return True
+        if self._asking is None:
+            self._asked_at = self.clock.now()
+        self._acting = self.threads.environment.submit(self.session.act)
+        return False
+
+    def collect(self) -> bool:
+        """Take what the threads have finished; what broke in them is raised here.
+
+        Returns:
+            Whether a new state has come up.
+        """
+        new = False
+        if self._acting is not None and self._acting.done():
+            job, self._acting = self._acting, None
+            job.result()
+            self._came_up()
+            new = True
+        if self._asking is not None and self._asking.done():
+            job, self._asking = self._asking, None
+            job.result()
+            last, asked = self.session.track.last, self._asked
+            if last is not None and asked is not None and last.scene is not asked.scene:
+                self._ask()  # the person went on without the label
+        return new
+
+    def _came_up(self) -> None:
+        if self._asking is None:
+            self._ask()
+
+    def _ask(self) -> None:
+        self._asked_at, self._asked = self.clock.now(), self.session.track.last
+        if self.threads is None:
+            self.session.ask_expert()
+        elif not self._closing and self.undecided:
+            self._asking = self.threads.expert.submit(self.session.ask_expert)
+
+    def interrupt(self) -> None:
+        """The window closes: ask nothing more, and let an expert that is being asked come to an end."""
+        self._closing = True
+        self.session.interrupt()
+        if self._asking is not None:
+            self._asking.cancel()
+
+    def close(self) -> None:
+        """End the session."""
+        self.session.close()
+        self.renderer.close()
+
+    # -- what is shown -------------------------------------------------------------------------------------------------
+
+    def scene_at(self, head: float) -> Scene:
+        """The scene at a playhead, between two decisions."""
+        track = self.session.track
+        k = min(int(head), len(track))
+        return track.between(k, head - k)
+
+    def state_at(self, head: float) -> PanelState:
+        """What the panel shows at a playhead: the decision under way, or the one that is due."""
+        track, k = self.session.track, int(head)
+        curves = self._curves(head)
+        if k < len(track):
+            turn = track.turns[k]
+            executed = int(turn.action) if not hasattr(turn.action, "shape") else None
+            assessment, controller, reward, terms = assessment_of(turn), turn.controller, turn.reward, turn.terms
+            distance = self._series[k][2]
+        else:
+            assert track.last is not None
+            assessment, executed, reward, terms = track.last, None, None, None
+            distance = divergence(assessment)
+            hands = self.session.hands
+            controller = "human" if hands is not None and hands.engaged else self.session.autopilot
+            if track.turns and (track.outcome or not self.session.live):
+                controller = track.turns[-1].controller
+        working = self._asking is not None or self._acting is not None
+        return PanelState(
+            assessment=assessment,
+            controller=controller,
+            executed=executed,
+            reward=reward,
+            total=float(track.rewards[: k + 1].sum()) if len(track) else 0.0,
+            waiting_s=self.clock.now() - self._asked_at if working else 0.0,
+            divergence=distance,
+            facts=tuple(self.session.facts()),
+            curves=curves,
+            expert_name=self.session.expert_name,
+            saying=track.saying if assessment is track.last and assessment.expert is None else "",
+            terms=terms,
+        )
+
+    def _curves(self, head: float) -> tuple[Curve, ...]:
+        track, series = self.session.track, self._series
+        if len(series) > len(track):
+            series.clear()
+        while len(series) < len(track):
+            turn = track.turns[len(series)]
+            front = turn.scene.front(turn.scene.ego.lane)
+            ttc = math.nan if front is None else min(front.ttc, LONGEST_TTC)
+            series.append((turn.scene.ego.speed, ttc, divergence(assessment_of(turn))))
+        speeds, ttcs = [row[0] for row in series], [row[1] for row in series]
+        distances = [math.nan if row[2] is None else row[2] for row in series]
+        points = track.scene(0).set_points
+        curves = [
+            Curve("Speed", "m/s", speeds, head, 0.0, max([points[-1] if points else 30.0, *speeds])),
+            Curve("Time to collision ahead", "s", ttcs, head, 0.0, LONGEST_TTC, alarm=TTC_WARNING),
+        ]
+        if any(value == value for value in distances):
+            curves.append(Curve("JS of learner and expert", "nats", distances, head, 0.0, math.log(2), digits=2))
+        return tuple(curves)
