@@ -32,7 +32,7 @@ def stand_in(situation):
     env = sim.make(situation.source.scenario, config=situation.source.config)
     assert isinstance(env, EngineEnv)
     env.reset(seed=0)
-    for array, row in zip(env.world.state, situation.state, strict=True):
+    for array, row in zip(env.batch.state, situation.state, strict=True):
         array[0] = row
     return env
 
