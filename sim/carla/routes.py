@@ -1,8 +1,8 @@
 """Routes: a road as one coordinate frame, s along it and d to the right, with the centres of its lanes everywhere.
 
-A route is laid through a `carla.Map` from a start, with turns chosen at junctions, and is then plain arrays: nothing
-here asks the server. Its reference line follows the lane that it starts in; where that lane ends, the line goes on
-beside the lanes that are left, so that d never jumps.
+A route is laid through a `carla.Map` from a start, with turns chosen at junctions, and is then plain arrays; the server
+is not needed. Its reference line follows the lane that it starts in; where that lane ends, the line goes on beside the
+remaining lanes, so that d never jumps.
 
 CARLA's frame is left-handed (x forward, y right, yaw clockwise), which is highway-env's frame as well: y grows to the
 right of x there too. Nothing is mirrored; `tests/sim/carla/test_routes.py` checks it.
@@ -23,12 +23,13 @@ from sim.sizes import LANE_MARGIN
 SPACING = 2.0
 """Metres between the samples of a route."""
 MAX_LANES = 12
+"""Per sample; further lanes are ignored."""
 LEVEL = 4.0
 """Metres of height within which two roads are the same road."""
 DRIVABLE = ("Driving", "Entry", "Exit", "OnRamp", "OffRamp")
 """Lane types that traffic uses."""
 STRAIGHT = math.radians(30)
-"""A junction's branch that turns by less counts as straight on."""
+"""A branch of a junction that turns by less counts as straight on."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,14 @@ class Route:
         object.__setattr__(self, "curvatures", np.gradient(self.headings, self.s))
 
     def project(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """World positions (N, 2) -> s (N,), d (N,) and the index (N,) of the sample before them."""
+        """Route coordinates of world positions.
+
+        Args:
+            xy: (N, 2), m.
+
+        Returns:
+            s (N,) and d (N,), m, and the index (N,) of the sample before.
+        """
         nearest = self._tree.query(xy)[1]
         forward = np.stack([np.cos(self.headings[nearest]), np.sin(self.headings[nearest])], axis=1)
         behind = ((xy - self.points[nearest]) * forward).sum(axis=1) < 0
@@ -74,7 +82,15 @@ class Route:
         return self.s[index] + along * (self.s[index + 1] - self.s[index]) / length, across, index
 
     def locate(self, xy: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Positions -> s (N,), d (N,), lane (N,); NaN, NaN and -1 for those that are not on this road."""
+        """Route coordinates and lanes of vehicles.
+
+        Args:
+            xy: (N, 2), m.
+            z: (N,), m.
+
+        Returns:
+            s (N,), d (N,), lane (N,); NaN, NaN and -1 for positions that are not on this road.
+        """
         if not len(xy):
             return np.zeros(0), np.zeros(0), np.zeros(0, dtype=int)
         s, d, index = self.project(xy)
@@ -85,7 +101,15 @@ class Route:
         return np.where(off, np.nan, s), np.where(off, np.nan, d), lane
 
     def lane_at(self, d: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """Lane (N,) at lateral positions d beside samples `index`; -1 beside the road."""
+        """Lanes at lateral positions.
+
+        Args:
+            d: (N,), m.
+            index: Samples (N,) to look at.
+
+        Returns:
+            Lanes (N,) from the left; -1 beside the road.
+        """
         distance = np.abs(self.centers[index] - d[:, None])
         lane = np.nanargmin(distance, axis=1)
         reach = self.width[index] / 2 + LANE_MARGIN
@@ -101,7 +125,15 @@ class Route:
         return tuple(float(d) for d in self.centers[index, : self.counts[index]])
 
     def pose(self, s: float, d: float) -> tuple[float, float, float, float]:
-        """x, y, z in metres and heading in radians of a place on the route."""
+        """The world pose of a place on the route.
+
+        Args:
+            s: m.
+            d: m.
+
+        Returns:
+            x, y, z in m, heading in rad.
+        """
         index = self.sample(s)
         here = s - self.s[index]
         heading = float(np.interp(s, self.s, self.headings))
@@ -114,10 +146,17 @@ class Route:
 
 
 def lay(start: Any, ahead: float, behind: float = 0.0, turns: Sequence[str] = (), s0: float = 0.0) -> Route:
-    """The route from a `carla.Waypoint`, for `ahead` metres and with `behind` metres before it.
+    """Lay a route through a map.
 
-    Args: `turns` are left | straight | right, one per junction on the way (straight where none is left);
-        `s0` is the value of s at the start.
+    Args:
+        start: The `carla.Waypoint` to begin at.
+        ahead: Metres after the start.
+        behind: Metres before the start.
+        turns: left | straight | right, one per junction; straight after the last.
+        s0: s at the start, m.
+
+    Returns:
+        The route; shorter where the road ends.
     """
     forward = _walk(start, ahead, list(turns))
     backward = _walk_back(start, behind)
@@ -145,7 +184,14 @@ Row = tuple[tuple[float, float], float, float, list[float], float, bool]
 
 
 def leftmost(waypoint: Any) -> tuple[Any, float]:
-    """The leftmost lane of a waypoint's road and direction, and how far the waypoint is to the right of its centre."""
+    """The leftmost lane of a waypoint's road and direction.
+
+    Args:
+        waypoint: A `carla.Waypoint`.
+
+    Returns:
+        The waypoint beside it in that lane, and its distance to the right of that lane's centre, m.
+    """
     across = 0.0
     while (side := _beside(waypoint, "get_left_lane")) is not None:
         across += (waypoint.lane_width + side.lane_width) / 2
@@ -235,10 +281,17 @@ def _turn(waypoint: Any) -> float:
 
 
 def until_lane_end(waypoint: Any) -> list[Any]:
-    """The waypoint and those that follow in its lane, `SPACING` apart."""
+    """The rest of a waypoint's lane.
+
+    Args:
+        waypoint: A `carla.Waypoint`.
+
+    Returns:
+        The waypoint and those that follow in its lane, `SPACING` apart.
+    """
     try:
         return [waypoint, *waypoint.next_until_lane_end(SPACING)]
-    except RuntimeError:  # the client refuses where nothing of the lane is left
+    except RuntimeError:  # raised by the client at the very end of a lane
         return [waypoint]
 
 

@@ -1,7 +1,7 @@
-"""Where a world's server comes from: one that runs already, carla-lite of our own, or a real one that we supervise.
+"""Where the server of an environment comes from: it runs already, or it is started here: carla-lite, or CarlaUE4.sh.
 
 A backend's address is what follows the "@" in `backend="carla@..."`: HOST:PORT of a running server, or the path of a
-CarlaUE4.sh to start, without a screen, and to start again when it crashes.
+CarlaUE4.sh, which is started without a screen, and again after a crash.
 """
 
 from __future__ import annotations
@@ -25,29 +25,38 @@ from sim.errors import UsageError
 
 OFF_SCREEN = ("-RenderOffScreen", "-nosound", "-quality-level=Low")
 START_PATIENCE = 30.0
-"""Seconds within which carla-lite must be listening."""
+"""Seconds within which a carla-lite that does not listen must have ended."""
 
 
 class CarlaServer(Protocol):
-    """Somebody to connect to."""
+    """A server to connect to."""
 
     label: str
-    """What results call it until it has told its version."""
+    """Name in results until the server's version is known."""
 
     def start(self) -> Address:
-        """The address of a server that runs; starts it, or starts it again, where that is ours to do."""
+        """Start the server, or start it again, where it belongs to this process.
+
+        Returns:
+            The address of a server that runs.
+
+        Raises:
+            SimCrashed: It did not start.
+        """
         ...
 
     def alive(self) -> bool:
-        """False where the server is known to be gone."""
+        """False where the server is known to have ended."""
         ...
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """End the server where it belongs to this process."""
+        ...
 
 
 @dataclass
 class RunningServer:
-    """A server that somebody else started."""
+    """A server that another program started."""
 
     address: Address
     label = "carla"
@@ -63,7 +72,7 @@ class RunningServer:
 
 
 class OwnServer:
-    """A server process of ours, in a process group of its own."""
+    """A server process of this program, in a process group of its own."""
 
     label = "carla"
 
@@ -94,23 +103,24 @@ class OwnServer:
                 stream.close()
 
     def _launch(self, command: list[str], **streams: Any) -> subprocess.Popen:
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 (kept until `stop`, for its last words)
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 (kept until `stop`, for `_last_line`)
         self._process = subprocess.Popen(command, stderr=self._output, start_new_session=True, **streams)
         return self._process
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         assert self._output is not None
         self._output.seek(0)
         lines = self._output.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "it printed nothing"
 
 
 class LiteServer(OwnServer):
-    """carla-lite on a free port, for one world. It ends when this process ends, however that happens."""
+    """carla-lite on a free port, for one environment. It ends when this process ends, however that happens."""
 
     label = LITE
 
     def __init__(self, options: tuple[str, ...] = ()) -> None:
+        """`options`: of the command `carla-lite`."""
         super().__init__()
         self.options = options
 
@@ -124,13 +134,13 @@ class LiteServer(OwnServer):
         line = process.stdout.readline().decode()
         if "listening on" not in line:
             process.wait(START_PATIENCE)
-            raise SimCrashed(f"carla-lite did not start: {self._last_words()}")
+            raise SimCrashed(f"carla-lite did not start: {self._last_line()}")
         host, _, port = line.split("listening on ")[1].split()[0].rpartition(":")
         return Address(host, int(port))
 
 
 class RealServer(OwnServer):
-    """CarlaUE4.sh without a screen. `start` begins it again after a crash."""
+    """CarlaUE4.sh without a screen; `start` starts it again after a crash."""
 
     def __init__(self, executable: Path, options: tuple[str, ...] = OFF_SCREEN) -> None:
         super().__init__()
@@ -146,12 +156,12 @@ class RealServer(OwnServer):
         )
         time.sleep(0.5)
         if not self.alive():
-            raise SimCrashed(f"{self.executable} ended at once: {self._last_words()}")
+            raise SimCrashed(f"{self.executable} ended at once: {self._last_line()}")
         return Address("127.0.0.1", port)
 
 
 def _free_ports() -> int:
-    """A port whose next one is free too: CARLA streams on it."""
+    """A port whose next one is free, too: CARLA streams on it."""
     while True:
         port = free_port()
         with contextlib.suppress(OSError), socket.socket() as probe:
@@ -160,7 +170,17 @@ def _free_ports() -> int:
 
 
 def server_at(place: str | None) -> CarlaServer:
-    """The server that a backend's address names; None is the usual one, 127.0.0.1:2000."""
+    """The server that a backend's address names.
+
+    Args:
+        place: HOST:PORT, or the path of a CarlaUE4.sh; None for 127.0.0.1:2000.
+
+    Returns:
+        The server; nothing is started yet.
+
+    Raises:
+        UsageError: The place is neither.
+    """
     if place is None:
         return RunningServer(Address())
     if "/" in place:

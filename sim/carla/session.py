@@ -1,8 +1,8 @@
 """A connection to one CARLA server: synchronous, with fixed steps, and left as it was found.
 
-Whoever dies in synchronous mode leaves a frozen server and its actors behind; both are the most reported pains of
-CARLA's users. A session therefore restores the settings and destroys its actors on every way out, and on the way in
-it removes what an earlier session of ours left (vehicles whose role name begins with `ROLE`, and all loose sensors).
+A client that dies in synchronous mode leaves a frozen server and its actors behind; both are the most reported problems
+of CARLA's users. A session therefore restores the settings and destroys its actors on every way out. On the way in it
+removes what an earlier session left: vehicles whose role name begins with `ROLE`, and all sensors without a parent.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ from sim.carla.errors import (
 from sim.errors import UsageError
 
 log = logging.getLogger("sim.carla")
-ROLE = "lgdrl"
+ROLE = "carla-env"
+"""Prefix of the role names of this adapter's vehicles."""
 LITE = "carla-lite kinematic"
-"""What results name as their simulator: nobody shall take it for Unreal's physics."""
+"""The simulator that results name: it must not be confused with Unreal's physics."""
 LITE_MAPS = "CarlaLite/"
-"""How the maps of a carla-lite server are named: the way to know one."""
+"""Prefix of the names of carla-lite's maps, by which such a server is recognised."""
 FIRST_DELAY, LONGEST_DELAY = 0.1, 2.0
 """Seconds between attempts to connect, doubling."""
 FRAME_PATIENCE = 2.0
-"""Seconds for a frame before it is asked whether the server lives at all."""
+"""Seconds for a frame before the session checks whether the server is alive."""
 SENSOR_THREADS = 4
-"""Sensors + 2: with as many threads as cores, a client with sensors can deadlock on two cores."""
+"""Worker threads of the client: sensors + 2. With as many threads as cores it can deadlock on two cores."""
 MESH = {
     "vertex_distance": 2.0,
     "max_road_length": 50.0,
@@ -48,11 +49,13 @@ MESH = {
     "smooth_junctions": True,
     "enable_mesh_visibility": True,
 }
-"""How a real server turns OpenDRIVE into ground: no walls beside the road."""
+"""How a real server builds the ground of an OpenDRIVE map: no walls beside the road."""
 
 
 @dataclass(frozen=True)
 class Address:
+    """Where a server listens for calls."""
+
     host: str = "127.0.0.1"
     port: int = 2000
 
@@ -62,15 +65,19 @@ class Address:
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds."""
+    """Time limits, s."""
 
-    connect: float = 30.0  # until a server must have answered at all
+    connect: float = 30.0  # until the first response
     load: float = 120.0  # for a map
-    answer: float = 20.0  # for any other call, and for a frame
+    response: float = 20.0  # for any other call, and for a frame
 
 
 def client_module() -> Any:
-    """The `carla` package; UsageError where it is not installed."""
+    """The `carla` package.
+
+    Raises:
+        UsageError: It is not installed.
+    """
     try:
         import carla
     except ImportError:
@@ -82,7 +89,7 @@ def client_module() -> Any:
 
 @dataclass
 class CarlaSession:
-    """See the module's text. `alive()` says whether the server process is known to live (True where unknown)."""
+    """See the module's docstring. `alive()` returns False where the server process is known to have ended."""
 
     address: Address
     patience: Patience = field(default_factory=Patience)
@@ -96,44 +103,50 @@ class CarlaSession:
         self.frame = 0
         self._found_settings: Any = None
         self._managers: list[Any] = []
-        self._mine: list[Any] = []
+        self._sensors: list[Any] = []
+        """Sensors of this session."""
+        self._ids: list[int] = []
+        """Its other actors."""
         self._close_at_exit = _close_later(self)
 
     # -- connecting ----------------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """Connect, check versions, sweep, and make the world synchronous.
+        """Connect, check versions, remove what earlier sessions left, and make the world synchronous.
 
-        Raises: SimUnreachable without an answer in time, SimVersionMismatch for another version.
+        Raises:
+            SimUnreachable: No server responded in time.
+            SimVersionMismatch: The server has another version than the client.
+            SimError: The server failed.
         """
-        self.client = self._first_answer()
+        self.client = self._first_response()
         mine, theirs = self.client.get_client_version(), self.client.get_server_version()
         if _release(mine) != _release(theirs):
             raise SimVersionMismatch(
                 f"the CARLA server at {self.address} is version {theirs}, the client {mine}: use the same version"
             )
-        self.client.set_timeout(self.patience.answer)
+        self.client.set_timeout(self.patience.response)
         with self._guarded("describe its world"):
             self._adopt(self.client.get_world())
             self._found_settings = self.world.get_settings()
             self._synchronise()
             self.sweep()
 
-    def _first_answer(self) -> Any:
-        """A client whose server has answered once; attempts back off."""
+    def _first_response(self) -> Any:
+        """A client whose server has responded once; the delay between attempts doubles."""
         deadline, delay = time.monotonic() + self.patience.connect, FIRST_DELAY
         while True:
             if not self.alive():
-                raise SimCrashed(f"the CARLA server for {self.address} ended before it answered: see its output")
+                raise SimCrashed(f"the CARLA server for {self.address} ended before its first response: see its output")
             left = deadline - time.monotonic()
             if left <= 0:
                 raise SimUnreachable(
-                    f"no CARLA server answers at {self.address} within {self.patience.connect:g} s: start one "
+                    f"no CARLA server responds at {self.address} within {self.patience.connect:g} s: start one "
                     "(`lgdrl carla-lite`, or CarlaUE4.sh), or name another address"
                 )
             if _listens(self.address):
                 client = self.carla.Client(self.address.host, self.address.port, SENSOR_THREADS)
-                client.set_timeout(min(max(left, 0.1), self.patience.answer))
+                client.set_timeout(min(max(left, 0.1), self.patience.response))
                 try:
                     client.get_server_version()
                     return client
@@ -155,25 +168,42 @@ class CarlaSession:
 
     @property
     def lite(self) -> bool:
-        """Is this carla-lite?"""
+        """Whether the server is carla-lite."""
         return self.map.name.startswith(LITE_MAPS)
 
     @property
     def backend(self) -> str:
-        """What results name as their simulator."""
+        """The simulator that results name."""
         return LITE if self.lite else f"carla {self.client.get_server_version()}"
 
     # -- maps ----------------------------------------------------------------------------------------------------------
 
     def load_opendrive(self, text: str, afresh: bool = False) -> None:
-        """Make the server's world this OpenDRIVE map; `afresh` reloads it even where it is there already."""
+        """Load an OpenDRIVE map.
+
+        Args:
+            text: OpenDRIVE text.
+            afresh: Load it even where it is loaded already.
+
+        Raises:
+            SimError: The server failed.
+        """
         if not afresh and self.map.to_opendrive() == text:
             return
         parameters = self.carla.OpendriveGenerationParameters(**MESH)
         self._load("an OpenDRIVE map", lambda: self.client.generate_opendrive_world(text, parameters))
 
     def load_town(self, name: str, afresh: bool = False) -> None:
-        """Make the server's world one of its own maps. UsageError for a map that it does not have."""
+        """Load one of the server's own maps.
+
+        Args:
+            name: Name without path.
+            afresh: Load it even where it is loaded already.
+
+        Raises:
+            UsageError: The server does not have this map.
+            SimError: The server failed.
+        """
         if not afresh and self.map.name.rpartition("/")[2] == name:
             return
         with self._guarded("list its maps"):
@@ -188,12 +218,25 @@ class CarlaSession:
         with self._guarded(f"load {what}", self.patience.load):
             self._adopt(load())
             self._synchronise()
-        self.client.set_timeout(self.patience.answer)
+        self.client.set_timeout(self.patience.response)
 
     # -- actors --------------------------------------------------------------------------------------------------------
 
     def spawn(self, blueprint: Any, transform: Any, parent: Any = None) -> Any:
-        """A new actor that this session will destroy. SpawnRefused where the server does not take it."""
+        """Spawn an actor, which this session will destroy.
+
+        Args:
+            blueprint: A `carla.ActorBlueprint`.
+            transform: Its pose, relative to the parent where there is one.
+            parent: The actor to attach to.
+
+        Returns:
+            The new actor.
+
+        Raises:
+            SpawnRefused: The server refused it.
+            SimError: The server failed.
+        """
         try:
             actor = self.world.spawn_actor(blueprint, transform, attach_to=parent)
         except RuntimeError as error:
@@ -202,20 +245,45 @@ class CarlaSession:
             raise SpawnRefused(
                 f"the CARLA server at {self.address} refuses {blueprint.id} at ({place.x:.1f}, {place.y:.1f}): {error}"
             ) from None
-        self._mine.append(actor)
+        if blueprint.id.startswith("sensor."):
+            self._sensors.append(actor)
+        else:
+            self._ids.append(actor.id)
         return actor
 
     def spawn_all(self, requests: Sequence[tuple[Any, Any]]) -> list[int | None]:
-        """Ids of new vehicles for (blueprint, transform) pairs, in one batch; None where there was no room."""
+        """Spawn vehicles in one batch.
+
+        Args:
+            requests: (blueprint, transform) pairs.
+
+        Returns:
+            Their ids; None where there was no room.
+
+        Raises:
+            SimError: The server failed.
+        """
         commands = [self.carla.command.SpawnActor(blueprint, transform) for blueprint, transform in requests]
         with self._guarded("spawn traffic"):
-            answers = self.client.apply_batch_sync(commands, False)
-        ids = [None if answer.error else answer.actor_id for answer in answers]
-        self._mine.extend(number for number in ids if number is not None)
+            responses = self.client.apply_batch_sync(commands, False)
+        ids = [None if response.error else response.actor_id for response in responses]
+        self._ids.extend(number for number in ids if number is not None)
         return ids
 
     def blueprint(self, name: str, role: str | None = None, **attributes: str) -> Any:
-        """A blueprint with attributes set. UsageError for one that the server does not have."""
+        """A blueprint of the server.
+
+        Args:
+            name: Its id.
+            role: What its actor is for; part of its role name.
+            attributes: Further attributes to set.
+
+        Returns:
+            The `carla.ActorBlueprint`.
+
+        Raises:
+            UsageError: The server does not have it.
+        """
         library = self.world.get_blueprint_library()
         try:
             found = library.find(name)
@@ -228,25 +296,29 @@ class CarlaSession:
         return found
 
     def clear(self) -> None:
-        """Stop and destroy all actors of this session, sensors first, in one batch."""
-        mine, self._mine = self._mine, []
-        for actor in mine:
-            if hasattr(actor, "stop"):  # a sensor; the client grumbles about those that go in a batch
-                with self._guarded("destroy a sensor"):
-                    actor.stop()
-                    actor.destroy()
-        self._destroy([actor if isinstance(actor, int) else actor.id for actor in mine if not hasattr(actor, "stop")])
+        """Destroy all actors of this session: sensors one by one, because the client warns otherwise; the rest at once.
 
-    def sweep(self) -> int:
-        """Destroy what an earlier session of ours left behind; returns how many actors that were."""
-        left = [
-            actor.id
-            for actor in self.world.get_actors()
-            if actor.attributes.get("role_name", "").startswith(f"{ROLE}.")
-            or (actor.type_id.startswith("sensor.") and actor.parent is None)
-        ]
-        self._destroy(left)
-        return len(left)
+        Raises:
+            SimError: The server failed.
+        """
+        sensors, ids = self._sensors, self._ids
+        self._sensors, self._ids = [], []
+        for sensor in sensors:
+            with self._guarded("destroy a sensor"):
+                sensor.stop()
+                sensor.destroy()
+        self._destroy(ids)
+
+    def sweep(self) -> None:
+        """Destroy what an earlier session left behind."""
+        self._destroy(
+            [
+                actor.id
+                for actor in self.world.get_actors()
+                if actor.attributes.get("role_name", "").startswith(f"{ROLE}.")
+                or (actor.type_id.startswith("sensor.") and actor.parent is None)
+            ]
+        )
 
     def _destroy(self, ids: Sequence[int]) -> None:
         if ids:
@@ -256,7 +328,15 @@ class CarlaSession:
     # -- time ----------------------------------------------------------------------------------------------------------
 
     def tick(self) -> Any:
-        """One frame of `STEP` seconds; returns its snapshot. SimTimeout or SimCrashed where it does not come."""
+        """Compute one frame of `STEP` seconds.
+
+        Returns:
+            Its `carla.WorldSnapshot`.
+
+        Raises:
+            SimTimeout: The frame did not arrive in time.
+            SimCrashed: The server has ended.
+        """
         with self._guarded("compute a frame"):
             try:
                 self.frame = self.world.tick(FRAME_PATIENCE)
@@ -267,27 +347,44 @@ class CarlaSession:
         if snapshot.frame != self.frame:
             raise SimTimeout(
                 f"the CARLA server at {self.address} shows frame {snapshot.frame} after frame {self.frame}: "
-                "does another client tick it too?"
+                "does another client tick it, too?"
             )
         return snapshot
 
     def _wait_for_frame(self) -> None:
-        """A frame that takes long. Raises RuntimeError when the server is gone, or `patience.answer` is over."""
-        deadline = time.monotonic() + self.patience.answer
+        """Wait for a slow frame. RuntimeError where the server has ended, or `patience.response` is over."""
+        deadline = time.monotonic() + self.patience.response
         while self.world.get_snapshot().frame < self.frame:
             if not self.alive() or time.monotonic() > deadline:
                 raise RuntimeError("time-out")
             time.sleep(0.05)
 
     def apply(self, commands: Sequence[Any]) -> None:
-        """Commands that take effect in the next frame."""
+        """Send commands that take effect in the next frame.
+
+        Args:
+            commands: `carla.command`s.
+
+        Raises:
+            SimError: The server failed.
+        """
         with self._guarded("take commands"):
             self.client.apply_batch(list(commands))
 
     # -- traffic manager -----------------------------------------------------------------------------------------------
 
     def traffic_manager(self, seed: int) -> Any:
-        """A synchronous Traffic Manager on a port of its own, with this seed."""
+        """A synchronous Traffic Manager on a port of its own.
+
+        Args:
+            seed: Of its draws.
+
+        Returns:
+            The `carla.TrafficManager`; the same one for every call of this session.
+
+        Raises:
+            SimError: The server failed.
+        """
         with self._guarded("start its Traffic Manager"):
             manager = self._managers[0] if self._managers else self.client.get_trafficmanager(free_port())
             manager.set_synchronous_mode(True)
@@ -299,12 +396,12 @@ class CarlaSession:
     # -- leaving -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Leave the server as it was found. Never raises: there may be nobody left to talk to."""
+        """Leave the server as it was found. Never raises, because the server may have ended."""
         atexit.unregister(self._close_at_exit)
         client, self.client = self.client, None
         if client is None or not self.alive():
             return
-        client.set_timeout(min(self.patience.answer, 5.0))
+        client.set_timeout(min(self.patience.response, 5.0))
         self.client = client
         with contextlib.suppress(RuntimeError):
             self._stop_managers()
@@ -316,7 +413,7 @@ class CarlaSession:
         self.client = self.world = self.map = None
 
     def _stop_managers(self) -> None:
-        """Synchronous mode off first: a manager that waits for ticks keeps the process."""
+        """Synchronous mode is ended first: a manager that waits for ticks keeps the process alive."""
         managers, self._managers = self._managers, []
         for manager in managers:
             manager.set_synchronous_mode(False)
@@ -338,14 +435,14 @@ class CarlaSession:
         if not self.alive():
             raise SimCrashed(f"the CARLA server at {self.address} died when asked to {what}") from error
         if "time-out" in str(error):
-            seconds = patience or self.patience.answer
+            seconds = patience or self.patience.response
             raise SimTimeout(
                 f"the CARLA server at {self.address} did not {what} within {seconds:g} s: is it overloaded or gone?"
             ) from error
 
 
 def _close_later(session: CarlaSession) -> Callable[[], None]:
-    """Close at interpreter exit, without keeping the session alive until then."""
+    """Close a session at interpreter exit, without keeping it alive until then."""
     reference = weakref.ref(session)
 
     def close() -> None:
@@ -371,7 +468,7 @@ def _listens(address: Address) -> bool:
 
 
 def free_port() -> int:
-    """A TCP port that nobody uses now."""
+    """A TCP port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -1,8 +1,8 @@
 """The other cars: scripted drivers on the ego's route, or CARLA's Traffic Manager anywhere on the map.
 
 Scripted drivers follow the intelligent driver model (Treiber et al. 2000, in highway-env's form) and keep their lane;
-they are reproducible to the bit on carla-lite. The Traffic Manager lives in the client; with a seed, and after a map
-has been loaded afresh, it repeats itself too.
+they are reproducible to the bit on carla-lite. The Traffic Manager runs inside the client; with a seed, and after a map
+has been loaded again, it is reproducible, too.
 """
 
 from __future__ import annotations
@@ -20,19 +20,26 @@ from sim.carla.task import Idm, VehicleStart
 from sim.sizes import LANE_MARGIN
 
 CAR_LENGTH = 5.0
-"""The length that highway-env's jam distance is meant for."""
+"""Vehicle length for which highway-env's jam distance holds, m."""
 LEAD_OF_REFERENCE = 1.0
-"""m/s by which the speed that a driver wants may run ahead of the one it has."""
+"""m/s by which the target speed of a driver may exceed its present speed."""
 
 
 class CarlaTraffic(Protocol):
+    """The other cars of an episode."""
+
     ids: np.ndarray
-    """(V,) actor ids of the cars that could be placed."""
+    """(V,) actor ids of the cars that were placed."""
 
     def commands(self, state: np.ndarray, ego: np.ndarray) -> list[Any]:
-        """What they do in the next frame.
+        """Their commands for the next frame.
 
-        Args: `STATE` rows of the cars (V,) and of the ego (1,).
+        Args:
+            state: `STATE` (V,) of the cars.
+            ego: `STATE` (1,).
+
+        Returns:
+            `carla.command`s.
         """
         ...
 
@@ -40,11 +47,19 @@ class CarlaTraffic(Protocol):
 STATE = np.dtype(
     [(name, "f8") for name in ("x", "y", "z", "yaw", "speed", "acceleration")],
 )
-"""One vehicle in a snapshot; yaw in rad, speed and acceleration along it."""
+"""One vehicle in a snapshot; yaw in rad, speed and acceleration along the yaw."""
 
 
 def read_states(snapshot: Any, ids: Sequence[int]) -> np.ndarray:
-    """`STATE` (N,) of actors; NaN for those that the snapshot does not have."""
+    """The states of actors.
+
+    Args:
+        snapshot: A `carla.WorldSnapshot`.
+        ids: Of N actors.
+
+    Returns:
+        `STATE` (N,); NaN for actors that the snapshot does not have.
+    """
     rows = np.full((len(ids), 8), np.nan)
     for k, number in enumerate(ids):
         actor = snapshot.find(number)
@@ -85,7 +100,17 @@ class ScriptedTraffic:
         gains: Gains,
         ego_length: float,
     ) -> None:
-        """Places the cars, each with the blueprint of its rank, at its speed as from the next frame."""
+        """Place the cars; they drive at their speed from the next frame on.
+
+        Args:
+            session: Spawns and owns them.
+            route: Where they drive.
+            cars: Starts of the cars.
+            blueprints: One per car.
+            idm: Parameters that all drivers share.
+            gains: Of the controllers.
+            ego_length: m.
+        """
         self.route, self.idm, self.gains = route, idm, gains
         self.carla = session.carla
         ids = session.spawn_all(
@@ -117,11 +142,11 @@ class ScriptedTraffic:
     def commands(self, state: np.ndarray, ego: np.ndarray) -> list[Any]:
         if not len(self.ids):
             return []
-        everybody = np.concatenate([state, ego])
-        s, d, index = self.route.project(np.stack([everybody["x"], everybody["y"]], axis=1))
+        vehicles = np.concatenate([state, ego])
+        s, d, index = self.route.project(np.stack([vehicles["x"], vehicles["y"]], axis=1))
         speed = state["speed"]
-        wanted = self._acceleration(s, d, everybody["speed"], self.route.width[index[:-1]])
-        reference = self._reference + wanted * STEP
+        acceleration = self._acceleration(s, d, vehicles["speed"], self.route.width[index[:-1]])
+        reference = self._reference + acceleration * STEP
         self._reference = np.clip(reference, np.maximum(speed - LEAD_OF_REFERENCE, 0.0), speed + LEAD_OF_REFERENCE)
         pedals = self._control.pedals(speed, self._reference)
         road = self.route.headings[index[:-1]]
@@ -158,6 +183,14 @@ class ManagedTraffic:
     """Cars of the Traffic Manager at the map's spawn points, away from the ego's start."""
 
     def __init__(self, session: CarlaSession, places: Sequence[Any], blueprints: Sequence[Any], seed: int) -> None:
+        """Place the cars.
+
+        Args:
+            session: Spawns and owns them.
+            places: `carla.Transform`s.
+            blueprints: One per place.
+            seed: Of the Traffic Manager.
+        """
         manager = session.traffic_manager(seed)
         ids = session.spawn_all(list(zip(blueprints, places, strict=True)))
         self.ids = np.array([number for number in ids if number is not None], dtype=int)
@@ -170,7 +203,14 @@ class ManagedTraffic:
 
 
 def steering_by_type(actors: Sequence[Any]) -> list[tuple[Steering, np.ndarray]]:
-    """The steering of each type of vehicle, with the rows that have it: physics are asked for once per type."""
+    """The steering of each type of vehicle; physics are requested once per type.
+
+    Args:
+        actors: V vehicles.
+
+    Returns:
+        Steerings, each with the indices of its vehicles.
+    """
     types = np.array([actor.type_id for actor in actors])
     found = []
     for name in sorted(set(types.tolist())):
@@ -180,13 +220,33 @@ def steering_by_type(actors: Sequence[Any]) -> list[tuple[Steering, np.ndarray]]
 
 
 def transform_of(session: CarlaSession, route: Route, s: float, d: float, lift: float = 0.3) -> Any:
-    """A place on a route as a `carla.Transform`, `lift` metres above the ground."""
+    """A place on a route as a `carla.Transform`.
+
+    Args:
+        session: Gives the client's module.
+        route: The route.
+        s: m.
+        d: m.
+        lift: Metres above the ground.
+
+    Returns:
+        The transform, facing along the route.
+    """
     carla = session.carla
     x, y, z, heading = route.pose(s, d)
     return carla.Transform(carla.Location(x, y, z + lift), carla.Rotation(yaw=float(np.degrees(heading))))
 
 
 def velocity_of(session: CarlaSession, route: Route, car: VehicleStart) -> Any:
-    """Its speed along the road as a `carla.Vector3D`, m/s."""
+    """The velocity of a car at its start, along the road.
+
+    Args:
+        session: Gives the client's module.
+        route: The route.
+        car: Its start.
+
+    Returns:
+        A `carla.Vector3D`, m/s.
+    """
     heading = route.pose(car.s, car.d)[3]
     return session.carla.Vector3D(car.speed * np.cos(heading), car.speed * np.sin(heading), 0.0)

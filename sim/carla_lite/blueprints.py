@@ -14,10 +14,11 @@ from sim.carla_lite import codec
 
 @dataclass(frozen=True)
 class Attribute:
-    """`kind` is bool | int | float | string | color. Choices are recommended; numbers must lie in low..high."""
+    """An attribute of a blueprint. Choices are recommended values; numbers must lie within low and high."""
 
     name: str
     kind: str
+    """bool | int | float | string | color"""
     value: str
     choices: tuple[str, ...] = ()
     modifiable: bool = True
@@ -25,7 +26,17 @@ class Attribute:
     high: float = math.inf
 
     def read(self, value: str) -> str:
-        """The value as it is kept. ValueError where it is of the wrong kind or out of bounds."""
+        """Check a value from a client.
+
+        Args:
+            value: As it came.
+
+        Returns:
+            The value in normal form.
+
+        Raises:
+            ValueError: It is of the wrong kind or out of bounds.
+        """
         if self.kind == "bool":
             if value.lower() not in ("true", "false"):
                 raise ValueError(f"'{value}' for attribute '{self.name}': choose true or false")
@@ -35,7 +46,7 @@ class Attribute:
             fits = number is not None and math.isfinite(number) and self.low <= number <= self.high
             if number is None or not fits or (whole and not number.is_integer()):
                 raise ValueError(f"'{value}' for attribute '{self.name}': choose {self._numbers()}")
-            return str(int(number)) if whole else value  # scripts write 64.0 channels, too
+            return str(int(number)) if whole else value  # scripts also write 64.0 channels
         if self.kind == "color":
             parts = [_parsed(int, part) for part in value.split(",")]
             if len(parts) != 3 or not all(part is not None and 0 <= part <= 255 for part in parts):
@@ -57,14 +68,15 @@ def _parsed(kind: Callable[[str], float], value: str) -> float | None:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """`kind` is vehicle | walker | sensor | static | controller | spectator | light; extents in m, mass in kg."""
+    """What an actor is made from. Extents are half sizes in m, mass is in kg."""
 
     id: str
     kind: str
+    """vehicle | walker | sensor | static | controller | spectator | light"""
     attributes: tuple[Attribute, ...] = ()
     extent: tuple[float, float, float] = (0.0, 0.0, 0.0)
     center: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Of the bounding box, from the actor's place."""
+    """Of the bounding box, relative to the actor's position."""
     mass: float = 0.0
     tag: int = 0
     """Semantic tag, as in CARLA's city palette."""
@@ -75,6 +87,7 @@ class Blueprint:
         return ",".join(self.id.split("."))
 
     def pack(self, version: codec.Version) -> codec.Wire:
+        """The wire form for a client version."""
         rows = [
             codec.attribute(version, a.name, a.kind, a.value, a.choices, a.modifiable)
             for a in (*self.attributes, Attribute("ros_name", "string", self.id, modifiable=False))
@@ -159,7 +172,7 @@ PROPS: tuple[tuple[str, tuple[float, float, float]], ...] = (
     ("warningconstruction", (0.55, 0.40, 0.70)),
 )
 FLAT = 0.05
-"""Half height in metres of things that cars drive over."""
+"""Half height up to which cars drive over a prop, m."""
 
 
 def _role(name: str) -> Attribute:
@@ -210,7 +223,7 @@ def _sensor(name: str, *attributes: Attribute) -> Blueprint:
 
 
 def _number(name: str, value: float | int, low: float = -math.inf, high: float = math.inf) -> Attribute:
-    """Its default is what it recommends: scripts ask for the first value that is recommended."""
+    """A numeric attribute that recommends its default: scripts take the first recommended value."""
     return Attribute(name, "int" if isinstance(value, int) else "float", str(value), (str(value),), low=low, high=high)
 
 
@@ -272,7 +285,7 @@ EFFECTS = (
         )
     ),
 )
-"""Of the RGB camera, so that scripts can set them; a drawing has none of it."""
+"""Attributes of the RGB camera that scripts set; drawings ignore them."""
 LIDAR = (
     _number("channels", 32, 1, 1024),
     _number("range", 10.0, 0.01),
@@ -299,7 +312,7 @@ GNSS_NOISE = tuple(
     )
 )
 NOT_DRAWN = ("optical_flow", "normals", "dvs", "cosmos_visualization")
-"""Cameras that scripts look for and seldom use; they are refused when they are spawned."""
+"""Cameras that scripts look up and seldom use; spawning them is refused."""
 SENSORS = (
     _sensor("other.collision"),
     _sensor("other.lane_invasion"),
@@ -359,9 +372,17 @@ def library() -> dict[str, Blueprint]:
 
 
 def check_attributes(blueprint: Blueprint, given: Sequence[codec.Wire]) -> dict[str, str]:
-    """The attribute values of a spawn request over the blueprint's defaults.
+    """The attribute values of a spawn request, completed by the blueprint's defaults.
 
-    ValueError for a name that it does not have and a value that it does not take.
+    Args:
+        blueprint: The blueprint.
+        given: (name, kind, value) from the client.
+
+    Returns:
+        Values by name.
+
+    Raises:
+        ValueError: A name is unknown, or a value is invalid.
     """
     known = {attribute.name: attribute for attribute in blueprint.attributes}
     values = {name: attribute.value for name, attribute in known.items()}

@@ -1,6 +1,6 @@
-"""Drawings of the world as a pinhole camera would see it: sky, ground, roads and boxes in flat colours. Synthetic.
+"""Synthetic drawings of the world through a pinhole camera: sky, ground, roads and boxes in flat colours.
 
-They are there so that image code runs; they say nothing about what Unreal renders, let alone about the real world.
+They make image code run; they say nothing about what Unreal renders, or about the real world.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours of things; of boxes by their semantic tag. `shaded` faces get darker on the sides."""
+    """Colours of a picture; boxes have the colour of their semantic tag."""
 
     sky: Colour
     grass: Colour
@@ -34,8 +34,9 @@ class Palette:
     other: Colour | None = None
     """Of boxes with any other tag; None for their tag as the red channel."""
     shaded: bool = True
+    """Whether the sides of boxes are darker than their tops."""
     numbered: bool = False
-    """The number of the actor is in the green (low byte) and the blue channel."""
+    """Whether the green (low byte) and the blue channel hold the actor's id."""
 
     def of(self, tag: int, actor: int) -> Colour:
         """The colour of a box."""
@@ -56,18 +57,18 @@ SEMANTIC = Palette((11, 0, 0), (10, 0, 0), (1, 0, 0), (24, 0, 0), {}, shaded=Fal
 """CARLA's tags in the red channel: sky, terrain, roads, road lines."""
 PALETTES = {"rgb": NATURAL, "semantic": SEMANTIC, "instance": replace(SEMANTIC, numbered=True)}
 NEAR = 0.1
-"""Metres before the lens at which things are cut off."""
+"""Metres before the lens at which polygons are cut off."""
 FAR = 300.0
 """Metres within which roads are drawn."""
 LINES_TO = 120.0
 """Metres within which paint is drawn."""
 DASH, GAP = 3.0, 6.0
-"""Metres of broken lines."""
+"""Metres of paint and of gap in broken lines."""
 LINE_WIDTH = 0.16
 FIELD = 2000.0
 """Metres of grass around the camera."""
 FURTHEST = 1000.0
-"""Metres that a depth image can tell."""
+"""Largest depth of a depth image, m."""
 FACES = np.array([(0, 1, 3, 2), (4, 5, 7, 6), (0, 1, 5, 4), (2, 3, 7, 6), (0, 2, 6, 4), (1, 3, 7, 5)])
 CORNERS = np.array([(i, j, k) for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)])
 SHADES = (0.8, 0.8, 0.6, 0.6, 0.5, 1.0)
@@ -75,7 +76,7 @@ SHADES = (0.8, 0.8, 0.6, 0.6, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Scenery:
-    """What of a map is drawn, as quadrangles: (N, 4, 3) in m, with their middles (N, 2)."""
+    """The drawn parts of a map as quadrangles: (N, 4, 3) in m, with their middles (N, 2)."""
 
     roads: RoadMap
     asphalt: np.ndarray
@@ -85,6 +86,7 @@ class Scenery:
 
     @staticmethod
     def of(roads: RoadMap) -> Scenery:
+        """The scenery of a map."""
         strips = [_strip(lane.left, lane.right, lane.z) for lane in roads.lanes if lane.type in PAVED]
         painted = [_painted(border.points, border.kind, roads) for border in roads.borders() if border.kind != "none"]
         asphalt = np.concatenate([np.zeros((0, 4, 3)), *strips])
@@ -122,7 +124,17 @@ class Lens:
 
 
 def draw(scenery: Scenery, boxes: Boxes, lens: Lens, palette: Palette = NATURAL) -> bytes:
-    """BGRA bytes, row by row."""
+    """Draw a colour or segmentation image.
+
+    Args:
+        scenery: The map.
+        boxes: The bodies.
+        lens: The camera.
+        palette: The colours.
+
+    Returns:
+        BGRA bytes, row by row.
+    """
     picture = pygame.Surface((lens.width, lens.height))
     picture.fill(palette.sky)
     here = lens.place[:2]
@@ -144,7 +156,16 @@ def draw(scenery: Scenery, boxes: Boxes, lens: Lens, palette: Palette = NATURAL)
 
 
 def depth(scenery: Scenery, boxes: Boxes, lens: Lens) -> bytes:
-    """BGRA bytes, row by row; the depth along the camera's axis in 24 bits of R, G, B, as CARLA encodes it."""
+    """Draw a depth image.
+
+    Args:
+        scenery: The map.
+        boxes: The bodies.
+        lens: The camera.
+
+    Returns:
+        BGRA bytes, row by row; the depth along the camera's axis in 24 bits of R, G, B, as CARLA encodes it.
+    """
     columns, rows = np.arange(lens.width) + 0.5, np.arange(lens.height) + 0.5
     turn = rotation(*lens.pose[3:])
     right = (columns - lens.width / 2) / lens.focus
@@ -170,7 +191,7 @@ def depth(scenery: Scenery, boxes: Boxes, lens: Lens) -> bytes:
 
 
 def _distance(rays: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """How many rays' lengths (...,) away a box is; rays (..., 3) and corners (8, 3) in the camera's frame."""
+    """Distance (...,) of a box along rays, in their lengths; rays (..., 3), corners (8, 3) in the camera's frame."""
     axes = np.array([box[4] - box[0], box[2] - box[0], box[1] - box[0]]) / 2
     sizes = np.maximum(np.linalg.norm(axes, axis=1), 1e-6)
     axes = axes / sizes[:, None]
@@ -182,7 +203,7 @@ def _distance(rays: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def _fill(picture: pygame.Surface, lens: Lens, polygons: np.ndarray, colour: Colour) -> None:
-    """World polygons (N, P, 3), those behind the lens left out and those across it cut."""
+    """Draw world polygons (N, P, 3); those behind the lens are left out, those across it are cut."""
     seen = lens.seen(polygons)
     before = (seen[..., 0] >= NEAR).sum(axis=1)
     whole = before == seen.shape[1]

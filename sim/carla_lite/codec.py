@@ -1,7 +1,7 @@
 """The wire formats of CARLA 0.9.16: structs as MessagePack arrays in field order, streams as packed records.
 
-Facts about the protocol, found with the public client; a table holds what differs between versions. Pure: no sockets,
-no world.
+Facts about the protocol were found with the public client; a table holds what differs between versions. Knows neither
+sockets nor worlds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sim.errors import UsageError
 
 @dataclass(frozen=True)
 class Version:
-    """What a client version expects where versions differ. A wrong sensor number kills the client's process."""
+    """What a client version expects where versions differ. A wrong sensor number ends the client's process."""
 
     name: str
     sensors: Mapping[str, int]
@@ -48,7 +48,17 @@ NEWEST = "0.9.16"
 
 
 def version_of(name: str) -> Version:
-    """The table of a client version. UsageError for one that is not known."""
+    """The table of a client version.
+
+    Args:
+        name: X.Y.Z.
+
+    Returns:
+        The table.
+
+    Raises:
+        UsageError: There is no table for it.
+    """
     if name not in VERSIONS:
         raise UsageError(f"CARLA client {name}: carla-lite speaks {', '.join(VERSIONS)}; install one of these")
     return VERSIONS[name]
@@ -57,7 +67,11 @@ def version_of(name: str) -> Version:
 def check_client() -> Version:
     """The table for the installed client, checked against it; the newest one where no client is installed.
 
-    Raises UsageError for a version without a table, and for a client that disagrees with its table.
+    Returns:
+        The table.
+
+    Raises:
+        UsageError: There is no table for its version, or the client disagrees with its table.
     """
     try:
         import carla
@@ -71,7 +85,7 @@ def check_client() -> Version:
         found = int(getattr(carla.ActorAttributeType, names[kind]))
         if found != number:
             raise UsageError(
-                f"CARLA client {table.name}: attribute type {kind} is {found}, not {number}: this build is not known"
+                f"CARLA client {table.name}: attribute type {kind} is {found}, not {number}: unsupported build"
             )
     return table
 
@@ -82,17 +96,23 @@ Wire = Any
 """What MessagePack can pack: numbers, str, bytes, lists."""
 
 
-def location(x: float, y: float, z: float) -> Wire:
-    return [float(x), float(y), float(z)]
-
-
 def transform(x: float, y: float, z: float, pitch: float = 0.0, yaw: float = 0.0, roll: float = 0.0) -> Wire:
     """Metres and degrees. A rotation is (pitch, yaw, roll)."""
     return [[float(x), float(y), float(z)], [float(pitch), float(yaw), float(roll)]]
 
 
 def read_transform(wire: Wire) -> tuple[float, float, float, float, float, float]:
-    """x, y, z, pitch, yaw, roll. ValueError where one is no number."""
+    """Read a transform.
+
+    Args:
+        wire: As it came from a client.
+
+    Returns:
+        x, y, z in m; pitch, yaw, roll in degrees.
+
+    Raises:
+        ValueError: The shape is wrong, or a number is not finite.
+    """
     place, rotation = wire
     x, y, z = numbers(place)
     pitch, yaw, roll = numbers(rotation)
@@ -100,7 +120,18 @@ def read_transform(wire: Wire) -> tuple[float, float, float, float, float, float
 
 
 def numbers(wire: Wire, count: int = 3) -> list[float]:
-    """So many finite numbers. ValueError for others: one NaN would spread through the world."""
+    """Read finite numbers: one NaN would spread through the world.
+
+    Args:
+        wire: As it came from a client.
+        count: How many are expected.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        ValueError: There are more or fewer, or one is not finite.
+    """
     found = [float(v) for v in wire]
     if len(found) != count or not all(map(math.isfinite, found)):
         raise ValueError(f"expected {count} finite numbers, not {found}")
@@ -108,30 +139,32 @@ def numbers(wire: Wire, count: int = 3) -> list[float]:
 
 
 def bounding_box(center: Sequence[float], extent: Sequence[float], actor: int = 0, yaw: float = 0.0) -> Wire:
-    """Centre and half sizes in m, from the actor; yaw in degrees."""
+    """A bounding box relative to its actor.
+
+    Args:
+        center: m.
+        extent: Half sizes, m.
+        actor: Id of the actor.
+        yaw: Degrees.
+    """
     return [[float(v) for v in center], [float(v) for v in extent], [0.0, float(yaw), 0.0], actor]
 
 
-TOKEN_BYTES = 24
 TCP, NO_ADDRESS = 1, 0
 
 
 def token(stream: int, port: int) -> bytes:
-    """Where a stream is served. Without an address the client asks the host that it is connected to."""
+    """Where a stream is served, 24 bytes. Without an address the client uses the host that it is connected to."""
     return struct.pack("<IHBB16x", stream, port, TCP, NO_ADDRESS)
 
 
-def read_token(data: bytes) -> tuple[int, int]:
-    """Stream and port of a token."""
-    stream, port, _, _ = struct.unpack("<IHBB16x", data)
-    return stream, port
-
-
 def optional(value: Wire | None) -> Wire:
+    """A value that may be absent."""
     return [False] if value is None else [True, value]
 
 
 def read_optional(wire: Wire) -> Wire | None:
+    """Read a value that may be absent."""
     return wire[1] if wire[0] else None
 
 
@@ -157,12 +190,14 @@ class Settings:
     spectator_as_ego: bool = True
 
     def pack(self) -> Wire:
+        """The wire form."""
         values = list(vars(self).values())
         values[2] = optional(self.fixed_delta_seconds)
         return values
 
     @staticmethod
     def read(wire: Wire) -> Settings:
+        """Read settings from their wire form."""
         values = list(wire)
         values[2] = read_optional(values[2])
         return Settings(*values)
@@ -234,7 +269,7 @@ LIGHT = np.dtype(
 )
 WALKER = np.dtype([("direction", "<f4", 3), ("speed", "<f4"), ("jump", "?")])
 NO_LIGHT = 3
-"""The light that a vehicle without one is told: off."""
+"""The light state of a vehicle that is at no light: off."""
 
 
 def _actor_as(union: np.dtype) -> np.dtype:
@@ -255,6 +290,14 @@ ACTOR_VEHICLE, ACTOR_LIGHT, ACTOR_WALKER = _actor_as(VEHICLE), _actor_as(LIGHT),
 
 
 def frame_header(number: int, frame: int, time: float, pose: Sequence[float]) -> bytes:
+    """The header of a stream's frame.
+
+    Args:
+        number: Sensor number of the stream's kind.
+        frame: Number of the frame.
+        time: Simulation time, s.
+        pose: Of the sensor: x, y, z in m; pitch, yaw, roll in degrees.
+    """
     return HEADER.pack(number, frame, time, *pose)
 
 
@@ -268,6 +311,17 @@ def world_state(
     actors: np.ndarray,
     map_changed: bool = False,
 ) -> bytes:
-    """What the client sees of the world in a frame: header, world, then one `ACTOR` record per actor."""
+    """What the client sees of the world in a frame: header, world, then one `ACTOR` record per actor.
+
+    Args:
+        version: Protocol table of the client's version.
+        frame: Number of the frame.
+        time: Simulation time, s.
+        episode: Number of the episode.
+        wall_time: Seconds since the epoch.
+        step: Length of the frame, s.
+        actors: `ACTOR` (N,).
+        map_changed: Whether the map was loaded since the last frame.
+    """
     head = frame_header(version.sensors["world"], frame, time, (0.0,) * 6)
     return head + WORLD.pack(episode, wall_time, step, 0, 0, 0, MAP_CHANGED if map_changed else 0) + actors.tobytes()

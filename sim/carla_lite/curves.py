@@ -24,6 +24,8 @@ Along = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Line:
+    """A straight line."""
+
     length: float
 
     def at(self, s: np.ndarray) -> Along:
@@ -35,6 +37,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Arc:
+    """A part of a circle."""
+
     length: float
     curvature: float
     """1/m, positive to the left"""
@@ -117,11 +121,11 @@ class ParamPoly3:
         return p, np.concatenate([[0.0], np.cumsum(pieces)])
 
     def _parameter(self, s: np.ndarray) -> np.ndarray:
-        """The parameter at arc length s; beyond the end of the table by going on as the curve does there."""
+        """The parameter at arc length s; extrapolated beyond the end of the table."""
         nodes, lengths = self._table
         cell = np.clip(np.searchsorted(lengths, s, side="right") - 1, 0, len(nodes) - 2)
         p = np.interp(s, lengths, nodes)
-        for _ in range(4):  # Newton; the table is so fine that two would do
+        for _ in range(4):  # Newton; the table is so fine that two steps would be enough
             excess = lengths[cell] + integral(self._speed, nodes[cell], p) - s
             p = p - excess / np.maximum(self._speed(p), 1e-9)
         return p
@@ -131,22 +135,33 @@ Curve = Line | Arc | Spiral | Poly3 | ParamPoly3
 
 
 def cubic(coefficients: tuple[float, float, float, float], p: np.ndarray) -> np.ndarray:
+    """The value of a cubic."""
     a, b, c, d = coefficients
     return a + p * (b + p * (c + p * d))
 
 
 def slope(coefficients: tuple[float, float, float, float], p: np.ndarray) -> np.ndarray:
+    """Its first derivative."""
     _, b, c, d = coefficients
     return b + p * (2 * c + p * 3 * d)
 
 
 def bow(coefficients: tuple[float, float, float, float], p: np.ndarray) -> np.ndarray:
-    """Second derivative."""
+    """Its second derivative."""
     _, _, c, d = coefficients
     return 2 * c + p * 6 * d
 
 
 def integral(f: Callable[[np.ndarray], np.ndarray], start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Integrals (N,) of f from start (N,) to end (N,)."""
+    """Integrals of a function by Gauss-Legendre quadrature.
+
+    Args:
+        f: Vectorised function.
+        start: (N,).
+        end: (N,).
+
+    Returns:
+        (N,).
+    """
     half = (end - start) / 2
     return half * (f((start + half)[:, None] + half[:, None] * NODES) @ WEIGHTS)

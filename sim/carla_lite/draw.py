@@ -1,4 +1,4 @@
-"""Pictures of road maps, to look at: `python -m sim.carla_lite.draw intersection picture.png`."""
+"""Pictures of road maps for inspection: `python -m sim.carla_lite.draw intersection picture.png`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ COLOURS = {"driving": "#9aa0a8", "shoulder": "#c9ccd1"}
 JUNCTION = "#7f8794"
 DASHES = {"broken": (0, (6, 8))}
 ARROW_SPACING = 40.0
-"""Metres between the arrows that show which way a lane goes."""
+"""Metres between the arrows that show the direction of a lane."""
 
 
 def draw(road_map: RoadMap, axes: Axes) -> None:
-    """Lanes, paint, directions, signals with stop lines and trigger boxes. y points down: CARLA seen from above."""
+    """Draw lanes, paint, directions, and signals with stop lines and trigger boxes, seen from above; y points down.
+
+    Args:
+        road_map: The map.
+        axes: Receive it.
+    """
     for lane in road_map.lanes:
         colour = JUNCTION if lane.junction is not None else COLOURS.get(lane.type, "#e0e0e0")
         axes.add_collection(
@@ -56,7 +61,15 @@ def draw(road_map: RoadMap, axes: Axes) -> None:
 
 
 def picture(road_map: RoadMap, size: tuple[float, float] = (12.0, 12.0)) -> tuple[Figure, Axes]:
-    """A figure with the whole map."""
+    """A figure with the whole map.
+
+    Args:
+        road_map: The map.
+        size: Width and height, inches.
+
+    Returns:
+        The figure and its axes.
+    """
     figure = Figure(figsize=size, layout="tight")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -86,10 +99,11 @@ def _outline(box: Box) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("map", help=f"a shipped map ({', '.join(maps.available())}) or an OpenDRIVE file")
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--around", type=float, nargs=3, metavar=("X", "Y", "R"), help="only this part, in metres")
+    parser.add_argument("--around", type=float, nargs=3, metavar=("X", "Y", "R"), help="draw this part only, in metres")
     arguments = parser.parse_args()
     path = Path(arguments.map)
     text = path.read_text(encoding="utf-8") if path.suffix == ".xodr" else maps.read(arguments.map)

@@ -23,8 +23,9 @@ LONGEST_STEP = 25.0
 BENT_STEP = 1.0
 """Metres between samples where widths or heights change."""
 SHORTEST_STEP = 0.02
+"""Metres between samples of the sharpest bend."""
 WIDEST = 1000.0
-"""Metres from the reference line to a border; more is a mistake in the file."""
+"""Metres from the reference line to a border; a larger distance is an error in the file."""
 
 DRIVING = "driving"
 PAVED = frozenset(
@@ -53,7 +54,7 @@ PAVED = frozenset(
         "slipLane",
     )
 )
-"""Types of lanes that a car can stand on; beside them is off the road."""
+"""Types of lanes that count as road; anything else is off the road."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Lane:
     width: np.ndarray
     """(P,)"""
     successors: tuple[int, ...]
-    """Indices into `RoadMap.lanes`: what traffic can go on with, lane changes apart."""
+    """Indices into `RoadMap.lanes`: where traffic can continue without a lane change."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,17 @@ class LaneBorder:
 
 
 def build_lanes(drive: OpenDrive) -> tuple[Lane, ...]:
+    """All lanes of a map.
+
+    Args:
+        drive: Records of the map.
+
+    Returns:
+        Lanes by road, section and order in the file.
+
+    Raises:
+        UsageError: A lane is implausibly far from its reference line.
+    """
     keys = {
         (road.id, section, lane.id): lane
         for road in drive.roads.values()
@@ -155,7 +167,15 @@ def _stations(road: RoadRecord, section: int) -> np.ndarray:
 
 
 def reference_line(road: RoadRecord, s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x, y and heading (N,) in OpenDRIVE's frame."""
+    """Points on a road's reference line.
+
+    Args:
+        road: The road.
+        s: (N,), m.
+
+    Returns:
+        x, y in m and heading in rad, (N,) each, in OpenDRIVE's frame.
+    """
     x, y, heading = np.empty_like(s), np.empty_like(s), np.empty_like(s)
     which = _geometry_at(road, s)
     for k in np.unique(which):
@@ -185,11 +205,34 @@ def _laterals(road: RoadRecord, section: int, lane: int, s: np.ndarray) -> tuple
 
 
 def beside_line(x: np.ndarray, y: np.ndarray, heading: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """Points (N, 2) in CARLA's frame, t to the left of a line in OpenDRIVE's."""
+    """Points beside a line, converted to CARLA's frame.
+
+    Args:
+        x: (N,) of the line in OpenDRIVE's frame, m.
+        y: (N,), m.
+        heading: (N,), rad.
+        t: (N,) distance to the left, m.
+
+    Returns:
+        (N, 2) in CARLA's frame.
+    """
     return np.stack([x - t * np.sin(heading), -(y + t * np.cos(heading))], axis=1)
 
 
 def lane_pose(road: RoadRecord, lane: int, s: float) -> tuple[float, float, float, float]:
+    """The pose of the middle of a lane in CARLA's frame.
+
+    Args:
+        road: The road.
+        lane: Id of the lane.
+        s: Metres along the road.
+
+    Returns:
+        x, y, z in m, yaw in degrees.
+
+    Raises:
+        UsageError: The road has no such lane there.
+    """
     section = section_at(road, s)
     if lane not in road.sections[section].lanes or not lane:
         raise UsageError(f"road {road.id!r} has no lane {lane} at s = {s:g} m")
@@ -202,10 +245,12 @@ def lane_pose(road: RoadRecord, lane: int, s: float) -> tuple[float, float, floa
 
 
 def section_at(road: RoadRecord, s: float) -> int:
+    """Index of the lane section at s (m)."""
     return max(sum(section.s <= s for section in road.sections) - 1, 0)
 
 
 def speed_limit_at(road: RoadRecord, s: float) -> float:
+    """Speed limit at s (m), km/h; NaN where the road has none."""
     return next((limit for start, limit in reversed(road.limits) if start <= s + 1e-6), math.nan)
 
 
@@ -241,7 +286,16 @@ def _edge(drive: OpenDrive, link: Link, lane: int) -> Iterable[tuple[str, int, i
 
 
 def painted_borders(s: np.ndarray, points: np.ndarray, marks: Sequence[Mark]) -> Iterable[LaneBorder]:
-    """A border (P, 2) at s (P,), cut where its paint changes."""
+    """A border, cut where its paint changes.
+
+    Args:
+        s: (P,), m.
+        points: (P, 2) of the border.
+        marks: Its paint, ascending in s.
+
+    Yields:
+        One border per mark; one of kind "none" where there is no mark.
+    """
     if s[0] > s[-1]:
         s, points = s[::-1], points[::-1]
     for mark, until in zip_longest(marks, [later.s for later in marks[1:]], fillvalue=s[-1]):

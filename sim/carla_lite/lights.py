@@ -1,7 +1,7 @@
 """Traffic lights that change with time, junction by junction, as CARLA's do.
 
-A group is a junction. Its controllers are its phases: one after the other they turn green, then yellow, then red, and
-all stay red until that phase's red time is over and the next phase turns green. Times belong to phases, as in CARLA:
+A group is a junction. Its controllers are its phases: one after the other they turn green, then yellow, then red. All
+stay red until that phase's red time is over and the next phase turns green. Times belong to phases, as in CARLA:
 setting them for one light sets them for all lights of its phase.
 """
 
@@ -30,11 +30,14 @@ class Times:
     red: float = 2.0
 
     def of(self, state: int) -> float:
+        """Seconds of a state."""
         return {GREEN: self.green, YELLOW: self.yellow, RED: self.red}[state]
 
 
 @dataclass
 class Light:
+    """One traffic light."""
+
     signal: str
     group: int
     phase: int
@@ -44,7 +47,7 @@ class Light:
     """Shared with its phase."""
     state: int = RED
     elapsed: float = 0.0
-    """Seconds since it got its state."""
+    """Seconds in its state."""
     frozen: bool = False
 
 
@@ -56,11 +59,11 @@ class LightGroup:
     phases: list[list[Light]]
     times: list[Times]
     current: int = 0
-    """The phase that is or was green last."""
+    """The phase whose turn it is."""
     state: int = GREEN
-    """What that phase shows."""
+    """State of that phase."""
     elapsed: float = 0.0
-    """Seconds since it shows it."""
+    """Seconds in that state."""
     frozen: bool = False
     lights: list[Light] = field(init=False)
 
@@ -69,6 +72,7 @@ class LightGroup:
         self._show(range(len(self.phases)))
 
     def step(self, dt: float) -> None:
+        """Advance the cycle by dt seconds."""
         if self.frozen:
             return
         for light in self.lights:
@@ -82,6 +86,7 @@ class LightGroup:
             self._advance(max(left, 0.0))
 
     def freeze(self, frozen: bool) -> None:
+        """Stop or start the clock."""
         self.frozen = frozen
         for light in self.lights:
             light.frozen = frozen
@@ -102,7 +107,7 @@ class LightGroup:
         self._show({before, self.current})
 
     def _show(self, phases: Iterable[int]) -> None:
-        """Gives the lights of phases the state that the cycle has for them."""
+        """Set the lights of phases to their state in the cycle."""
         for k in phases:
             state = self.state if k == self.current else RED
             for light in self.phases[k]:
@@ -114,7 +119,15 @@ class TrafficLights:
     """All traffic lights of a map. Times in seconds."""
 
     def __init__(self, road_map: RoadMap, times: Times | None = None) -> None:
-        """`times` of every phase at the start; CARLA's defaults if not given."""
+        """Begin all cycles.
+
+        Args:
+            road_map: Its signals and controllers.
+            times: Of every phase at the start; CARLA's defaults where None.
+
+        Raises:
+            UsageError: A time is negative or not finite.
+        """
         start = times or Times()
         check_times(start.green, start.yellow, start.red)
         self.groups = [
@@ -127,22 +140,39 @@ class TrafficLights:
         return list(self._by_signal.values())
 
     def light(self, signal: str) -> Light:
-        """UsageError for a signal that is no traffic light."""
+        """A light by its OpenDRIVE id.
+
+        Raises:
+            UsageError: There is no such traffic light.
+        """
         light = self._by_signal.get(signal)
         if light is None:
             raise UsageError(f"there is no traffic light {signal!r} (known: {', '.join(sorted(self._by_signal))})")
         return light
 
     def group_of(self, signal: str) -> LightGroup:
+        """The group of a light.
+
+        Raises:
+            UsageError: There is no such traffic light.
+        """
         return self.groups[self.light(signal).group]
 
     def step(self, dt: float) -> None:
-        """Lets dt seconds pass."""
+        """Advance all cycles by dt seconds."""
         for group in self.groups:
             group.step(dt)
 
     def set_state(self, signal: str, state: int) -> None:
-        """Overrules one light, until its phase changes next."""
+        """Override one light until the next change of its phase.
+
+        Args:
+            signal: OpenDRIVE id.
+            state: `RED`, `YELLOW`, `GREEN` or `OFF`.
+
+        Raises:
+            UsageError: There is no such light or state.
+        """
         if state not in (RED, YELLOW, GREEN, OFF):
             raise UsageError(f"state {state} of light {signal!r}: choose 0 (red), 1 (yellow), 2 (green), 3 (off)")
         light = self.light(signal)
@@ -151,7 +181,17 @@ class TrafficLights:
     def set_times(
         self, signal: str, green: float | None = None, yellow: float | None = None, red: float | None = None
     ) -> None:
-        """Seconds for the phase of a light; what is None stays as it is."""
+        """Set the times of a light's phase; None leaves a time as it is.
+
+        Args:
+            signal: OpenDRIVE id.
+            green: s.
+            yellow: s.
+            red: s.
+
+        Raises:
+            UsageError: There is no such light, or a time is negative or not finite.
+        """
         times = self.light(signal).times
         green = times.green if green is None else green
         yellow = times.yellow if yellow is None else yellow
@@ -160,20 +200,22 @@ class TrafficLights:
         times.green, times.yellow, times.red = green, yellow, red
 
     def freeze(self, signal: str, frozen: bool = True) -> None:
-        """Stops or starts the clock of a light's group, as CARLA's `TrafficLight.freeze` does."""
+        """Stop or start the clock of a light's group, as CARLA's `TrafficLight.freeze` does."""
         self.group_of(signal).freeze(frozen)
 
     def freeze_all(self, frozen: bool = True) -> None:
+        """Stop or start all clocks."""
         for group in self.groups:
             group.freeze(frozen)
 
     def reset(self) -> None:
-        """All groups begin anew; times and frozen clocks stay as they are."""
+        """Begin all cycles again; times and frozen clocks stay as they are."""
         for group in self.groups:
             group.reset()
 
 
 def check_times(green: float, yellow: float, red: float) -> None:
+    """UsageError for a time that is negative or not finite."""
     for name, value in (("green", green), ("yellow", yellow), ("red", red)):
         if not 0 <= value < float("inf"):
             raise UsageError(f"{name} time {value:g} s of a traffic light: choose 0 or more")
@@ -189,9 +231,9 @@ def _group(number: int, junction: str | None, phases: list[list[Signal]], times:
 
 
 def _phases(road_map: RoadMap) -> list[tuple[str | None, list[list[Signal]]]]:
-    """Each junction with its signals by phase. Without a controller, the lights of one road are a phase of their own.
+    """Each junction with its signals by phase. Without a controller, the lights of one road form a phase.
 
-    Lights that belong to no junction are a group by controller, or each for itself.
+    Lights that belong to no junction form a group per controller, or one each.
     """
     sequence = {controller.id: controller.sequence for controller in road_map.drive.controllers.values()}
     groups: dict[tuple[str | None, str], dict[tuple[int, str], list[Signal]]] = {}

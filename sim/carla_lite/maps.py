@@ -1,7 +1,7 @@
-"""The maps that are shipped in `assets/maps/`: what is on them, and how they are made.
+"""The maps that are shipped in `assets/maps/`, and how they are made.
 
-`python -m sim.carla_lite.maps` writes them anew. All but `lane_change` are closed: every lane leads somewhere, or can
-be left for one that does (the acceleration lane of `merge`), so that traffic drives for ever. Closing parts, such as
+`python -m sim.carla_lite.maps` writes them again. All but `lane_change` are closed: every lane has a successor, or can
+be left for one that has (the acceleration lane of `merge`), so that traffic drives for ever. Closing parts, such as
 the far loops of `intersection`, are ordinary roads.
 """
 
@@ -35,12 +35,14 @@ from sim.carla_lite.plan import (
 from sim.carla_lite.signals import TRAFFIC_LIGHT
 from sim.errors import unknown
 from sim.files import write_atomically
+from sim.lane_change import LANE_WIDTH
 
 FOLDER = "maps"
 """Of the maps, in the assets."""
 YIELD = "205"
 """CARLA's type of a yield sign."""
 WIDTH = 3.5
+"""Metres of a lane where nothing else is said."""
 NO_PAINT = Paint("none")
 
 
@@ -53,10 +55,10 @@ def straight() -> Plan:
 
 
 def turnaround(first_id: int, junction: int, end: Pose, lanes: int) -> tuple[PlannedRoad, ...]:
-    """A drop-shaped loop that leads the traffic of a two-way road back, from where that road ends.
+    """A drop-shaped loop that leads the traffic of a two-way road back.
 
     Three arcs of one radius: 60 degrees to the right, 300 to the left, 60 to the right. The junction between road and
-    loop has one way in and one way out, so that nobody has to wait.
+    loop has one way in and one way out, so that no car has to wait.
     """
     radius, gap, profile, limit = 20.0, 10.0, one_way(lanes), 30
     begin = end.ahead(gap)
@@ -92,8 +94,9 @@ def half_turn(spiral: float, radius: float) -> list[Curve]:
 
 
 def lane_change() -> Plan:
-    """The road of `sim.lane_change`: one way along +x, four lanes of 4 m, the leftmost one along y = 0. Open ends."""
-    return Plan("lane_change", chain(1, Pose(0, 2.0, 0), split(Line(3200.0), 8), one_way(4, 4.0), 110))
+    """The road of `sim.lane_change`: one way along +x, four lanes, the leftmost one along y = 0. Open ends."""
+    start = Pose(0, LANE_WIDTH / 2, 0)
+    return Plan("lane_change", chain(1, start, split(Line(3200.0), 8), one_way(4, LANE_WIDTH), 110))
 
 
 def curve() -> Plan:
@@ -103,10 +106,10 @@ def curve() -> Plan:
 
 
 def merge() -> Plan:
-    """A closed three-lane highway, and a ramp from the right whose lane goes on beside it for 250 m and then ends.
+    """A closed three-lane highway, and a ramp from the right whose lane runs beside it for 250 m and then ends.
 
-    The ramp's lane simply goes on in the highway's fourth lane, without a junction: traffic on the highway need not
-    care, and the Traffic Manager changes lanes where the fourth one ends.
+    The ramp's lane continues in the highway's fourth lane, without a junction: traffic on the highway is not affected,
+    and the Traffic Manager changes lanes where the fourth one ends.
     """
     before, beside, taper, round_ = 300.0, 250.0, 80.0, 250.0
     lanes, shoulder, bend, limit = 3, 2.5, 200.0, 100
@@ -136,11 +139,12 @@ def merge() -> Plan:
 
 
 def turn_in_halves(radius: float) -> list[Curve]:
+    """180 degrees to the left, as two quarter circles."""
     return [Arc(radius * math.pi / 2, 1 / radius)] * 2
 
 
 def back(end: Pose, curves: list[Curve]) -> Pose:
-    """Where curves have to begin to end there."""
+    """Where curves have to begin so that they end at a pose."""
     reached = Pose(0, 0, 0).after(curves)
     turned = Pose(end.x, end.y, end.heading - reached.heading)
     return turned.ahead(-reached.x).aside(-reached.y)
@@ -193,7 +197,7 @@ def far_loops(arms: dict[int, PlannedRoad], profile: CrossSection, limit: float)
 
 
 def roundabout() -> Plan:
-    """A ring of two lanes, four entries and exits of one lane; those who enter yield. Far loops join two arms each."""
+    """A ring of two lanes, four entries and exits of one lane; entering traffic yields. Far loops join two arms."""
     width, inner, middle, length, limit = 4.0, 20.0, 40.0, 120.0, 30
     gate = math.radians(28)  # between an arm and where its traffic is in the ring
     profile, ring, lane = two_way(1, width), one_way(2, width), one_way(1, width, changes=False)
@@ -221,6 +225,7 @@ def roundabout() -> Plan:
 
 
 def on_ring(radius: float, angle: float) -> Pose:
+    """A pose on a circle about the origin, facing counter-clockwise."""
     return Pose(radius * math.cos(angle), radius * math.sin(angle), angle + math.pi / 2)
 
 
@@ -235,20 +240,31 @@ def available() -> tuple[str, ...]:
 
 
 def read(name: str) -> str:
-    """OpenDRIVE text of a shipped map; UsageError for an unknown name, or when the installation lacks the file."""
+    """The OpenDRIVE text of a shipped map.
+
+    Args:
+        name: One of `available()`.
+
+    Returns:
+        Content of its file.
+
+    Raises:
+        UsageError: The name is unknown, or the installation lacks the file.
+    """
     if name not in PLANS:
         raise unknown("map", name, available())
     return assets.read_text(f"{FOLDER}/{name}.xodr")
 
 
 def main() -> None:
+    """Write all maps."""
     folder = assets.folder() / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     for name, plan in PLANS.items():
-        save(folder / f"{name}.xodr", write(plan()))
+        _save(folder / f"{name}.xodr", write(plan()))
 
 
-def save(path: Path, text: str) -> None:
+def _save(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 

@@ -32,10 +32,12 @@ class Cubics:
     rows: np.ndarray
 
     def value(self, s: np.ndarray) -> np.ndarray:
+        """Values (N,) at s (N,)."""
         ds, (a, b, c, d) = self._piece(s)
         return a + ds * (b + ds * (c + ds * d))
 
     def slope(self, s: np.ndarray) -> np.ndarray:
+        """Derivatives (N,) at s (N,)."""
         ds, (_, b, c, d) = self._piece(s)
         return b + ds * (2 * c + ds * 3 * d)
 
@@ -45,7 +47,7 @@ class Cubics:
 
     @property
     def straight(self) -> bool:
-        """Every piece is a straight line."""
+        """Whether every piece is a straight line."""
         return not self.rows[:, 3:].any()
 
     def _piece(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +60,7 @@ class Cubics:
 
 @dataclass(frozen=True)
 class Mark:
-    """The paint on the outer border of a lane (the centre line's for lane 0), from s on; s counts along the road."""
+    """The paint on the outer border of a lane (on the centre line for lane 0), from s along the road."""
 
     s: float
     kind: str
@@ -69,8 +71,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class LaneRecord:
+    """A lane of a lane section."""
+
     id: int
-    """Negative to the right of the reference line, whose way its traffic goes; positive to the left; 0 has no width."""
+    """Negative to the right of the reference line, with traffic in its direction; positive to the left; 0: no width."""
     type: str
     width: Cubics
     """Of s along the road."""
@@ -81,6 +85,8 @@ class LaneRecord:
 
 @dataclass(frozen=True)
 class Section:
+    """A lane section."""
+
     s: float
     end: float
     lanes: dict[int, LaneRecord]
@@ -88,6 +94,8 @@ class Section:
 
 @dataclass(frozen=True)
 class Geometry:
+    """A piece of a reference line: where its curve begins."""
+
     s: float
     x: float
     y: float
@@ -97,7 +105,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Link:
-    """What a road continues with."""
+    """What a road leads to."""
 
     type: Literal["road", "junction"]
     id: str
@@ -106,6 +114,8 @@ class Link:
 
 @dataclass(frozen=True)
 class SignalRecord:
+    """A signal beside a road."""
+
     id: str
     name: str
     type: str
@@ -124,12 +134,14 @@ class Reference:
     signal: str
     s: float
     lanes: tuple[int, ...] | None
-    """None: not said; `orientation` decides."""
+    """None where the file does not name them: `orientation` decides."""
     orientation: str
 
 
 @dataclass(frozen=True)
 class RoadRecord:
+    """A road."""
+
     id: str
     name: str
     length: float
@@ -141,7 +153,7 @@ class RoadRecord:
     offset: Cubics
     sections: tuple[Section, ...]
     limits: tuple[tuple[float, float], ...]
-    """(s, km/h), ascending; empty where the file says nothing."""
+    """(s, km/h), ascending; empty where the file has none."""
     signals: tuple[SignalRecord, ...]
     references: tuple[Reference, ...]
     """The places of its own signals among them."""
@@ -149,6 +161,8 @@ class RoadRecord:
 
 @dataclass(frozen=True)
 class Connection:
+    """A connecting road of a junction; `links` maps lanes of the incoming road to its own."""
+
     incoming: str
     connecting: str
     contact: Contact
@@ -158,6 +172,8 @@ class Connection:
 
 @dataclass(frozen=True)
 class Junction:
+    """A junction."""
+
     id: str
     connections: tuple[Connection, ...]
     controllers: tuple[str, ...]
@@ -165,6 +181,8 @@ class Junction:
 
 @dataclass(frozen=True)
 class Controller:
+    """A group of signals that change together."""
+
     id: str
     sequence: int
     signals: tuple[str, ...]
@@ -172,6 +190,8 @@ class Controller:
 
 @dataclass(frozen=True)
 class OpenDrive:
+    """A map by the ids of its parts."""
+
     name: str
     roads: dict[str, RoadRecord]
     junctions: dict[str, Junction]
@@ -179,7 +199,17 @@ class OpenDrive:
 
 
 def parse(text: str) -> OpenDrive:
-    """Reads OpenDRIVE text. UsageError in one line for broken XML, no roads, unsupported geometry, missing numbers."""
+    """Read OpenDRIVE text.
+
+    Args:
+        text: Content of an .xodr file.
+
+    Returns:
+        Its records.
+
+    Raises:
+        UsageError: Broken XML, no roads, unsupported geometry, or missing numbers, in one line.
+    """
     try:
         root = ET.fromstring(text)
     except (ET.ParseError, ValueError) as error:

@@ -1,7 +1,7 @@
 """How bodies move: a kinematic bicycle with tyre limits, and contacts between oriented boxes. Vectorised over bodies.
 
-It is a plain, documented model of our own and no copy of Unreal's vehicle physics: throttle and brake act at once,
-wheels have no slip angle until the tyre limit is reached, bodies stay level. SI units, radians, CARLA's frame.
+It is a simple model and no copy of Unreal's vehicle physics: throttle and brake act at once, wheels have no slip angle
+until the tyre limit is reached, bodies stay level. SI units, radians, CARLA's frame.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ RESTITUTION = 0.1
 SLOP = 0.01
 """Metres by which touching boxes may overlap before they are pushed apart."""
 LONGEST_STEP = 0.05
-"""Seconds; longer steps are made in pieces."""
+"""Seconds; longer steps are divided."""
 SETTLES = 0.5
-"""Metres below the road from which a body is put on it; what is deeper was hidden there and stays."""
+"""Metres below the road within which a body is put onto it; a deeper one was hidden there on purpose and stays."""
 FEW = 64
-"""Bodies up to which all pairs are looked at."""
+"""Number of bodies up to which all pairs are checked."""
 FLOATS = 1e-6
 """Metres above the road from which a body falls."""
 
@@ -52,15 +52,15 @@ BODY = np.dtype(
         ("mass", "f8"),
         ("wheelbase", "f8"),
         ("max_steer", "f8"),
-        ("constant", "f8"),  # m/s that it keeps along its heading, NaN for none
+        ("constant", "f8"),  # constant speed along its heading, m/s; NaN for none
         ("ground", "f8"),  # its z when it stands on the road
         ("limit", "f8"),  # km/h that are allowed here; for clients to read
-        *((name, "f8") for name in ("sign_x", "sign_y")),  # where it looked for that
+        *((name, "f8") for name in ("sign_x", "sign_y")),  # where the limit was looked up
         ("moves", "?"),  # simulated; False: stays where it is put
         ("falls", "?"),  # has weight
         ("solid", "?"),  # takes part in contacts
         ("wheels", "?"),  # driven by the bicycle model; False: keeps its velocity (walkers)
-        ("upright", "?"),  # its place is its middle and not its foot (walkers)
+        ("upright", "?"),  # its position is its centre, not its foot (walkers)
     ]
 )
 """One body."""
@@ -90,7 +90,7 @@ BODY_GROUPS = np.dtype(
         "itemsize": BODY.itemsize,
     }
 )
-"""View of `BODY` for what is done to several fields alike: with so few bodies, every operation counts."""
+"""View of `BODY` for operations on several fields at once: with few bodies, the number of operations decides."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,15 @@ NO_CONTACTS = Contacts(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 2)))
 
 
 def step(bodies: np.ndarray, dt: float) -> Contacts:
-    """Move all bodies on by dt seconds and resolve contacts; fills their accelerations."""
+    """Move all bodies and resolve contacts; sets their accelerations.
+
+    Args:
+        bodies: `BODY` (N,), changed in place.
+        dt: Seconds.
+
+    Returns:
+        The contacts.
+    """
     pieces = max(math.ceil(dt / LONGEST_STEP - 1e-9), 1)
     groups = bodies.view(BODY_GROUPS)
     before = groups["velocity"][:, :2].copy()
@@ -188,7 +196,7 @@ def _roll(
 
 
 def _fall(b: np.ndarray, dt: float) -> None:
-    """What has weight and is above the road falls on it; what is just below it is put on it."""
+    """Bodies with weight fall onto the road; those just below it are put onto it."""
     off = _off_ground(b)
     if not off.any():
         return
@@ -256,9 +264,14 @@ def _sweep(x: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Depth (K,) of the overlap of box pairs, <= 0 where they are apart, and the axis (K, 2) from b to a.
+    """The overlap of box pairs, by the separating axes of their edges.
 
-    Separating axes: the two edge directions of each box.
+    Args:
+        a: `BODY` (K,).
+        b: `BODY` (K,).
+
+    Returns:
+        Depth (K,), <= 0 where they are apart, and the axis (K, 2) from b to a.
     """
     dx, dy = a["x"] - b["x"], a["y"] - b["y"]
     turn = b["yaw"] - a["yaw"]
@@ -281,7 +294,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _exchange(bodies: np.ndarray, i: int, j: int, depth: float, normal: np.ndarray) -> np.ndarray:
-    """Impulse on body i (N s); both bodies' velocities and places are corrected. Fixed bodies have no inverse mass."""
+    """The impulse on body i (N s); corrects velocities and positions of both. Fixed bodies have no inverse mass."""
     a, b = bodies[i], bodies[j]
     inverse = (1.0 / a["mass"] if a["moves"] else 0.0), (1.0 / b["mass"] if b["moves"] else 0.0)
     total = inverse[0] + inverse[1]

@@ -1,7 +1,7 @@
-"""Building blocks of road maps, and the OpenDRIVE text of what was built with them.
+"""Building blocks of road maps, and the OpenDRIVE text of a map built with them.
 
-Roads are placed; what they link to is found from where their lanes end, lane by lane: a lane goes on in any lane that
-begins at the same place, in the same direction, equally wide. Roads with a `junction` connect others within it. The
+Roads are placed; their links are found from where their lanes end: a lane continues in any lane that begins at the same
+place, in the same direction, with the same width. Roads with a `junction` connect others within it. The
 frame is OpenDRIVE's: y and lane offsets to the left, headings counter-clockwise. Traffic keeps to the right.
 """
 
@@ -36,6 +36,7 @@ class Pose:
     heading: float
 
     def ahead(self, distance: float) -> Pose:
+        """Moved forward by a distance, m."""
         return replace(self, x=self.x + distance * math.cos(self.heading), y=self.y + distance * math.sin(self.heading))
 
     def aside(self, t: float) -> Pose:
@@ -43,6 +44,7 @@ class Pose:
         return replace(self, x=self.x - t * math.sin(self.heading), y=self.y + t * math.cos(self.heading))
 
     def turned(self, angle: float) -> Pose:
+        """Turned to the left by an angle, rad."""
         return replace(self, heading=self.heading + angle)
 
     def after(self, curves: Iterable[Curve]) -> Pose:
@@ -56,7 +58,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Paint:
-    """A line on the road and who may cross it, in OpenDRIVE's words."""
+    """A line on the road and the direction of lane changes across it, in OpenDRIVE's terms."""
 
     kind: Literal["solid", "broken", "solid solid", "none"]
     change: Literal["none", "increase", "decrease", "both"] = "none"
@@ -70,6 +72,8 @@ DOUBLE = Paint("solid solid", colour="yellow")
 
 @dataclass(frozen=True)
 class PlannedLane:
+    """A lane of a cross-section."""
+
     width: float
     type: Literal["driving", "shoulder"] = "driving"
     paint: Paint = SOLID
@@ -78,6 +82,7 @@ class PlannedLane:
     """The width is width + b ds + c ds2 + d ds3; ds counts from the start of the section."""
 
     def width_at(self, ds: float) -> float:
+        """Width at ds metres from the start of the section, m."""
         b, c, d = self.widening
         return self.width + ds * (b + ds * (c + ds * d))
 
@@ -97,14 +102,21 @@ class CrossSection:
         return dict(reversed(left.items())) | {-k - 1: lane for k, lane in enumerate(self.right)}
 
     def middle(self, lane: int, ds: float) -> float:
-        """t of the middle of a lane."""
+        """t of the middle of a lane at ds metres from the start of the section."""
         side = self.right if lane < 0 else self.left
         inner = sum(other.width_at(ds) for other in side[: abs(lane) - 1])
         return math.copysign(inner + side[abs(lane) - 1].width_at(ds) / 2, lane)
 
 
 def side(lanes: int, width: float, shoulder: float = 0.0, changes: bool = True) -> tuple[PlannedLane, ...]:
-    """The lanes of one direction from the middle of the road outwards; `changes`: lines between them may be crossed."""
+    """The lanes of one direction, from the middle of the road outwards.
+
+    Args:
+        lanes: Number of driving lanes.
+        width: Of each, m.
+        shoulder: Width of the shoulder, m; 0 for none.
+        changes: Whether lines between the lanes may be crossed.
+    """
     between = BROKEN if changes else SOLID
     driving = [PlannedLane(width, paint=between)] * (lanes - 1) + [PlannedLane(width)]
     return (*driving, PlannedLane(shoulder, "shoulder", Paint("none"))) if shoulder else tuple(driving)
@@ -113,13 +125,27 @@ def side(lanes: int, width: float, shoulder: float = 0.0, changes: bool = True) 
 def one_way(
     lanes: int, width: float = 3.5, shoulders: tuple[float, float] = (0.0, 0.0), changes: bool = True
 ) -> CrossSection:
-    """`shoulders`: widths to the left and to the right of the traffic, m."""
+    """The cross-section of a one-way road.
+
+    Args:
+        lanes: Number of driving lanes.
+        width: Of each, m.
+        shoulders: Widths to the left and to the right of the traffic, m.
+        changes: Whether lines between the lanes may be crossed.
+    """
     left = (PlannedLane(shoulders[0], "shoulder", Paint("none")),) if shoulders[0] else ()
     return CrossSection(side(lanes, width, shoulders[1], changes), left)
 
 
 def two_way(lanes: int, width: float = 3.5, shoulder: float = 0.0, changes: bool = True) -> CrossSection:
-    """`lanes` per direction."""
+    """The cross-section of a two-way road.
+
+    Args:
+        lanes: Number of driving lanes per direction.
+        width: Of each, m.
+        shoulder: Width of each shoulder, m; 0 for none.
+        changes: Whether lines between the lanes may be crossed.
+    """
     both = side(lanes, width, shoulder, changes)
     return CrossSection(both, both, DOUBLE)
 
@@ -141,6 +167,8 @@ class Sign:
 
 @dataclass(frozen=True)
 class PlannedRoad:
+    """A road: curves of its reference line, and lanes."""
+
     id: int
     start: Pose
     curves: tuple[Curve, ...]
@@ -170,7 +198,7 @@ class Phases:
 
 @dataclass(frozen=True)
 class Plan:
-    """A map. Ids of roads and junctions must all differ: CARLA's client tells them apart by nothing else."""
+    """A map. Ids of roads and junctions must all differ, because CARLA's client has no other distinction."""
 
     name: str
     roads: tuple[PlannedRoad, ...]
@@ -205,11 +233,23 @@ def chain(
 
 
 def split(curve: Line, pieces: int) -> list[Line]:
+    """A line as several equal ones."""
     return [Line(curve.length / pieces)] * pieces
 
 
 def connect(start: Pose, end: Pose) -> tuple[Curve, ...]:
-    """A line, or the widest arc with a line before or behind it. UsageError where that does not join them."""
+    """A line, or the widest arc with a line before or behind it, between two poses.
+
+    Args:
+        start: Where the curves begin.
+        end: Where they end.
+
+    Returns:
+        One or two curves.
+
+    Raises:
+        UsageError: No such curves join the poses.
+    """
     dx, dy = end.x - start.x, end.y - start.y
     along = dx * math.cos(start.heading) + dy * math.sin(start.heading)
     across = dy * math.cos(start.heading) - dx * math.sin(start.heading)
@@ -228,7 +268,19 @@ def connect(start: Pose, end: Pose) -> tuple[Curve, ...]:
 
 
 def connection(road_id: int, junction: int, start: Pose, end: Pose, profile: CrossSection, limit: float) -> PlannedRoad:
-    """A road through a junction, from and to places on the left border of its leftmost lane."""
+    """A road through a junction.
+
+    Args:
+        road_id: Its id.
+        junction: Id of the junction.
+        start: Where it begins, on the left border of its leftmost lane.
+        end: Where it ends.
+        profile: Its lanes.
+        limit: Speed limit, km/h.
+
+    Raises:
+        UsageError: No single bend joins start and end.
+    """
     return PlannedRoad(road_id, start, connect(start, end), ((0.0, profile),), limit, junction)
 
 
@@ -239,7 +291,7 @@ class LaneEnd(NamedTuple):
     end: Literal["start", "end"]
     lane: int
     place: Pose
-    """Heading as its traffic does."""
+    """Heading in the direction of its traffic."""
     width: float
     type: str
 
@@ -249,14 +301,24 @@ Joint = tuple[LaneEnd, LaneEnd]
 
 
 def joints(roads: Sequence[PlannedRoad]) -> list[Joint]:
-    """All pairs of lanes of different roads that go on in each other."""
-    exits = [gate for road in roads for gate in _lane_ends(road, leaving=True)]
-    entries = [gate for road in roads for gate in _lane_ends(road, leaving=False)]
+    """All pairs of lanes of different roads where one continues in the other."""
+    exits = [end for road in roads for end in _lane_ends(road, leaving=True)]
+    entries = [end for road in roads for end in _lane_ends(road, leaving=False)]
     return [(a, b) for a in exits for b in entries if a.road != b.road and _touch(a, b)]
 
 
 def write(plan: Plan) -> str:
-    """OpenDRIVE 1.4 text of a plan."""
+    """The OpenDRIVE 1.4 text of a map.
+
+    Args:
+        plan: The map.
+
+    Returns:
+        Content of an .xodr file.
+
+    Raises:
+        UsageError: Two ids are equal.
+    """
     found = joints(plan.roads)
     junctions = {road.junction for road in plan.roads} - {None}
     if junctions & {road.id for road in plan.roads} or len({road.id for road in plan.roads}) < len(plan.roads):
@@ -306,7 +368,7 @@ def _touch(a: LaneEnd, b: LaneEnd) -> bool:
 
 
 def _neighbours(road: PlannedRoad, end: str, found: Iterable[Joint]) -> list[tuple[LaneEnd, LaneEnd]]:
-    """(gate of this road, gate of the other) at one end of a road."""
+    """(lane end of this road, lane end of the other) at one end of a road."""
     pairs = [(a, b) for a, b in found if a.road == road.id and a.end == end]
     return pairs + [(b, a) for a, b in found if b.road == road.id and b.end == end]
 
@@ -338,7 +400,7 @@ def _write_link(
     pairs: Sequence[tuple[LaneEnd, LaneEnd]],
     by_id: dict[int, PlannedRoad],
 ) -> dict[int, int]:
-    """The road or junction that comes next, and which of its lanes each lane goes on in."""
+    """Write the next road or junction; returns the lane there in which each lane continues."""
     if not pairs:
         return {}
     junctions = {by_id[other.road].junction for _, other in pairs}
@@ -468,7 +530,7 @@ def _add(parent: ET.Element, tag: str, **attributes: object) -> ET.Element:
 
 
 def _text(value: object) -> str:
-    """Numbers to the tenth of a micrometre, without noise."""
+    """Numbers are rounded to 1e-10, so that texts have no rounding noise."""
     if isinstance(value, float):
         return f"{round(value, 10) + 0.0:.12g}"
     return str(value)

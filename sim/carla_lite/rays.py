@@ -21,14 +21,20 @@ class Boxes:
     tags: np.ndarray
 
     def where(self, rows: np.ndarray | slice) -> Boxes:
-        """Some of them."""
+        """The boxes at some indices."""
         return Boxes(self.centers[rows], self.extents[rows], self.yaws[rows], self.ids[rows], self.tags[rows])
 
 
 def cast(origin: np.ndarray, rays: np.ndarray, boxes: Boxes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distance (R,) to the nearest box (inf: none), its index (R,) or -1, and the cosine of incidence (R,).
+    """Cast rays against boxes. A box around the origin is not hit.
 
-    Args: origin (3,), unit rays (R, 3). An origin inside a box does not see that box.
+    Args:
+        origin: (3,), m.
+        rays: Unit vectors (R, 3).
+        boxes: The boxes.
+
+    Returns:
+        Distance (R,) to the nearest box (inf: none), its index (R,) or -1, and the cosine of incidence (R,).
     """
     best = np.full(len(rays), np.inf)
     which = np.full(len(rays), -1)
@@ -51,7 +57,16 @@ def cast(origin: np.ndarray, rays: np.ndarray, boxes: Boxes) -> tuple[np.ndarray
 
 
 def ground_distance(origin: np.ndarray, rays: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray]:
-    """Distance (R,) at which rays meet level ground (inf: never), and the cosine of incidence (R,)."""
+    """Cast rays against level ground.
+
+    Args:
+        origin: (3,), m.
+        rays: Unit vectors (R, 3).
+        height: z of the ground, m.
+
+    Returns:
+        Distance (R,) (inf: none), and the cosine of incidence (R,).
+    """
     fall = -rays[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = np.where(fall > 1e-9, (origin[2] - height) / fall, np.inf)
@@ -59,7 +74,13 @@ def ground_distance(origin: np.ndarray, rays: np.ndarray, height: float) -> tupl
 
 
 def rotation(pitch: float, yaw: float, roll: float) -> np.ndarray:
-    """(3, 3) matrix from a sensor's frame to the world's (left-handed; degrees), as in `carla.Transform.get_matrix`."""
+    """The rotation matrix (3, 3) from a sensor's frame to the world's, left-handed, as in `carla.Transform.get_matrix`.
+
+    Args:
+        pitch: Degrees.
+        yaw: Degrees.
+        roll: Degrees.
+    """
     p, y, r = np.radians([pitch, yaw, roll])
     cp, sp, cy, sy, cr, sr = np.cos(p), np.sin(p), np.cos(y), np.sin(y), np.cos(r), np.sin(r)
     return np.array(

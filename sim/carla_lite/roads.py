@@ -24,17 +24,18 @@ from sim.carla_lite.signals import TRAFFIC_LIGHT, Signal, build_signals
 from sim.errors import UsageError
 
 SPAWN_SPACING = 40.0
+"""Metres between spawn points of a lane."""
 SPAWN_MARGIN = 10.0
 """Metres to the start and the end of a lane."""
 SPAWN_WIDTH = 2.5
-"""Metres; cars are not put on narrower lanes."""
+"""Metres; narrower lanes have no spawn points."""
 SPAWN_DEAD_END = 100.0
-"""Metres before the end of a lane that leads nowhere."""
+"""Metres to the end of a lane without a successor."""
 
 
 @dataclass(frozen=True)
 class RoadMap:
-    """See the module. Build it with `RoadMap.parse`."""
+    """Lanes and signals of a map, and look-ups of its ground. Build it with `RoadMap.parse`."""
 
     drive: OpenDrive
     lanes: tuple[Lane, ...]
@@ -45,7 +46,17 @@ class RoadMap:
 
     @staticmethod
     def parse(text: str) -> RoadMap:
-        """Reads OpenDRIVE text. UsageError in one line for broken XML, no roads, unsupported geometry."""
+        """Build the map of OpenDRIVE text.
+
+        Args:
+            text: Content of an .xodr file.
+
+        Returns:
+            The map.
+
+        Raises:
+            UsageError: Broken XML, no roads, or unsupported geometry, in one line.
+        """
         drive = opendrive.parse(text)
         lanes = build_lanes(drive)
         signals = build_signals(drive, lanes)
@@ -61,14 +72,33 @@ class RoadMap:
         return self.drive.name
 
     def pose(self, road: str, lane: int, s: float) -> tuple[float, float, float, float]:
-        """x, y, z in m and yaw in degrees of the middle of a lane, s metres along its road."""
+        """The pose of the middle of a lane.
+
+        Args:
+            road: Id of the road.
+            lane: Id of the lane.
+            s: Metres along the road.
+
+        Returns:
+            x, y, z in m, yaw in degrees.
+
+        Raises:
+            UsageError: There is no such road or lane.
+        """
         record = self.drive.roads.get(road)
         if record is None:
             raise UsageError(f"map {self.name!r} has no road {road!r}")
         return lane_pose(record, lane, s)
 
     def spawn_points(self, spacing: float = SPAWN_SPACING) -> list[tuple[float, float, float, float]]:
-        """x, y, z, yaw of places for cars on the road's surface, lane by lane, `spacing` metres apart."""
+        """Places for cars on the road's surface, lane by lane.
+
+        Args:
+            spacing: Metres between two places of a lane.
+
+        Returns:
+            x, y, z in m, yaw in degrees.
+        """
         found = []
         for lane in self.lanes:
             if lane.type != DRIVING or lane.junction is not None:
@@ -83,13 +113,25 @@ class RoadMap:
         return found
 
     def on_road(self, xy: np.ndarray) -> np.ndarray:
-        """Points (N, 2) -> bool (N,): on a lane of a `PAVED` type."""
+        """Which points lie on a lane of a `PAVED` type.
+
+        Args:
+            xy: (N, 2), m.
+
+        Returns:
+            bool (N,).
+        """
         return self._surface.contains(np.asarray(xy, dtype=float))
 
     def height(self, xy: np.ndarray, near: np.ndarray | None = None) -> np.ndarray:
-        """Points (N, 2) -> z (N,) of the road there; beside all roads that of the closest lane's middle.
+        """Height of the road at points; beside all roads, that of the closest lane's middle.
 
-        Where roads lie above each other the highest counts, or the one closest to the heights `near` (N,).
+        Args:
+            xy: (N, 2), m.
+            near: Heights (N,): where roads lie above each other, the closest one counts; the highest where None.
+
+        Returns:
+            z (N,), m.
         """
         xy = np.asarray(xy, dtype=float)
         if self._level is not None:
@@ -114,7 +156,14 @@ class RoadMap:
         return height if math.isfinite(height) else 0.0
 
     def speed_limit(self, xy: np.ndarray) -> np.ndarray:
-        """Points (N, 2) -> km/h (N,); NaN beside all roads and where the map says nothing."""
+        """Speed limits at points.
+
+        Args:
+            xy: (N, 2), m.
+
+        Returns:
+            km/h (N,); NaN beside all roads and where the map has no limit.
+        """
         return self._limits[self._surface.at(np.asarray(xy, dtype=float))[0]]
 
     def borders(self) -> list[LaneBorder]:

@@ -19,7 +19,7 @@ from sim.carla_lite.opendrive import OpenDrive, Reference, RoadRecord, SignalRec
 TRAFFIC_LIGHT = "1000001"
 """CARLA's type of a signal that is a traffic light."""
 SIGNAL_AHEAD = 0.25
-"""Metres that CARLA's client moves all signals along their yaw."""
+"""Metres by which CARLA's client moves all signals along their yaw."""
 BOX_LENGTH, BOX_HEIGHT, BOX_GAP = 1.5, 1.0, 1.5
 """Half length, half height of a trigger box, and its distance from the place where the light applies, m."""
 
@@ -37,11 +37,13 @@ class Stop:
     yaw: float
     width: float
     box: Box
-    """A car in it is at the light."""
+    """A car that overlaps it is at the light."""
 
 
 @dataclass(frozen=True)
 class Signal:
+    """A traffic light or a sign."""
+
     id: str
     name: str
     type: str
@@ -49,21 +51,21 @@ class Signal:
     y: float
     z: float
     yaw: float
-    """Of the road (plus the signal's own turn), as CARLA's landmarks have it."""
+    """Of the road plus the signal's own heading, as in CARLA's landmarks."""
     stops: tuple[Stop, ...]
     trigger: Box | None
-    """Around the boxes of its stops; None where it governs no lane."""
+    """Box around the boxes of its stops; None where it applies to no lane."""
     controller: str | None
     junction: str | None
 
     @property
     def actor_yaw(self) -> float:
-        """Of CARLA's traffic light actor, whose x axis points across the road, to the right of the traffic."""
+        """Yaw of CARLA's traffic light actor, whose x axis points across the road, to the right of the traffic."""
         return math.remainder(self.yaw + 90.0, 360.0)
 
     @property
     def volume(self) -> Box | None:
-        """The trigger relative to that actor, as `carla.TrafficLight.trigger_volume` has it: x across the road."""
+        """The trigger relative to that actor, as in `carla.TrafficLight.trigger_volume`: x across the road."""
         if self.trigger is None:
             return None
         box, yaw = self.trigger, math.radians(self.actor_yaw)
@@ -79,6 +81,15 @@ class Signal:
 
 
 def build_signals(drive: OpenDrive, lanes: Sequence[Lane]) -> list[Signal]:
+    """All signals of a map.
+
+    Args:
+        drive: Records of the map.
+        lanes: Its lanes.
+
+    Returns:
+        Signals by road and order in the file.
+    """
     applies: dict[str, list[tuple[RoadRecord, Reference]]] = {}
     for road in drive.roads.values():
         for reference in road.references:
@@ -172,7 +183,7 @@ def _around(stops: Sequence[Stop]) -> Box:
 
 
 def _junction_of(drive: OpenDrive, road: RoadRecord, controller: str | None, stops: Sequence[Stop]) -> str | None:
-    """The junction that has its controller, else the one that the traffic comes to after its stops."""
+    """The junction that has its controller, else the one behind its stops."""
     for junction in drive.junctions.values():
         if controller is not None and controller in junction.controllers:
             return junction.id

@@ -1,4 +1,4 @@
-"""The paved ground as quadrangles in a grid of cells, to ask for many points at once what lies under them."""
+"""The paved ground as quadrangles in a grid of cells, for look-ups of many points at once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 CELL = 5.0
 """Metres."""
 TOLERANCE = 1e-6
-"""Metres by which a quadrangle reaches over its edges, so that neighbours leave no gap."""
+"""Metres by which a quadrangle extends beyond its edges, so that neighbours leave no gap."""
 REACH = 10**9
 """Cells from the origin in which there may be roads."""
 SMALLEST = 1e-6
-"""Square metres; less is an edge and not a quadrangle."""
+"""Square metres; smaller quadrangles are left out."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,14 @@ class Surface:
     """(R + 1, K): quadrangles that reach into a cell, padded with Q; the last row is that of all empty cells"""
 
     def candidates(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Points (N, 2) -> quadrangles (N, K) of their cells, whether they contain it, distances (N, K, 4) to edges."""
+        """The quadrangles near points.
+
+        Args:
+            xy: (N, 2), m.
+
+        Returns:
+            Quadrangles (N, K) of their cells, whether these contain the point (N, K), distances (N, K, 4) to edges.
+        """
         key = _key(np.floor(np.nan_to_num(xy, nan=np.inf) / CELL))
         row = np.searchsorted(self.cells, key)
         empty = len(self.cells)
@@ -43,13 +50,18 @@ class Surface:
         return found, (distance >= -TOLERANCE).all(axis=2), distance
 
     def contains(self, xy: np.ndarray) -> np.ndarray:
-        """Points (N, 2) -> bool (N,)."""
+        """Which points (N, 2) lie on a quadrangle: bool (N,)."""
         return np.any(self.candidates(xy)[1], axis=1)
 
     def at(self, xy: np.ndarray, near: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Points (N, 2) -> owner (N,) and height (N,) of the ground there; -1 and NaN beside it.
+        """Owner and height of the ground at points.
 
-        Where roads lie above each other the highest counts, or the one closest to the heights `near` (N,).
+        Args:
+            xy: (N, 2), m.
+            near: Heights (N,): where roads lie above each other, the closest one counts; the highest where None.
+
+        Returns:
+            Owner (N,) and height (N,), m; -1 and NaN beside the ground.
         """
         found, inside, distance = self.candidates(xy)
         back, front = np.maximum(distance[..., 0], 0.0), np.maximum(distance[..., 2], 0.0)
@@ -63,9 +75,15 @@ class Surface:
 
 
 def build(corners: np.ndarray, z: np.ndarray, owner: np.ndarray) -> Surface:
-    """From corners (Q, 4, 2) in order round each quadrangle, z (Q, 2) of its first and last two, and owners (Q,).
+    """Build the surface of quadrangles.
 
-    The first and last corner span the near edge, the second and third the far one.
+    Args:
+        corners: (Q, 4, 2) in order around each; the first and last one span the near edge, the others the far edge.
+        z: (Q, 2) of the near and the far edge, m.
+        owner: (Q,).
+
+    Returns:
+        The surface.
     """
     following = np.roll(corners, -1, axis=1)
     area = (corners[..., 0] * following[..., 1] - corners[..., 1] * following[..., 0]).sum(axis=1) / 2
@@ -107,6 +125,6 @@ def _grid(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _key(cell: np.ndarray) -> np.ndarray:
-    """Columns and rows of cells (N, 2) as one number each; beyond `REACH` cells all are alike."""
+    """Columns and rows of cells (N, 2) as one number each; clipped at `REACH` cells."""
     column, row = np.clip(cell, -REACH, REACH).astype(np.int64).T
     return column * (2 * REACH + 1) + row

@@ -1,6 +1,6 @@
-"""Pictures and films of scenes: `SceneRenderer` draws any `Scene`, `interpolate` fills in between two decisions.
+"""Pictures and films of scenes: `SceneRenderer` draws any `Scene`, `interpolate` computes scenes between decisions.
 
-Needs nothing of a simulator, and no display unless a window is asked for.
+It needs no simulator, and no display unless a window is requested.
 """
 
 from sim.render.motion import interpolate, smooth

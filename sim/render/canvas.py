@@ -1,4 +1,4 @@
-"""Smooth drawing at the picture's own size: polygons in world metres, laid over what is there with exact transparency.
+"""Smooth drawing at the picture's own size: polygons in world metres, blended with exact transparency.
 
 Shapes are drawn at several times the size on a small sheet of their own, smoothed down and blended in. Sheets hold
 premultiplied colours (red, green and blue times opacity), so that averaging samples is also right at edges.
@@ -22,40 +22,58 @@ Tint = tuple[int, int, int, int]
 
 
 def tint(colour: Colour, opacity: float = 1.0) -> Tint:
-    """A colour with opacity in [0, 1], premultiplied."""
+    """A colour with opacity, premultiplied.
+
+    Args:
+        colour: The colour.
+        opacity: In [0, 1].
+    """
     red, green, blue = colour
     return round(red * opacity), round(green * opacity), round(blue * opacity), round(255 * opacity)
 
 
 def samples(pixels: float) -> int:
-    """Samples per pixel and direction for a sheet of that area."""
+    """Samples per pixel and direction for a sheet of an area in pixels."""
     return 4 if pixels <= SHEET else 3 if pixels <= 4 * SHEET else 2
 
 
 class Brush:
-    """Collects polygons and lays them onto a picture: later ones replace earlier ones where they overlap.
-
-    Args: the picture; the camera that it is seen through, whose view nothing leaves.
-    """
+    """Collects polygons and blends them onto a picture: later ones replace earlier ones where they overlap."""
 
     def __init__(self, picture: pygame.Surface, camera: Camera) -> None:
+        """Begin without polygons.
+
+        Args:
+            picture: Receives them.
+            camera: Projects them; nothing is drawn outside its view.
+        """
         self._picture, self._camera = picture, camera
         self._tints: list[Tint] = []
         self._shapes: list[np.ndarray] = []
 
     def fill(self, colour: Tint, world: np.ndarray) -> None:
-        """Add a polygon (N >= 3, 2) of world positions."""
+        """Add a polygon.
+
+        Args:
+            colour: Premultiplied.
+            world: Corners (N, 2), m; left out where N < 3.
+        """
         if len(world) >= 3:
             self._tints.append(colour)
             self._shapes.append(world)
 
     def fill_all(self, colours: list[Tint], world: np.ndarray) -> None:
-        """Add polygons (P, N, 2), with a colour each."""
+        """Add polygons.
+
+        Args:
+            colours: One per polygon, premultiplied.
+            world: Corners (P, N, 2), m.
+        """
         self._tints += colours
         self._shapes += list(world)
 
     def flush(self) -> None:
-        """Lay down what was collected."""
+        """Draw what was collected."""
         if not self._shapes:
             return
         points = self._camera.project(np.concatenate(self._shapes))
@@ -105,7 +123,7 @@ class Brush:
 
 
 def _cells(low: float, high: float) -> list[tuple[int, int, float]]:
-    """The unit cells that an interval touches: first one, how many, and the share of each that it covers."""
+    """The unit cells that an interval touches: first one, count, and the share of each that it covers."""
     first, last = math.ceil(low), math.floor(high)
     if last < first:
         return [(last, 1, high - low)]

@@ -1,8 +1,8 @@
 """What lies under the traffic: ground, shoulders, asphalt and paint.
 
-A level stretch of road, whose lanes all run along x, is put together from rows and repeating patterns with exact
-coverage of every pixel. Anything else is drawn as polygons at twice the size and smoothed down; the picture of one
-whose camera stands still is kept.
+A level stretch of road, whose lanes all run along x, is composed of rows and repeating patterns with exact coverage of
+every pixel. Anything else is drawn as polygons at twice the size and smoothed down; where the camera stands still, the
+result is cached.
 """
 
 from __future__ import annotations
@@ -27,21 +27,26 @@ OVERLAP = 0.06
 LINE = 0.17
 """Metres: width of paint."""
 TICK = 20.0
-"""Metres between the marks beside a road; every fifth one is longer and has its number."""
+"""Metres between the marks beside a road; every fifth one is longer and labelled."""
 TICK_WIDTH = 0.16
+"""Metres."""
 PHASES = 16
 """Positions per pixel at which a repeating pattern may begin."""
 PATTERNS = 8 << 20
-"""Bytes of patterns that are kept before they are made afresh."""
+"""Bytes of cached patterns after which the cache is cleared."""
 
 
 def paint_width(zoom: float) -> float:
-    """Metres of a painted line at so many pixels per metre: never much thinner than a pixel."""
+    """Width of a painted line, m: never much thinner than a pixel.
+
+    Args:
+        zoom: Pixels per metre.
+    """
     return max(LINE, 1.3 / zoom)
 
 
 class Ground:
-    """Draws the map under the traffic and keeps what it can use again."""
+    """Draws the map under the traffic; caches parts."""
 
     def __init__(self, theme: Theme) -> None:
         self.theme = theme
@@ -53,7 +58,14 @@ class Ground:
         self._shapes: object = None
 
     def draw(self, picture: pygame.Surface, road: RoadGeometry, camera: Camera, scene: Scene) -> None:
-        """Fill the camera's view of the picture."""
+        """Fill the camera's view of the picture.
+
+        Args:
+            picture: Receives the ground.
+            road: The map.
+            camera: Where it looks.
+            scene: Gives the walls of a parking lot.
+        """
         if road is not self._shapes:
             self._shapes, self._still = road, None
             self._rows.clear()
@@ -103,7 +115,7 @@ class Ground:
                 self._pattern(picture, camera, self.theme.marking, (y - half, y + half), dashes, (x0, x1))
 
     def _strip(self, camera: Camera, lanes: tuple[tuple[float, float], ...]) -> tuple[int, pygame.Surface]:
-        """The cross-section of lanes at (y, half width), drawn out over the view's width, and the row it begins at."""
+        """The first row, and the cross-section of lanes at (y, half width) stretched over the view's width."""
         key = (camera.y, camera.zoom, camera.view, lanes)
         if key in self._rows:
             return self._rows[key]
@@ -137,7 +149,7 @@ class Ground:
         repeat: tuple[float, float, float],
         limits: tuple[float, float] = (-math.inf, math.inf),
     ) -> None:
-        """A row of marks between two y, each `repeat` = (period, length, begin) metres, within limits of x."""
+        """Draw a row of marks between two y, `repeat` = (period, length, begin) in m, within limits of x."""
         left, top, width, height = camera.view
         period, length, begin = repeat
         zoom, middle = camera.zoom, top + height / 2

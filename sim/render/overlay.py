@@ -1,4 +1,4 @@
-"""What a caller may add to a picture: who drives, what the policy thinks, what the expert says."""
+"""What a caller may add to a picture: who drives, the policy's probabilities, the expert's action."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ GLYPHS = {"Left": "←", "Idle": "•", "Right": "→", "Faster": "+", "Slower":
 
 @dataclass(frozen=True)
 class Overlay:
-    """Side information of one decision; whatever is None is left out."""
+    """Side information of one decision; parts that are None are left out."""
 
     probs: np.ndarray | None = None
     """float (A,): the policy's action probabilities."""
     expert_action: int | None = None
+    """Label of the expert."""
     executed_action: int | None = None
     controller: Controller = "learner"
     caption: str = ""
     unsafe: np.ndarray | None = None
-    """bool (A,): actions judged unsafe; an unsafe lane change is hatched on the road beside the ego."""
+    """bool (A,): unsafe actions; an unsafe lane change is hatched on the road beside the ego."""
     labels: tuple[str, ...] | None = None
     """Names of the actions, (A,); None: the meta-actions' names."""
 

@@ -1,7 +1,7 @@
 """The colours of every picture, named by what they mean, in a light and a dark theme.
 
-Hues are those of Okabe and Ito ("Color Universal Design", 2008), which colour-blind people tell apart: orange against
-blue carries ego against traffic. Nothing is said by hue alone: a crash is also crossed, a brake light also grows.
+Hues are those of Okabe and Ito ("Color Universal Design", 2008), which colour-blind people can distinguish: the ego
+is orange and the traffic blue. Nothing is shown by hue alone: a crash is also crossed, a brake light also grows.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ def mix(a: Colour, b: Colour, share: float) -> Colour:
 
 @dataclass(frozen=True)
 class Theme:
+    """The colours of a picture."""
+
     name: str
     ground: Colour  # beside the road
     shoulder: Colour
@@ -50,10 +52,15 @@ class Theme:
     human: Colour
 
     def traffic(self, share: float) -> Colour:
-        """Body colour at a speed, `share` in [0, 1] of the speed range."""
+        """Body colour at a speed.
+
+        Args:
+            share: Of the speed range, clipped to [0, 1].
+        """
         return mix(self.slow, self.fast, min(max(share, 0.0), 1.0))
 
     def controller(self, name: str) -> Colour:
+        """Colour of learner, expert or human; muted for other names."""
         return {"learner": self.learner, "expert": self.expert, "human": self.human}.get(name, self.muted)
 
 

@@ -11,24 +11,26 @@ from sim.render.text import Typist
 from sim.scene import Neighbour, Scene
 
 TTC_SHOWN = 30.0
-"""Seconds: a longer time-to-collision is not worth a number."""
+"""Seconds: a longer time to collision is not shown."""
 TTC_WARNING = 4.0
-"""Seconds: a shorter one is marked."""
+"""Seconds: a shorter time to collision is drawn in the warning colour."""
 TOP, BOTTOM = 44, 56
 """Pixels of the strips at scale 1."""
 
 
 def gap_text(front: Neighbour) -> str:
+    """Gap and time to collision in words."""
     words = f"{max(front.gap, 0.0):.0f} m"
     return f"{words} · TTC {front.ttc:.1f} s" if front.ttc < TTC_SHOWN else words
 
 
 def remaining_text(metres: float) -> str:
+    """Distance to the goal in words."""
     return f"{metres:.0f} m" if metres >= 0.5 else "passed"
 
 
 def manoeuvre(scene: Scene) -> str:
-    """What the ego is seen to be doing, where nobody tells which action was taken."""
+    """The ego's visible manoeuvre, shown where the executed action is not given."""
     ego = scene.ego
     if ego.crashed:
         return "Crashed"
@@ -42,7 +44,7 @@ def manoeuvre(scene: Scene) -> str:
 
 
 def top_speed(scene: Scene) -> float:
-    """m/s: the end of the gauge and of the traffic's colours."""
+    """The end of the gauge and of the traffic's colours, m/s."""
     return max(scene.set_points[-1], 1.0) if len(scene.set_points) > 1 else 30.0
 
 
@@ -53,11 +55,20 @@ class Panels:
         self.theme, self.typist, self.scale = theme, typist, scale
 
     def px(self, value: float) -> int:
+        """Pixels of a size at scale 1."""
         return round(value * self.scale)
 
     # -- above ---------------------------------------------------------------------------------------------------------
 
     def gauges(self, surface: pygame.Surface, scene: Scene, overlay: Overlay | None, front: Neighbour | None) -> None:
+        """Draw the strip above the road.
+
+        Args:
+            surface: The picture.
+            scene: The scene.
+            overlay: Gives the executed action.
+            front: The car ahead.
+        """
         theme, ego = self.theme, scene.ego
         width = surface.get_width()
         surface.fill(theme.panel, (0, 0, width, self.px(TOP)))
@@ -122,6 +133,13 @@ class Panels:
     # -- below ---------------------------------------------------------------------------------------------------------
 
     def side(self, surface: pygame.Surface, scene: Scene, overlay: Overlay) -> None:
+        """Draw the strip below the road.
+
+        Args:
+            surface: The picture.
+            scene: The scene.
+            overlay: What to show.
+        """
         theme = self.theme
         width, top = surface.get_width(), surface.get_height() - self.px(BOTTOM)
         surface.fill(theme.panel, (0, top, width, self.px(BOTTOM)))
@@ -213,6 +231,14 @@ class Panels:
 
 
 def speed_share(speed: np.ndarray, top: float) -> np.ndarray:
-    """Where speeds lie between 0.3 and 1 of the top speed, in steps of 1/16 within [0, 1]."""
+    """Where speeds lie between 0.3 and 1 of the top speed.
+
+    Args:
+        speed: (N,), m/s.
+        top: m/s.
+
+    Returns:
+        (N,) within [0, 1], in steps of 1/16.
+    """
     share = np.clip((np.abs(speed) / top - 0.3) / 0.7, 0.0, 1.0)
     return np.round(share * 16) / 16

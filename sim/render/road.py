@@ -16,11 +16,11 @@ from sim.scene import LaneShape
 DASH, DASH_PERIOD = 3.0, 9.0
 """Metres of paint and of paint plus gap of a broken line."""
 JOIN = 0.6
-"""Metres between the end of one lane and the start of the next that still continue each other."""
+"""Metres between the end of one lane and the start of another within which the latter continues the former."""
 SEAM = 0.4
 """Metres by which the ground of lanes overlaps."""
 LOT_SPOT = 20.0
-"""Metres: a map whose lanes are all shorter is a parking lot."""
+"""Metres: a map is a parking lot where no lane is longer."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,11 @@ class Polyline:
 
     @classmethod
     def through(cls, points: np.ndarray) -> Polyline:
-        """Through (P, 2) points; doubled points are dropped."""
+        """The path through points.
+
+        Args:
+            points: (P, 2), m; repeated points are dropped.
+        """
         points = np.asarray(points, dtype=float)
         if len(points) == 2:
             (x0, y0), (x1, y1) = points.tolist()
@@ -61,18 +65,33 @@ class Polyline:
         return float(self.along[-1])
 
     def at(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points and normals (N, 2) at arc lengths (N,), held at the ends."""
+        """Points and normals at arc lengths.
+
+        Args:
+            s: (N,), m; clipped to the path.
+
+        Returns:
+            (N, 2) each.
+        """
         values = [np.interp(s, self.along, column) for column in (*self.points.T, *self.normals.T)]
         return np.stack(values[:2], axis=1), np.stack(values[2:], axis=1)
 
     def place(self, s: float) -> np.ndarray:
-        """The point (2,) at one arc length on the path."""
+        """The point (2,) at one arc length (m) on the path."""
         if len(self.points) == 2:
             return self.points[0] + s * self.tangents[0]
         return self.at(np.array([s]))[0][0]
 
     def cut(self, start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
-        """Points and normals of the part between two arc lengths."""
+        """A part of the path.
+
+        Args:
+            start: Arc length, m.
+            end: Arc length, m.
+
+        Returns:
+            Points and normals, (N, 2) each.
+        """
         if len(self.points) == 2:
             ends = [min(max(s, 0.0), self.length) for s in (start, end)]
             return self.points[0] + np.array(ends)[:, None] * self.tangents, self.normals
@@ -80,12 +99,31 @@ class Polyline:
         return self.at(np.concatenate([[start], self.along[inner], [end]]))
 
     def strip(self, low: float, high: float, start: float, end: float) -> np.ndarray:
-        """Closed outline (Q, 2) of the band between two offsets to the right and two arc lengths."""
+        """The outline of a band along the path.
+
+        Args:
+            low: Offset to the right of one side, m.
+            high: Offset of the other side, m.
+            start: Arc length, m.
+            end: Arc length, m.
+
+        Returns:
+            Corners (Q, 2).
+        """
         points, normals = self.cut(start, end)
         return np.concatenate([points + low * normals, (points + high * normals)[::-1]])
 
     def near(self, x: float, y: float, radius: float) -> tuple[float, float] | None:
-        """Arc lengths that enclose all of the path within a circle, or None."""
+        """The arc lengths that enclose the part of the path within a circle.
+
+        Args:
+            x: Of the centre, m.
+            y: Of the centre, m.
+            radius: m.
+
+        Returns:
+            First and last arc length; None where the path misses the circle.
+        """
         length, tangent = self.steps, self.tangents
         to_centre = np.array([x, y]) - self.points[:-1]
         foot = (to_centre * tangent).sum(1)
@@ -99,7 +137,15 @@ class Polyline:
         return float(self.along[hit[0]] + first[hit[0]]), float(self.along[hit[-1]] + last[hit[-1]])
 
     def project(self, x: float, y: float) -> tuple[float, float, np.ndarray]:
-        """Arc length of the nearest point, distance to it, and the tangent (2,) there."""
+        """The point of the path nearest to a position.
+
+        Args:
+            x: m.
+            y: m.
+
+        Returns:
+            Its arc length, the distance to it, and the tangent (2,) there.
+        """
         start, length, tangent = self.points[:-1], self.steps, self.tangents
         foot = np.clip(((np.array([x, y]) - start) * tangent).sum(1), 0.0, length)
         nearest = start + foot[:, None] * tangent
@@ -119,7 +165,7 @@ class LaneMarking:
 
 
 class RoadGeometry:
-    """All lanes of a scene, prepared once per tuple of shapes.
+    """All lanes of a scene, prepared once per map.
 
     It is a lot (short spots), a corridor (mostly along x), or else a place (a junction or a track).
     """
@@ -151,7 +197,13 @@ class RoadGeometry:
             yield (min(x0, x1), max(x0, x1), y0, width / 2) if len(lane.points) == 2 and y0 == y1 else None
 
     def is_level(self, x: float, y: float, radius: float) -> bool:
-        """Whether all lanes that may show within a circle run along x."""
+        """Whether all lanes that may be visible within a circle run along x.
+
+        Args:
+            x: Of the centre, m.
+            y: Of the centre, m.
+            radius: m.
+        """
         return all(row or self._misses(index, x, y, radius) for index, row in enumerate(self.level))
 
     def _borders(self, shapes: Sequence[LaneShape]) -> list[LaneMarking]:
@@ -168,7 +220,7 @@ class RoadGeometry:
         return list(found.values())
 
     def _misses(self, index: int, x: float, y: float, reach: float) -> bool:
-        """Is a lane's centre line surely farther than `reach` from a point?"""
+        """Whether a lane's centre line is certainly farther than `reach` from a point."""
         x0, y0, x1, y1 = self.boxes[index]
         return x < x0 - reach or x > x1 + reach or y < y0 - reach or y > y1 + reach
 
@@ -183,7 +235,16 @@ class RoadGeometry:
         return foot - x0 if tangent[0] > 0 else x1 - foot, math.hypot(foot - x, lane_y - y), tangent
 
     def visible(self, x: float, y: float, radius: float) -> list[tuple[int, float, float]]:
-        """Lanes that may show within a circle: index and arc lengths. Short ones are taken whole."""
+        """Lanes that may be visible within a circle.
+
+        Args:
+            x: Of the centre, m.
+            y: Of the centre, m.
+            radius: m.
+
+        Returns:
+            Index and arc lengths; those of the whole lane where it is short.
+        """
         found = []
         for index, lane in enumerate(self.lanes):
             if self._misses(index, x, y, radius):
@@ -195,7 +256,14 @@ class RoadGeometry:
         return found
 
     def surface(self, index: int, half: float, start: float, end: float) -> np.ndarray:
-        """Outline of a lane's ground, a little longer than the lane, so that no seam shows where lanes meet."""
+        """The outline of a lane's ground, longer than the lane by `SEAM`, so that no seam is visible where lanes meet.
+
+        Args:
+            index: Of the lane.
+            half: Half width, m.
+            start: Arc length, m.
+            end: Arc length, m.
+        """
         outline = self.strip(index, -half, half, start, end).copy()
         first, last = self.lanes[index].tangents[[0, -1]]
         middle = len(outline) // 2
@@ -204,7 +272,15 @@ class RoadGeometry:
         return outline
 
     def strip(self, index: int, low: float, high: float, start: float, end: float) -> np.ndarray:
-        """`Polyline.strip` of a lane; that of a whole lane is kept."""
+        """`Polyline.strip` of a lane; that of a whole lane is cached.
+
+        Args:
+            index: Of the lane.
+            low: Offset to the right of one side, m.
+            high: Offset of the other side, m.
+            start: Arc length, m.
+            end: Arc length, m.
+        """
         lane = self.lanes[index]
         if start > 0.0 or end < lane.length:
             return lane.strip(low, high, start, end)
@@ -216,7 +292,17 @@ class RoadGeometry:
         return self._outlines[key]
 
     def dashes(self, border: LaneMarking, start: float, end: float, half_width: float) -> np.ndarray:
-        """Corners (N, 4, 2) of the dashes of a broken line between two arc lengths."""
+        """The dashes of a broken line.
+
+        Args:
+            border: The line.
+            start: Arc length, m.
+            end: Arc length, m.
+            half_width: m.
+
+        Returns:
+            Corners (N, 4, 2).
+        """
         first = np.floor((start + border.phase) / DASH_PERIOD)
         last = np.ceil((end + border.phase) / DASH_PERIOD)
         begin = np.arange(first, last) * DASH_PERIOD - border.phase
@@ -230,7 +316,16 @@ class RoadGeometry:
         return np.stack([p + low * n, q + low * m, q + high * m, p + high * n], axis=1)
 
     def lane_at(self, x: float, y: float, heading: float) -> tuple[int, float, np.ndarray] | None:
-        """Lane under a point that runs its way: index, arc length, tangent; None beside all lanes."""
+        """The lane under a point in a direction.
+
+        Args:
+            x: m.
+            y: m.
+            heading: rad.
+
+        Returns:
+            Index, arc length, tangent; None beside all lanes.
+        """
         direction = np.array([np.cos(heading), np.sin(heading)])
         best: tuple[float, int, float, np.ndarray] | None = None
         for index, width in enumerate(self.widths):
@@ -244,9 +339,16 @@ class RoadGeometry:
         return None if best is None else best[1:]
 
     def follow(self, x: float, y: float, heading: float, distance: float) -> Polyline | None:
-        """The path along the lane under a point and those that continue it, at most `distance` long.
+        """The path along the lane under a point and those that continue it. It ends early where lanes end or fork.
 
-        It ends early where lanes end or fork. None where no lane is.
+        Args:
+            x: m.
+            y: m.
+            heading: rad.
+            distance: Largest length, m.
+
+        Returns:
+            The path; None beside all lanes.
         """
         here = self.lane_at(x, y, heading)
         if here is None:
@@ -268,7 +370,16 @@ class RoadGeometry:
         return Polyline.through(np.concatenate(pieces)) if pieces else None
 
     def cross_section(self, x: float, y: float, normal: np.ndarray) -> tuple[float, float]:
-        """Offsets along `normal` of the left and right edge of the parallel lanes that touch at a point."""
+        """The edges of the road at a point: of the parallel lanes that touch there.
+
+        Args:
+            x: m.
+            y: m.
+            normal: (2,), to the right of the road.
+
+        Returns:
+            Offsets of the left and the right edge along `normal`, m.
+        """
         spans = []
         tangent = np.array([normal[1], -normal[0]])
         for index, (lane, width) in enumerate(self._pairs()):

@@ -15,7 +15,7 @@ from sim.render.palette import Colour
 SCALE = 4
 """Samples per pixel and direction of shapes."""
 CACHE = 1500
-"""Pieces kept before the cache starts afresh."""
+"""Cached pieces after which the cache is cleared."""
 
 
 @functools.cache
@@ -31,7 +31,7 @@ def font_file(bold: bool) -> str | None:
 
 
 class Typist:
-    """Makes and keeps small surfaces. Survives that somebody else quits pygame's font module."""
+    """Renders and caches small surfaces; works on when another part of the program quits pygame's font module."""
 
     def __init__(self) -> None:
         self._fonts: dict[tuple[int, bool], pygame.font.Font] = {}
@@ -52,13 +52,21 @@ class Typist:
         return piece
 
     def text(self, words: str, size: int, colour: Colour, bold: bool = False) -> pygame.Surface:
+        """Words on a transparent ground.
+
+        Args:
+            words: The text.
+            size: Of the font, pixels.
+            colour: Of the text.
+            bold: Use the bold font.
+        """
         key = ("text", words, size, colour, bold)
         piece = self._pieces.get(key)
         if piece is not None:
             return piece
         try:
             rendered = self._font(size, bold).render(words, True, colour)
-        except pygame.error:  # the font module was quit and started again behind our back
+        except pygame.error:  # another part of the program quit and restarted the font module
             self._fonts.clear()
             rendered = self._font(size, bold).render(words, True, colour)
         return self._keep(key, rendered)
@@ -66,7 +74,16 @@ class Typist:
     def box(
         self, width: int, height: int, radius: float, colour: Colour, around: Colour, border: Colour | None = None
     ) -> pygame.Surface:
-        """A filled rounded rectangle on a ground of colour `around`."""
+        """A filled rounded rectangle on an opaque ground.
+
+        Args:
+            width: Pixels.
+            height: Pixels.
+            radius: Of the corners, pixels.
+            colour: Of the rectangle.
+            around: Of the ground.
+            border: Of the border; none where None.
+        """
         width, height = max(width, 1), max(height, 1)
         key = ("box", width, height, radius, colour, around, border)
         piece = self._pieces.get(key)
@@ -74,7 +91,7 @@ class Typist:
             return piece
         corner = math.ceil(radius) + 2
         small = min(width, 2 * corner + 1), min(height, 2 * corner + 1)
-        if small != (width, height):  # bars change their size all the time: only corners need smoothing, and only once
+        if small != (width, height):  # bars change their size often, but only corners need smoothing
             piece = _stretched(self.box(*small, radius, colour, around, border), corner, (width, height))
             return self._keep(key, piece)
         large = pygame.Surface((width * SCALE, height * SCALE), 0, 32)
@@ -86,7 +103,15 @@ class Typist:
         return self._keep(key, pygame.transform.smoothscale(large, (width, height)))
 
     def chip(self, width: int, height: int, radius: float, colour: Colour, opacity: float = 1.0) -> pygame.Surface:
-        """A filled rounded rectangle to blit with BLEND_PREMULTIPLIED on any ground."""
+        """A filled rounded rectangle to blit with BLEND_PREMULTIPLIED on any ground.
+
+        Args:
+            width: Pixels.
+            height: Pixels.
+            radius: Of the corners, pixels.
+            colour: Of the rectangle.
+            opacity: In [0, 1].
+        """
         key = ("chip", width, height, radius, colour, opacity)
         piece = self._pieces.get(key)
         if piece is None:
@@ -96,7 +121,12 @@ class Typist:
         return piece
 
     def diamond(self, size: int, colour: Colour) -> pygame.Surface:
-        """An expert's advice, to blit with BLEND_PREMULTIPLIED."""
+        """The mark of an expert's label, to blit with BLEND_PREMULTIPLIED.
+
+        Args:
+            size: Pixels.
+            colour: Of the mark.
+        """
         key = ("diamond", size, colour)
         piece = self._pieces.get(key)
         if piece is None:
@@ -106,7 +136,12 @@ class Typist:
         return piece
 
     def barred(self, size: int, colour: Colour) -> pygame.Surface:
-        """A struck ring, for what had better not be done, to blit with BLEND_PREMULTIPLIED."""
+        """The mark of an unsafe action, a barred ring, to blit with BLEND_PREMULTIPLIED.
+
+        Args:
+            size: Pixels.
+            colour: Of the mark.
+        """
         key = ("barred", size, colour)
         piece = self._pieces.get(key)
         if piece is None:
@@ -129,7 +164,14 @@ class Typist:
         return pygame.Surface((width * SCALE, height * SCALE), pygame.SRCALPHA, 32)
 
     def fit(self, words: str, size: int, colour: Colour, width: int) -> pygame.Surface:
-        """As much of the words as fits, with an ellipsis where it does not."""
+        """Words shortened to a width, with an ellipsis where they do not fit.
+
+        Args:
+            words: The text.
+            size: Of the font, pixels.
+            colour: Of the text.
+            width: Pixels.
+        """
         piece = self.text(words, size, colour)
         while piece.get_width() > width and len(words) > 1:
             keep = max(min(len(words) - 1, int(len(words) * width / piece.get_width())), 1)

@@ -1,4 +1,4 @@
-"""Vehicles seen from above: polygons in metres, made into small pictures that are kept."""
+"""Vehicles seen from above: polygons in metres, drawn as small pictures that are cached."""
 
 from __future__ import annotations
 
@@ -14,23 +14,34 @@ from sim.render.canvas import samples, tint
 from sim.render.palette import Colour, Theme, mix
 
 BRAKING = -0.3
-"""m/s2: stronger deceleration lights the brakes."""
+"""m/s2: brake lights are on at a stronger deceleration."""
 SHADOW_SHIFT = (0.12, 0.28)
 """Metres to the right of and below a body on screen."""
 PHASES = 8
-"""Places within a pixel, per direction."""
+"""Positions within a pixel that are distinguished, per direction."""
 FULL_TURN = 1440
+"""Headings that are distinguished."""
 HEADING = 2 * math.pi / FULL_TURN
-"""Radians between headings that are told apart."""
+"""Radians between two headings."""
 ZOOMS = 512
-"""Sizes per octave that are told apart: 0.07 % is a twentieth of a pixel on a car of 70."""
+"""Sizes per octave that are distinguished: an error of 0.07 % is a twentieth of a pixel on a car of 70."""
 MEMORY = 12 << 20
-"""Bytes of small pictures that are kept."""
+"""Bytes of cached pictures."""
 
 
 @functools.lru_cache(256)
 def outline(length: float, width: float, radius: float, steps: int = 4) -> np.ndarray:
-    """Rounded rectangle about the origin, (4 * steps, 2)."""
+    """A rounded rectangle about the origin.
+
+    Args:
+        length: m.
+        width: m.
+        radius: Of the corners, m.
+        steps: Points per corner.
+
+    Returns:
+        Corners (4 * steps, 2).
+    """
     radius = min(radius, length / 2, width / 2)
     turn = np.linspace(0.0, np.pi / 2, steps)
     corner = radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)
@@ -49,7 +60,16 @@ def _quad(x0: float, x1: float, back: float, front: float) -> np.ndarray:
 
 @functools.lru_cache(256)
 def parts(length: float, width: float, plain: bool) -> tuple[np.ndarray, dict[str, slice]]:
-    """All polygons of a vehicle as (K, 2), with the rows of each; a plain one lacks those of special states."""
+    """All polygons of a vehicle.
+
+    Args:
+        length: m.
+        width: m.
+        plain: Leave out those of special states.
+
+    Returns:
+        Corners (K, 2), and the rows of each polygon by name.
+    """
     half, side = length / 2, width / 2
     lamp = 0.36 * side
     cabin = min(length, 5.0)
@@ -82,7 +102,7 @@ def parts(length: float, width: float, plain: bool) -> tuple[np.ndarray, dict[st
 
 
 class VehicleLook(NamedTuple):
-    """What one vehicle looks like. `halo` is a colour around it or None."""
+    """The appearance of one vehicle. `halo` is a colour around it, or None."""
 
     length: float
     width: float
@@ -98,21 +118,27 @@ class VehicleLook(NamedTuple):
 
 
 def is_obstacle(length: float, width: float, speed: float) -> bool:
-    """A standing thing that has no vehicle's proportions: a block or a wall."""
+    """Whether a body is a block or a wall: it stands, and has not the proportions of a vehicle.
+
+    Args:
+        length: m.
+        width: m.
+        speed: m/s.
+    """
     return speed == 0.0 and not 1.4 <= length / max(width, 1e-6) <= 7.0
 
 
 class Sprites:
-    """Small pictures of vehicles, drawn once per look, heading, size on screen and place within a pixel.
+    """Small pictures of vehicles, drawn once per look, heading, size on screen and position within a pixel.
 
-    The least recently used ones are forgotten beyond `MEMORY` bytes. A picture follows from its key alone, so that
-    forgetting changes no pixel.
+    The least recently used ones are dropped beyond `MEMORY` bytes. A picture follows from its key alone, so that
+    dropping it changes no pixel.
     """
 
     def __init__(self, theme: Theme) -> None:
         self.theme = theme
         self._kept: dict[tuple, tuple[pygame.Surface, int, int]] = {}
-        self.bytes = 0  # held by the kept ones
+        self.bytes = 0  # of the cached pictures
 
     def put(
         self, picture: pygame.Surface, bodies: Iterable[tuple[VehicleLook, float, float, float]], zoom: float

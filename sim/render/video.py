@@ -18,10 +18,18 @@ INSTALL = "pip install 'lgdrl[video]'"
 
 
 def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], fps: float = 30.0) -> Path:
-    """Write uint8 (H, W, 3) frames as one film, all or nothing, and return where it is.
+    """Write a film, as a whole or not at all.
 
-    `.mp4` needs the extra `video`; `.gif` always works. Without a suffix the better one that is possible is chosen.
-    Raises: UsageError for another suffix, a missing extra, no frames, frames of another shape, or fps <= 0.
+    Args:
+        path: `.mp4` needs the extra `video`; `.gif` always works; without a suffix, the better available one is added.
+        frames: uint8 (H, W, 3), all of one shape.
+        fps: Frames per second.
+
+    Returns:
+        The path of the film.
+
+    Raises:
+        UsageError: Another suffix, a missing extra, no frames, frames of another shape, or fps <= 0.
     """
     path = check_video(path)
     if not fps > 0:
@@ -41,7 +49,17 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], fps:
 
 
 def check_video(path: str | os.PathLike[str]) -> Path:
-    """The path that `write_video` will write to. UsageError where it cannot, before anything is driven or drawn."""
+    """The path that `write_video` will write to, checked before anything is driven or drawn.
+
+    Args:
+        path: As for `write_video`.
+
+    Returns:
+        The path with a suffix.
+
+    Raises:
+        UsageError: Another suffix, or a missing extra.
+    """
     path = Path(path)
     if not path.suffix:
         path = path.with_suffix(".mp4" if _has_ffmpeg() else ".gif")
@@ -57,7 +75,7 @@ def _has_ffmpeg() -> bool:
 
 
 def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The frames, the first one looked at before anything is written."""
+    """The frames; the first one is checked before anything is written."""
     rest = iter(frames)
     first = next(rest, None)
     if first is None:

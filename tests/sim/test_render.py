@@ -243,7 +243,7 @@ def test_the_camera_settles_smoothly_where_the_road_widens():
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_of_worlds_is_drawn_with_the_ego_in_view(name):
+def test_every_family_of_environments_is_drawn_with_the_ego_in_view(name):
     env = sim.make(name)
     env.reset(seed=1)
     renderer = SceneRenderer()
@@ -280,7 +280,7 @@ def test_pictures_need_no_display_and_open_none():
     subprocess.run([sys.executable, "-c", code], input=pickle.dumps(straight_scene()), check=True, timeout=120)
 
 
-def test_a_world_renders_itself_through_the_same_picture():
+def test_an_environment_renders_the_same_picture():
     env = sim.make("lane-change", render_mode="rgb_array")
     env.reset(seed=0)
     picture: Any = env.render()
@@ -336,7 +336,7 @@ def test_themes_keep_ego_and_traffic_apart_in_lightness_or_blueness():
             assert (body[2] - body[0]) - (theme.ego[2] - theme.ego[0]) > 150
 
 
-# -- what a person may change ------------------------------------------------------------------------------------------
+# -- what a user may change --------------------------------------------------------------------------------------------
 
 
 def test_zooming_keeps_the_ego_at_its_place_and_has_limits():
@@ -362,7 +362,7 @@ def test_a_senseless_zoom_is_a_usage_error(factor):
 
 def test_panning_moves_the_view_along_with_the_ego_until_it_is_followed_again():
     renderer, scene = SceneRenderer(), straight_scene()
-    renderer.pan(50.0, 50.0)  # before anything is seen
+    renderer.pan(50.0, 50.0)  # before the first picture
     plain = renderer.draw(scene)
     column, row = renderer.to_pixel(500.0, 0.0)
     renderer.pan(-200.0, 30.0)
@@ -431,7 +431,7 @@ def test_without_strips_the_road_has_the_full_height():
     assert below.camera.view[3] < 320
 
 
-# -- what is judged and measured ---------------------------------------------------------------------------------------
+# -- unsafe actions and speeds -----------------------------------------------------------------------------------------
 
 
 def reddish(frame: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""A server that fails costs an episode, never the run: the next one is clean, and nothing is left behind.
+"""A server that fails ends an episode, never the run: the next one is clean, and nothing is left behind.
 
-The faults happen at the wire: the real client against a carla-lite that was told to misbehave.
+The real client is tested against a carla-lite that injects faults.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sim.lane_change import LaneChangeConfig
 
 pytest.importorskip("carla", reason="the CARLA client is not installed (extra `carla`)")
 
-QUICK = Patience(connect=10.0, load=20.0, answer=3.0)
+QUICK = Patience(connect=10.0, load=20.0, response=3.0)
 CONFIG = resolve(LaneChangeConfig(), {"density": [4, 4]})
 
 
@@ -42,124 +42,124 @@ class FailsOnce(LiteServer):
         return address
 
 
-def world_on(server, patience: Patience = QUICK) -> CarlaDrivingEnv:
+def env_on(server, patience: Patience = QUICK) -> CarlaDrivingEnv:
     return CarlaDrivingEnv("lane-change", CONFIG, LaneChangeTask(CONFIG), server, patience=patience)
 
 
-def drive_until_broken(world: CarlaDrivingEnv) -> dict:
-    world.reset(seed=0)
+def drive_until_broken(env: CarlaDrivingEnv) -> dict:
+    env.reset(seed=0)
     for _ in range(60):
-        obs, reward, terminated, truncated, info = world.step(4)
+        obs, reward, terminated, truncated, info = env.step(4)
         if terminated or truncated:
             break
     assert truncated
     assert not terminated
-    assert obs.shape == world.observation_space.shape
+    assert obs.shape == env.observation_space.shape
     assert np.isfinite(obs).all()
     assert reward == 0.0
     return info
 
 
-def assert_clean(world: CarlaDrivingEnv) -> None:
-    """A whole new start works, with nobody but ourselves on the server."""
-    world.reset(seed=1)
+def assert_clean(env: CarlaDrivingEnv) -> None:
+    """A new start works, and no other actors are on the server."""
+    env.reset(seed=1)
     for _ in range(3):
-        _, _, terminated, truncated, info = world.step(1)
+        _, _, terminated, truncated, info = env.step(1)
         assert not terminated
         assert not truncated
         assert "sim_error" not in info
-    cars = world._session.world.get_actors().filter("vehicle.*")
-    assert len(cars) == 1 + len(world._episode.traffic.ids)
+    cars = env._session.world.get_actors().filter("vehicle.*")
+    assert len(cars) == 1 + len(env._episode.traffic.ids)
 
 
 def test_a_server_that_dies_truncates_the_episode_and_is_started_again():
-    world = world_on(FailsOnce(("--fault", "die@45")))
-    info = drive_until_broken(world)
+    env = env_on(FailsOnce(("--fault", "die@45")))
+    info = drive_until_broken(env)
     assert "died" in info["sim_error"]
     assert info["outcome"] == "missed"
     assert info["summary"]["steps"] >= 3
-    assert_clean(world)
-    process = world.server._process
-    world.close()
+    assert_clean(env)
+    process = env.server._process
+    env.close()
     assert process.poll() is not None
 
 
-def test_a_server_that_is_killed_in_the_middle_of_a_frame_does_no_more():
-    world = world_on(LiteServer())
-    world.reset(seed=0)
-    killer = threading.Timer(0.2, lambda: os.kill(world.server._process.pid, signal.SIGKILL))
+def test_a_server_that_is_killed_in_the_middle_of_a_frame_truncates_the_episode():
+    env = env_on(LiteServer())
+    env.reset(seed=0)
+    killer = threading.Timer(0.2, lambda: os.kill(env.server._process.pid, signal.SIGKILL))
     killer.start()
     started = time.monotonic()
     truncated = False
     while not truncated:
-        _, _, terminated, truncated, info = world.step(4)
+        _, _, terminated, truncated, info = env.step(4)
         if terminated:
-            world.reset()
+            env.reset()
     assert time.monotonic() - started < 15.0
     assert "died" in info["sim_error"]
-    assert_clean(world)
-    world.close()
+    assert_clean(env)
+    env.close()
 
 
 def test_a_stream_that_stalls_is_a_time_out():
-    world = world_on(FailsOnce(("--fault", "stall-stream@30")))
-    info = drive_until_broken(world)
+    env = env_on(FailsOnce(("--fault", "stall-stream@30")))
+    info = drive_until_broken(env)
     assert "within 3 s" in info["sim_error"]
-    assert_clean(world)
-    world.close()
+    assert_clean(env)
+    env.close()
 
 
 @pytest.mark.slow
 def test_a_map_that_loads_too_slowly_is_tried_again(caplog):
-    world = world_on(FailsOnce(("--fault", "slow-load=6")), Patience(connect=10.0, load=1.0, answer=3.0))
-    world.reset(seed=0)
+    env = env_on(FailsOnce(("--fault", "slow-load=6")), Patience(connect=10.0, load=1.0, response=3.0))
+    env.reset(seed=0)
     assert "load an OpenDRIVE map" in caplog.text
-    assert_clean(world)
-    world.close()
+    assert_clean(env)
+    env.close()
 
 
 def test_refused_spawns_are_tried_again(caplog):
-    world = world_on(FailsOnce(("--fault", "refuse-spawn=1")))
-    world.reset(seed=0)
+    env = env_on(FailsOnce(("--fault", "refuse-spawn=1")))
+    env.reset(seed=0)
     assert "refuses vehicle.tesla.model3" in caplog.text
-    assert_clean(world)
-    world.close()
+    assert_clean(env)
+    env.close()
 
 
 def test_another_version_is_bad_input_in_one_line():
-    world = world_on(LiteServer(("--fault", "version=0.9.15")))
+    env = env_on(LiteServer(("--fault", "version=0.9.15")))
     with pytest.raises(
         SimVersionMismatch, match=r"is version 0\.9\.15, the client 0\.9\.16: use the same version"
     ) as told:
-        world.reset(seed=0)
+        env.reset(seed=0)
     assert "\n" not in str(told.value)
-    world.close()
+    env.close()
 
 
-def test_nobody_at_an_address_is_bad_input_in_one_line():
-    world = world_on(RunningServer(Address("127.0.0.1", free_port())), Patience(connect=0.5))
-    with pytest.raises(SimUnreachable, match=r"no CARLA server answers at .* within 0\.5 s"):
-        world.reset(seed=0)
+def test_an_address_without_a_server_is_bad_input_in_one_line():
+    env = env_on(RunningServer(Address("127.0.0.1", free_port())), Patience(connect=0.5))
+    with pytest.raises(SimUnreachable, match=r"no CARLA server responds at .* within 0\.5 s"):
+        env.reset(seed=0)
 
 
 def test_a_training_that_cannot_begin_leaves_no_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sim.carla.env.Patience", lambda: Patience(connect=0.5))
     place = f"carla@127.0.0.1:{free_port()}"
     assert main(["train", "--backend", place, "--out", str(tmp_path / "run"), "--steps", "50"]) == 2
-    assert "no CARLA server answers" in capsys.readouterr().err
+    assert "no CARLA server responds" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_something_else_that_listens_there_is_no_server():
+def test_another_program_that_listens_there_is_no_server():
     with socket.create_server(("127.0.0.1", 0)) as other:
-        world = world_on(RunningServer(Address("127.0.0.1", other.getsockname()[1])), Patience(connect=1.0))
+        env = env_on(RunningServer(Address("127.0.0.1", other.getsockname()[1])), Patience(connect=1.0))
         with pytest.raises(SimUnreachable):
-            world.reset(seed=0)
+            env.reset(seed=0)
 
 
 @pytest.fixture
 def running():
-    """A server that somebody else started."""
+    """A server that another program started."""
     server = LiteServer()
     yield server.start()
     server.stop()
@@ -176,17 +176,17 @@ def settings_of(address: Address):
 def test_a_session_leaves_the_server_as_it_was_found(running):
     before = settings_of(running)
     assert not before.synchronous_mode
-    world = world_on(RunningServer(running))
-    world.reset(seed=0)
-    world.step(1)
+    env = env_on(RunningServer(running))
+    env.reset(seed=0)
+    env.step(1)
     assert settings_of(running).synchronous_mode
-    world.close()
+    env.close()
     after = settings_of(running)
     assert after.synchronous_mode == before.synchronous_mode
     assert after.fixed_delta_seconds == before.fixed_delta_seconds
 
 
-def test_what_a_dead_program_left_behind_is_swept(running):
+def test_what_a_dead_program_left_behind_is_destroyed(running):
     program = f"""
         import os
         from sim.carla.session import Address, CarlaSession
@@ -208,7 +208,7 @@ def test_what_a_dead_program_left_behind_is_swept(running):
     assert not any(kind.startswith(("vehicle.", "sensor.")) for kind in kinds)
 
 
-def test_cars_of_others_are_left_alone(running):
+def test_cars_of_other_clients_are_not_destroyed(running):
     import carla
 
     client = carla.Client(running.host, running.port, 2)
@@ -262,7 +262,7 @@ def start_training(folder) -> tuple[subprocess.Popen, list[str]]:
 
 
 def left_after(numbers: list[str], seconds: float = 10.0) -> list[str]:
-    """The processes that are still there when all are gone, or after so many seconds."""
+    """The processes that are left when all have ended, or after some seconds."""
     deadline = time.monotonic() + seconds
     while (left := [number for number in numbers if os.path.exists(f"/proc/{number}")]) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -302,12 +302,12 @@ def test_a_training_that_is_killed_takes_its_server_with_it(tmp_path):
 @pytest.mark.slow
 def test_after_many_episodes_the_map_is_loaded_afresh(monkeypatch):
     monkeypatch.setattr("sim.carla.env.RELOAD_EVERY", 2)
-    world = world_on(LiteServer())
+    env = env_on(LiteServer())
     loads = []
     for seed in range(5):
-        world.reset(seed=seed)
-        loads.append(world._session.world.id)
-    world.close()
+        env.reset(seed=seed)
+        loads.append(env._session.world.id)
+    env.close()
     assert len(set(loads)) == 3
 
 

@@ -1,4 +1,4 @@
-"""What is read from CARLA's scenes is what the other simulators tell: their scenes give the same numbers."""
+"""Observations and rewards computed from scenes equal those of the other simulators, on their scenes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The adapter's contract on a server that runs: `CARLA_SERVER=HOST:PORT pytest -m carla_server`.
 
-It is the only evidence about Unreal's physics that this project can get: none of it was run by us on a real server.
-The responses to pedals and steering are written to carla_responses.json; please attach it to what you report.
+It is the only evidence about Unreal's physics that this project can get: it was never run on a real server here. The
+responses to pedals and steering are written to carla_responses.json; please attach it to a report.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def test_running_into_a_car_is_reported(make):
     assert info["outcome"] == "crash"
 
 
-def test_responses_are_written_down(make, backend):
+def test_responses_to_pedals_and_steering_are_recorded(make, backend):
     """Speed and heading after each 0.1 s of full throttle, full brake and a steering step."""
     world = make("carla-highway", {"action": "continuous", "traffic": "none", "policy_frequency": 10, "duration": 60})
     found = {"server": backend}

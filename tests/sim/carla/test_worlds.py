@@ -1,4 +1,4 @@
-"""Worlds on CARLA keep the platform's contracts: the real client against carla-lite, which stands at the wire."""
+"""Environments on CARLA keep the contracts of `sim.env`: the real client against carla-lite."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def alone():
     world.close()
 
 
-def asked(world, scene):
-    """A request for advice."""
+def request_of(world, scene):
+    """A request for a label."""
     return Context(obs=None, action_space=world.action_space, scene=scene, legal=scene.legal)
 
 
@@ -73,7 +73,7 @@ def test_an_episode_begins_exactly_as_on_the_engine_and_experts_decide_alike(lan
         assert ours.goal.lane == theirs.goal.lane
         for expert in experts:
             decided = [
-                expert.decide([asked(world, scene)])[0].action
+                expert.decide([request_of(world, scene)])[0].action
                 for world, scene in ((lane_change, ours), (engine, theirs))
             ]
             assert decided[0] == decided[1], (seed, expert.name)
@@ -128,7 +128,7 @@ def test_running_into_the_car_ahead_is_a_crash(lane_change):
     assert info["summary"]["steps"] == len(history) - 1
 
 
-def test_reward_terms_add_up_and_infos_tell_what_happened(alone):
+def test_reward_terms_add_up_and_infos_report_events(alone):
     alone.reset(seed=0)
     _, reward, _, _, info = alone.step(LANE_RIGHT)
     assert sum(info["rewards"].values()) == pytest.approx(reward)
@@ -138,7 +138,7 @@ def test_reward_terms_add_up_and_infos_tell_what_happened(alone):
     assert info["lane_invasions"] >= 1
 
 
-def test_a_world_cannot_be_copied_and_says_so(lane_change):
+def test_branching_raises_because_a_world_cannot_be_copied(lane_change):
     lane_change.reset(seed=0)
     with pytest.raises(UsageError, match="cannot be copied"):
         lane_change.branch(np.zeros((1, 1), int))
@@ -182,7 +182,7 @@ def test_a_car_stops_at_a_red_light_and_goes_on_when_it_is_green():
             assert 0.0 < line.s - ego.s - ego.length / 2 < 15.0  # before the line
             line.light.set_state(world._session.carla.TrafficLightState.Green)
         scene = world.scene()
-        action = rule.decide([asked(world, scene)])[0].action
+        action = rule.decide([request_of(world, scene)])[0].action
         _, _, terminated, truncated, info = world.step(action)
         ended = terminated or truncated
         if ended:
@@ -218,6 +218,6 @@ def test_without_the_client_one_line_says_what_to_install():
         ("carlo", "did you mean 'carla'"),
     ],
 )
-def test_a_backend_that_cannot_be_is_one_line(backend, said):
+def test_an_invalid_backend_is_an_error_of_one_line(backend, said):
     with pytest.raises(UsageError, match=said):
         sim.make("lane-change", backend)

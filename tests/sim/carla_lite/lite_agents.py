@@ -1,4 +1,4 @@
-"""CARLA's own Python agents at the wheel, unmodified: `python lite_agents.py AGENT MAP PORT [LEAD_KMH]`.
+"""CARLA's own Python agents, unmodified, drive a car: `python lite_agents.py AGENT MAP PORT [LEAD_KMH]`.
 
 AGENT is basic, cautious, normal or aggressive. The folder with CARLA's package `agents` (PythonAPI/carla of a CARLA
 release) must be on the module path. Prints what happened as one line of JSON.
@@ -22,7 +22,7 @@ LONGEST = 3000
 AHEAD = 30.0
 """Metres from the agent to the car that it meets."""
 ASIDE = 0.3
-"""Metres that this car keeps from the middle of its lane: CARLA's agents do not see what is exactly in line."""
+"""Metres between this car and the middle of its lane: CARLA's agents do not see a car exactly in line."""
 
 
 def main() -> None:
@@ -41,8 +41,8 @@ def drive(world: Any, kind: str, lead_speed: float | None) -> dict[str, Any]:
     start = world.get_map().get_waypoint(point.location)
     goal, beyond = (start.next(distance)[-1].transform.location for distance in (ROUTE, 1.5 * ROUTE))
     car, hits = _car(world, "vehicle.tesla.model3", point), []
-    ears = _sensor(world, car)
-    ears.listen(lambda event: hits.append(event.other_actor.type_id))
+    sensor = _sensor(world, car)
+    sensor.listen(lambda event: hits.append(event.other_actor.type_id))
     drivers = [(car, BasicAgent(car, target_speed=40) if kind == "basic" else BehaviorAgent(car, behavior=kind))]
     if lead_speed is not None:
         there = start.next(AHEAD)[0].transform
@@ -57,9 +57,9 @@ def drive(world: Any, kind: str, lead_speed: float | None) -> dict[str, Any]:
             actor.apply_control(driver.run_step())
         world.tick()
         log.note()
-    ears.stop()
+    sensor.stop()
     left = car.get_location().distance(goal)
-    return {"arrived": drivers[0][1].done(), "left": left, "collisions": sorted(set(hits)), **log.told()}
+    return {"arrived": drivers[0][1].done(), "left": left, "collisions": sorted(set(hits)), **log.values()}
 
 
 class Log:
@@ -71,7 +71,7 @@ class Log:
         self.driven, self.fastest, self.nearest = 0.0, 0.0, float("inf")
         self._at, self._in_junction = self.car.get_location(), False
         self._light: Any = None
-        """The one that it has come to, until it is past the junction's edge."""
+        """The light ahead, until the car has entered the junction."""
 
     def note(self) -> None:
         here, speed = self.car.get_location(), self.car.get_velocity().length()
@@ -89,7 +89,7 @@ class Log:
         self._light = None if inside else self._light
         self._at, self._in_junction = here, inside
 
-    def told(self) -> dict[str, float]:
+    def values(self) -> dict[str, float]:
         names = ("frames", "driven", "fastest", "nearest", "off_road", "ran_red", "waited")
         return {name: round(float(getattr(self, name)), 2) for name in names}
 

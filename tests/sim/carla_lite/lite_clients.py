@@ -1,5 +1,5 @@
-"""Scripts that drive a server with the real CARLA client. Each runs in a process of its own, because a client that is
-answered wrongly does not raise: it dies. `python lite_clients.py NAME PORT`; the exit code is the verdict.
+"""Scripts that use a server through the real CARLA client. Each runs in a process of its own, because a client that
+receives a wrong response does not raise: its process dies. `python lite_clients.py NAME PORT`; exit code 0 is success.
 `python lite_clients.py traffic_report PORT MAP SEED TICKS` prints a hash and some counts.
 """
 
@@ -188,7 +188,7 @@ def in_asynchronous_mode_frames_come_by_themselves(client):
 
 
 @script
-def every_blueprint_can_be_spawned_and_tells_what_it_is(client):
+def every_blueprint_can_be_spawned_and_keeps_its_attributes(client):
     world = load(client, "straight")
     library = world.get_blueprint_library()
     assert len(library.filter("vehicle.*")) >= 35
@@ -251,7 +251,7 @@ def a_place_that_is_taken_is_refused_until_it_is_free(client):
 
 
 @script
-def who_is_destroyed_is_gone_with_all_that_was_attached(client):
+def a_destroyed_actor_is_gone_with_all_that_was_attached(client):
     world = load(client, "straight")
     host = car(world)
     sensors = [spawn(world, f"sensor.other.{kind}", carla.Transform(), host) for kind in ("imu", "gnss", "collision")]
@@ -333,7 +333,7 @@ def two_clients_see_the_same_world(client):
 
 
 @script
-def a_car_drives_brakes_and_reverses_and_tells_what_it_was_told(client):
+def a_car_drives_brakes_and_reverses_and_reports_its_control(client):
     world = load(client, "straight")
     hero = car(world)
     start = hero.get_transform()
@@ -362,7 +362,7 @@ def a_car_drives_brakes_and_reverses_and_tells_what_it_was_told(client):
 
 
 @script
-def actors_go_where_they_are_put_as_fast_as_they_are_told(client):
+def actors_are_where_they_are_put_and_as_fast_as_they_are_set(client):
     world = load(client, "straight")
     hero = car(world)
     place = carla.Transform(carla.Location(33.0, 80.0, 0.0), carla.Rotation(yaw=45.0))
@@ -444,7 +444,7 @@ def vehicles_have_lights_physics_and_gauges(client):
 
 
 @script
-def walkers_walk_straight_and_their_ai_has_nowhere_to_go(client):
+def walkers_walk_straight_and_their_ai_has_no_navigation_mesh(client):
     world = load(client, "straight")
     walker = spawn(world, "walker.pedestrian.0001", (20.0, 30.0, 1.0))
     world.tick()
@@ -478,7 +478,7 @@ def walkers_walk_straight_and_their_ai_has_nowhere_to_go(client):
 
 
 def listening(world: carla.World, host: carla.Actor, name: str, place: tuple = (0, 0, 1), **attributes: Any) -> list:
-    """What a new sensor tells, as it comes."""
+    """What a new sensor sends, as it arrives."""
     heard: list = []
     sensor = spawn(world, name, carla.Transform(carla.Location(*place)), host, **attributes)
     sensor.listen(heard.append)
@@ -498,7 +498,7 @@ def arrived(heard: list, frame: int, patience: float = 10.0) -> None:
 
 
 @script
-def both_cars_of_a_collision_hear_of_it(client):
+def both_cars_of_a_collision_are_reported(client):
     world = load(client, "straight")
     hero, other = car(world), car(world, ahead=20.0)
     ours = listening(world, hero, "sensor.other.collision")
@@ -579,7 +579,7 @@ def noise_is_drawn_anew_in_every_frame_and_again_in_every_run(client):
 
 
 @script
-def sensors_tick_at_their_own_pace_and_stop_when_told(client):
+def sensors_tick_at_their_own_pace_and_stop_on_request(client):
     world = load(client, "straight")
     hero = car(world)
     fast, slow = (listening(world, hero, "sensor.other.imu", sensor_tick=tick) for tick in (0.0, 0.2))
@@ -688,7 +688,7 @@ def lights_of(world: carla.World) -> list[carla.TrafficLight]:
 
 
 @script
-def lights_take_turns_and_obey_those_who_set_them(client):
+def lights_take_turns_and_can_be_set(client):
     world = load(client, "intersection")
     lights = lights_of(world)
     assert len(lights) == 4
@@ -724,7 +724,7 @@ def lights_take_turns_and_obey_those_who_set_them(client):
 
 
 @script
-def a_car_in_a_lights_trigger_is_told_its_state(client):
+def a_car_in_a_lights_trigger_has_its_state(client):
     world = load(client, "intersection")
     world_map = world.get_map()
     world.freeze_all_traffic_lights(True)
@@ -790,7 +790,7 @@ def weather_spectator_and_gravity_are_kept(client):
 
 
 @script
-def scenery_that_is_not_there_is_told_as_empty(client):
+def lists_of_scenery_are_empty(client):
     world = load(client, "straight")
     assert len(world.get_environment_objects()) == 0
     assert len(world.get_level_bbs(carla.CityObjectLabel.Car)) == 0
@@ -826,7 +826,7 @@ def points_are_projected_and_rays_are_cast(client):
 
 
 @script
-def nothing_is_recorded_and_this_is_said(client):
+def the_recorder_says_that_nothing_is_recorded(client):
     world = load(client, "straight")
     said = [
         client.start_recorder("drive.log", True),
@@ -845,7 +845,7 @@ def nothing_is_recorded_and_this_is_said(client):
 
 
 @script
-def worlds_can_be_loaded_again_and_again_under_way(client):
+def worlds_can_be_loaded_repeatedly_while_sensors_are_read(client):
     for k in range(12):
         world = load(client, ("straight", "curve")[k % 2])
         hero = car(world)
@@ -908,7 +908,7 @@ def the_traffic_manager_survives_the_loss_of_its_cars(client):
 
 @script
 def the_traffic_manager_can_make_cars_stop_and_go(client):
-    """It computes NaN for the brake of a car that stands and shall stand."""
+    """It computes NaN for the brake of a car that stands and must stand."""
     world = load(client, "highway")
     manager, cars = traffic(client, world, 6, 3)
     ticks(world, 100)
@@ -941,10 +941,10 @@ def the_traffic_manager_stops_at_red(client):
 
 
 def traffic_report(client: carla.Client, name: str, seed: int, count: int) -> dict[str, Any]:
-    """Hash of the trajectories of 20 cars of different tempers, and how often they did what.
+    """Hash of the trajectories of 20 cars with different speeds, and counts of events.
 
-    A car runs a light when it leaves its trigger while it is red, and has been for longer than the car was there: whom
-    the change catches in there may stop too late, and then goes on, as on CARLA.
+    A car runs a light when it leaves its trigger while the light is red, and was red before the car came. A car that is
+    in the trigger when the light changes may stop too late, and then goes on, as on CARLA.
     """
     world = load(client, name)
     world_map, manager, cars = world.get_map(), *traffic(client, world, 20, seed)
@@ -985,7 +985,7 @@ PORT = 0
 
 
 def main() -> None:
-    """Leaves without the interpreter's last rites: a stream's thread that lets go of a callback then aborts it."""
+    """Ends without the interpreter's clean-up: a stream's thread that releases a callback then aborts the process."""
     global PORT
     PORT, code = int(sys.argv[2]), 0
     try:

@@ -29,7 +29,7 @@ def place(x: float, y: float, z: float = 0.0, yaw: float = 0.0, pitch: float = 0
 
 
 def listening(world: carla.World, name: str, where: carla.Transform, **attributes: Any) -> tuple[carla.Sensor, list]:
-    """A new sensor that stands by itself, and what it tells as it comes."""
+    """A new sensor without a parent, and what it sends as it arrives."""
     heard: list = []
     sensor = spawn(world, name, where, **attributes)
     sensor.listen(heard.append)
@@ -38,7 +38,7 @@ def listening(world: carla.World, name: str, where: carla.Transform, **attribute
 
 
 def next_of(world: carla.World, heard: list) -> Any:
-    """What a sensor tells in the next frame."""
+    """What a sensor sends in the next frame."""
     arrived(heard, world.tick())
     return heard[-1]
 

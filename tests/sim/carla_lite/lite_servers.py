@@ -1,4 +1,4 @@
-"""A carla-lite process for tests, and a client of its wire that is not CARLA's."""
+"""A carla-lite process for tests, and a minimal client of its protocol beside CARLA's."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 30.0
 
 
-class LiteServer:
-    """`with LiteServer("--map", "straight") as server:` on a free port; ends with the test, whatever happens."""
+class ServerProcess:
+    """`with ServerProcess("--map", "straight") as server:` on a free port; ends with the test in any case."""
 
     def __init__(self, *options: str) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (kept until `__exit__`)
@@ -33,7 +33,7 @@ class LiteServer:
             raise RuntimeError(self.errors())
         self.port = int(self.greeting.split("listening on ")[1].split()[0].rpartition(":")[2])
 
-    def __enter__(self) -> LiteServer:
+    def __enter__(self) -> ServerProcess:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -45,7 +45,7 @@ class LiteServer:
         return self.process.poll() is None
 
     def errors(self) -> str:
-        """What it wrote to stderr so far."""
+        """Its stderr so far."""
         self._log.seek(0)
         return self._log.read().decode()
 
@@ -70,27 +70,33 @@ class Caller:
         self.socket.close()
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """The result as it is on the wire."""
+        """The result in wire form."""
         self._count += 1
         self.socket.sendall(msgpack.packb([0, self._count, name, [[False], *arguments]]))
         while True:
-            for answer in self._unpacker:
-                assert answer[:3] == [1, self._count, None]
-                return answer[3]
+            for response in self._unpacker:
+                assert response[:3] == [1, self._count, None]
+                return response[3]
             data = self.socket.recv(1 << 16)
             if not data:
                 raise ConnectionError("the server closed the connection")
             self._unpacker.feed(data)
 
 
-class Reader:
+def read_token(data: bytes) -> tuple[int, int]:
+    """Stream and port of a token, as `codec.token` packs it."""
+    stream, port, _, _ = struct.unpack("<IHBB16x", data)
+    return stream, port
+
+
+class RawStreamReader:
     """A reader of one stream."""
 
     def __init__(self, port: int, stream: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port + 1), timeout=PATIENCE)
         self.socket.sendall(struct.pack("<I", stream))
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> RawStreamReader:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from lite_servers import LiteServer
+from lite_servers import ServerProcess
 
 pytest.importorskip("carla", reason="the CARLA client is not installed (extra `carla`)")
 PYTHONAPI = os.environ.get("CARLA_PYTHONAPI")
@@ -28,12 +28,12 @@ PATIENCE = 300.0
 
 @pytest.fixture(scope="module")
 def server():
-    with LiteServer("--map", "straight") as server:
+    with ServerProcess("--map", "straight") as server:
         yield server
         assert "unknown call" not in server.errors()
 
 
-def drive(server: LiteServer, agent: str, name: str, *more: str) -> dict:
+def drive(server: ServerProcess, agent: str, name: str, *more: str) -> dict:
     path = os.pathsep.join([str(PYTHONAPI), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, SCRIPT, agent, name, str(server.port), *more]
     environment = {**os.environ, "PYTHONPATH": path}
@@ -49,11 +49,11 @@ def test_an_agent_arrives_on_the_road_and_through_no_red_light(server, agent, na
     assert trip["arrived"], trip
     assert trip["left"] < 5.0
     assert (trip["ran_red"], trip["collisions"]) == (0, [])
-    assert trip["off_road"] <= 3  # a frame on the very seam of two roads is on neither for the client
+    assert trip["off_road"] <= 3  # a place exactly on the seam of two roads is on neither for the client
 
 
 @pytest.mark.parametrize("agent", AGENTS)
-def test_an_agent_stays_behind_a_slow_car_and_touches_nobody(server, agent):
+def test_an_agent_stays_behind_a_slow_car_without_contact(server, agent):
     trip = drive(server, agent, "highway", "25")
     assert trip["arrived"], trip
     assert trip["collisions"] == []

@@ -1,4 +1,4 @@
-"""What the unmodified client of CARLA 0.9.16 is promised, call by call, each script of calls in its own process.
+"""The contract with the unmodified client of CARLA 0.9.16, call by call, each script of calls in its own process.
 
 Tested against the real client, never against a real server: a real one may differ in what it computes.
 """
@@ -16,15 +16,15 @@ import pytest
 pytest.importorskip("carla", reason="the CARLA client is not installed (extra `carla`)")
 
 import lite_clients
-from lite_servers import LiteServer
+from lite_servers import ServerProcess
 
 PATIENCE = 120.0
 """Seconds for one script on a loaded machine."""
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[LiteServer]:
-    with LiteServer("--map", "straight") as server:
+def server() -> Iterator[ServerProcess]:
+    with ServerProcess("--map", "straight") as server:
         yield server
         assert server.running(), server.errors()
         assert "unknown call" not in server.errors()
@@ -39,7 +39,7 @@ def test_the_real_client_finds_that(script, server):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["highway", "intersection", "roundabout", "curve"])
 def test_the_traffic_manager_drives_well_and_the_same_way_again_with_the_same_seed(name, server):
-    """On `curve` cars begin side by side, and the Traffic Manager lets such neighbours swap lanes at once."""
+    """On `curve` cars begin side by side, and the Traffic Manager lets such neighbours swap lanes immediately."""
     first, second, other = (
         json.loads(run(server, "traffic_report", name, seed, "1000").splitlines()[-1]) for seed in ("7", "7", "8")
     )
@@ -52,8 +52,8 @@ def test_the_traffic_manager_drives_well_and_the_same_way_again_with_the_same_se
         assert name != "intersection" or min(report["waited"], report["passed"]) > 0
 
 
-def run(server: LiteServer, script: str, *arguments: str) -> str:
-    """What a client process printed; the test fails where the process does, or dies."""
+def run(server: ServerProcess, script: str, *arguments: str) -> str:
+    """What a client process printed; the test fails where the process fails or dies."""
     command = [sys.executable, lite_clients.__file__, script, str(server.port), *arguments]
     done = subprocess.run(command, cwd=Path(lite_clients.__file__).parent, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode() + server.errors()

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("carla", reason="the CARLA client is not installed (extra `carla`)")
 
 import lite_geometry
-from lite_servers import LiteServer
+from lite_servers import ServerProcess
 
 PATIENCE = 120.0
 """Seconds for one script on a loaded machine."""
@@ -19,7 +19,7 @@ PATIENCE = 120.0
 
 @pytest.fixture(scope="module")
 def server():
-    with LiteServer("--map", "lane_change") as server:
+    with ServerProcess("--map", "lane_change") as server:
         yield server
         assert server.running(), server.errors()
         assert server.errors() == ""

@@ -1,4 +1,4 @@
-"""Traffic lights: who is green when, whatever happens to times, clocks and single lights."""
+"""Traffic lights: which light is green when, for any changes of times, clocks and single lights."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_maps_without_lights_have_no_groups(name: str) -> None:
     assert groups.lights == []
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_unknown_lights_states_and_times_are_refused() -> None:
     groups = lights()
     with pytest.raises(UsageError, match="no traffic light '9'"):
         groups.light("9")

@@ -52,7 +52,7 @@ def test_the_shipped_file_is_what_the_writer_makes_and_small(name: str) -> None:
     assert MAPS[name].name == name
 
 
-def test_every_file_in_the_folder_is_a_map_that_can_be_asked_for() -> None:
+def test_every_file_in_the_folder_is_an_available_map() -> None:
     folder = assets.folder() / maps.FOLDER
     assert sorted(path.name for path in folder.iterdir()) == sorted(f"{name}.xodr" for name in maps.available())
 
@@ -205,7 +205,7 @@ def test_the_ramp_goes_on_in_a_lane_that_can_be_left_before_it_ends() -> None:
         ("intersection", -2, ["right", "straight"]),
     )],
 )  # fmt: skip
-def test_from_every_arm_one_can_turn_left_go_straight_and_turn_right(
+def test_every_arm_has_ways_to_the_left_straight_on_and_to_the_right(
     name: str, road: int, lane: int, turns: list[str]
 ) -> None:
     last = client(name).get_waypoint_xodr(road, lane, 149.9)
@@ -234,7 +234,7 @@ def test_the_lights_stop_each_approach_before_the_junction_in_two_phases() -> No
         assert not road_map.on_road(np.array([[light.x, light.y]])).any()
 
 
-def test_who_enters_the_roundabout_can_leave_by_every_arm() -> None:
+def test_traffic_that_enters_the_roundabout_can_leave_by_every_arm() -> None:
     entries = client("roundabout")
     for arm in (1, 2, 3, 4):
         frontier, left = entries.get_waypoint_xodr(arm, -1, 119.0).next(2.0), set()
@@ -306,7 +306,7 @@ def test_lanes_of_different_width_or_direction_are_not_linked() -> None:
         assert not any(lane.successors for lane in RoadMap.parse(write(Plan("test", (*first, *second)))).lanes)
 
 
-def test_a_map_can_be_looked_at(tmp_path: Path) -> None:
+def test_a_map_can_be_drawn(tmp_path: Path) -> None:
     figure, axes = picture(MAPS["intersection"], (4.0, 4.0))
     figure.savefig(tmp_path / "map.png", dpi=50)
     assert (tmp_path / "map.png").stat().st_size > 5000

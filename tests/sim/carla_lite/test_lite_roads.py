@@ -1,4 +1,4 @@
-"""The reader of roads. Oracles: CARLA's client, which reads OpenDRIVE without a server, and numerical integration."""
+"""Road maps from OpenDRIVE. Oracles: CARLA's client, which reads it without a server, and numerical integration."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_the_middle_of_every_lane_is_paved_and_far_away_is_not(name: str) -> Non
 
 
 def walk(curvature: np.ndarray, length: float) -> tuple[float, float, float]:
-    """Where a car ends that steers these curvatures (odd number, equally far apart): Simpson's rule, twice."""
+    """Where a car ends that drives these curvatures (odd number, equally spaced): Simpson's rule, twice."""
     h = length / (len(curvature) - 1)
     heading = np.concatenate([[0.0], np.cumsum((curvature[:-1] + curvature[1:]) / 2 * h)])
     weights = np.full(len(curvature), 2.0)

@@ -17,7 +17,7 @@ import msgpack
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lite_servers import PATIENCE, ROOT, Caller, LiteServer, Reader
+from lite_servers import PATIENCE, ROOT, Caller, RawStreamReader, ServerProcess, read_token
 
 from sim.carla_lite import codec, maps, watchdog
 from sim.carla_lite.faults import FaultInjector, Faults
@@ -33,7 +33,7 @@ MODEL3 = "vehicle.tesla.model3"
 
 @pytest.fixture(scope="module")
 def server():
-    with LiteServer("--map", "straight") as server:
+    with ServerProcess("--map", "straight") as server:
         yield server
         assert server.running()
 
@@ -75,37 +75,37 @@ def test_bad_starts_end_in_one_line_and_exit_code_2(tmp_path, server, capfd):
 
 
 def test_it_says_where_it_listens_and_ends_quietly():
-    with LiteServer("--map", "curve") as server:
+    with ServerProcess("--map", "curve") as server:
         assert server.greeting == f"carla-lite 0.9.16 listening on 127.0.0.1:{server.port} (map curve)\n"
-        with Caller(server.port) as caller, Reader(server.port, codec.WORLD_STREAM) as reader:
+        with Caller(server.port) as caller, RawStreamReader(server.port, codec.WORLD_STREAM) as reader:
             assert caller.call("version") == [[1, "0.9.16"]]
             reader.frame()
             assert server.interrupt() == 130
         assert server.errors() == ""
-    with LiteServer("--map", "curve") as server:
+    with ServerProcess("--map", "curve") as server:
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(PATIENCE) == 0
         assert server.errors() == ""
 
 
 def test_it_ends_with_the_process_that_started_it():
-    with LiteServer() as server:
+    with ServerProcess() as server:
         server.process.stdin.close()
         assert server.process.wait(PATIENCE) == 0
         server.process.stdin = None
         assert server.errors() == ""
 
 
-def test_its_own_files_can_be_maps(tmp_path):
+def test_an_xodr_file_can_be_the_map(tmp_path):
     path = tmp_path / "mine.xodr"
     path.write_text(maps.read("straight"))
-    with LiteServer("--map", str(path)) as server, Caller(server.port) as caller:
+    with ServerProcess("--map", str(path)) as server, Caller(server.port) as caller:
         assert caller.call("get_map_info")[0][1][0] == "CarlaLite/Maps/mine"
         assert caller.call("get_map_data")[0][1] == maps.read("straight")
 
 
 def test_starting_takes_neither_torch_nor_pygame():
-    """Start-up is what every world of a test suite waits for."""
+    """Every environment of a test suite waits for the start of a server."""
     words = (
         "import sys, sim.carla_lite.server; print(*{'torch', 'pygame', 'gymnasium', 'scipy', 'carla'} & {*sys.modules})"
     )
@@ -153,33 +153,33 @@ def test_half_a_request_waits_for_its_other_half(server):
         assert caller.call("version") == [[1, "0.9.16"]]
 
 
-def test_an_unknown_call_is_answered_with_its_name(server):
+def test_an_unknown_call_gets_an_error_with_its_name(server):
     with Caller(server.port) as caller:
-        (answer,) = caller.call("fly_to_the_moon", 1, 2)
-        assert answer[0] == 0
-        assert "fly_to_the_moon" in answer[1][0]
+        (response,) = caller.call("fly_to_the_moon", 1, 2)
+        assert response[0] == 0
+        assert "fly_to_the_moon" in response[1][0]
 
 
-def test_wrong_arguments_are_answered_in_the_shape_of_the_call(server):
+def test_wrong_arguments_get_an_error_in_the_shape_of_the_call(server):
     with Caller(server.port) as caller:
         assert caller.call("get_physics_control", "seven")[0][0] == 0
         assert caller.call("set_actor_transform", 10**9, [[0, 0, 0], [0, 0, 0]])[0][0] is True
         assert caller.call("set_actor_transform", 1, "there")[0][0] is True
         assert caller.call("set_actor_location", 1, [0.0, float("nan"), 0.0])[0][0] is True
         assert caller.call("spawn_actor", [0, "vehicle.none", []], [[0, 0, 0], [0, 0, 0]])[0][0] == 0
-        answers = caller.call("apply_batch", [[[99, []]], [[2, [5]]], [2, [5]], "x"], False)
-        assert [answer[0][0] for answer in answers] == [0] * 4
+        responses = caller.call("apply_batch", [[[99, []]], [[2, [5]]], [2, [5]], "x"], False)
+        assert [response[0][0] for response in responses] == [0] * 4
 
 
 def test_a_client_that_leaves_in_the_middle_of_a_frame_is_forgotten(server):
     with Caller(server.port) as caller:
         for _ in range(5):
-            reader = Reader(server.port, codec.WORLD_STREAM)
+            reader = RawStreamReader(server.port, codec.WORLD_STREAM)
             reader.socket.recv(10)
             reader.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             reader.socket.close()  # with a reset
             caller.call("tick_cue")
-        with Reader(server.port, codec.WORLD_STREAM) as reader:
+        with RawStreamReader(server.port, codec.WORLD_STREAM) as reader:
             reader.frame()
             frame = caller.call("tick_cue")[0][1]
             while struct.unpack_from("<QQ", reader.frame())[1] < frame:
@@ -187,12 +187,12 @@ def test_a_client_that_leaves_in_the_middle_of_a_frame_is_forgotten(server):
 
 
 def test_a_reader_that_stops_reading_is_dropped_with_one_line():
-    with LiteServer("--map", "straight") as server, Caller(server.port) as caller:
+    with ServerProcess("--map", "straight") as server, Caller(server.port) as caller:
         caller.call("set_episode_settings", codec.Settings(True, fixed_delta_seconds=0.05).pack())
         camera = description(caller, "sensor.camera.rgb")
         actor = caller.call("spawn_actor", camera, [[0, 0, 5], [0, 0, 0]])[0][1]
-        stream, _ = codec.read_token(actor[5])
-        with Reader(server.port, stream), Reader(server.port, codec.WORLD_STREAM) as good:
+        stream, _ = read_token(actor[5])
+        with RawStreamReader(server.port, stream), RawStreamReader(server.port, codec.WORLD_STREAM) as good:
             for _ in range(40):  # 77 MB
                 caller.call("tick_cue")
                 good.frame()
@@ -202,9 +202,9 @@ def test_a_reader_that_stops_reading_is_dropped_with_one_line():
 
 
 def test_a_stream_is_the_present_frame_and_then_one_frame_per_tick():
-    with LiteServer("--map", "straight") as server, Caller(server.port) as caller:
+    with ServerProcess("--map", "straight") as server, Caller(server.port) as caller:
         caller.call("set_episode_settings", codec.Settings(True, fixed_delta_seconds=0.1).pack())
-        with Reader(server.port, codec.WORLD_STREAM) as reader:
+        with RawStreamReader(server.port, codec.WORLD_STREAM) as reader:
             number, first, started = struct.unpack_from("<QQd", reader.frame())
             assert number == 17
             for k in range(1, 6):
@@ -215,14 +215,14 @@ def test_a_stream_is_the_present_frame_and_then_one_frame_per_tick():
 
 
 def test_frames_between_asking_for_a_stream_and_reading_it_are_not_lost():
-    with LiteServer("--map", "straight") as server, Caller(server.port) as caller:
+    with ServerProcess("--map", "straight") as server, Caller(server.port) as caller:
         caller.call("set_episode_settings", codec.Settings(True, fixed_delta_seconds=0.05).pack())
         actor = caller.call("spawn_actor", description(caller, "sensor.other.imu"), [[0, 0, 5], [0, 0, 0]])[0][1]
-        stream, _ = codec.read_token(actor[5])
-        caller.call("tick_cue")  # nobody listens
+        stream, _ = read_token(actor[5])
+        caller.call("tick_cue")  # not read
         caller.call("get_sensor_token", stream)
         frames = [caller.call("tick_cue")[0][1] for _ in range(3)]
-        with Reader(server.port, stream) as reader:
+        with RawStreamReader(server.port, stream) as reader:
             assert [struct.unpack_from("<QQ", reader.frame())[1] for _ in range(3)] == frames
             frame = caller.call("tick_cue")[0][1]
             assert struct.unpack_from("<QQ", reader.frame())[1] == frame
@@ -253,13 +253,13 @@ likely = st.integers(1, 12) | triples | st.tuples(triples, triples).map(list) | 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(sorted(HANDLERS)), st.lists(likely, max_size=4)), min_size=1, max_size=6))
 def test_no_call_with_any_arguments_ends_the_world(calls, requests):
-    """Every answer is of the shape of its call and can be sent; afterwards time goes on and all numbers are finite."""
+    """Every response has the shape of its call and can be sent; afterwards time goes on and all numbers are finite."""
     for name, arguments in requests:
         if name in ("load_new_episode", "version"):  # slow
             continue
-        answer = msgpack.unpackb(msgpack.packb(calls.dispatch(name, arguments)), strict_map_key=False)
+        response = msgpack.unpackb(msgpack.packb(calls.dispatch(name, arguments)), strict_map_key=False)
         if name != "apply_batch":
-            assert answer[0][0] in (0, 1)  # also False and True
+            assert response[0][0] in (0, 1)  # also False and True
     calls.server.world.settings = codec.Settings(True, fixed_delta_seconds=0.05)
     calls.server.advance()
     records = calls.server.world.table.records()
@@ -269,10 +269,10 @@ def test_no_call_with_any_arguments_ends_the_world(calls, requests):
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from([SPAWN, *COMMANDS, 99]), st.lists(likely, max_size=6)), max_size=5))
-def test_every_command_of_a_batch_has_an_answer_of_its_own(calls, commands):
-    answers = calls.dispatch("apply_batch", [[[list(command)] for command in commands], False])
-    assert len(answers) == len(commands)
-    assert all(answer[0][0] in (0, 1) for answer in answers)
+def test_every_command_of_a_batch_has_a_response_of_its_own(calls, commands):
+    responses = calls.dispatch("apply_batch", [[[list(command)] for command in commands], False])
+    assert len(responses) == len(commands)
+    assert all(response[0][0] in (0, 1) for response in responses)
     calls.server.advance()
 
 
@@ -282,7 +282,7 @@ def calls() -> Dispatcher:
 
 
 class Sink:
-    """A transport that nobody reads."""
+    """A transport that keeps what is written."""
 
     def __init__(self) -> None:
         self.written, self.closed = b"", False
@@ -313,15 +313,15 @@ def test_any_bytes_are_a_request_or_the_end_of_a_connection(data, more):
     for part in (data, more):
         if not sink.closed:
             channel.data_received(part)
-    for answer in msgpack.Unpacker().feed(sink.written) or ():
-        assert answer[0] == 1
+    for response in msgpack.Unpacker().feed(sink.written) or ():
+        assert response[0] == 1
 
 
 # --------------------------------------------------------------------------------------------------------------- memory
 
 
 def test_reloading_and_ticking_keeps_memory_flat():
-    with LiteServer("--map", "straight") as server, Caller(server.port) as caller:
+    with ServerProcess("--map", "straight") as server, Caller(server.port) as caller:
         hero = description(caller)
         imu = description(caller, "sensor.other.imu")
         sizes = []
@@ -347,9 +347,9 @@ def resident(process: int) -> float:
 
 def speed_after(ticks: int, *options: str) -> list[float]:
     """m/s of a car under full throttle, tick by tick."""
-    with LiteServer("--map", "straight", *options) as server, Caller(server.port) as caller:
+    with ServerProcess("--map", "straight", *options) as server, Caller(server.port) as caller:
         caller.call("set_episode_settings", codec.Settings(True, fixed_delta_seconds=0.05).pack())
-        with Reader(server.port, codec.WORLD_STREAM) as reader:
+        with RawStreamReader(server.port, codec.WORLD_STREAM) as reader:
             reader.frame()
             actor = caller.call("spawn_actor", description(caller), [[50, 100, 0], [0, 0, 0]])[0][1][0]
             caller.call("apply_control_to_vehicle", actor, [1.0, 0.0, 0.0, False, False, False, 1])
@@ -368,14 +368,14 @@ def test_with_delay_control_takes_effect_one_frame_later():
 
 
 def test_with_jitter_frames_come_late_but_in_order():
-    with LiteServer("--map", "straight", "--jitter", "0.3", "--seed", "4") as server, Caller(server.port) as caller:
+    with ServerProcess("--map", "straight", "--jitter", "0.3", "--seed", "4") as server, Caller(server.port) as caller:
         caller.call("set_episode_settings", codec.Settings(True, fixed_delta_seconds=0.05).pack())
         imu = description(caller, "sensor.other.imu")
         streams = []
         for k in range(2):
             actor = caller.call("spawn_actor", imu, [[0, 0, 5.0 + k], [0, 0, 0]])[0][1]
-            streams.append(codec.read_token(actor[5])[0])
-        with Reader(server.port, streams[0]) as one, Reader(server.port, streams[1]) as two:
+            streams.append(read_token(actor[5])[0])
+        with RawStreamReader(server.port, streams[0]) as one, RawStreamReader(server.port, streams[1]) as two:
             time.sleep(0.2)
             started = time.monotonic()
             frames = [caller.call("tick_cue")[0][1] for _ in range(8)]
@@ -386,16 +386,16 @@ def test_with_jitter_frames_come_late_but_in_order():
 
 def test_faults_happen_when_they_were_asked_for():
     still = codec.Settings(True, fixed_delta_seconds=0.05).pack()
-    with LiteServer("--fault", "die@3") as server, Caller(server.port) as caller:
+    with ServerProcess("--fault", "die@3") as server, Caller(server.port) as caller:
         caller.call("set_episode_settings", still)
         for _ in range(2):
             caller.call("tick_cue")
         with pytest.raises(ConnectionError):
             caller.call("tick_cue")
         assert server.process.wait(PATIENCE) == 70
-    with LiteServer("--fault", "stall-stream@3") as server, Caller(server.port) as caller:
+    with ServerProcess("--fault", "stall-stream@3") as server, Caller(server.port) as caller:
         caller.call("set_episode_settings", still)
-        with Reader(server.port, codec.WORLD_STREAM) as reader:
+        with RawStreamReader(server.port, codec.WORLD_STREAM) as reader:
             reader.frame()
             for _ in range(2):
                 caller.call("tick_cue")
@@ -405,15 +405,18 @@ def test_faults_happen_when_they_were_asked_for():
             with pytest.raises(TimeoutError):
                 reader.frame()
             assert caller.call("version") == [[1, "0.9.16"]]
-    with LiteServer("--fault", "slow-load=0.5", "--fault", "version=0.9.15") as server, Caller(server.port) as caller:
+    with (
+        ServerProcess("--fault", "slow-load=0.5", "--fault", "version=0.9.15") as server,
+        Caller(server.port) as caller,
+    ):
         started = time.monotonic()
         caller.call("load_new_episode", "straight", True, 0)
         assert time.monotonic() - started > 0.5
         assert caller.call("version") == [[1, "0.9.15"]]
-    with LiteServer("--map", "straight", "--fault", "refuse-spawn=2") as server, Caller(server.port) as caller:
+    with ServerProcess("--map", "straight", "--fault", "refuse-spawn=2") as server, Caller(server.port) as caller:
         pose = [[50, 100, 0], [0, 0, 0]]
-        answers = [caller.call("spawn_actor", description(caller), pose)[0][0] for _ in range(3)]
-        assert answers == [0, 0, 1]
+        responses = [caller.call("spawn_actor", description(caller), pose)[0][0] for _ in range(3)]
+        assert responses == [0, 0, 1]
 
 
 @pytest.mark.parametrize("word", ["die", "die@0", "die@x", "slow-load=-1", "refuse-spawn=0", "stall-stream=3", ""])
@@ -422,16 +425,16 @@ def test_faults_that_cannot_be_read_are_refused(word):
         Faults.read([word])
 
 
-# ------------------------------------------------------------------------------------------------- sleepy managers
+# ------------------------------------------------------------------------------------------------- Traffic Managers
 
 
-def test_a_traffic_manager_that_sleeps_through_a_tick_is_woken(monkeypatch):
-    """The wire of a Traffic Manager: it is told that it is asynchronous, which wakes it, and then that it is not."""
+def test_a_traffic_manager_that_misses_a_tick_is_notified_again(monkeypatch):
+    """The requests to a Traffic Manager: asynchronous mode, which notifies it, then synchronous mode."""
     monkeypatch.setattr(watchdog, "SILENCE", 0.05)
     monkeypatch.setattr(watchdog, "WATCH_EVERY", 0.01)
     heard: list = []
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def response(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         unpacker = msgpack.Unpacker()
         while data := await reader.read(1000):
             unpacker.feed(data)
@@ -440,13 +443,13 @@ def test_a_traffic_manager_that_sleeps_through_a_tick_is_woken(monkeypatch):
                 writer.write(msgpack.packb([1, number, None, None]))
 
     async def life() -> None:
-        manager = await asyncio.start_server(answer, "127.0.0.1", 0)
+        manager = await asyncio.start_server(response, "127.0.0.1", 0)
         watcher = watchdog.TrafficManagerWatchdog()
         task = asyncio.create_task(watcher.watch([manager.sockets[0].getsockname()]))
         for _ in range(2):
             watcher.called("tick_cue")
         await asyncio.sleep(0.2)
-        assert heard == []  # nobody said that there is one that works
+        assert heard == []  # no Traffic Manager has made its calls yet
         for _ in range(watchdog.HABIT):
             for name in ("get_vehicle_light_states", "apply_batch", "tick_cue"):
                 watcher.called(name)
@@ -457,7 +460,7 @@ def test_a_traffic_manager_that_sleeps_through_a_tick_is_woken(monkeypatch):
         assert heard[:2] == [("set_synchronous_mode", [False]), ("set_synchronous_mode", [True])]
         count = len(heard)
         await asyncio.sleep(0.3)
-        assert len(heard) == count  # it is awake now
+        assert len(heard) == count  # it has made its calls
         task.cancel()
         manager.close()
 
