@@ -42,7 +42,7 @@ def unsafe_actions(views: Views, config: ActionSafetyConfig = DEFAULT) -> np.nda
     """bool (R, A): whether each action may lead to a collision."""
     found = np.zeros((len(views.rows), len(views.manoeuvres)), bool)
     meanings = np.array(views.manoeuvres, np.int64)
-    kernel.judge_all(views.rows, meanings, config.gap_scale, config.speed_margin, config.rule.record(), found)
+    kernel.check_all(views.rows, meanings, config.gap_scale, config.speed_margin, config.rule.record(), found)
     return found
 
 
@@ -63,7 +63,7 @@ def is_unsafe(scene: Scene, action: int, config: ActionSafetyConfig = DEFAULT) -
 def unsafe_reason(scene: Scene, action: int, config: ActionSafetyConfig = DEFAULT) -> str | None:
     """Why `action` is unsafe, as a short sentence; None when it is safe."""
     p, view, manoeuvre = config.rule.record()[0], view_of(scene), manoeuvres(scene)[action]
-    verdict = kernel.judge(view, int(manoeuvre), config.gap_scale, config.speed_margin, p)
+    verdict = kernel.check_manoeuvre(view, int(manoeuvre), config.gap_scale, config.speed_margin, p)
     if verdict == kernel.TOO_FAST:
         speed = view.faster if manoeuvre is MetaAction.FASTER else view.idle
         return f"{speed:.1f} m/s is above the safe speed {max(kernel.allowed_speed(view, p), 0.0):.1f} m/s"

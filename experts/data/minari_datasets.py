@@ -1,7 +1,7 @@
-"""Minari datasets (https://minari.farama.org): recordings out and in, and datasets of other people to learn from.
+"""Minari datasets (https://minari.farama.org): recordings out and in, and datasets of others to learn from.
 
-An exported dataset is complete for anybody's reader: observations, actions, rewards, ends, and `infos["legal"]`. What
-Minari has no place for (scenes, who drove, what everybody thought) travels along as `infos["lgdrl_recording"]`: uint8
+An exported dataset is complete for any reader: observations, actions, rewards, ends, and `infos["legal"]`. What
+Minari has no place for (scenes, who drove, what was proposed) travels along as `infos["lgdrl_recording"]`: uint8
 (T + 1, k), the recording's file behind its length (8 bytes, little-endian), padded with zeros.
 """
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from experts.driving import batch_advice
+from experts.driving import batch_decisions
 from experts.provider import Context, Decision, PolicyProvider, Status, label_distribution, label_distributions
 from experts.views import ViewExpert
 from lgdrl.guidance.log import GuidanceLog, Query
@@ -176,7 +176,7 @@ class ExpertDesk:
     ) -> Callable[[], list[Decision]]:
         """Fill the advice by one call for all worlds. Returns: what makes the decisions one by one, for the log."""
         started = time.perf_counter()
-        actions, choice = batch_advice(expert, env, masks, asked)
+        actions, choice = batch_decisions(expert, env, masks, asked)
         wait = time.perf_counter() - started
         given = actions >= 0
         statuses = np.where(given, OK, FAILED)

@@ -30,7 +30,7 @@ from experts.serving.fault_server.responses import (
 )
 
 REMEMBERED = 1000
-"""Requests that a server with a mix keeps for those who want to look."""
+"""Requests that a server with a mix keeps in `seen`."""
 KEPT_LATENESS = 100_000
 
 
@@ -87,7 +87,11 @@ class FaultServer(ThreadingHTTPServer):
         return [seen for seen in list(self.seen) if not seen.probe]
 
     def freeze(self, seconds: float) -> None:
-        """From now on nothing leaves for so long; what is due meanwhile leaves at the end. From any thread."""
+        """Hold all responses back; what is due meanwhile leaves at the end. From any thread.
+
+        Args:
+            seconds: From now.
+        """
         now = time.perf_counter()
         self.freezes.append((now, now + seconds))
 
