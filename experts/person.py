@@ -90,7 +90,16 @@ class Person(PolicyProvider):
 
 
 def make(options: Mapping[str, Any], scenario: str, seed: int) -> Person:
-    """The expert `person`; see `PersonConfig`."""
+    """The expert `person`.
+
+    Args:
+        options: Fields of `PersonConfig`.
+        scenario: Name of the scenario.
+        seed: Of the reactions and of the expert that it decides like.
+
+    Raises:
+        UsageError: An option is bad, or the scenario has continuous actions.
+    """
     require_discrete("person", scenario)
     config = resolve(PersonConfig(), options, "person")
     read_delay(config.reaction)

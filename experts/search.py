@@ -185,6 +185,15 @@ def _free_plans(actions: tuple[MetaAction, ...], horizon: int) -> np.ndarray:
 
 
 def make_search(options: Mapping[str, Any], scenario: str, seed: int) -> SearchExpert:
-    """The expert `search`; options are `SearchConfig` fields. The seed is not used."""
+    """The expert `search`.
+
+    Args:
+        options: Fields of `SearchConfig`.
+        scenario: Name of the scenario.
+        seed: Not used.
+
+    Raises:
+        UsageError: An option is bad, or the scenario has continuous actions.
+    """
     require_discrete("search", scenario)
     return SearchExpert(resolve(SearchConfig(), options, "search"))

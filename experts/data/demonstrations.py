@@ -72,7 +72,15 @@ class Demonstrations:
 
 
 def demonstrations_of(episodes: Sequence[Episode], source: str) -> Demonstrations:
-    """The decisions of episodes of one scenario. Raises: UsageError, see `load_demonstrations`."""
+    """The decisions of episodes of one scenario as flat arrays.
+
+    Args:
+        episodes: Of one scenario.
+        source: Where they come from, for messages.
+
+    Raises:
+        UsageError: Nothing is demonstrated, or a decision cannot be learned from.
+    """
     rows = [(k, t, turn) for k, episode in enumerate(episodes) for t, turn in enumerate(episode.turns)]
     turns = [turn for _, _, turn in rows]
     for k, t, turn in rows:

@@ -84,9 +84,17 @@ class Episode:
 
 
 def save_episode(path: Path | str, episode: Episode) -> Path:
-    """Write `episode` to `path` (.npz is added where it is missing), making its folder.
+    """Write an episode, making its folder.
 
-    Returns: the path written. Raises: UsageError where it cannot be written.
+    Args:
+        path: .npz is added where it is missing.
+        episode: Any.
+
+    Returns:
+        The path written.
+
+    Raises:
+        UsageError: It cannot be written.
     """
     path = Path(path)
     if path.suffix != ".npz":
@@ -111,7 +119,11 @@ def add_episode(folder: Path | str, episode: Episode) -> Path:
 def load_episodes(path: Path | str) -> list[Episode]:
     """The episode of a file, or those of all .npz files of a folder in the order of their names.
 
-    Raises: UsageError in one line for what is missing, empty, foreign, damaged or of a newer format.
+    Args:
+        path: A file or a folder.
+
+    Raises:
+        UsageError: It is missing, empty, foreign, damaged or of a newer format.
     """
     path = Path(path)
     if not path.is_dir():

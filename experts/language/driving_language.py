@@ -54,8 +54,15 @@ class Picture:
 
     @classmethod
     def of(cls, scene: Scene, legal: np.ndarray | None = None) -> Picture:
-        """The picture of a scene. Args: scene; bool (A,) mask (default: the scene's own). ValueError where actions are
-        not meta-actions or none is legal."""
+        """The picture of a scene.
+
+        Args:
+            scene: Any.
+            legal: Legal actions, bool (A,); None: the scene's own.
+
+        Raises:
+            ValueError: Actions are not meta-actions, or none is legal.
+        """
         ego, goal = scene.ego, scene.goal
         lanes = [lane if 0 <= lane < scene.num_lanes else None for lane in (ego.lane, ego.lane - 1, ego.lane + 1)]
         mask = scene.legal if legal is None else legal

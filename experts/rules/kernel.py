@@ -106,7 +106,13 @@ def enter(v, lane, scale, p):
 def reach_goal(v, legal, p):
     """The rule for an environment with a goal lane.
 
-    Args: view; bool (5,) legal manoeuvres. Returns: (manoeuvre, result of `change_test`, wanted speed).
+    Args:
+        v: One row of `VIEW`.
+        legal: bool (5,) by manoeuvre.
+        p: Parameters.
+
+    Returns:
+        (manoeuvre, result of `change_test`, target speed).
     """
     wanted = allowed_speed(v, p)
     verdict = NOT_STEADY
@@ -126,7 +132,14 @@ def cruise(v, legal, p):
     """The rule for an environment without a goal lane: keep the safe speed, overtake where that allows clearly more.
 
     At equal gain the right lane is taken.
-    Args: as `reach_goal`. Returns: (manoeuvre, safe speed, speed that the best side lane allows).
+
+    Args:
+        v: One row of `VIEW`.
+        legal: bool (5,) by manoeuvre.
+        p: Parameters.
+
+    Returns:
+        (manoeuvre, safe speed, speed that the best side lane allows).
     """
     allowed = allowed_speed(v, p)
     own = min(allowed, v.highest)

@@ -37,9 +37,14 @@ KEPT_LATENESS = 100_000
 class FaultServer(ThreadingHTTPServer):
     """Use as a context manager; `url` is the base URL, `seen` the requests in order of arrival.
 
-    Args: behaviours, one per request, the last one for ever after; rungs that are known, and the status with which
-        others are refused; what the start-up probe gets; a mix, in place of the script; seed of the mix and of delays
-        that are drawn; port of 127.0.0.1 (0: a free one).
+    Args:
+        script: Responses, one per request; the last one is repeated.
+        rungs: Those that are supported.
+        unsupported: Status with which others are refused.
+        probe: Response to the start-up probe; None: a good one.
+        seed: Of the mix and of delays that are drawn.
+        mix: Used in place of the script.
+        port: Of 127.0.0.1; 0: a free one.
     """
 
     daemon_threads = True
