@@ -19,7 +19,7 @@ import numpy as np
 
 import sim
 from experts import registry
-from experts.driving import batch_advice, contexts_of
+from experts.driving import batch_decisions, contexts_of
 from experts.views import ViewExpert
 from lgdrl.runs import fingerprint_environment
 
@@ -39,9 +39,9 @@ def measure(scenario: str, name: str) -> dict[str, Any]:
     """One row: both costs, us."""
     worlds, expert = sim.make_vec(scenario, WORLDS, seed=0), registry.make(name, scenario)
     assert isinstance(expert, ViewExpert)
-    obs, masks, everybody = worlds.reset(), worlds.action_masks(), np.arange(WORLDS)
-    together = cost(lambda: batch_advice(expert, worlds, masks, everybody), 300)
-    alone = cost(lambda: expert.decide(contexts_of(worlds, obs, masks, everybody)), 8)
+    obs, masks, everyone = worlds.reset(), worlds.action_masks(), np.arange(WORLDS)
+    together = cost(lambda: batch_decisions(expert, worlds, masks, everyone), 300)
+    alone = cost(lambda: expert.decide(contexts_of(worlds, obs, masks, everyone)), 8)
     return {"scenario": scenario, "expert": name, "together_us": together, "one_by_one_us": alone}
 
 

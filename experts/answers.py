@@ -1,4 +1,4 @@
-"""What experts that look at one context at a time share."""
+"""What experts that decide in one context at a time share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from sim.errors import UsageError
 
 
 def legal_mask(context: Context) -> np.ndarray:
-    """bool (A,): the context's mask, else the scene's, else everything that the action space has."""
+    """Legal actions: the context's mask, else the scene's, else all of a discrete action space.
+
+    Args:
+        context: Any.
+
+    Returns:
+        bool (A,).
+    """
     if context.legal is not None:
         return np.asarray(context.legal, bool)
     if context.scene is not None:
@@ -19,12 +26,24 @@ def legal_mask(context: Context) -> np.ndarray:
 
 
 def failed(reason: str) -> Decision:
-    """Nobody decided, and why."""
+    """A decision with the status FAILED.
+
+    Args:
+        reason: Why there is no action.
+    """
     return Decision(action=None, status=Status.FAILED, reason=reason)
 
 
 def require_discrete(expert: str, scenario: str) -> None:
-    """UsageError where `scenario` is not driven by discrete actions."""
+    """Check that a scenario has discrete actions.
+
+    Args:
+        expert: Name of the expert, for the message.
+        scenario: Name of the scenario.
+
+    Raises:
+        UsageError: Its actions are continuous.
+    """
     kind = sim.get(scenario).actions
     if kind == "continuous":
         raise UsageError(

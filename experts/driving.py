@@ -1,4 +1,4 @@
-"""Let an expert, or anything else that picks actions, drive a batch of worlds: exactly one episode per seed."""
+"""Let an expert, or any other source of actions, drive a batch of environments: exactly one episode per seed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,23 @@ from sim.env import DrivingVecEnv
 
 ContextsFn = Callable[[Sequence[int]], list[Context]]
 Actor = Callable[[Any, np.ndarray, ContextsFn, np.ndarray], Any]
-"""(observations of all N worlds, masks (N, A), contexts(indices), running world indices (R,)) -> R actions."""
+"""(observations of all N environments, masks (N, A), contexts(indices), indices of running ones (R,)) -> R actions."""
 
 
 def run_episodes(vec_env: DrivingVecEnv, driver: PolicyProvider | Actor, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Drive one episode per seed and return their `EpisodeSummary` values as dicts, in the order of `seeds`.
+    """Drive one episode per seed.
 
-    A provider's dicts also hold `seed` and `undecided`: decisions without an action (status FAILED), at which an idle
-    action was executed. Scenes are built only for running worlds, and only when a driver asks for contexts. The worlds
-    are left in the middle of some episode: reset them before other use.
+    Scenes are built only for running environments, and only when the driver uses contexts. The environments are left
+    in the middle of some episode: reset them before other use.
+
+    Args:
+        vec_env: N environments; several batches of seeds are driven one after the other.
+        driver: A provider, or a function, see `Actor`.
+        seeds: One per episode.
+
+    Returns:
+        `EpisodeSummary` values as dicts, in the order of `seeds`, with `seed` and `undecided`: decisions without an
+        action (status FAILED), at which an idle action was executed.
     """
     actor: Actor = driver  # type: ignore[assignment]
     if isinstance(driver, ViewExpert):
@@ -70,10 +78,20 @@ def _run_chunk(vec_env: DrivingVecEnv, actor: Actor, seeds: list[int], first: in
     return results
 
 
-def batch_advice(
+def batch_decisions(
     expert: ViewExpert, vec_env: DrivingVecEnv, masks: np.ndarray, indices: np.ndarray
 ) -> tuple[np.ndarray, Choice]:
-    """`expert.act` in the worlds named by int (R,) `indices`. Args: masks bool (N, A) of all worlds."""
+    """`ViewExpert.act` in some of N environments.
+
+    Args:
+        expert: Decides.
+        vec_env: N environments.
+        masks: Legal actions of all of them, bool (N, A).
+        indices: Which ones, int (R,).
+
+    Returns:
+        As `ViewExpert.act`.
+    """
     return expert.act(
         vec_env.views(indices.tolist()), masks[indices], lambda k, plans: vec_env.branch(int(indices[k]), plans)
     )
@@ -87,7 +105,16 @@ def contexts_of(
     episodes: Sequence[int] | None = None,
     step: int = 0,
 ) -> list[Context]:
-    """Requests for advice on the present states of the worlds `indices`, each with its own `branch`."""
+    """The present states of some of N environments as contexts, each with its own `branch`.
+
+    Args:
+        vec_env: N environments.
+        obs: Their observations.
+        masks: Their legal actions, bool (N, A).
+        indices: Which ones.
+        episodes: Numbers of the episodes of all N; None: the indices.
+        step: Decisions made in the episode so far.
+    """
     rows = [int(i) for i in indices]
     discrete = isinstance(vec_env.action_space, spaces.Discrete)
     return [
@@ -105,7 +132,12 @@ def contexts_of(
 
 
 def idle_actions(space: spaces.Space, masks: np.ndarray) -> np.ndarray:
-    """A legal do-nothing action for each world: IDLE for meta-actions, the middle one or 0 otherwise."""
+    """A legal action for each environment that does nothing: IDLE for meta-actions, the middle one or 0 otherwise.
+
+    Args:
+        space: Of one environment.
+        masks: Legal actions, bool (N, A).
+    """
     if not isinstance(space, spaces.Discrete):
         return np.zeros((len(masks), *(space.shape or ())), np.float32)
     idle = int(MetaAction.IDLE) if space.n in (3, NUM_ACTIONS) else 0
@@ -120,7 +152,7 @@ class _Viewing:
         self.vec_env = vec_env
 
     def __call__(self, obs: Any, masks: np.ndarray, contexts: ContextsFn, running: np.ndarray) -> list[int | None]:
-        actions, _ = batch_advice(self.expert, self.vec_env, masks, running)
+        actions, _ = batch_decisions(self.expert, self.vec_env, masks, running)
         return [int(action) if action >= 0 else None for action in actions]
 
 
@@ -135,7 +167,7 @@ class _Provided:
 
 
 def _row(obs: Any, i: int) -> Any:
-    """World i's share of a batched observation."""
+    """The part of a batched observation that belongs to environment i."""
     if isinstance(obs, dict):
         return {key: value[i] for key, value in obs.items()}
     if isinstance(obs, tuple):

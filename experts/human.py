@@ -1,8 +1,8 @@
-"""A person as a policy provider: what the hands on keyboard or gamepad mean, and when it counts.
+"""A person as a policy provider: what input from keyboard or gamepad means, and when it counts.
 
-`Hands` is where an input device puts its wishes and where a decision takes them. A person is `engaged` from any driving
+`Hands` collects the input and yields it to decisions. A person is `engaged` from any driving
 input until the explicit hand-back; in between, no input means: keep speed and lane. With the dead-man option the person
-is engaged only as long as there is input. `HumanExpert` answers the expert's contract with it.
+is engaged only as long as there is input. `HumanExpert` is a provider over it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from sim.actions import MetaAction
 
 @dataclass(frozen=True)
 class Wish:
-    """What a person wants now."""
+    """The input that is due."""
 
     manoeuvre: MetaAction = MetaAction.IDLE
     throttle: float = 0.0
-    """-1 (brake) to 1; continuous worlds."""
+    """-1 (brake) to 1; continuous actions."""
     steering: float = 0.0
-    """-1 (left) to 1; continuous worlds."""
+    """-1 (left) to 1; continuous actions."""
     reaction_s: float | None = None
-    """From the moment that the scene was shown to the input; None without a new input."""
+    """Seconds from showing the scene to the input; None without a new input."""
 
 
 @dataclass(frozen=True)
 class HeldInput:
-    """What a key or button stands for while it is down."""
+    """What a key or button means while it is held down."""
 
     manoeuvre: MetaAction
     throttle: float = 0.0
@@ -41,7 +41,7 @@ class HeldInput:
 
 
 class Hands:
-    """The person's present wish. Times in seconds of any one clock."""
+    """The person's present input. Times in seconds of any one clock."""
 
     def __init__(self, dead_man: bool = False) -> None:
         self.dead_man = dead_man
@@ -53,20 +53,41 @@ class Hands:
         self._reaction: float | None = None
 
     def show(self, now: float) -> None:
-        """A new scene is in front of the person: reaction time counts from here."""
+        """A new scene is shown: reaction time counts from here.
+
+        Args:
+            now: s.
+        """
         self._shown_at, self._reaction = now, None
 
     def press(self, source: str, held: HeldInput, now: float) -> None:
-        """The key or button `source` goes down; held down, it counts at every decision."""
+        """A key or button goes down; held down, it counts at every decision.
+
+        Args:
+            source: Which one.
+            held: What it means.
+            now: s.
+        """
         self._held[source] = held
         self._queued = held.manoeuvre
         self._touch(now)
 
     def release(self, source: str) -> None:
+        """A key or button goes up.
+
+        Args:
+            source: Which one.
+        """
         self._held.pop(source, None)
 
     def steer(self, throttle: float | None, steering: float | None, now: float) -> None:
-        """An axis moved, -1 to 1; None leaves the other one alone."""
+        """An axis moved.
+
+        Args:
+            throttle: -1 (brake) to 1; None: unchanged.
+            steering: -1 (left) to 1; None: unchanged.
+            now: s.
+        """
         self._throttle = self._throttle if throttle is None else throttle
         self._steering = self._steering if steering is None else steering
         if self._throttle or self._steering:
@@ -78,7 +99,7 @@ class Hands:
             self._reaction = max(now - self._shown_at, 0.0)
 
     def hand_back(self) -> None:
-        """The person lets go of the car."""
+        """The person returns control."""
         self.engaged = False
         self.let_go()
 
@@ -89,7 +110,7 @@ class Hands:
         self._throttle = self._steering = 0.0
 
     def take(self) -> Wish | None:
-        """The wish for the decision that is due; None when the person does not drive. Ends a dead man's engagement."""
+        """The input for the decision that is due; None when the person does not drive. Ends a dead man's engagement."""
         held = list(self._held.values())
         queued, reaction = self._queued, self._reaction
         self._queued = self._reaction = None
@@ -111,10 +132,16 @@ def _pedal(axis: float, keys: Sequence[float]) -> float:
 
 
 def action_of(wish: Wish, space: spaces.Space, meanings: tuple[MetaAction, ...], legal: np.ndarray) -> int | np.ndarray:
-    """The wish as an action of a world; what is not legal, or does not exist there, becomes IDLE.
+    """The input as an action; what is not legal, or does not exist, becomes IDLE.
 
-    Args: wish; the action space; what discrete ids mean (empty: continuous); bool (A,) legal actions.
-    Returns: an action id, or float32 (2,): acceleration and steering, or steering alone where that is all there is.
+    Args:
+        wish: The input.
+        space: The action space.
+        meanings: What discrete ids mean; empty: actions are continuous.
+        legal: Legal actions, bool (A,).
+
+    Returns:
+        An action id; or acceleration and steering, float32 (2,), or steering alone where that is all there is.
     """
     if isinstance(space, spaces.Discrete):
         if wish.manoeuvre in meanings and legal[meanings.index(wish.manoeuvre)]:
@@ -126,10 +153,7 @@ def action_of(wish: Wish, space: spaces.Space, meanings: tuple[MetaAction, ...],
 
 
 class HumanExpert(PolicyProvider):
-    """A person behind the expert's contract: answers for the first world it is asked about, and only when engaged.
-
-    It does not answer for worlds that it is shown no scene of.
-    """
+    """A person as a provider: decides in the first of several contexts, only while engaged and shown a scene."""
 
     name = "human"
     needs = frozenset({"scene"})

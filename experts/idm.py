@@ -132,6 +132,15 @@ class IDMExpert(KernelExpert):
 
 
 def make_idm(options: Mapping[str, Any], scenario: str, seed: int) -> IDMExpert:
-    """The expert `idm`; options are `IDMConfig` fields. The seed is not used."""
+    """The expert `idm`.
+
+    Args:
+        options: Fields of `IDMConfig`.
+        scenario: Name of the scenario.
+        seed: Not used.
+
+    Raises:
+        UsageError: An option is bad, or the scenario has continuous actions.
+    """
     require_discrete("idm", scenario)
     return IDMExpert(resolve(IDMConfig(), options, "idm"))

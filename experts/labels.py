@@ -1,8 +1,8 @@
 """One-token labels for discrete actions: A-E, in a fixed mapping to `MetaAction`.
 
 Letters are single tokens in every tokenizer in use, so that one forward pass scores them all without length bias.
-The letter of a manoeuvre never changes: D is FASTER whether the world has five actions or only the three longitudinal
-ones (highway-env's SLOWER, IDLE, FASTER with ids 0, 1, 2). Only the scene knows which three it has.
+The letter of a manoeuvre never changes: D is FASTER whether the environment has five actions or only the three
+longitudinal ones (highway-env's SLOWER, IDLE, FASTER with ids 0, 1, 2). Only the scene tells which ones there are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LETTERS = "ABCDE"
 
 @dataclass(frozen=True, slots=True)
 class ActionSet:
-    """The actions of one kind of world: `manoeuvres[id]` says what action `id` does."""
+    """The actions of one kind of environment: `manoeuvres[id]` says what action `id` does."""
 
     manoeuvres: tuple[MetaAction, ...]
 
@@ -53,5 +53,5 @@ class ActionSet:
         return next((i for i in range(len(self)) if self.name(i) == name), None)
 
     def find(self, manoeuvre: MetaAction) -> int | None:
-        """The id that does `manoeuvre`, None where this world has no such action."""
+        """The id that does `manoeuvre`, None where there is no such action."""
         return self.manoeuvres.index(manoeuvre) if manoeuvre in self.manoeuvres else None

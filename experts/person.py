@@ -1,9 +1,9 @@
-"""A scripted person: thinks like another expert, and presses the key after a reaction time.
+"""A scripted person: decides like another expert, and presses the key after a reaction time.
 
-It stands for people where nobody sits at the keyboard, for instance under the profiler: what a person's lateness does
-to a car. Its keys go the way of all keys, through `experts.human`. The default reaction time is that of alert drivers
-who know what may come, 0.75 s in the median (Green 2000, "How long does it take to stop?", Transportation Human Factors
-2(3)); twice that for one reaction in a hundred is our choice.
+It stands for people where no person is at the keyboard, for instance in the profiler, which measures what a person's
+lateness does to a car. Its keys are processed like all keys, by `experts.human`. The default reaction time is that of
+alert drivers who know what may come, 0.75 s in the median (Green 2000, "How long does it take to stop?", Transportation
+Human Factors 2(3)); twice that for one reaction in a hundred is our choice.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class PersonConfig:
     thinks_like: str = "rule"  # expert whose keys are pressed
     options: dict[str, Any] = field(default_factory=dict)  # of that expert
     reaction: str = "lognormal:0.75:1.5"  # s: SECONDS, uniform:LOW:HIGH, lognormal:P50:P99 or exponential:MEAN
-    real_time: bool = True  # False: the reaction is reported as latency, and nobody waits for it
+    real_time: bool = True  # False: the reaction is reported as latency without waiting for it
 
 
 class Person(PolicyProvider):
@@ -51,12 +51,23 @@ class Person(PolicyProvider):
         self.needs = self.needs | thinker.needs
 
     def reaction_s(self, obs: np.ndarray) -> float:
-        """Seconds until the key is down in a scene with this observation."""
+        """Seconds until the key is down.
+
+        Args:
+            obs: The observation.
+        """
         digest = hashlib.blake2b(obs.tobytes(), digest_size=8, key=str(self._seed).encode()).digest()
         return self._reaction.at(int.from_bytes(digest, "big") / 2**64)
 
     def decide(self, contexts: Sequence[Context]) -> list[Decision]:
-        """The key of each context. With `real_time` it takes as long as the slowest of the reactions."""
+        """Press a key in each context. With `real_time` this takes as long as the slowest of the reactions.
+
+        Args:
+            contexts: R states.
+
+        Returns:
+            R decisions.
+        """
         begin = time.perf_counter()
         thoughts = self._thinker.decide(contexts)
         pressed = [self._press(context, thought) for context, thought in zip(contexts, thoughts, strict=True)]
@@ -79,7 +90,16 @@ class Person(PolicyProvider):
 
 
 def make(options: Mapping[str, Any], scenario: str, seed: int) -> Person:
-    """The expert `person`; see `PersonConfig`."""
+    """The expert `person`.
+
+    Args:
+        options: Fields of `PersonConfig`.
+        scenario: Name of the scenario.
+        seed: Of the reactions and of the expert that it decides like.
+
+    Raises:
+        UsageError: An option is bad, or the scenario has continuous actions.
+    """
     require_discrete("person", scenario)
     config = resolve(PersonConfig(), options, "person")
     read_delay(config.reaction)

@@ -50,6 +50,7 @@ import gymnasium as gym
 import numpy as np
 
 from sim.env import Branches
+from sim.errors import UsageError
 from sim.scene import Scene
 
 
@@ -58,41 +59,42 @@ class Status(StrEnum):
 
     OK = "ok"
     REPAIRED = "repaired"
-    """The first answer was unusable; a second one was used."""
+    """The first response was unusable; a second one was used."""
     VETOED = "vetoed"
-    """The answer named an unavailable or unsafe action; the fallback provider decided."""
+    """The response named an unavailable or unsafe action; the fallback provider decided."""
     FALLBACK = "fallback"
-    """No usable answer (fault, budget, open circuit); the fallback provider decided."""
+    """No usable response (fault, budget, open circuit); the fallback provider decided."""
     LATE = "late"
-    """The answer came after its deadline: a label for its own state, never executed on a later one."""
+    """The response came after its deadline: a label for its own state, never executed in a later one."""
     FAILED = "failed"
-    """Nobody decided: `action` is None."""
+    """There is no decision: `action` is None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One request for advice."""
+    """One state in which a decision is requested."""
 
     obs: np.ndarray
     """What the learner sees."""
     action_space: gym.Space
     scene: Scene | None = None
-    """The traffic scene, on driving worlds."""
+    """The traffic scene, in driving environments."""
     legal: np.ndarray | None = None
     """bool (A,), discrete actions only."""
     episode: int = 0
     step: int = 0
     branch: Callable[[np.ndarray], Branches] | None = field(default=None, repr=False)
-    """Exact roll-out of (P, H) plans from this state, where the world can copy itself. Privileged knowledge."""
+    """Exact roll-out of (P, H) plans from this state, where the environment can be copied. Privileged knowledge."""
     say: Callable[[str], None] | None = field(default=None, repr=False)
-    """Called, from any thread, with the reason so far while the answer is on its way; None: nobody listens."""
+    """Called, from any thread, with the reason so far while a decision is on its way; None: there is no listener."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One piece of advice. `action` is an id (discrete), an array (continuous) or None (status FAILED)."""
+    """What a provider decides in one state."""
 
     action: int | np.ndarray | None
+    """An id (discrete), an array (continuous) or None (status FAILED)."""
     probs: np.ndarray | None = None
     """float (A,), sums to 1, zero on illegal actions; None when only the action is known."""
     confidence: float | None = None
@@ -111,7 +113,7 @@ Need = Literal["scene", "branch"]
 class PolicyProvider(ABC):
     """Anything that can label states or drive. Only `name` and `decide` are required; the rest has defaults.
 
-    Whoever makes a provider closes it, once; a `with` statement does so.
+    The code that makes a provider closes it, once; a `with` statement does so.
     """
 
     name: str
@@ -171,11 +173,36 @@ class PolicyProvider(ABC):
         self.close()
 
 
-def label_distributions(actions: np.ndarray, legal: np.ndarray, spread: float = 0.05) -> np.ndarray:
-    """Bare labels as distributions: 1 - spread on the action, `spread` shared evenly over all legal actions.
+def check_needs(provider: PolicyProvider, given: frozenset[Need], scenario: str) -> None:
+    """Check that a run can give a provider what it needs.
 
-    Args: int (R,) action ids; bool (R, A); share in [0, 1).
-    Returns: float64 (R, A). Source: our p_E for a single label, (1 - eps) 1[a = u] + eps / |A_legal|.
+    Args:
+        provider: Any.
+        given: What the contexts of the run will hold.
+        scenario: Name of the scenario, for the message.
+
+    Raises:
+        UsageError: Something is missing.
+    """
+    missing = sorted(provider.needs - given)
+    if missing:
+        words = {"scene": "driving scenes", "branch": "exact copies of the environment"}
+        raise UsageError(
+            f"expert {provider.name!r} needs {words[missing[-1]]}, which scenario {scenario!r} does not offer: "
+            "choose another expert or scenario"
+        )
+
+
+def label_distributions(actions: np.ndarray, legal: np.ndarray, spread: float = 0.05) -> np.ndarray:
+    """Bare labels as distributions: p_E(a) = (1 - eps) 1[a = u] + eps / |A_legal| for a label u.
+
+    Args:
+        actions: Labels, int (R,) action ids.
+        legal: Legal actions, bool (R, A).
+        spread: eps, the share in [0, 1) that is spread evenly over all legal actions.
+
+    Returns:
+        Distributions, float64 (R, A).
     """
     probs = np.where(legal, spread / np.maximum(legal.sum(axis=1, keepdims=True), 1), 0.0)
     probs[np.arange(len(probs)), actions] += 1.0 - probs.sum(axis=1)
@@ -183,5 +210,14 @@ def label_distributions(actions: np.ndarray, legal: np.ndarray, spread: float = 
 
 
 def label_distribution(action: int, legal: np.ndarray, spread: float = 0.05) -> np.ndarray:
-    """`label_distributions` of one label: action id, bool (A,) -> float64 (A,)."""
+    """`label_distributions` of one label.
+
+    Args:
+        action: Its id.
+        legal: Legal actions, bool (A,).
+        spread: As there.
+
+    Returns:
+        The distribution, float64 (A,).
+    """
     return label_distributions(np.array([action]), np.asarray(legal)[None], spread)[0]

@@ -1,6 +1,6 @@
 """Recordings as an expert: in every state, what was demonstrated in the most similar recorded state.
 
-Similar is near by Euclidean distance between flattened observations. Beyond `radius` it says that it does not know.
+Similar is near by Euclidean distance between flattened observations. Beyond `radius` there is no decision.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RecordedConfig:
 
 
 class RecordedExpert(PolicyProvider):
-    """Answers from demonstrations by the nearest one; FAILED where nothing legal was demonstrated within `radius`."""
+    """Decides as in the nearest demonstration; FAILED where nothing legal was demonstrated within `radius`."""
 
     name = "recorded"
 
@@ -46,7 +46,17 @@ class RecordedExpert(PolicyProvider):
         self._tree = cKDTree(points)
 
     def decide(self, contexts: Sequence[Context]) -> list[Decision]:
-        """One look-up per context. UsageError where observations or actions are not like the recorded ones."""
+        """Look each context up.
+
+        Args:
+            contexts: R states.
+
+        Returns:
+            R decisions.
+
+        Raises:
+            UsageError: Observations or actions are not like the recorded ones.
+        """
         return [self._answer(context) for context in contexts]
 
     def _answer(self, context: Context) -> Decision:
@@ -83,9 +93,15 @@ class RecordedExpert(PolicyProvider):
 
 
 def make_recorded(options: Mapping[str, Any], scenario: str, seed: int) -> RecordedExpert:
-    """The expert `recorded`. Options: `RecordedConfig`; the seed is not used.
+    """The expert `recorded`.
 
-    Raises: UsageError without a path, for unreadable recordings, and for those of another scenario.
+    Args:
+        options: `RecordedConfig` fields.
+        scenario: Name of the scenario.
+        seed: Not used.
+
+    Raises:
+        UsageError: There is no path, or the recordings are unreadable or of another scenario.
     """
     require_discrete("recorded", scenario)
     config = resolve(RecordedConfig(), options, "recorded")

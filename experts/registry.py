@@ -1,4 +1,4 @@
-"""Experts by name. Built-in ones and third parties' are found through the entry point group `lgdrl.experts`.
+"""Experts by name. Built-in ones and those of third parties are found through the entry point group `lgdrl.experts`.
 
 An entry is a factory `make(options: Mapping, scenario: str, seed: int) -> PolicyProvider`; it validates its own options
 (a frozen config dataclass beside the expert, `sim.config.resolve`) and raises UsageError for bad ones.
@@ -22,7 +22,17 @@ def available() -> dict[str, EntryPoint]:
 
 
 def make(name: str, scenario: str, options: Mapping[str, Any] | None = None, seed: int = 0) -> PolicyProvider:
-    """Build the expert `name` for a scenario. UsageError for unknown names or options."""
+    """Build an expert. The caller closes it.
+
+    Args:
+        name: One of `available`.
+        scenario: Name of the scenario in which it will decide.
+        options: Its options by name; None: the defaults.
+        seed: Of its random stream.
+
+    Raises:
+        UsageError: The name or an option is unknown, or the expert cannot decide there.
+    """
     found = available()
     if name not in found:
         raise unknown("expert", name, found)

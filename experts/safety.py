@@ -39,31 +39,57 @@ SHORT_OF = {
 
 
 def unsafe_actions(views: Views, config: ActionSafetyConfig = DEFAULT) -> np.ndarray:
-    """bool (R, A): whether each action may lead to a collision."""
+    """Whether each action may lead to a collision.
+
+    Args:
+        views: What R egos see.
+        config: Tolerances.
+
+    Returns:
+        bool (R, A).
+    """
     found = np.zeros((len(views.rows), len(views.manoeuvres)), bool)
     meanings = np.array(views.manoeuvres, np.int64)
-    kernel.judge_all(views.rows, meanings, config.gap_scale, config.speed_margin, config.rule.record(), found)
+    kernel.check_all(views.rows, meanings, config.gap_scale, config.speed_margin, config.rule.record(), found)
     return found
 
 
 def refused(unsafe: np.ndarray, legal: np.ndarray | None, action: int) -> bool:
     """Whether a shield refuses `action`: it is unsafe although another legal one is not.
 
-    Args: bool (A,) of `unsafe_actions`; bool (A,), or None where all are legal; id.
+    Args:
+        unsafe: One row of `unsafe_actions`, bool (A,).
+        legal: Legal actions, bool (A,); None: all of them.
+        action: Its id.
     """
     open_to = ~unsafe if legal is None else ~unsafe & legal
     return bool(unsafe[action] and open_to.any())
 
 
 def is_unsafe(scene: Scene, action: int, config: ActionSafetyConfig = DEFAULT) -> bool:
-    """Whether `action` may lead to a collision. ValueError where the scene's actions are not meta-actions."""
+    """Whether an action may lead to a collision.
+
+    Args:
+        scene: Any with meta-actions.
+        action: Its id.
+        config: Tolerances.
+
+    Raises:
+        ValueError: The scene's actions are not meta-actions.
+    """
     return unsafe_reason(scene, action, config) is not None
 
 
 def unsafe_reason(scene: Scene, action: int, config: ActionSafetyConfig = DEFAULT) -> str | None:
-    """Why `action` is unsafe, as a short sentence; None when it is safe."""
+    """Why an action is unsafe, as a short sentence; None when it is safe.
+
+    Args:
+        scene: Any with meta-actions.
+        action: Its id.
+        config: Tolerances.
+    """
     p, view, manoeuvre = config.rule.record()[0], view_of(scene), manoeuvres(scene)[action]
-    verdict = kernel.judge(view, int(manoeuvre), config.gap_scale, config.speed_margin, p)
+    verdict = kernel.check_manoeuvre(view, int(manoeuvre), config.gap_scale, config.speed_margin, p)
     if verdict == kernel.TOO_FAST:
         speed = view.faster if manoeuvre is MetaAction.FASTER else view.idle
         return f"{speed:.1f} m/s is above the safe speed {max(kernel.allowed_speed(view, p), 0.0):.1f} m/s"

@@ -1,9 +1,9 @@
-"""Look-ahead on the exact model: try plans on copies of the world and take the first action of the best one.
+"""Look-ahead on the exact model: try plans on copies of the environment and take the first action of the best one.
 
-Privileged: `Context.branch` plays plans in the true simulator, hidden parameters of the other drivers included. It is
+Privileged: `Context.branch` runs plans in the true simulator, hidden parameters of the other drivers included. It is
 an upper bound and a near-oracle to learn from, not a driver for the road. With a goal lane the plans are macros: wait
 with a speed goal, change towards the goal, take another speed goal. Without one: every action, followed by a simple
-continuation, valued by the world's own rewards.
+continuation, valued by the environment's own rewards.
 
 Value of a plan with a goal lane, in units of one lane: crash -100 (a later one is a little better), goal missed -30,
 goal reached +30 (an earlier one is a little better); else minus the lanes still to go, a cost for every decision that
@@ -62,15 +62,22 @@ class SearchExpert(ViewExpert):
         self.config = config or SearchConfig()
 
     def choose(self, requests: Requests) -> Choice:
-        """UsageError where the world cannot be branched."""
+        """Try plans in each state.
+
+        Args:
+            requests: R states.
+
+        Raises:
+            UsageError: The environment cannot be copied.
+        """
         if requests.branch is None:
             raise UsageError(
-                "expert 'search' plays plans on copies of the world, and this world offers none: "
+                "expert 'search' tries plans on copies of the environment, and this one offers none: "
                 "use a simulator that can branch (engine or highway-env) or another expert"
             )
         best = [self._best(requests, k, requests.branch) for k in range(len(requests.views))]
         return Choice(
-            wanted=np.array([int(requests.manoeuvres[found.plan[0]]) for found in best], np.int64),
+            chosen=np.array([int(requests.manoeuvres[found.plan[0]]) for found in best], np.int64),
             reason=lambda k: best[k].words(requests.manoeuvres),
             confidence=np.array([float(best[k].ends_well) for k in range(len(best))]),
         )
@@ -178,6 +185,15 @@ def _free_plans(actions: tuple[MetaAction, ...], horizon: int) -> np.ndarray:
 
 
 def make_search(options: Mapping[str, Any], scenario: str, seed: int) -> SearchExpert:
-    """The expert `search`; options are `SearchConfig` fields. The seed is not used."""
+    """The expert `search`.
+
+    Args:
+        options: Fields of `SearchConfig`.
+        scenario: Name of the scenario.
+        seed: Not used.
+
+    Raises:
+        UsageError: An option is bad, or the scenario has continuous actions.
+    """
     require_discrete("search", scenario)
     return SearchExpert(resolve(SearchConfig(), options, "search"))

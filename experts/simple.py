@@ -65,22 +65,58 @@ class RandomExpert(PolicyProvider):
 
 
 def make_idle(options: Mapping[str, Any], scenario: str, seed: int) -> ConstantExpert:
-    """The expert `idle`: keep speed and lane. No options; the seed is not used."""
+    """The expert `idle`: keep speed and lane.
+
+    Args:
+        options: None are known.
+        scenario: Name of the scenario.
+        seed: Not used.
+
+    Raises:
+        UsageError: An option is bad, or the scenario has continuous actions.
+    """
     return _constant("idle", MetaAction.IDLE, options, scenario)
 
 
 def make_slower(options: Mapping[str, Any], scenario: str, seed: int) -> ConstantExpert:
-    """The expert `slower`: brake to the lowest set-point. No options; the seed is not used."""
+    """The expert `slower`: brake to the lowest set-point.
+
+    Args:
+        options: None are known.
+        scenario: Name of the scenario.
+        seed: Not used.
+
+    Raises:
+        UsageError: An option is bad, or the scenario has continuous actions.
+    """
     return _constant("slower", MetaAction.SLOWER, options, scenario)
 
 
 def make_faster(options: Mapping[str, Any], scenario: str, seed: int) -> ConstantExpert:
-    """The expert `faster`: accelerate to the highest set-point. No options; the seed is not used."""
+    """The expert `faster`: accelerate to the highest set-point.
+
+    Args:
+        options: None are known.
+        scenario: Name of the scenario.
+        seed: Not used.
+
+    Raises:
+        UsageError: An option is bad, or the scenario has continuous actions.
+    """
     return _constant("faster", MetaAction.FASTER, options, scenario)
 
 
 def make_random(options: Mapping[str, Any], scenario: str, seed: int) -> RandomExpert:
-    """The expert `random`; no options. The same seed gives the same actions for the same sequence of requests."""
+    """The expert `random`.
+
+    Args:
+        options: None are known.
+        scenario: Name of the scenario.
+        seed: The same seed gives the same actions for the same sequence of contexts.
+
+    Raises:
+        UsageError: An option is bad, or the scenario has continuous actions.
+    """
     require_discrete("random", scenario)
     resolve(NoOptions(), options, "random")
     return RandomExpert(seed)

@@ -1,4 +1,4 @@
-"""Experts that decide on views (`sim.view`): many worlds at once, or one scene at a time, by the same compiled code."""
+"""Experts that decide on views (`sim.view`): many environments at once, or one scene at a time, by the same code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIDE_NAMES = {MetaAction.LANE_LEFT: "left", MetaAction.LANE_RIGHT: "right"}
 
 @dataclass(frozen=True)
 class Requests:
-    """R requests for advice in worlds of one scenario."""
+    """R states of environments of one scenario in which decisions are requested."""
 
     views: np.ndarray
     """`VIEW` (R,)"""
@@ -30,16 +30,16 @@ class Requests:
     manoeuvres: tuple[MetaAction, ...]
     """What the action ids mean."""
     branch: Callable[[int, np.ndarray], Branches] | None = None
-    """Exact roll-out of (P, H) plans of action ids from request k; None where worlds cannot copy themselves."""
+    """Exact roll-out of (P, H) plans of action ids from request k; None where environments cannot be copied."""
 
 
 class Choice(NamedTuple):
-    """What an expert wants in R worlds."""
+    """What an expert chooses in R states."""
 
-    wanted: np.ndarray
+    chosen: np.ndarray
     """int64 (R,) manoeuvres; one that is not legal means IDLE."""
     reason: Callable[[int], str | None]
-    """Why, in words, for request k; only called where somebody reads it."""
+    """Why, in words, for request k; only called where it is shown or stored."""
     confidence: np.ndarray | None = None
     """float (R,)"""
 
@@ -51,14 +51,24 @@ class ViewExpert(PolicyProvider):
 
     @abstractmethod
     def choose(self, requests: Requests) -> Choice:
-        """The manoeuvres that it wants."""
+        """Choose manoeuvres.
+
+        Args:
+            requests: R states.
+        """
 
     def act(
         self, views: Views, masks: np.ndarray, branch: Callable[[int, np.ndarray], Branches] | None = None
     ) -> tuple[np.ndarray, Choice]:
-        """Decide for R worlds. Args: their views; bool (R, A) legal actions; roll-outs, see `Requests`.
+        """Decide in R states.
 
-        Returns: int64 (R,) action ids, -1 where nothing is legal; and the choice behind them.
+        Args:
+            views: What R egos see.
+            masks: Legal actions, bool (R, A).
+            branch: Roll-outs, see `Requests`.
+
+        Returns:
+            Action ids, int64 (R,), -1 where nothing is legal; and the choice behind them.
         """
         meanings = np.array(views.manoeuvres, np.int64)
         legal = np.zeros((len(masks), NUM_ACTIONS), bool)
@@ -67,8 +77,8 @@ class ViewExpert(PolicyProvider):
         ids = np.full(NUM_ACTIONS, -1)
         ids[meanings] = np.arange(len(meanings))
         idle = np.where(legal[:, MetaAction.IDLE], ids[MetaAction.IDLE], masks.argmax(axis=1))
-        wanted_is_legal = legal[np.arange(len(legal)), choice.wanted]
-        return np.where(masks.any(axis=1), np.where(wanted_is_legal, ids[choice.wanted], idle), -1), choice
+        is_legal = legal[np.arange(len(legal)), choice.chosen]
+        return np.where(masks.any(axis=1), np.where(is_legal, ids[choice.chosen], idle), -1), choice
 
     def decide(self, contexts: Sequence[Context]) -> list[Decision]:
         """`act` on contexts, scene by scene; FAILED without a scene or without meta-actions."""
@@ -103,10 +113,15 @@ class KernelExpert(ViewExpert):
     parameters: np.ndarray
 
     def choose(self, requests: Requests) -> Choice:
-        wanted = np.zeros(len(requests.views), np.int64)
-        self.kernel(requests.views, requests.legal, self.parameters, wanted)
-        return Choice(wanted, lambda k: self.reason(requests.views[k], requests.legal[k]))
+        chosen = np.zeros(len(requests.views), np.int64)
+        self.kernel(requests.views, requests.legal, self.parameters, chosen)
+        return Choice(chosen, lambda k: self.reason(requests.views[k], requests.legal[k]))
 
     @abstractmethod
     def reason(self, view: np.record, legal: np.ndarray) -> str:
-        """Why it wants what it wants in one view."""
+        """Why it chooses what it chooses.
+
+        Args:
+            view: One row of `VIEW`.
+            legal: bool (5,) by manoeuvre.
+        """

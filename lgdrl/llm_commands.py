@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 NO_SKILL = "note: no driving skill was measured for this model; it is for demos, latency profiling and tests"
 
 SIDE_BY_SIDE = 50
-"""Episodes that an expert drives at a time."""
+"""Episodes that an expert drives in one batch."""
 
 
 def fetch_command(target_dir: str | None = None) -> Path:
@@ -46,9 +46,17 @@ def eval_command(
 ) -> ExpertEvaluation:
     """Evaluate experts beside always SLOWER, always IDLE, random and (where it exists) the rule; prints the table.
 
-    Args: registry names; scenario; scenes to keep; root seed; where to write JSON (None: nowhere); episodes that
-        each drives alone; options by expert.
-    Raises: UsageError for unknown names or options, and when the JSON file cannot be written.
+    Args:
+        expert_names: As in the registry.
+        scenario: Name of the scenario.
+        scenes: Scenes to keep.
+        seed: Root seed.
+        json_path: Where to write JSON; None: nowhere.
+        episodes: Driven by each expert alone.
+        options: By expert.
+
+    Raises:
+        UsageError: A name or option is unknown, or the JSON file cannot be written.
     """
     import sim
     from experts import registry

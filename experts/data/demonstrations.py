@@ -1,6 +1,6 @@
 """Demonstrations: recorded decisions as flat arrays, with who drove and what was demonstrated, ready to learn from.
 
-Demonstrated is the executed action where an expert or a person drove, and the expert's advice where the learner did.
+Demonstrated is the executed action where an expert or a person drove, and the expert's label where the learner did.
 """
 
 from __future__ import annotations
@@ -60,19 +60,27 @@ class Demonstrations:
         """UsageError unless observations of `shape` and actions of `space` are like the recorded ones."""
         if shape != self.obs.shape[1:]:
             raise UsageError(
-                f"{self.source} holds observations of shape {self.obs.shape[1:]}, the worlds give {shape}: "
+                f"{self.source} holds observations of shape {self.obs.shape[1:]}, the environments give {shape}: "
                 "record it with the scenario_config of this run"
             )
         if not isinstance(space, spaces.Discrete) or space.n != self.legal.shape[1]:
             offered = f"{space.n}" if isinstance(space, spaces.Discrete) else "continuous"
             raise UsageError(
-                f"{self.source} holds decisions among {self.legal.shape[1]} actions, the worlds offer {offered}: "
+                f"{self.source} holds decisions among {self.legal.shape[1]} actions, the environments offer {offered}: "
                 "record it with the scenario_config of this run"
             )
 
 
 def demonstrations_of(episodes: Sequence[Episode], source: str) -> Demonstrations:
-    """The decisions of episodes of one scenario. Raises: UsageError, see `load_demonstrations`."""
+    """The decisions of episodes of one scenario as flat arrays.
+
+    Args:
+        episodes: Of one scenario.
+        source: Where they come from, for messages.
+
+    Raises:
+        UsageError: Nothing is demonstrated, or a decision cannot be learned from.
+    """
     rows = [(k, t, turn) for k, episode in enumerate(episodes) for t, turn in enumerate(episode.turns)]
     turns = [turn for _, _, turn in rows]
     for k, t, turn in rows:
@@ -82,11 +90,11 @@ def demonstrations_of(episodes: Sequence[Episode], source: str) -> Demonstration
     shapes = {(np.shape(turn.obs), len(turn.legal)) for turn in turns}
     shapes |= {(np.shape(episode.last_obs), len(episode.last_legal)) for episode in episodes if episode.turns}
     if len(shapes) > 1:
-        raise UsageError(f"{source} mixes observations or actions of different worlds: keep one kind of them")
+        raise UsageError(f"{source} mixes observations or actions of different environments: keep one kind of them")
     driven = np.array([turn.controller != "learner" for turn in turns], bool)
     labels = np.array([_label(turn) for turn in turns], np.int64)
     if not (labels >= 0).any():
-        raise UsageError(f"{source} demonstrates nothing: no expert or person drives or advises in it")
+        raise UsageError(f"{source} demonstrates nothing: no expert or person drives or labels in it")
     ended = [episode for episode in episodes if episode.turns]
     lasts = np.cumsum([len(episode.turns) for episode in ended]) - 1
     successors = [turn for episode in ended for turn in (*episode.turns[1:], None)]

@@ -1,4 +1,4 @@
-"""Recorded episodes: every decision with its scene, who was in control, and what everybody thought.
+"""Recorded episodes: every decision with its scene, who was in control, and what learner and expert proposed.
 
 An episode is one .npz file: plain arrays (readable by `numpy.load` without pickle) and `header`, JSON as bytes, which
 names the format's number. Files are written to a temporary name, synced and renamed.
@@ -35,11 +35,11 @@ class Turn:
     scene: Scene
     """Before the decision."""
     obs: np.ndarray
-    """What the learner sees, before the decision (a dict of arrays where the world has such observations)."""
+    """What the learner sees, before the decision (a dict of arrays where the environment has such observations)."""
     legal: np.ndarray
     """bool (A,)"""
     action: int
-    """Executed: an id (discrete worlds) or an array (continuous ones)."""
+    """Executed: an id (discrete actions) or an array (continuous ones)."""
     controller: Controller
     """Whose action was executed."""
     reward: float
@@ -57,7 +57,7 @@ class Turn:
     unsafe: np.ndarray | None = None
     """bool (A,): actions that fail the safety check."""
     terms: dict[str, float] | None = None
-    """What each term of the reward adds to it, before the world rescales their sum (where it does)."""
+    """What each term of the reward adds to it, before the environment rescales their sum (where it does)."""
     reaction_s: float | None = None
     """A person's: from the moment that the scene was shown to the input, s."""
 
@@ -84,9 +84,17 @@ class Episode:
 
 
 def save_episode(path: Path | str, episode: Episode) -> Path:
-    """Write `episode` to `path` (.npz is added where it is missing), making its folder.
+    """Write an episode, making its folder.
 
-    Returns: the path written. Raises: UsageError where it cannot be written.
+    Args:
+        path: .npz is added where it is missing.
+        episode: Any.
+
+    Returns:
+        The path written.
+
+    Raises:
+        UsageError: It cannot be written.
     """
     path = Path(path)
     if path.suffix != ".npz":
@@ -111,7 +119,11 @@ def add_episode(folder: Path | str, episode: Episode) -> Path:
 def load_episodes(path: Path | str) -> list[Episode]:
     """The episode of a file, or those of all .npz files of a folder in the order of their names.
 
-    Raises: UsageError in one line for what is missing, empty, foreign, damaged or of a newer format.
+    Args:
+        path: A file or a folder.
+
+    Raises:
+        UsageError: It is missing, empty, foreign, damaged or of a newer format.
     """
     path = Path(path)
     if not path.is_dir():

@@ -1,7 +1,7 @@
-"""Minari datasets (https://minari.farama.org): recordings out and in, and datasets of other people to learn from.
+"""Minari datasets (https://minari.farama.org): recordings out and in, and datasets of others to learn from.
 
-An exported dataset is complete for anybody's reader: observations, actions, rewards, ends, and `infos["legal"]`. What
-Minari has no place for (scenes, who drove, what everybody thought) travels along as `infos["lgdrl_recording"]`: uint8
+An exported dataset is complete for any reader: observations, actions, rewards, ends, and `infos["legal"]`. What
+Minari has no place for (scenes, who drove, what was proposed) travels along as `infos["lgdrl_recording"]`: uint8
 (T + 1, k), the recording's file behind its length (8 bytes, little-endian), padded with zeros.
 """
 
@@ -29,8 +29,17 @@ LEGAL = "legal"
 def export_dataset(episodes: Sequence[Episode], dataset_id: str) -> Path:
     """Write episodes of one scenario as the new local dataset `dataset_id`, e.g. "lane-change/person-v0".
 
-    An episode that was broken off counts as truncated. Returns: the dataset's folder.
-    Raises: UsageError without Minari, for a bad or taken id, mixed scenarios, and episodes without decisions.
+    An episode that was broken off counts as truncated.
+
+    Args:
+        episodes: At least one.
+        dataset_id: A new one.
+
+    Returns:
+        The dataset's folder.
+
+    Raises:
+        UsageError: Minari is not installed, the id is bad or taken, or episodes are of several scenarios or empty.
     """
     minari = _minari()
     folder = _new_folder(dataset_id)
@@ -68,7 +77,11 @@ def export_dataset(episodes: Sequence[Episode], dataset_id: str) -> Path:
 def import_dataset(dataset_id: str) -> list[Episode]:
     """The recordings that a local dataset was exported from.
 
-    Raises: UsageError for a dataset that is missing, unreadable, changed since, or holds no recordings.
+    Args:
+        dataset_id: Its id.
+
+    Raises:
+        UsageError: It is missing, unreadable, changed since, or holds no recordings.
     """
     found = load_dataset(dataset_id)
     if isinstance(found, Demonstrations):
@@ -82,7 +95,11 @@ def import_dataset(dataset_id: str) -> list[Episode]:
 def load_dataset(dataset_id: str) -> list[Episode] | Demonstrations:
     """The recordings in a local dataset; of one that holds none, its decisions, every one a demonstration.
 
-    Raises: UsageError, see `import_dataset`.
+    Args:
+        dataset_id: Its id.
+
+    Raises:
+        UsageError: It is missing, unreadable or changed since.
     """
     minari = _minari()
     try:

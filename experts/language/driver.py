@@ -27,7 +27,7 @@ NAME = "lgdrl-driver"
 WEIGHTS = "driver/model.safetensors"
 """Of the shipped model, in the assets."""
 BATCH = 64
-"""Pictures that are thought about at a time."""
+"""Pictures of one batch."""
 LONGEST_REASONING = 16
 """Words of reasoning, `</think>` included."""
 
@@ -96,7 +96,7 @@ class DriverOutput:
 
 
 class Driver:
-    """A driving language model in this process. It keeps nothing between thoughts: threads may share it."""
+    """A driving language model in this process. It keeps no state between calls: threads may share it."""
 
     def __init__(self, model: GPT, name: str = NAME) -> None:
         """UsageError where the model does not speak the driving language."""
@@ -129,10 +129,17 @@ class Driver:
         return digest.hexdigest()[:12]
 
     def think(self, pictures: Sequence[Picture], plan: int | Sequence[int] = 1) -> list[DriverOutput]:
-        """One thought per picture, in order, `BATCH` at a time.
+        """Reason about pictures, `BATCH` at a time.
 
-        Args: pictures; meta-actions per plan, for all of them or for each. UsageError for a plan of a length that
-        prompts cannot ask for.
+        Args:
+            pictures: R scenes.
+            plan: Meta-actions per plan, for all of them or for each.
+
+        Returns:
+            R outputs, in order.
+
+        Raises:
+            UsageError: Prompts cannot ask for a plan of that length.
         """
         plans = [plan] * len(pictures) if isinstance(plan, int) else list(plan)
         for steps in plans:

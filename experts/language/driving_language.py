@@ -5,7 +5,7 @@
     answer   own F t4 limit v20 ; left unsafe R ; right safe ; </think> LANE_RIGHT <eos>
 
 `Picture` is what a prompt says of a scene, in numbers. It can be taken from a `Scene` or read back from the text of an
-LLM prompt (`experts.llm.prompt`), which shows exactly the same: so the model is asked through the same door as any
+LLM prompt (`experts.llm.prompt`), which shows exactly the same: so the model is asked in the same way as any
 other language model. `Facts` are what an answer reasons with: they can be computed, so they can be checked.
 """
 
@@ -54,8 +54,15 @@ class Picture:
 
     @classmethod
     def of(cls, scene: Scene, legal: np.ndarray | None = None) -> Picture:
-        """The picture of a scene. Args: scene; bool (A,) mask (default: the scene's own). ValueError where actions are
-        not meta-actions or none is legal."""
+        """The picture of a scene.
+
+        Args:
+            scene: Any.
+            legal: Legal actions, bool (A,); None: the scene's own.
+
+        Raises:
+            ValueError: Actions are not meta-actions, or none is legal.
+        """
         ego, goal = scene.ego, scene.goal
         lanes = [lane if 0 <= lane < scene.num_lanes else None for lane in (ego.lane, ego.lane - 1, ego.lane + 1)]
         mask = scene.legal if legal is None else legal
@@ -79,7 +86,11 @@ class Picture:
         return read_prompt(text)[0]
 
     def prompt(self, plan: int = 1) -> str:
-        """The words that ask for a plan of so many decisions."""
+        """The words that ask for a plan.
+
+        Args:
+            plan: Its number of decisions.
+        """
         ego = f"lanes {COUNT.word(self.lanes)} ego {LANE.word(self.lane)}"
         if self.target != self.lane:
             ego += f" to {LANE.word(self.target)}"
@@ -120,7 +131,7 @@ def answer(facts: Facts, plan: Sequence[int]) -> str:
 
 
 def own_fact(ttc: float, limit: float) -> str:
-    """The words on the own lane: s until the car ahead is met (inf: never); m/s that are safe (inf: nobody ahead)."""
+    """The words on the own lane: s until the car ahead is met (inf: never); m/s that are safe (inf: no car ahead)."""
     return "free" if math.isinf(limit) else f"F {TTC.word(ttc)} limit {SPEED.word(limit)}"
 
 
@@ -140,7 +151,15 @@ _ANSWER = re.compile(
 
 
 def read_answer(text: str, steps: int) -> ReadAnswer | None:
-    """An answer with a plan of exactly so many meta-actions; None for anything else."""
+    """Read an answer.
+
+    Args:
+        text: Its words.
+        steps: Meta-actions of the plan.
+
+    Returns:
+        The answer; None where it breaks the grammar or its plan has another length.
+    """
     found = _ANSWER.fullmatch(text)
     if found is None:
         return None

@@ -263,8 +263,18 @@ def generate(
 ) -> Completions:
     """Continue every prompt `repeats` times in succession (B = prompts x repeats) until `eos` or its limit.
 
-    Args: most new tokens per prompt; uniforms (B, at least max(limits)) in [0, 1), one per token; None is greedy;
-        allowed: bool, broadcast to (B, V). UsageError where prompt and answer exceed the model's context.
+    Args:
+        model: Any.
+        prompts: Token ids.
+        limits: Most new tokens per prompt.
+        eos: Id that ends an answer.
+        uniforms: Random numbers (B, at least max(limits)) in [0, 1), one per token; None: greedy.
+        repeats: Answers per prompt.
+        temperature: Of the policy.
+        allowed: bool, broadcast to (B, V); None: every token.
+
+    Raises:
+        UsageError: Prompt and answer exceed the model's context.
     """
     check_room(model, prompts, limits)
     most = max(limits)

@@ -18,7 +18,15 @@ class Cache:
     """Keys and values of B rows. Writing at an index replaces what was there; what lies beyond is never attended to."""
 
     def __init__(self, layers: int, heads: int, size: int, rows: int, slots: int) -> None:
-        """Args: layers; heads of keys and values; width of one head; B; S."""
+        """Reserve memory.
+
+        Args:
+            layers: Of the model.
+            heads: Of keys and values.
+            size: Width of one head.
+            rows: B.
+            slots: S.
+        """
         shape = (layers, rows, heads, slots, size)
         self.keys, self.values = torch.zeros(shape), torch.zeros(shape)
         self._rows = torch.arange(rows)[:, None]
@@ -78,8 +86,11 @@ class LanguageModel(nn.Module):
     def forward(self, tokens: Tensor, cache: Cache | None = None, starts: Tensor | None = None) -> Tensor:
         """Logits (B, T, V): row b, index t is about the token that follows tokens[b, t].
 
-        Args: int (B, T) tokens, padded on the right with anything; a cache, which the tokens continue; with it, the
-            index (B,) of each row's first token. Indices beyond the context may only be padding.
+        Args:
+            tokens: int (B, T), padded on the right with anything.
+            cache: The tokens continue it; None: they begin a text.
+            starts: With a cache, the index (B,) of each row's first token. Indices beyond the context may only be
+                padding.
         """
 
     @abstractmethod

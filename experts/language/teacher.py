@@ -1,4 +1,4 @@
-"""Teachers of tokens: next-word distributions along somebody else's answer, over the student's own vocabulary.
+"""Teachers of tokens: next-word distributions along another model's answer, over the student's own vocabulary.
 
 A trace says what an expert would have written; a `TokenProvider` says what it would write next wherever the student has
 got to. A larger model of the same vocabulary is one (`GPTTeacher`); a program that knows grammar and facts can be

@@ -68,7 +68,7 @@ BINS = (GAP, CLOSING, TTC, SPEED, REMAINING, LANE, COUNT)
 PUNCTUATION = (";",)
 ACTIONS = tuple(action.name for action in MetaAction)
 PLACES = ("own", "left", "right", "F", "R", "none")
-"""Lanes seen from the ego, the car ahead (F) and behind (R), nobody."""
+"""Lanes seen from the ego, the car ahead (F) and behind (R), no car."""
 VERDICTS = ("safe", "unsafe", "blocked", "wait", "free")
 WORDS = ("lanes", "ego", "to", "goal", "legal", "plan", "limit")
 

@@ -1,1 +1,1 @@
-"""The language-model expert: prompt, client, parser, cache, budget, and a small local model behind the same door."""
+"""The client side of the language-model expert: prompt, client, parser, cache, budget. It knows no server."""

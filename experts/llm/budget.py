@@ -87,9 +87,15 @@ class Budget:
         self._lock = threading.Lock()
 
     def reserve(self, prompt: str, messages: int, max_tokens: int) -> Reservation | None:
-        """Room for one call, or None when it might pass a limit. The call counts from now on.
+        """Room for one call. It counts from now on.
 
-        Args: text of all messages; how many messages; most tokens the answer may have.
+        Args:
+            prompt: Text of all messages.
+            messages: How many messages.
+            max_tokens: Most tokens that the answer may have.
+
+        Returns:
+            The reservation; None when the call might pass a limit.
         """
         wanted = Usage(
             len(prompt.encode("utf-8", "replace")) // BYTES_PER_TOKEN + messages * MESSAGE_TOKENS, 0, max_tokens
@@ -109,7 +115,11 @@ class Budget:
     def settle(self, reservation: Reservation, usage: Usage | None) -> float:
         """Replace a reservation by what the call really took; returns its cost.
 
-        `usage` None means that nobody knows (time-out, no usage in the answer): the whole reservation is then spent.
+        Args:
+            reservation: Of the call.
+            usage: What it took.
+
+        `usage` None means that it is unknown (time-out, no usage reported): the whole reservation is then spent.
         """
         actual = reservation.usage if usage is None else usage
         cost = reservation.cost if usage is None else self.config.prices.cost(usage)

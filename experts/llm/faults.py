@@ -32,7 +32,7 @@ class Fault(StrEnum):
     """No action found in it."""
     TWO_ACTIONS = "two_actions"
     OUT_OF_RANGE = "out_of_range"
-    """An id or label that no action of this world has."""
+    """An id or label that no action has."""
     UNAVAILABLE = "unavailable"
     """An action that exists but is not legal now."""
     NAN_CONFIDENCE = "nan_confidence"
@@ -41,11 +41,11 @@ class Fault(StrEnum):
     UNSAFE = "unsafe"
     """Refused by the action-utility analysis."""
 
-    # Ourselves.
+    # This program.
     BUDGET = "budget"
     CIRCUIT_OPEN = "circuit_open"
     INTERRUPTED = "interrupted"
-    """Whoever asked has left: the question was broken off, or not sent any more."""
+    """The expert was interrupted: the request was broken off, or not sent any more."""
     CACHE_MISS = "cache_miss"
     """Replay-only mode and no stored answer."""
     CACHE_IO = "cache_io"

@@ -230,7 +230,7 @@ def _is_probability(value: Any) -> bool:
 
 
 def _plan(value: Any, action: int, actions: ActionSet) -> tuple[int, ...]:
-    """The plan if it is a list of known actions that begins with `action`; else empty (it is only advice)."""
+    """The plan if it is a list of known actions that begins with `action`; else empty (it is optional)."""
     if not isinstance(value, list) or isinstance(value, _Pairs) or not 0 < len(value) <= MAX_PLAN:
         return ()
     steps = [_from_value(item, actions).action for item in value]

@@ -2,7 +2,7 @@
 
 Version 1. System message: role, action glossary, ordered rules, answer format, examples; the same for every scene of a
 run. User message: ego, goal, six neighbours in fixed roles, the action analysis, the available labels. Only numbers and
-words of ours go into it (no names from maps or vehicles), rounded to one decimal, so that equal scenes give equal
+fixed words go into it (no names from maps or vehicles), rounded to one decimal, so that equal scenes give equal
 prompts in every process and nothing can be injected through a scene.
 """
 
@@ -49,7 +49,7 @@ class PromptConfig:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One finished question."""
+    """One finished prompt."""
 
     messages: tuple[dict[str, str], ...]
     """Chat messages with `role` and `content`."""
@@ -70,7 +70,12 @@ class Prompt:
         return json.dumps(self.messages, ensure_ascii=False, separators=(",", ":"))
 
     def repair(self, answer: str, fault: str) -> Prompt:
-        """This question, the unusable answer (cut to 500 characters) and a request to answer again."""
+        """This prompt, the unusable answer (cut to 500 characters) and a request to answer again.
+
+        Args:
+            answer: Text of the unusable answer.
+            fault: Why it is unusable.
+        """
         how, available = _format_line(self.form, "none"), _available(self.actions, self.legal, self.form)
         text = _formats()["repair"].format(fault=fault, format=how, available=available)
         turns = ({"role": "assistant", "content": _storable(answer[:500])}, {"role": "user", "content": text})
@@ -87,10 +92,15 @@ class PromptGenerator:
         self.version = _version(self.config)
 
     def build(self, scene: Scene, form: Form, legal: np.ndarray | None = None) -> Prompt:
-        """The question about `scene`, for answers of the given form.
+        """The prompt about a scene.
 
-        Args: scene; "label" (one letter), "json" or "text" (#### id); bool (A,) mask (default: the scene's own).
-        Raises: ValueError when no action is legal or the actions are not meta-actions.
+        Args:
+            scene: Any with meta-actions.
+            form: Of the answer: "label" (one letter), "json" or "text" (#### id).
+            legal: Legal actions, bool (A,); None: the scene's own.
+
+        Raises:
+            ValueError: No action is legal, or the actions are not meta-actions.
         """
         mask = np.asarray(scene.legal if legal is None else legal, dtype=bool)
         actions = ActionSet.of(scene)
@@ -149,8 +159,12 @@ def _storable(text: str) -> str:
 
 
 def example_scene(data: dict[str, Any], manoeuvres: Sequence[MetaAction] = FULL) -> Scene:
-    """A scene from a few numbers (`lanes`, `lane`, `speed`, `goal`, `cars` rows of lane, dx, speed), 4 m lanes, and
-    what its actions do: FULL, LONGITUDINAL or LATERAL of `sim.actions`. A world of the last has no set-points."""
+    """A scene from a few numbers, with lanes of 4 m.
+
+    Args:
+        data: `lanes`, `lane`, `speed`, `goal`, and `cars` as rows of lane, dx, speed.
+        manoeuvres: What the actions do: FULL, LONGITUDINAL or LATERAL of `sim.actions`. LATERAL has no set-points.
+    """
     centers = tuple(4.0 * lane for lane in range(data["lanes"]))
     points = tuple(float(v) for v in np.linspace(6.0, 30.0, 13))
     index = int(np.argmin(np.abs(np.array(points) - data["speed"])))

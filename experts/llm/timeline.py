@@ -1,4 +1,4 @@
-"""When each thing happened to one question: what a latency is made of."""
+"""The moments of one query: what a latency is made of."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ PARTS = ("build", "queue", "retries", "first_byte", "first_token", "decode", "cl
 class RequestTimeline:
     """Moments as `time.monotonic()` values; None where nothing of the kind happened (a cached answer sends nothing).
 
-    Where a question needed a repair or a retry, the moments from `sent` on are those of the last attempt.
+    Where a query needed a repair or a retry, the moments from `sent` on are those of the last attempt.
     """
 
     begin: float
     """The expert was asked."""
     built: float | None = None
-    """The prompt stood."""
+    """The prompt was finished."""
     started: float | None = None
     """One of the client's slots was free for it."""
     sent: float | None = None
@@ -30,7 +30,7 @@ class RequestTimeline:
     done: float | None = None
     """The answer was complete."""
     end: float | None = None
-    """The answer was read and judged."""
+    """The answer was read and checked."""
     acted: int | None = None
     """Characters of the answer after which its action was certain; None where it names none."""
     output_tokens: int | None = None
@@ -63,7 +63,7 @@ class RequestTimeline:
         build: scene to prompt, answer cache included. queue: for a free slot. retries: lost in attempts before the
         last and in the pauses between them. first_byte: the network both ways, and whatever the endpoint does before it
         begins its answer. first_token: from there to the first text. decode: to the last text. close: to the end of the
-        body. parse: to the judged action.
+        body. parse: to the checked action.
         """
         marks = (
             ("build", self.built),

@@ -6,7 +6,7 @@ accept and refuse; like the published ones they are measured centre to centre. T
 Worlds without a goal lane are not in the published frames; there the lane is changed only to overtake, and "too close"
 is a time headway instead of 30 m, so that dense traffic at equal speed is not called unsafe.
 
-They are advice to a model, not a test to pass: in dense traffic they call most of what careful drivers do unsafe (two
+They are hints to a model, not a test to pass: in dense traffic they call most of what careful drivers do unsafe (two
 of three decisions of the rule in lane-change). What is refused is decided by `experts.safety`.
 """
 
@@ -26,7 +26,7 @@ HEADWAY = 1.0
 OVERTAKE_ROOM = 10.0
 """m of extra room ahead that make an overtaking lane change worth while. Our choice."""
 SPEED_STEP = 5.0
-"""m/s assumed for FASTER and SLOWER in a world that names no set-points (highway-env's default step)."""
+"""m/s assumed for FASTER and SLOWER in an environment that names no set-points (highway-env's default step)."""
 
 
 @dataclass(frozen=True, slots=True)

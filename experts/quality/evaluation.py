@@ -16,7 +16,7 @@ import numpy as np
 
 from experts.driving import run_episodes
 from experts.provider import Decision, PolicyProvider
-from experts.quality.scenes import LabelledScene, SceneConfig, labelled_scenes
+from experts.quality.scenes import LabelledScene, LabelledSceneConfig, labelled_scenes
 from experts.quality.scores import ExpertScore, score, wilson
 from experts.simple import ConstantExpert, RandomExpert
 from sim.actions import MetaAction
@@ -25,7 +25,7 @@ from sim.errors import UsageError
 
 
 @dataclass(frozen=True)
-class EvaluationConfig(SceneConfig):
+class EvaluationConfig(LabelledSceneConfig):
     """How much is evaluated."""
 
     resamples: int = 500  # bootstrap resamples for the interval of the AUC

@@ -25,7 +25,7 @@ FOLLOW_UP = 4
 
 
 @dataclass(frozen=True)
-class SceneConfig:
+class LabelledSceneConfig:
     """Which scenes are kept."""
 
     scenes: int = 60  # kept
@@ -50,7 +50,7 @@ class LabelledScene:
     """bool (A,): no crash when followed by SLOWER, or where there is none by IDLE. False on illegal actions."""
 
 
-def labelled_scenes(env: DrivingEnv, config: SceneConfig, tally: Counter[str]) -> Iterator[LabelledScene]:
+def labelled_scenes(env: DrivingEnv, config: LabelledSceneConfig, tally: Counter[str]) -> Iterator[LabelledScene]:
     """Scenes reached by random legal driving, labelled by roll-out and filtered, until there are enough.
 
     The environment stays in a scene's state until the next one is requested, so that the context's `branch` is valid.

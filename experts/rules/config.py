@@ -34,7 +34,7 @@ class RuleConfig:
     align_gain: float = 0.43  # 1/s, speed per metre of misalignment
     drop_back: float = 4.2  # m/s below the slower car when the slot is too short
     slowest: float = 8.5  # m/s, aligning never asks for less
-    fastest: float = 23.5  # m/s, in a world with a goal lane
+    fastest: float = 23.5  # m/s, in an environment with a goal lane
     brake_margin: float = 0.60  # m/s above the wanted speed at which to brake (half a set-point)
     accelerate_margin: float = 0.16  # m/s that the next set-point may exceed the wanted speed
     overtake_gain: float = 2.0  # m/s that a lane must allow beyond the present one, without a goal lane

@@ -14,7 +14,7 @@ from sim.sizes import CAR_LENGTH
 LEFT, IDLE, RIGHT, FASTER, SLOWER = (int(manoeuvre) for manoeuvre in MetaAction)
 
 CLEAR, FRONT_GAP, REAR_GAP, FRONT_TTC, REAR_TTC, NOT_STEADY, TOO_FAST = range(7)
-"""Answers of `change_test`: free to change, or the first test that failed; and of `judge`, which adds the last."""
+"""Results of `change_test`: free to change, or the first test that failed. `check_manoeuvre` adds the last."""
 SAFE = CLEAR
 
 
@@ -104,9 +104,15 @@ def enter(v, lane, scale, p):
 
 @kernel
 def reach_goal(v, legal, p):
-    """The rule for a world with a goal lane.
+    """The rule for an environment with a goal lane.
 
-    Args: view; bool (5,) legal manoeuvres. Returns: (manoeuvre, result of `change_test`, wanted speed).
+    Args:
+        v: One row of `VIEW`.
+        legal: bool (5,) by manoeuvre.
+        p: Parameters.
+
+    Returns:
+        (manoeuvre, result of `change_test`, target speed).
     """
     wanted = allowed_speed(v, p)
     verdict = NOT_STEADY
@@ -123,10 +129,17 @@ def reach_goal(v, legal, p):
 
 @kernel
 def cruise(v, legal, p):
-    """The rule for a world without a goal lane: keep the safe speed, overtake where another lane allows clearly more.
+    """The rule for an environment without a goal lane: keep the safe speed, overtake where that allows clearly more.
 
     At equal gain the right lane is taken.
-    Args: as `reach_goal`. Returns: (manoeuvre, safe speed, speed that the best side lane allows).
+
+    Args:
+        v: One row of `VIEW`.
+        legal: bool (5,) by manoeuvre.
+        p: Parameters.
+
+    Returns:
+        (manoeuvre, safe speed, speed that the best side lane allows).
     """
     allowed = allowed_speed(v, p)
     own = min(allowed, v.highest)
@@ -161,7 +174,7 @@ def drive(views, legal, params, out):
 
 
 @kernel
-def judge(v, manoeuvre, gap_scale, speed_margin, p):
+def check_manoeuvre(v, manoeuvre, gap_scale, speed_margin, p):
     """Why a manoeuvre is unsafe (see `experts.safety`): SAFE, a result of `change_test`, or TOO_FAST."""
     if manoeuvre == SLOWER:
         return SAFE
@@ -175,8 +188,8 @@ def judge(v, manoeuvre, gap_scale, speed_margin, p):
 
 
 @kernel
-def judge_all(views, manoeuvres, gap_scale, speed_margin, params, out):
+def check_all(views, manoeuvres, gap_scale, speed_margin, params, out):
     """Which manoeuvres are unsafe, for many egos: `VIEW` (R,), int64 (A,) -> bool (R, A)."""
     for i in range(views.size):
         for a in range(manoeuvres.size):
-            out[i, a] = judge(views[i], manoeuvres[a], gap_scale, speed_margin, params[0]) != SAFE
+            out[i, a] = check_manoeuvre(views[i], manoeuvres[a], gap_scale, speed_margin, params[0]) != SAFE

@@ -73,6 +73,15 @@ def _speed_words(chosen: int, wanted: float) -> str:
 
 
 def make_rule(options: Mapping[str, Any], scenario: str, seed: int) -> RuleExpert:
-    """The expert `rule`; options are `RuleConfig` fields. The seed is not used."""
+    """The expert `rule`.
+
+    Args:
+        options: Fields of `RuleConfig`.
+        scenario: Name of the scenario.
+        seed: Not used.
+
+    Raises:
+        UsageError: An option is bad, or the scenario has continuous actions.
+    """
     require_discrete("rule", scenario)
     return RuleExpert(resolve(RuleConfig(), options, "rule"))

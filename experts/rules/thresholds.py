@@ -132,6 +132,15 @@ class ThresholdExpert(KernelExpert):
 
 
 def make_thresholds(options: Mapping[str, Any], scenario: str, seed: int) -> ThresholdExpert:
-    """The expert `thresholds`; options are `ThresholdConfig` fields. The seed is not used."""
+    """The expert `thresholds`.
+
+    Args:
+        options: Fields of `ThresholdConfig`.
+        scenario: Name of the scenario.
+        seed: Not used.
+
+    Raises:
+        UsageError: An option is bad, or the scenario has continuous actions.
+    """
     require_discrete("thresholds", scenario)
     return ThresholdExpert(resolve(ThresholdConfig(), options, "thresholds"))

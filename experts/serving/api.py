@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -65,7 +65,7 @@ class Generation:
 
     prompt_tokens: int
     cached_tokens: int
-    pieces: Iterator[Piece]
+    pieces: Generator[Piece]
     completion_tokens: int = 0
     finish_reason: str = "stop"
     reasoning_tokens: int = 0
@@ -73,7 +73,7 @@ class Generation:
 
 
 class Served(Protocol):
-    """A model that answers requests, those of several threads at a time."""
+    """A model that answers requests of several threads."""
 
     name: str
     """What requests call it."""
@@ -81,8 +81,14 @@ class Served(Protocol):
     """Changes with the model's weights."""
 
     def answer(self, request: ChatRequest) -> Generation:
-        """The answer. It, or iterating its pieces, raises ApiError for what the model cannot answer. Whoever leaves
-        before the last piece closes the iterator."""
+        """Answer a request. The caller closes the iterator of pieces if it stops before the last one.
+
+        Args:
+            request: A checked one.
+
+        Raises:
+            ApiError: The model cannot answer it; also raised while pieces are iterated.
+        """
         ...
 
 
@@ -93,7 +99,7 @@ class ApiResponse:
     status: int
     body: bytes = b""
     events: Iterator[bytes] | None = None
-    """Server-sent events, to be closed by whoever does not read them to their end."""
+    """Server-sent events; the caller closes them if it stops before the last one."""
     allow: str = ""
     """Methods that the path knows, where another one was used."""
 
@@ -191,9 +197,7 @@ class RequestHandler:
             yield b"data: " + error_response(error).body + b"\n\n"
             return
         finally:
-            close = getattr(made.pieces, "close", None)
-            if close:
-                close()
+            made.pieces.close()
         last = {"index": 0, "delta": opening, "finish_reason": made.finish_reason}
         yield _event(envelope | {"choices": [last]})
         if request.stream_usage:
@@ -207,7 +211,7 @@ class RequestHandler:
 
 
 def error_response(error: Exception) -> ApiResponse:
-    """An error as a response. One that nobody foresaw is a 500, and its traceback goes to stderr."""
+    """An error as a response. An unexpected one is a 500, and its traceback goes to stderr."""
     if not isinstance(error, ApiError):
         traceback.print_exception(error, file=sys.stderr)
         error = ApiError(500, f"the model failed: {type(error).__name__}")

@@ -1,4 +1,4 @@
-"""Questions of many askers, answered many at a time: those that wait while one batch is under way form the next."""
+"""Batched computation for several threads: items that wait while one batch is computed form the next."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ A = TypeVar("A")
 
 
 class Batches(Generic[Q, A]):
-    """A thread of its own that answers in the order of arrival. Nobody waits for a batch to fill up."""
+    """Computes in a thread of its own, in the order of arrival. No item waits for a batch to fill up."""
 
     def __init__(self, compute: Callable[[list[Q]], Sequence[A]], most: int) -> None:
-        """Args: what answers a batch, in order; most items of one."""
+        """Start no thread yet.
+
+        Args:
+            compute: Results of a batch, in order.
+            most: Most items of one batch.
+        """
         self.sizes: Counter[int] = Counter()
         """Batches so far, by their number of items."""
         self._compute, self._most = compute, most
@@ -26,11 +31,18 @@ class Batches(Generic[Q, A]):
         self._closed = False
 
     def ask(self, items: Sequence[Q]) -> list[Future[A]]:
-        """Ask together; up to `most` of them are answered together. Cancelled ones are left out."""
+        """Submit items together; up to `most` of them are computed together. Cancelled ones are left out.
+
+        Args:
+            items: R items.
+
+        Returns:
+            R futures.
+        """
         asked = [(item, Future[A]()) for item in items]
         with self._changed:
             if self._closed:
-                raise RuntimeError("nobody answers any more: it is closed")
+                raise RuntimeError("the batches are closed")
             self._waiting += asked
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
@@ -39,7 +51,7 @@ class Batches(Generic[Q, A]):
         return [future for _, future in asked]
 
     def close(self) -> None:
-        """Answer what waits, then end the thread. Safe to call twice."""
+        """Compute what waits, then end the thread. Safe to call twice."""
         with self._changed:
             self._closed = True
             self._changed.notify()

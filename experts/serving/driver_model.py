@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -197,7 +197,7 @@ def _json_pieces(
 ) -> Iterator[Piece]:
     assert query.fields is not None
     chosen, plan = query.labels[decision.text], output.plan
-    plan = plan if plan[0] == chosen else (chosen,)  # drawn, or not offered: what would follow it nobody thought about
+    plan = plan if plan[0] == chosen else (chosen,)  # drawn, or not offered: the rest of the plan does not follow it
     yield Piece("{", 0.0)
     for i, (name, part) in enumerate(query.fields.items()):
         yield Piece(f"{', ' if i else ''}{json.dumps(name)}: ", 0.0)
@@ -246,8 +246,8 @@ def _tells(query: DrivingQuery) -> bool:
     return query.reason or bool({"reason", "reasoning"} & set(query.fields or ()))
 
 
-def _until(pieces: Sequence[Piece], end: int) -> Iterator[Piece]:
-    """Pieces up to so many characters."""
+def _until(pieces: Sequence[Piece], end: int) -> Generator[Piece]:
+    """Pieces up to `end` characters."""
     for piece in pieces:
         if end <= 0:
             return

@@ -1,7 +1,7 @@
 """The embedded driver for clients in this process: an HTTP transport that has no network behind it.
 
-The openai client sends its requests to the same door as everybody's (`experts.serving.api`), so that whoever asks the
-embedded driver asks it exactly as a model at an endpoint. Requests that the loop sends in one turn are thought about
+The openai client's requests go to the same request handler as those of the chat server (`experts.serving.api`), so that
+the embedded driver is asked exactly as a model at an endpoint. Requests that the loop sends in one turn are computed
 together.
 """
 

@@ -111,9 +111,13 @@ class LocalModel:
 def load(gguf: Path | str | None = None, threads: int = 1, dtype: str = "auto") -> LocalModel:
     """A chat model from a GGUF file (default: the fetched SmolLM2).
 
-    Args: path; torch threads (1 beside a running simulator: more are slower on a busy machine); "float32", "bfloat16"
-        or "auto" (the faster one here).
-    Raises: UsageError when the file or the extra `embedded` is missing, or the file is not a GGUF chat model.
+    Args:
+        gguf: Path of the file.
+        threads: Of torch; 1 beside a running simulator, as more are slower on a busy machine.
+        dtype: "float32", "bfloat16", or "auto": the faster one on this machine.
+
+    Raises:
+        UsageError: The file or the extra `embedded` is missing, or the file is not a GGUF chat model.
     """
     path = _resolve(gguf)
     _require_extra()

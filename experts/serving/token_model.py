@@ -11,7 +11,7 @@ import contextlib
 import json
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,9 +58,9 @@ class ChatModel(Protocol):
 
 
 class TokenModel:
-    """A `ChatModel` as `experts.serving.api.Served`: one request computes at a time, others wait their turn.
+    """A `ChatModel` as `experts.serving.api.Served`: one request computes at a time, others wait.
 
-    Each has a thread of its own, so that a slow reader holds up nobody; whoever leaves ends what is under way.
+    Each has a thread of its own, so that a slow reader delays no other; closing the iterator ends the computation.
     """
 
     def __init__(self, model: ChatModel) -> None:
@@ -69,11 +69,11 @@ class TokenModel:
         self._turn = threading.Lock()
 
     def answer(self, request: ChatRequest) -> Generation:
-        made = Generation(0, 0, iter(()))
+        made = Generation(0, 0, _no_pieces())
         made.pieces = self._spoken(request, made)
         return made
 
-    def _spoken(self, request: ChatRequest, made: Generation) -> Iterator[Piece]:
+    def _spoken(self, request: ChatRequest, made: Generation) -> Generator[Piece]:
         said: queue.SimpleQueue[Piece | Exception | None] = queue.SimpleQueue()
         left = threading.Event()
 
@@ -96,6 +96,10 @@ class TokenModel:
                 yield piece
         finally:
             left.set()
+
+
+def _no_pieces() -> Generator[Piece]:
+    yield from ()
 
 
 def speech(model: ChatModel, request: ChatRequest, made: Generation) -> Iterator[Piece]:

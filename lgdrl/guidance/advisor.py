@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from experts.driving import batch_advice
+from experts.driving import batch_decisions
 from experts.provider import Context, Decision, PolicyProvider, Status, label_distribution, label_distributions
 from experts.views import ViewExpert
 from lgdrl.guidance.log import GuidanceLog, Query
@@ -184,7 +184,7 @@ class Advisor:
         assert context.legal is not None
         assert labels.probs is not None
         started = time.perf_counter()
-        actions, choice = batch_advice(expert, env, context.legal, asked)
+        actions, choice = batch_decisions(expert, env, context.legal, asked)
         wait = time.perf_counter() - started
         given = actions >= 0
         statuses = np.where(given, OK, FAILED)

@@ -26,6 +26,7 @@ import numpy as np
 
 from experts.data.columns import Columns, pack, put_scenes, take_scenes, unpack
 from experts.data.episodes import Controller, Episode, Turn
+from experts.llm.decision import LLMDecision
 from experts.provider import Decision
 from lgdrl.guidance.records import Execution, Reason, StepContext
 from sim.errors import UsageError
@@ -189,9 +190,9 @@ class GuidanceLog:
 
     def _keep_text(self, decision: Decision) -> str | None:
         """Store the question and the answer of a language model, each pair once; returns its hash."""
-        prompt, answer = getattr(decision, "prompt", None), getattr(decision, "answer", None)
-        if prompt is None:
+        if not isinstance(decision, LLMDecision) or decision.prompt is None:
             return None
+        prompt, answer = decision.prompt, decision.answer
         key = hashlib.sha256(f"{prompt}\0{answer}".encode()).hexdigest()[:16]
         self._db.execute("INSERT OR IGNORE INTO texts VALUES (?, ?, ?)", (key, prompt, answer))
         return key

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from experts.llm.decision import LLMDecision
 from experts.llm.timeline import RequestTimeline
 from experts.provider import PolicyProvider, Status
 from lgdrl.profiler.scenes import Asked
@@ -252,8 +253,9 @@ def _wait_until(moment: float) -> None:
 
 def _ask(expert: PolicyProvider, asked: Asked, car: int, begin: float, intended: float | None) -> Answered:
     sent = time.perf_counter() - begin
-    decision: Any = expert.decide([asked.context])[0]
+    decision = expert.decide([asked.context])[0]
     done = time.perf_counter() - begin
+    history = decision if isinstance(decision, LLMDecision) else LLMDecision(action=None)
     action = decision.action
     return Answered(
         asked=asked,
@@ -265,9 +267,9 @@ def _ask(expert: PolicyProvider, asked: Asked, car: int, begin: float, intended:
         action=int(action) if isinstance(action, int | np.integer) else None,
         tokens=decision.tokens,
         cost=decision.cost,
-        cached=bool(getattr(decision, "cached", False)),
-        faults=tuple(str(fault) for fault in getattr(decision, "faults", ())),
-        timeline=getattr(decision, "timeline", None),
+        cached=history.cached,
+        faults=tuple(str(fault) for fault in history.faults),
+        timeline=history.timeline,
     )
 
 

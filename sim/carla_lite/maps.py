@@ -35,7 +35,7 @@ from sim.carla_lite.plan import (
 from sim.carla_lite.signals import TRAFFIC_LIGHT
 from sim.errors import unknown
 from sim.files import write_atomically
-from sim.lane_change import LANE_WIDTH
+from sim.sizes import LANE_WIDTH
 
 FOLDER = "maps"
 """Of the maps, in the assets."""

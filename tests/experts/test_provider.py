@@ -10,7 +10,8 @@ import experts.provider
 import sim
 from experts import registry
 from experts.driving import run_episodes
-from experts.provider import Decision, PolicyProvider
+from experts.provider import Decision, PolicyProvider, check_needs
+from sim.errors import UsageError
 
 NAMES = ["rule", "thresholds", "idm", "search", "random", "idle", "slower", "faster", "person"]
 
@@ -57,3 +58,16 @@ def test_the_documented_example_drives():
     with module["make"]({"distance": 40.0}, "lane-change", 0) as expert:
         episodes = run_episodes(sim.make_vec("lane-change", 2), expert, [1, 2])
     assert [episode["undecided"] for episode in episodes] == [0, 0]
+
+
+def test_a_run_that_cannot_give_what_an_expert_needs_says_so_in_one_line():
+    search = registry.make("search", "lane-change")
+    check_needs(search, frozenset({"scene", "branch"}), "lane-change")
+    with pytest.raises(
+        UsageError, match="'search' needs exact copies of the environment, which scenario 'x'"
+    ) as caught:
+        check_needs(search, frozenset({"scene"}), "x")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="'rule' needs driving scenes"):
+        check_needs(registry.make("rule", "lane-change"), frozenset(), "gym:CartPole-v1")
+    check_needs(Minimal(), frozenset(), "gym:CartPole-v1")

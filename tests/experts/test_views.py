@@ -5,7 +5,7 @@ import pytest
 
 import sim
 from experts import registry
-from experts.driving import batch_advice, contexts_of
+from experts.driving import batch_decisions, contexts_of
 from experts.safety import is_unsafe, unsafe_actions
 from sim.view import LANE, VIEW, views_of
 
@@ -54,7 +54,7 @@ def test_all_together_as_one_by_one(name, expert):
     for batch, obs in driven(name, WORLDS[name], decisions):
         masks, rows = batch.action_masks(), np.array([5, 0, 3])
         alone = driver.decide(contexts_of(batch, obs, masks, rows))
-        actions, choice = batch_advice(driver, batch, masks, rows)
+        actions, choice = batch_decisions(driver, batch, masks, rows)
         assert actions.tolist() == [decision.action for decision in alone]
         assert [choice.reason(k) for k in range(3)] == [decision.reason for decision in alone]
 

@@ -1,7 +1,7 @@
 """A chat endpoint that fails in every way we know, repeatably: by a script, or by a seeded mix of faults.
 
 `FaultServer(script=[...])` serves one behaviour per request, the last one for ever after.
-`FaultServer(mix=read_mix("full"), seed=3)` draws each request's fate from a hash of the question.
+`FaultServer(mix=read_mix("full"), seed=3)` draws each request's fate from a hash of its messages.
 Both speak real TCP; `url` is the base URL for any client.
 """
 

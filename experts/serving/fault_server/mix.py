@@ -1,7 +1,7 @@
-"""A mix of faults: how often each of them comes, how long answers take, and which question meets which.
+"""A mix of faults: how often each of them comes, how long answers take, and which request meets which.
 
 Everything is drawn from a hash of the seed, the request's messages and the number of the retry, never from the order in
-which requests arrive: the same question meets the same fate in any order, in another process and after a restart.
+which requests arrive: the same request meets the same fate in any order, in another process and after a restart.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class FaultMix:
     Start-up probes are spared.
     """
 
-    stall: float = 0.0  # the answer is good but comes `stall_s` after the question
+    stall: float = 0.0  # the answer is good but comes `stall_s` after the request
     rate_limit: float = 0.0  # 429 with Retry-After
     server_error: float = 0.0  # 500
     hang_up: float = 0.0  # the connection closes without a byte
@@ -36,9 +36,9 @@ class FaultMix:
     truncated_json: float = 0.0  # the body, or an event of the stream, is half a JSON text
     wrong_type: float = 0.0  # a gateway's HTML page with status 200
     oversized: float = 0.0  # a body of `oversized_bytes`
-    no_usage: float = 0.0  # good, but nobody says how many tokens it took
+    no_usage: float = 0.0  # good, but without a token count
     no_logprobs: float = 0.0  # good, but without the log-probabilities that were asked for
-    wrong_enum: float = 0.0  # an action that no world has
+    wrong_enum: float = 0.0  # an action that does not exist
     illegal_action: float = 0.0  # an action that exists but is not available now; healthy where all of them are
     two_actions: float = 0.0
     refusal: float = 0.0
@@ -47,7 +47,7 @@ class FaultMix:
     nan_confidence: float = 0.0  # a confidence or log-probability that is no number; free text has neither
     instructions: float = 0.0  # text that gives orders, without any action
     injected_reason: float = 0.0  # a good action with such text beside it
-    prompt_echo: float = 0.0  # the question instead of an answer
+    prompt_echo: float = 0.0  # the prompt instead of an answer
     delay: Delay = field(default_factory=Delay)  # from a request to its answer, of a stream to its first content
     token_delay: Delay = field(default_factory=Delay)  # between the contents of a stream; drawn once for each
     stall_s: Delay = field(default_factory=lambda: Delay("constant", (5.0,)))
@@ -78,15 +78,15 @@ class FaultMix:
 
     def fate(self, seed: int, messages: Sequence[Mapping[str, Any]], retry: int = 0) -> Fate:
         """What a request meets: a function of these arguments and the mix alone."""
-        question = json.dumps(messages, sort_keys=True, separators=(",", ":"))
-        luck, delay, pace = _uniforms(f"{seed}/{retry}/{question}", 3)
+        text = json.dumps(messages, sort_keys=True, separators=(",", ":"))
+        luck, delay, pace = _uniforms(f"{seed}/{retry}/{text}", 3)
         kind, limit = HEALTHY, 0.0
         for name, share in self.shares.items():
             limit += share
             if luck < limit:
                 kind = name
                 break
-        (choice, taste) = _uniforms(f"{seed}/{question}", 2)
+        (choice, taste) = _uniforms(f"{seed}/{text}", 2)
         seconds = (self.stall_s if kind == "stall" else self.delay).at(delay)
         return Fate(kind, seconds, self.token_delay.at(pace), choice, taste)
 
@@ -106,7 +106,7 @@ class Fate:
     delay_s: float
     token_delay_s: float
     choice: float
-    """[0, 1), the same for every retry of a question: what a healthy answer chooses."""
+    """[0, 1), the same for every retry of a request: what a healthy answer chooses."""
     taste: float
     """[0, 1), likewise: whether it follows the recommendation."""
 

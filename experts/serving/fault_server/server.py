@@ -30,16 +30,21 @@ from experts.serving.fault_server.responses import (
 )
 
 REMEMBERED = 1000
-"""Requests that a server with a mix keeps for those who want to look."""
+"""Requests that a server with a mix keeps in `seen`."""
 KEPT_LATENESS = 100_000
 
 
 class FaultServer(ThreadingHTTPServer):
     """Use as a context manager; `url` is the base URL, `seen` the requests in order of arrival.
 
-    Args: behaviours, one per request, the last one for ever after; rungs that are known, and the status with which
-        others are refused; what the start-up probe gets; a mix, in place of the script; seed of the mix and of delays
-        that are drawn; port of 127.0.0.1 (0: a free one).
+    Args:
+        script: Responses, one per request; the last one is repeated.
+        rungs: Those that are supported.
+        unsupported: Status with which others are refused.
+        probe: Response to the start-up probe; None: a good one.
+        seed: Of the mix and of delays that are drawn.
+        mix: Used in place of the script.
+        port: Of 127.0.0.1; 0: a free one.
     """
 
     daemon_threads = True
@@ -87,7 +92,11 @@ class FaultServer(ThreadingHTTPServer):
         return [seen for seen in list(self.seen) if not seen.probe]
 
     def freeze(self, seconds: float) -> None:
-        """From now on nothing leaves for so long; what is due meanwhile leaves at the end. From any thread."""
+        """Hold all responses back; what is due meanwhile leaves at the end. From any thread.
+
+        Args:
+            seconds: From now.
+        """
         now = time.perf_counter()
         self.freezes.append((now, now + seconds))
 
