@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from experts.provider import Context, PolicyProvider
+from experts.provider import Context, Need, PolicyProvider, check_needs
 from experts.views import Choice, ViewExpert
 from sim.actions import NUM_ACTIONS, MetaAction
-from sim.env import DrivingVecEnv
+from sim.env import DrivingVecEnv, ScenarioVecEnv
+from sim.scene import Scene
 
+NEEDS: frozenset[Need] = frozenset({"scene", "branch"})
+"""What driving environments give providers beyond observations."""
 ContextsFn = Callable[[Sequence[int]], list[Context]]
 Actor = Callable[[Any, np.ndarray, ContextsFn, np.ndarray], Any]
 """(observations of all N environments, masks (N, A), contexts(indices), indices of running ones (R,)) -> R actions."""
 
 
-def run_episodes(vec_env: DrivingVecEnv, driver: PolicyProvider | Actor, seeds: Sequence[int]) -> list[dict[str, Any]]:
+def run_episodes(vec_env: ScenarioVecEnv, driver: PolicyProvider | Actor, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Drive one episode per seed.
 
     Scenes are built only for running environments, and only when the driver uses contexts. The environments are left
@@ -36,8 +39,11 @@ def run_episodes(vec_env: DrivingVecEnv, driver: PolicyProvider | Actor, seeds: 
     """
     actor: Actor = driver  # type: ignore[assignment]
     if isinstance(driver, ViewExpert):
+        check_needs(driver, NEEDS if isinstance(vec_env, DrivingVecEnv) else frozenset(), vec_env.scenario)
+        assert isinstance(vec_env, DrivingVecEnv)
         actor = _Viewing(driver, vec_env)
     elif isinstance(driver, PolicyProvider):
+        check_needs(driver, NEEDS if isinstance(vec_env, DrivingVecEnv) else frozenset(), vec_env.scenario)
         actor = _Provided(driver)
     results: list[dict[str, Any]] = []
     for start in range(0, len(seeds), vec_env.num_envs):
@@ -48,7 +54,7 @@ def run_episodes(vec_env: DrivingVecEnv, driver: PolicyProvider | Actor, seeds: 
     return results
 
 
-def _run_chunk(vec_env: DrivingVecEnv, actor: Actor, seeds: list[int], first: int) -> list[dict[str, Any]]:
+def _run_chunk(vec_env: ScenarioVecEnv, actor: Actor, seeds: list[int], first: int) -> list[dict[str, Any]]:
     """At most one seed per environment; `first` is the number of the first episode.
 
     Environments whose episode has ended continue with a legal placeholder action and are ignored.
@@ -98,7 +104,7 @@ def batch_decisions(
 
 
 def contexts_of(
-    vec_env: DrivingVecEnv,
+    vec_env: ScenarioVecEnv,
     obs: Any,
     masks: np.ndarray,
     indices: Sequence[int],
@@ -117,6 +123,8 @@ def contexts_of(
     """
     rows = [int(i) for i in indices]
     discrete = isinstance(vec_env.action_space, spaces.Discrete)
+    driving = vec_env if isinstance(vec_env, DrivingVecEnv) else None
+    scenes: Sequence[Scene | None] = driving.scenes(rows) if driving else [None] * len(rows)
     return [
         Context(
             obs=_row(obs, i),
@@ -125,9 +133,9 @@ def contexts_of(
             legal=masks[i] if discrete else None,
             episode=i if episodes is None else episodes[i],
             step=step,
-            branch=partial(vec_env.branch, i),
+            branch=partial(driving.branch, i) if driving else None,
         )
-        for i, scene in zip(rows, vec_env.scenes(rows), strict=True)
+        for i, scene in zip(rows, scenes, strict=True)
     ]
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import sim
 from lgdrl.learners.registry import LEARNERS
+from lgdrl.learners.tuned import TUNED
 from lgdrl.methods import METHODS, Method
-from sim.config import load_yaml, resolve, to_dict
-from sim.env import DrivingVecEnv
+from sim.config import deep_merge, load_yaml, resolve, to_dict
+from sim.env import DrivingVecEnv, ScenarioVecEnv
 from sim.errors import UsageError
 from sim.scenarios import Scenario
 
@@ -81,7 +82,8 @@ class RunConfig:
         if method.needs.learners != ():
             learner = LEARNERS.get(self.learner)
             _check_fit(scenario, method, self.learner, learner.actions)
-            learner_options = to_dict(resolve(learner.defaults, self.learner_options, "learner_options"))
+            tuned = deep_merge(TUNED.get((self.learner, self.scenario), {}), self.learner_options)
+            learner_options = to_dict(resolve(learner.defaults, tuned, "learner_options"))
         return dataclasses.replace(
             self,
             backend=backend,
@@ -133,7 +135,7 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any]) -> RunCon
     return resolve(config, overrides, "config")
 
 
-def make_envs(config: RunConfig, num_envs: int, seed: int | None = None) -> DrivingVecEnv:
+def make_envs(config: RunConfig, num_envs: int, seed: int | None = None) -> ScenarioVecEnv:
     """The environments of a run, with its shield if it has one.
 
     Args:
@@ -144,10 +146,14 @@ def make_envs(config: RunConfig, num_envs: int, seed: int | None = None) -> Driv
     from lgdrl.guidance.shield import ShieldedVecEnv
 
     envs = sim.make_vec(config.scenario, num_envs, seed, config.backend, config.scenario_config, workers=config.workers)
-    return ShieldedVecEnv(envs) if config.shield else envs
+    if not config.shield:
+        return envs
+    if not isinstance(envs, DrivingVecEnv):
+        raise UsageError(f"shield = true: scenario {config.scenario!r} has no traffic to check; leave it out")
+    return ShieldedVecEnv(envs)
 
 
-def evaluation_envs(config: RunConfig, episodes: int) -> DrivingVecEnv:
+def evaluation_envs(config: RunConfig, episodes: int) -> ScenarioVecEnv:
     """Environments to evaluate in, as many as the episodes and the simulator make use of."""
     scenario = sim.get(config.scenario)
     _, factories = scenario.backend(

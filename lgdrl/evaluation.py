@@ -17,7 +17,7 @@ from scipy import stats
 from experts.driving import Actor, ContextsFn, run_episodes
 from experts.provider import PolicyProvider
 from lgdrl.statistics import Rate
-from sim.env import DrivingVecEnv
+from sim.env import ScenarioVecEnv
 
 CURVE_SEEDS = range(0, 300)
 """Seeds of the learning curve."""
@@ -112,7 +112,7 @@ class PolicyActor:
         return actions
 
 
-def evaluate(envs: DrivingVecEnv, driver: PolicyProvider | Actor, seeds: Sequence[int]) -> Evaluation:
+def evaluate(envs: ScenarioVecEnv, driver: PolicyProvider | Actor, seeds: Sequence[int]) -> Evaluation:
     """One episode per seed.
 
     Args:

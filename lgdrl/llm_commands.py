@@ -73,8 +73,8 @@ def eval_command(
         names.append("rule")
     config = EvaluationConfig(scenes=scenes, seed=seed, episodes=episodes)
     experts = []
-    env = sim.make(scenario)
-    worlds = sim.make_vec(scenario, min(episodes, SIDE_BY_SIDE)) if episodes else None
+    env = sim.make_driving(scenario)
+    worlds = sim.make_driving_vec(scenario, min(episodes, SIDE_BY_SIDE)) if episodes else None
     try:
         for name in names:
             experts.append(registry.make(name, scenario, given.get(name), seed))

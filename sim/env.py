@@ -59,8 +59,8 @@ class Branches:
     """(P, 6) float: s, d, lane, target lane, speed, bumper gap ahead in the target lane (inf when free)."""
 
 
-class DrivingEnv(gym.Env, ABC):
-    """A single driving environment. `sim.make` returns one, wrapped by nothing that hides these methods."""
+class ScenarioEnv(gym.Env, ABC):
+    """A single environment of a scenario. `sim.make` returns one, wrapped by nothing that hides these methods."""
 
     scenario: str
     """Registry name."""
@@ -72,25 +72,11 @@ class DrivingEnv(gym.Env, ABC):
     """`get_state` holds everything that decides the future. False: it holds what decides the next episodes."""
 
     @abstractmethod
-    def scene(self) -> Scene:
-        """The present scene."""
-
-    @abstractmethod
     def action_masks(self) -> np.ndarray:
         """Legal actions now, under the name that sb3-contrib's MaskablePPO uses.
 
         Returns:
             bool (A,); all True where actions are continuous.
-        """
-
-    @abstractmethod
-    def branch(self, plans: np.ndarray) -> Branches:
-        """Roll plans out from copies of the exact present state; this environment is left as it is.
-
-        Args:
-            plans: Discrete actions, int (P, H).
-        Returns:
-            How they went.
         """
 
     def get_state(self) -> Any:
@@ -111,19 +97,67 @@ class DrivingEnv(gym.Env, ABC):
         """
         raise UsageError(f"environments of scenario {self.scenario!r} cannot restore a state")
 
+
+class DrivingEnv(ScenarioEnv):
+    """A single driving environment: it has scenes, and most can be rolled out from copies."""
+
+    @abstractmethod
+    def scene(self) -> Scene:
+        """The present scene."""
+
+    @abstractmethod
+    def branch(self, plans: np.ndarray) -> Branches:
+        """Roll plans out from copies of the exact present state; this environment is left as it is.
+
+        Args:
+            plans: Discrete actions, int (P, H).
+        Returns:
+            How they went.
+        """
+
     def reward_terms(self) -> dict[str, float]:
         """Terms of the last decision's reward that are too slow for the info of every step; {} where there are none."""
         return {}
 
 
-class DrivingVecEnv(VecEnv, ABC):
-    """N driving environments behind SB3's contract: same-step reset, `terminal_observation`, `TimeLimit.truncated`."""
+class ScenarioVecEnv(VecEnv, ABC):
+    """N environments behind SB3's contract: same-step reset, `terminal_observation`, `TimeLimit.truncated`."""
 
     scenario: str
     backend: str
     scenario_config: Any
     exact_state: bool = True
-    """As in `DrivingEnv`."""
+    """As in `ScenarioEnv`."""
+
+    @abstractmethod
+    def action_masks(self) -> np.ndarray:
+        """Legal actions of every environment now, bool (N, A)."""
+
+    @abstractmethod
+    def reset_to(self, seeds: Sequence[int]) -> np.ndarray:
+        """Start a new episode in every environment.
+
+        Args:
+            seeds: One seed for each of the N environments.
+        Returns:
+            Observations (N, ...).
+        """
+
+    @abstractmethod
+    def get_state(self) -> Any:
+        """Everything that decides the future of all environments, random streams included; picklable."""
+
+    @abstractmethod
+    def set_state(self, state: Any) -> None:
+        """Continue exactly from a `get_state` value.
+
+        Args:
+            state: The value, of the same scenario, config and N.
+        """
+
+
+class DrivingVecEnv(ScenarioVecEnv):
+    """N driving environments."""
 
     @abstractmethod
     def scenes(self, indices: Sequence[int]) -> list[Scene]:
@@ -148,10 +182,6 @@ class DrivingVecEnv(VecEnv, ABC):
         return views_of(self.scenes(indices))
 
     @abstractmethod
-    def action_masks(self) -> np.ndarray:
-        """Legal actions of every environment now, bool (N, A)."""
-
-    @abstractmethod
     def branch(self, index: int, plans: np.ndarray) -> Branches:
         """`DrivingEnv.branch` from one environment.
 
@@ -160,26 +190,4 @@ class DrivingVecEnv(VecEnv, ABC):
             plans: Discrete actions, int (P, H).
         Returns:
             How they went.
-        """
-
-    @abstractmethod
-    def reset_to(self, seeds: Sequence[int]) -> np.ndarray:
-        """Start a new episode in every environment.
-
-        Args:
-            seeds: One seed for each of the N environments.
-        Returns:
-            Observations (N, ...).
-        """
-
-    @abstractmethod
-    def get_state(self) -> Any:
-        """Everything that decides the future of all environments, random streams included; picklable."""
-
-    @abstractmethod
-    def set_state(self, state: Any) -> None:
-        """Continue exactly from a `get_state` value.
-
-        Args:
-            state: The value, of the same scenario, config and N.
         """

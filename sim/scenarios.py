@@ -19,7 +19,7 @@ from sim.errors import UsageError, unknown
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
 
-    from sim.env import DrivingEnv, DrivingVecEnv
+    from sim.env import DrivingEnv, DrivingVecEnv, ScenarioEnv, ScenarioVecEnv
 
 
 BUILT_IN = (
@@ -28,14 +28,16 @@ BUILT_IN = (
     "sim.carla.catalog:CARLA_SCENARIOS",
 )
 """The catalogs, as "module:name", imported when the registry is first read."""
+GYM = "gym:"
+"""Prefix of the names of gymnasium's environments."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Backend:
     """How one simulator builds a scenario: functions as "module:function", imported only when used.
 
-    `env(scenario, config, render_mode) -> DrivingEnv`;
-    `vec(scenario, config, num_envs, seed, workers) -> DrivingVecEnv`;
+    `env(scenario, config, render_mode) -> ScenarioEnv`;
+    `vec(scenario, config, num_envs, seed, workers) -> ScenarioVecEnv`;
     `why_not(scenario, config) -> str | None`: what in a resolved config the simulator does not cover. None: it covers
     every config.
     """
@@ -61,7 +63,9 @@ class Scenario:
     backends: Mapping[str, Backend]
     family: str = "highway"
     actions: str = "meta"
-    """meta | longitudinal | continuous"""
+    """meta | longitudinal | discrete (others) | continuous"""
+    driving: bool = True
+    """Whether its environments are `DrivingEnv`s: they have scenes and can be rolled out."""
 
     def backend(self, name: str | None, config: Any) -> tuple[str, Backend]:
         """The backend that runs a config.
@@ -120,12 +124,14 @@ def get(name: str) -> Scenario:
     """The scenario registered under a name.
 
     Args:
-        name: Registry name.
+        name: Registry name, or `gym:ID` for any environment that gymnasium knows.
     Returns:
         The scenario.
     Raises:
         UsageError: The name is unknown; the message suggests the closest one.
     """
+    if name.startswith(GYM):
+        return _load("sim.gym_envs:scenario")(name)
     scenarios = registry()
     if name not in scenarios:
         raise unknown("scenario", name, scenarios)
@@ -137,7 +143,7 @@ def make(
     backend: str | None = None,
     config: Mapping[str, Any] | None = None,
     render_mode: str | None = None,
-) -> DrivingEnv:
+) -> ScenarioEnv:
     """One environment of a scenario as a gymnasium.Env.
 
     Args:
@@ -146,7 +152,7 @@ def make(
         config: Overrides of its config, merged deeply and validated.
         render_mode: None | rgb_array | human.
     Returns:
-        The environment, wrapped by nothing that hides the methods of `DrivingEnv`.
+        The environment, wrapped by nothing that hides the methods of `ScenarioEnv` (`DrivingEnv` on driving scenarios).
     Raises:
         UsageError: Unknown name, backend, key or value.
     """
@@ -165,7 +171,7 @@ def make_vec(
     backend: str | None = None,
     config: Mapping[str, Any] | None = None,
     workers: int = 0,
-) -> DrivingVecEnv:
+) -> ScenarioVecEnv:
     """Several environments of a scenario as an SB3 VecEnv.
 
     Args:
@@ -186,6 +192,45 @@ def make_vec(
     resolved = resolve(chosen.defaults, config, chosen.name)
     name, factories = chosen.backend(backend, resolved)
     return _load(factories.vec)(chosen, resolved, num_envs, seed, workers, **_place(name))
+
+
+def make_driving(scenario: str, backend: str | None = None, config: Mapping[str, Any] | None = None) -> DrivingEnv:
+    """`make` for callers that need scenes.
+
+    Raises:
+        UsageError: As in `make`, or the scenario is not a driving one.
+    """
+    from sim.env import DrivingEnv
+
+    env = make(require_driving(scenario), backend, config)
+    assert isinstance(env, DrivingEnv)
+    return env
+
+
+def make_driving_vec(
+    scenario: str,
+    num_envs: int = 1,
+    seed: int | None = None,
+    backend: str | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> DrivingVecEnv:
+    """`make_vec` for callers that need scenes.
+
+    Raises:
+        UsageError: As in `make_vec`, or the scenario is not a driving one.
+    """
+    from sim.env import DrivingVecEnv
+
+    envs = make_vec(require_driving(scenario), num_envs, seed, backend, config)
+    assert isinstance(envs, DrivingVecEnv)
+    return envs
+
+
+def require_driving(scenario: str) -> str:
+    """The name itself; UsageError where it is not a driving scenario."""
+    if not get(scenario).driving:
+        raise UsageError(f"scenario {scenario!r} has no traffic scenes: choose a driving scenario, see `lgdrl list`")
+    return scenario
 
 
 def make_vector(

@@ -23,11 +23,11 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 
-from sim.env import Branches, DrivingEnv, DrivingVecEnv
+from sim.env import Branches, DrivingEnv, DrivingVecEnv, ScenarioEnv, ScenarioVecEnv
 from sim.errors import UsageError
 from sim.scene import Scene
 
-MakeEnv = Callable[[], DrivingEnv]
+MakeEnv = Callable[[], ScenarioEnv]
 
 
 @dataclass
@@ -40,6 +40,11 @@ class StepResult:
     info: dict[str, Any]
     reset_info: dict[str, Any] | None
     mask: np.ndarray
+
+
+def _driving(env: ScenarioEnv) -> DrivingEnv:
+    assert isinstance(env, DrivingEnv)
+    return env
 
 
 class Share:
@@ -80,10 +85,10 @@ class Share:
         return [env.action_masks() for env in self.envs]
 
     def scenes(self, indices: Sequence[int]) -> list[Scene]:
-        return [self.envs[i].scene() for i in indices]
+        return [_driving(self.envs[i]).scene() for i in indices]
 
     def branch(self, index: int, plans: np.ndarray) -> Branches:
-        return self.envs[index].branch(plans)
+        return _driving(self.envs[index]).branch(plans)
 
     def get_state(self) -> list[dict[str, Any]]:
         states = []
@@ -230,7 +235,7 @@ def _respond(pipe: Connection, number: int, value: Any, error: Exception | None)
         pipe.send((number, None, RuntimeError(f"a simulator process cannot send {error or type(value)}: {failure}")))
 
 
-class DrivingEnvs(DrivingVecEnv):
+class ScenarioEnvs(ScenarioVecEnv):
     """N driving environments of one scenario, in this process or spread over worker processes."""
 
     def __init__(self, makers: Sequence[MakeEnv], seed: int | None = None, workers: int = 0) -> None:
@@ -329,23 +334,13 @@ class DrivingEnvs(DrivingVecEnv):
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
         return self._some("wrapped", indices, wrapper_class)
 
-    # -- DrivingVecEnv -------------------------------------------------------------------------------------------------
-
-    def scenes(self, indices: Sequence[int]) -> list[Scene]:
-        return self._some("scenes", indices)
+    # -- ScenarioVecEnv ------------------------------------------------------------------------------------------------
 
     def action_masks(self) -> np.ndarray:
         """Legal actions now, bool (N, A), a fresh array. RuntimeError before the first reset."""
         if not len(self._masks):
             raise RuntimeError("action_masks() needs running episodes: call reset() first")
         return self._masks.copy()
-
-    def branch(self, index: int, plans: np.ndarray) -> Branches:
-        for share, part in zip(self._shares, self._indices, strict=True):
-            if index in part:
-                share.send("branch", part.index(index), plans)
-                return share.receive()
-        raise UsageError(f"index {index}: there are environments 0 to {self.num_envs - 1}")
 
     def reset_to(self, seeds: Sequence[int]) -> Any:
         if len(seeds) != self.num_envs:
@@ -425,3 +420,17 @@ class DrivingEnvs(DrivingVecEnv):
         if isinstance(space, spaces.Tuple):
             return tuple(np.stack([obs[i] for obs in observations]) for i in range(len(space.spaces)))
         return np.stack(observations)
+
+
+class DrivingEnvs(ScenarioEnvs, DrivingVecEnv):
+    """N driving environments of one scenario."""
+
+    def scenes(self, indices: Sequence[int]) -> list[Scene]:
+        return self._some("scenes", indices)
+
+    def branch(self, index: int, plans: np.ndarray) -> Branches:
+        for share, part in zip(self._shares, self._indices, strict=True):
+            if index in part:
+                share.send("branch", part.index(index), plans)
+                return share.receive()
+        raise UsageError(f"index {index}: there are environments 0 to {self.num_envs - 1}")

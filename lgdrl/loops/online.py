@@ -14,10 +14,12 @@ import numpy as np
 import torch
 
 import experts.registry as expert_registry
+import sim
 from experts.data.demonstrations import Demonstrations
 from experts.data.sources import load_demonstrations
+from experts.driving import NEEDS
 from experts.human import Hands
-from experts.provider import Decision, PolicyProvider
+from experts.provider import Decision, PolicyProvider, check_needs
 from lgdrl.config import RunConfig, evaluation_envs, load_config, make_envs
 from lgdrl.evaluation import CURVE_SEEDS, Evaluation, PolicyActor, evaluate
 from lgdrl.guidance.advisor import Advisor
@@ -31,7 +33,7 @@ from lgdrl.loops.loop import Callback, Loop
 from lgdrl.methods import Method, Needs
 from lgdrl.runs import Run
 from sim.config import resolve
-from sim.env import DrivingVecEnv
+from sim.env import DrivingVecEnv, ScenarioVecEnv
 from sim.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ def _check_expert(config: RunConfig, provider: PolicyProvider | None) -> None:
     """Find bad expert options before there is a folder. `provider`: who is asked in place of the named one."""
     found = provider or expert_registry.make(config.expert, config.scenario, config.expert_options, config.seed)
     try:
+        check_needs(found, NEEDS if sim.get(config.scenario).driving else frozenset(), config.scenario)
         if config.label_lag and not found.concurrent:
             raise UsageError(
                 f"label_lag = {config.label_lag}: expert {found.name!r} cannot be asked ahead, llm can; choose 0"
@@ -102,7 +105,7 @@ def _check_expert(config: RunConfig, provider: PolicyProvider | None) -> None:
             found.close()
 
 
-def _load_demonstrations(config: RunConfig, envs: DrivingVecEnv) -> Demonstrations:
+def _load_demonstrations(config: RunConfig, envs: ScenarioVecEnv) -> Demonstrations:
     """The demonstrations that the config names. UsageError unless they fit environments and replay buffer."""
     assert config.demonstrations is not None
     found = load_demonstrations(config.demonstrations, config.scenario)
@@ -168,7 +171,7 @@ class OnlineLoop(Loop):
             device="cpu",
         )
         self.model.set_logger(_silent_logger())
-        self._evaluation_envs: DrivingVecEnv | None = None
+        self._evaluation_envs: ScenarioVecEnv | None = None
 
     def begin(self) -> None:
         """An empty log, and the demonstrations in the replay buffer."""

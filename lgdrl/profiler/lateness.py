@@ -146,7 +146,7 @@ class Late:
         fine, self.steps = finest(scenario, config)
         self.expert, self.novice = expert, novice
         self._make_rule = partial(registry.make, "rule", scenario, {}, 0)
-        self._open = partial(sim.make_vec, scenario, backend=backend, config=fine)
+        self._open = partial(sim.make_driving_vec, scenario, backend=backend, config=fine)
 
     def run(self, policy: Policy, name: str, delay: Delay, seeds: Sequence[int], seed: int = 0) -> Outcome:
         """One episode per seed."""

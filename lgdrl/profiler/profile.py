@@ -294,10 +294,10 @@ class _Scenario:
         beside = [] if any(given.expert == "rule" for given in experts.values()) else [self._rule()]
         beside += trivial_baselines(config.seed)
         names = [*experts, *(expert.name for expert in beside)]
-        env = sim.make(self.name, backend=config.backend, config=self.world)
+        env = sim.make_driving(self.name, backend=config.backend, config=self.world)
         episodes = config.quality.episodes
         count = min(max(episodes, 1), lateness.WORLDS)
-        worlds = sim.make_vec(self.name, count, backend=config.backend, config=self.world)
+        worlds = sim.make_driving_vec(self.name, count, backend=config.backend, config=self.world)
         try:
             settings = EvaluationConfig(scenes=config.quality.scenes, seed=config.seed, episodes=episodes)
             found = evaluate([*opened, *beside], env, settings, worlds if episodes else None)

@@ -46,7 +46,7 @@ class Asked:
 
 def period_of(scenario: str, backend: str | None, config: Mapping[str, Any]) -> float:
     """Seconds between two decisions in a scenario. UsageError for one without driving scenes."""
-    worlds = sim.make_vec(scenario, 1, backend=backend, config=config)
+    worlds = sim.make_driving_vec(scenario, 1, backend=backend, config=config)
     try:
         worlds.reset_to([0])
         return worlds.scenes([0])[0].decision_period
@@ -68,7 +68,7 @@ def stream(
     The contexts hold no `branch`: what is asked must be answered from the scene alone. UsageError for a scenario
     without meta-actions.
     """
-    worlds = sim.make_vec(scenario, CARS, backend=backend, config=config or {})
+    worlds = sim.make_driving_vec(scenario, CARS, backend=backend, config=config or {})
     try:
         if not isinstance(worlds.action_space, spaces.Discrete):
             raise UsageError(f"scenario {scenario!r} has no meta-actions: nothing can be asked about it")

@@ -60,4 +60,4 @@ def expert_of(config: RunConfig) -> PolicyProvider:
 
 
 def _environment(config: RunConfig) -> DrivingEnv:
-    return sim.make(config.scenario, config.backend, config.scenario_config)
+    return sim.make_driving(config.scenario, config.backend, config.scenario_config)

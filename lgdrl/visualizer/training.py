@@ -15,6 +15,7 @@ from lgdrl.guidance.terms import ConstraintTerm
 from lgdrl.loops.online import OnlineLoop
 from lgdrl.training import Trainer
 from lgdrl.visualizer.track import Assessment, Track, contributions, episode_of, learner_assessment, turn_of, unsafe_of
+from sim.env import DrivingVecEnv
 
 
 class TrainSession:
@@ -35,6 +36,8 @@ class TrainSession:
         loop = trainer.loop
         assert isinstance(loop, OnlineLoop)
         assert loop.person is not None
+        assert isinstance(loop.envs, DrivingVecEnv)
+        self.envs = loop.envs
         self.trainer, self.loop, self.arbiter = trainer, loop, loop.person
         self.hands: Hands | None = self.arbiter.person.hands
         self.expert_name = trainer.config.expert if loop.advisor is not None else ""
@@ -58,10 +61,10 @@ class TrainSession:
             self.track = Track(last=self._assess())
 
     def _assess(self) -> Assessment:
-        worlds, model = self.loop.envs, self.loop.model
-        obs, legal = model._last_obs, worlds.action_masks()
+        envs, model = self.envs, self.loop.model
+        obs, legal = model._last_obs, envs.action_masks()
         assert isinstance(obs, np.ndarray)
-        scene = worlds.scenes([0])[0]
+        scene = envs.scenes([0])[0]
         return Assessment(
             scene, obs[0].copy(), legal[0], unsafe=unsafe_of(scene), **learner_assessment(model, obs[0], legal[0])
         )
@@ -92,7 +95,7 @@ class TrainSession:
         if human:
             controller, reaction = "human", self.arbiter.person.reaction_s
         info = self._infos[0]
-        terms = contributions(info.get("rewards"), self.loop.envs.scenario_config)
+        terms = contributions(info.get("rewards"), self.envs.scenario_config)
         turn = turn_of(assessment, int(execution.actions[0]), controller, self._reward, reaction, terms)
         turns: list[Turn] = [*self.track.turns, turn]
         if "episode" in info:
@@ -112,7 +115,7 @@ class TrainSession:
         return True
 
     def episode(self) -> Episode:
-        return episode_of(self.track, self.loop.envs, None, self.title, self._ended)
+        return episode_of(self.track, self.envs, None, self.title, self._ended)
 
     def facts(self) -> list[tuple[str, str]]:
         trainer = self.trainer
