@@ -158,8 +158,8 @@ def test_a_question_meets_the_same_fate_in_any_order_at_any_server():
 
 
 def test_the_servers_counts_are_those_of_the_client(expert):
-    mix = replace(read_mix(QUICK), stall_s=Delay("constant", (2.0,)))
-    client = {"total_s": 1.0, "concurrency": 16, "retries": 1, "breaker_failures": 10**6}
+    mix = replace(read_mix(QUICK), stall_s=Delay("constant", (8.0,)))
+    client = {"total_s": 5.0, "concurrency": 16, "retries": 1, "breaker_failures": 10**6}
     with FaultServer(mix=mix, seed=2) as server:
         llm = expert(server, rung="json_schema", client=client)
         decisions = llm.decide([scene(k) for k in range(300)])
