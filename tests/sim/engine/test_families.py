@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import sim
+from sim.config import resolve
 from sim.engine.factory import make_batch, why_not
 from sim.engine.families import FAMILIES, family_of
 from sim.errors import UsageError
@@ -34,6 +35,8 @@ def test_a_scenario_without_a_family_is_refused():
         make_batch(scenario, scenario.defaults, 1)
 
 
-def test_an_exit_from_a_single_lane_is_left_to_highway_env():
-    env = sim.make("exit-v1", config={"lanes_count": 1, "vehicles_count": 2})
-    assert env.backend == "highway-env"
+def test_an_exit_from_too_many_lanes_is_left_to_highway_env():
+    scenario = sim.get("exit-v1")
+    config = resolve(scenario.defaults, {"lanes_count": 17})
+    assert why_not(scenario, config) == "an exit from a road of 17 lanes"
+    assert scenario.backend(None, config)[0] == "highway-env"
