@@ -36,7 +36,7 @@ MODES = ("idle", "single", "batch", "manager")
 
 
 @dataclass
-class Row:
+class TickRate:
     mode: str
     vehicles: int
     ticks_per_second: float
@@ -78,7 +78,7 @@ def cars(client: carla.Client, world: carla.World, count: int) -> list[carla.Act
     return list(world.get_actors([answer.actor_id for answer in answers]))
 
 
-def measure(client: carla.Client, process: int, mode: str, vehicles: int, ticks: int) -> Row:
+def measure(client: carla.Client, process: int, mode: str, vehicles: int, ticks: int) -> TickRate:
     world = fresh(client)
     found = cars(client, world, vehicles)
     control = carla.VehicleControl(throttle=0.4)
@@ -108,7 +108,7 @@ def measure(client: carla.Client, process: int, mode: str, vehicles: int, ticks:
     if manager is not None:
         manager.set_synchronous_mode(False)
         manager.shut_down()
-    return Row(mode, vehicles, rate, server_ms, client_ms)
+    return TickRate(mode, vehicles, rate, server_ms, client_ms)
 
 
 def timed(step: Callable[[], None], process: int, ticks: int) -> tuple[float, float, float]:

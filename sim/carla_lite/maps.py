@@ -30,8 +30,8 @@ from sim.carla_lite.plan import (
     one_way,
     split,
     two_way,
-    write,
 )
+from sim.carla_lite.plan_writer import write
 from sim.carla_lite.signals import TRAFFIC_LIGHT
 from sim.errors import unknown
 from sim.files import write_atomically

@@ -312,10 +312,10 @@ def test_after_many_episodes_the_map_is_loaded_afresh(monkeypatch):
 
 
 @pytest.mark.slow
-def test_worlds_of_one_program_have_servers_of_their_own():
-    worlds = sim.make_vec("lane-change", 2, seed=0, backend="carla-lite", config={"density": [4, 4]})
-    worlds.reset()
-    addresses = {str(env._session.address) for env in worlds._shares[0]._share.envs}
-    worlds.step(np.array([1, 1]))
-    worlds.close()
+def test_environments_of_one_program_have_a_server_each():
+    envs = sim.make_vec("lane-change", 2, seed=0, backend="carla-lite", config={"density": [4, 4]})
+    envs.reset()
+    addresses = {str(env._session.address) for env in envs._shares[0]._share.envs}
+    envs.step(np.array([1, 1]))
+    envs.close()
     assert len(addresses) == 2

@@ -33,58 +33,58 @@ def backend() -> str:
 
 @pytest.fixture
 def make(backend):
-    worlds = []
+    envs = []
 
     def build(scenario, config):
-        worlds.append(sim.make(scenario, backend, config))
-        return worlds[-1]
+        envs.append(sim.make(scenario, backend, config))
+        return envs[-1]
 
     yield build
-    for world in worlds:
-        world.close()
+    for env in envs:
+        env.close()
 
 
 def test_lanes_and_speeds_are_reached(make):
-    world = make("lane-change", {"density": [1, 1], "ahead": 1, "behind": 1})
-    world.reset(seed=0)
+    env = make("lane-change", {"density": [1, 1], "ahead": 1, "behind": 1})
+    env.reset(seed=0)
     for action in [LANE_RIGHT, *[IDLE] * 8, *[SLOWER] * 4, *[IDLE] * 8]:
-        world.step(int(action))
-    ego = world.scene().ego
+        env.step(int(action))
+    ego = env.scene().ego
     assert ego.lane == 1
     assert abs(ego.d - 4.0) < 0.5
-    assert ego.speed == pytest.approx(world.scene().set_points[ego.speed_index], abs=1.0)
+    assert ego.speed == pytest.approx(env.scene().set_points[ego.speed_index], abs=1.0)
 
 
 def test_an_episode_repeats_itself(make):
-    world = make("lane-change", {"density": [8, 8]})
+    env = make("lane-change", {"density": [8, 8]})
     ends = []
     for _ in range(2):
-        world.reset(seed=3)
+        env.reset(seed=3)
         for _ in range(10):
-            obs = world.step(int(IDLE))[0]
+            obs = env.step(int(IDLE))[0]
         ends.append(obs)
     assert ends[0] == pytest.approx(ends[1], abs=1e-2)
 
 
 @pytest.mark.parametrize("scenario", ["carla-highway", "carla-merge"])
 def test_the_rule_drives_through(make, scenario):
-    world = make(scenario, {})
+    env = make(scenario, {})
     rule = registry.make("rule", scenario, {}, 0)
-    world.reset(seed=1)
+    env.reset(seed=1)
     ended = False
     while not ended:
-        scene = world.scene()
-        request = Context(obs=None, action_space=world.action_space, scene=scene, legal=scene.legal)
-        _, _, terminated, truncated, info = world.step(rule.decide([request])[0].action)
+        scene = env.scene()
+        request = Context(obs=None, action_space=env.action_space, scene=scene, legal=scene.legal)
+        _, _, terminated, truncated, info = env.step(rule.decide([request])[0].action)
         ended = terminated or truncated
     assert info["outcome"] == "success"
 
 
 def test_running_into_a_car_is_reported(make):
-    world = make("lane-change", {"density": [25, 25]})
-    world.reset(seed=3)
+    env = make("lane-change", {"density": [25, 25]})
+    env.reset(seed=3)
     for _ in range(60):
-        _, _, terminated, _, info = world.step(int(FASTER))
+        _, _, terminated, _, info = env.step(int(FASTER))
         if terminated:
             break
     assert info["outcome"] == "crash"
@@ -92,19 +92,19 @@ def test_running_into_a_car_is_reported(make):
 
 def test_responses_to_pedals_and_steering_are_recorded(make, backend):
     """Speed and heading after each 0.1 s of full throttle, full brake and a steering step."""
-    world = make("carla-highway", {"action": "continuous", "traffic": "none", "policy_frequency": 10, "duration": 60})
+    env = make("carla-highway", {"action": "continuous", "traffic": "none", "policy_frequency": 10, "duration": 60})
     found = {"server": backend}
     for name, action in {"throttle": (1.0, 0.0), "brake": (-1.0, 0.0), "steer": (0.2, 0.05)}.items():
-        world.reset(seed=0)
+        env.reset(seed=0)
         rows = []
         for _ in range(40):
-            _, _, terminated, truncated, _ = world.step(np.array(action))
-            ego = world.scene().ego
+            _, _, terminated, truncated, _ = env.step(np.array(action))
+            ego = env.scene().ego
             rows.append([round(ego.speed, 3), round(float(np.degrees(ego.heading)), 3), round(ego.acceleration, 3)])
             if terminated or truncated:
                 break
         found[name] = rows
-    found["backend"] = world.backend
+    found["backend"] = env.backend
     RESPONSES.write_text(json.dumps(found))
     assert found["throttle"][10][0] > found["throttle"][0][0]
     assert found["brake"][10][0] < found["brake"][0][0]

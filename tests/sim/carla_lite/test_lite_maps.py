@@ -17,7 +17,8 @@ from sim.carla_lite import maps
 from sim.carla_lite.curves import Line
 from sim.carla_lite.draw import picture
 from sim.carla_lite.lanes import DRIVING, Lane
-from sim.carla_lite.plan import CrossSection, Paint, Plan, Pose, chain, connect, one_way, two_way, write
+from sim.carla_lite.plan import CrossSection, Paint, Plan, Pose, chain, connect, one_way, two_way
+from sim.carla_lite.plan_writer import write
 from sim.carla_lite.roads import RoadMap
 from sim.errors import UsageError
 

@@ -26,29 +26,29 @@ EMPTY = {"density": [1, 1], "ahead": 1, "behind": 1}
 
 @pytest.fixture(scope="module")
 def lane_change():
-    world = sim.make("lane-change", "carla-lite")
-    yield world
-    world.close()
+    env = sim.make("lane-change", "carla-lite")
+    yield env
+    env.close()
 
 
 @pytest.fixture(scope="module")
 def alone():
-    world = sim.make("lane-change", "carla-lite", EMPTY)
-    yield world
-    world.close()
+    env = sim.make("lane-change", "carla-lite", EMPTY)
+    yield env
+    env.close()
 
 
-def request_of(world, scene):
+def request_of(env, scene):
     """A request for a label."""
-    return Context(obs=None, action_space=world.action_space, scene=scene, legal=scene.legal)
+    return Context(obs=None, action_space=env.action_space, scene=scene, legal=scene.legal)
 
 
-def drive(world, actions, seed=0):
+def drive(env, actions, seed=0):
     """Observations, rewards and the last info of an episode."""
-    obs, info = world.reset(seed=seed)
+    obs, info = env.reset(seed=seed)
     history = [(obs, 0.0)]
     for action in actions:
-        obs, reward, terminated, truncated, info = world.step(int(action))
+        obs, reward, terminated, truncated, info = env.step(int(action))
         history.append((obs, reward))
         if terminated or truncated:
             break
@@ -73,8 +73,8 @@ def test_an_episode_begins_exactly_as_on_the_engine_and_experts_decide_alike(lan
         assert ours.goal.lane == theirs.goal.lane
         for expert in experts:
             decided = [
-                expert.decide([request_of(world, scene)])[0].action
-                for world, scene in ((lane_change, ours), (engine, theirs))
+                expert.decide([request_of(env, scene)])[0].action
+                for env, scene in ((lane_change, ours), (engine, theirs))
             ]
             assert decided[0] == decided[1], (seed, expert.name)
 
@@ -90,9 +90,9 @@ SCRIPTS = {
 def test_a_script_ends_in_the_same_lane_at_the_same_speed_on_every_simulator(alone, name):
     ends = {}
     for backend in ("engine", "highway-env", "carla-lite"):
-        world = alone if backend == "carla-lite" else sim.make("lane-change", backend, EMPTY)
-        drive(world, SCRIPTS[name])
-        ends[backend] = world.scene().ego
+        env = alone if backend == "carla-lite" else sim.make("lane-change", backend, EMPTY)
+        drive(env, SCRIPTS[name])
+        ends[backend] = env.scene().ego
     for backend in ("highway-env", "carla-lite"):
         assert ends[backend].lane == ends["engine"].lane, backend
         assert ends[backend].speed == pytest.approx(ends["engine"].speed, abs=0.4), backend
@@ -112,9 +112,9 @@ def test_the_same_seed_gives_the_same_episode_and_another_seed_another(lane_chan
 
 
 def test_the_rule_reaches_the_goal_and_results_name_the_simulator():
-    worlds = sim.make_vec("lane-change", 1, backend="carla-lite")
-    results = run_episodes(worlds, registry.make("rule", "lane-change", {}, 0), [100, 101])
-    worlds.close()
+    envs = sim.make_vec("lane-change", 1, backend="carla-lite")
+    results = run_episodes(envs, registry.make("rule", "lane-change", {}, 0), [100, 101])
+    envs.close()
     assert [result["outcome"] for result in results] == ["success"] * 2
     assert {result["backend"] for result in results} == {"carla-lite kinematic"}
     assert all(result["lane_changes"] == 3 for result in results)
@@ -154,40 +154,40 @@ def test_steps_need_an_episode_and_actions_that_exist(lane_change):
 
 
 def test_continuous_actions_are_pedal_and_steering():
-    world = sim.make("carla-highway", "carla-lite", {"action": "continuous", "traffic": "none"})
-    world.reset(seed=0)
+    env = sim.make("carla-highway", "carla-lite", {"action": "continuous", "traffic": "none"})
+    env.reset(seed=0)
     for _ in range(3):
-        _, _, terminated, truncated, info = world.step(np.array([-1.0, 0.0]))
+        _, _, terminated, truncated, info = env.step(np.array([-1.0, 0.0]))
     assert not terminated
     assert not truncated
     assert info["speed"] < 8.0
-    straight = world.scene().ego.d
-    world.step(np.array([0.6, 0.1]))
-    assert world.scene().ego.d > straight  # to the right
-    world.close()
+    straight = env.scene().ego.d
+    env.step(np.array([0.6, 0.1]))
+    assert env.scene().ego.d > straight  # to the right
+    env.close()
 
 
 def test_a_car_stops_at_a_red_light_and_goes_on_when_it_is_green():
-    world = sim.make("carla-intersection", "carla-lite", {"traffic": "none"})
-    world.reset(seed=0)
+    env = sim.make("carla-intersection", "carla-lite", {"traffic": "none"})
+    env.reset(seed=0)
     rule = registry.make("rule", "carla-intersection", {}, 0)
-    line = world._episode.lights.lines[0]  # the light of our own approach
-    line.light.set_state(world._session.carla.TrafficLightState.Red)
+    line = env._episode.lights.lines[0]  # the light of the ego's approach
+    line.light.set_state(env._session.carla.TrafficLightState.Red)
     line.light.freeze(True)
     ended = False
     for step in range(150):
         if step == 60:
-            ego = world.scene().ego
+            ego = env.scene().ego
             assert ego.speed < 0.5
             assert 0.0 < line.s - ego.s - ego.length / 2 < 15.0  # before the line
-            line.light.set_state(world._session.carla.TrafficLightState.Green)
-        scene = world.scene()
-        action = rule.decide([request_of(world, scene)])[0].action
-        _, _, terminated, truncated, info = world.step(action)
+            line.light.set_state(env._session.carla.TrafficLightState.Green)
+        scene = env.scene()
+        action = rule.decide([request_of(env, scene)])[0].action
+        _, _, terminated, truncated, info = env.step(action)
         ended = terminated or truncated
         if ended:
             break
-    world.close()
+    env.close()
     assert ended
     assert info["outcome"] == "success"
     assert info["red_lights"] == 0
