@@ -255,8 +255,9 @@ def _add_demos(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_list(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "list", "show scenarios, experts and strategies", "show_list")
-    parser.add_argument("what", nargs="?", choices=["scenarios", "experts", "strategies"], help="default: all")
+    parser = _command(commands, "list", "show scenarios, experts, strategies and their parts", "show_list")
+    kinds = ["scenarios", "experts", "strategies", "learners", "arbiters", "gates"]
+    parser.add_argument("what", nargs="?", choices=kinds, help="default: all")
     parser.add_argument("--json", metavar="FILE", help="write the lists here")
 
 

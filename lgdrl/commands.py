@@ -289,9 +289,19 @@ def show_list(arguments: Namespace) -> int:
     """`lgdrl list`: what there is."""
     import sim
     from experts.registry import available as experts_available
+    from lgdrl.guidance.arbiters import ARBITERS
+    from lgdrl.guidance.labelling import GATES
+    from lgdrl.learners.registry import LEARNERS
     from lgdrl.methods import METHODS
+    from lgdrl.plugins import Registry
     from lgdrl.runs import write_json
 
+    registries: dict[str, Registry[Any]] = {
+        "strategies": METHODS,
+        "learners": LEARNERS,
+        "arbiters": ARBITERS,
+        "gates": GATES,
+    }
     lists: dict[str, list[dict[str, Any]]] = {}
     if arguments.what in (None, "scenarios"):
         lists["scenarios"] = [
@@ -300,8 +310,9 @@ def show_list(arguments: Namespace) -> int:
         ]
     if arguments.what in (None, "experts"):
         lists["experts"] = [{"name": name, "from": entry.module} for name, entry in experts_available().items()]
-    if arguments.what in (None, "strategies"):
-        lists["strategies"] = [{"name": name, "summary": METHODS.get(name).summary} for name in METHODS.available()]
+    for title, registry in registries.items():
+        if arguments.what in (None, title):
+            lists[title] = [{"name": name, "summary": registry.get(name).summary} for name in registry.available()]
     for title, rows in lists.items():
         table = Table(title=title.capitalize(), title_justify="left", title_style="bold", box=None, pad_edge=False)
         table.show_header = False
