@@ -135,6 +135,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     _add_world(parser)
     parser.add_argument("--expert", help="who guides (default: rule)")
     parser.add_argument("--strategy", help="how the guidance is used (default: lgdrl)")
+    parser.add_argument("--learner", help="what learns (default: discrete-sac)")
     parser.add_argument("--steps", type=_count, help="decisions over all worlds (default: 60000)")
     parser.add_argument("--seed", type=_seed, help=f"root seed, or '{PUBLISHED}' for the published layout")
     parser.add_argument("--out", help="new run folder (default: runs/STRATEGY-SCENARIO-SEED)")

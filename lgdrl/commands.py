@@ -39,7 +39,7 @@ def train(arguments: Namespace) -> int:
     from lgdrl.runs import write_json
 
     if arguments.resume:
-        clashing = ("scenario", "backend", "expert", "strategy", "steps", "seed", "out", "config")
+        clashing = ("scenario", "backend", "expert", "strategy", "learner", "steps", "seed", "out", "config")
         given = [f"--{name}" for name in clashing if getattr(arguments, name) is not None]
         if given or arguments.overrides:
             named = ", ".join(given) or arguments.overrides[0]
@@ -85,7 +85,9 @@ def _print_note(expert: PolicyProvider) -> None:
 
 
 def _run_overrides(arguments: Namespace) -> dict[str, Any]:
-    named = {name: getattr(arguments, name) for name in ("scenario", "backend", "expert", "strategy", "steps")}
+    named = {
+        name: getattr(arguments, name) for name in ("scenario", "backend", "expert", "strategy", "learner", "steps")
+    }
     values: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     if arguments.seed == PUBLISHED:
         values["scenario_config"] = {"layout": PUBLISHED}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from experts.quality.evaluation import ExpertEvaluation
+    from lgdrl.quality.evaluation import ExpertEvaluation
 
 NO_SKILL = "note: no driving skill was measured for this model; it is for demos, latency profiling and tests"
 
@@ -60,8 +60,8 @@ def eval_command(
     """
     import sim
     from experts import registry
-    from experts.quality.evaluation import EvaluationConfig, evaluate, trivial_baselines
-    from experts.quality.report import print_table, to_json
+    from lgdrl.quality.evaluation import EvaluationConfig, evaluate, trivial_baselines
+    from lgdrl.quality.report import print_table, to_json
     from sim.errors import UsageError, unknown
 
     given = options or {}

@@ -80,6 +80,12 @@ class Guided(OffPolicyAlgorithm):
         """The present policy in N states, and float32 (N, A) critic values of all discrete actions, to be looked at."""
         raise NotImplementedError
 
+    def probabilities(self, obs: np.ndarray, legal: np.ndarray) -> np.ndarray:
+        """Probabilities of discrete actions, float32 (N, A), zero on illegal ones."""
+        probs = self.describe(obs, legal)[0].probs
+        assert probs is not None
+        return probs
+
     def learner_state(self) -> dict[str, Any]:
         """What decides the learner's future beside parameters, replay buffer and counters (random streams)."""
         return {}

@@ -19,7 +19,6 @@ import numpy as np
 import sim
 from experts import registry
 from experts.provider import PolicyProvider
-from experts.quality.evaluation import EvaluationConfig, ExpertEvaluation, evaluate, trivial_baselines
 from experts.serving.fault_server import FaultServer, read_mix
 from lgdrl.evaluation import PolicyActor
 from lgdrl.profiler import lateness, stall, training
@@ -29,6 +28,7 @@ from lgdrl.profiler.load import Answered, LoadConfig, run_load
 from lgdrl.profiler.metrics import MEANINGS, Cell, summarise
 from lgdrl.profiler.scenes import Asked, period_of, stream
 from lgdrl.profiler.stall import Recovery
+from lgdrl.quality.evaluation import EvaluationConfig, ExpertEvaluation, evaluate, trivial_baselines
 from lgdrl.runs import Run, fingerprint_environment
 from sim.config import deep_merge, to_dict
 from sim.errors import UsageError, unknown

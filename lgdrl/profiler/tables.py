@@ -11,11 +11,11 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
-from experts.quality.evaluation import ExpertEvaluation
 from lgdrl.profiler.gate import Change
 from lgdrl.profiler.lateness import MEASURED, Outcome
 from lgdrl.profiler.metrics import Cell, Distribution
 from lgdrl.profiler.profile import ExpertProfile, Profile, ScenarioProfile
+from lgdrl.quality.evaluation import ExpertEvaluation
 
 ON_TIME = 0.95
 """Share of the answers that must be in time at an affordable decision frequency."""

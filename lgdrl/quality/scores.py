@@ -13,8 +13,9 @@ import numpy as np
 
 from experts.labels import ActionSet
 from experts.provider import Context, Decision, Status
-from experts.quality.scenes import LabelledScene
 from experts.safety import refused, unsafe_actions
+from lgdrl.quality.scenes import LabelledScene
+from lgdrl.statistics import Rate, bootstrap
 from sim.view import views_of
 
 
@@ -80,8 +81,8 @@ def score(
     return ExpertScore(
         name=name,
         scenes=len(scenes),
-        strict=wilson([a is not None and bool(s.strict[a]) for a, s in zip(chosen, scenes, strict=True)]),
-        recov=wilson([a is not None and bool(s.recov[a]) for a, s in zip(chosen, scenes, strict=True)]),
+        strict=share([a is not None and bool(s.strict[a]) for a, s in zip(chosen, scenes, strict=True)]),
+        recov=share([a is not None and bool(s.recov[a]) for a, s in zip(chosen, scenes, strict=True)]),
         auc=mean_auc(_score_matrix(decisions, num_actions), *_label_matrices(scenes), resamples, seed),
         histogram={name: chosen.count(i) for i, name in enumerate(names)},
         overridden=float(np.mean([_overridden(a, s.context) for a, s in zip(chosen, scenes, strict=True)])),
@@ -114,17 +115,14 @@ def _label_matrices(scenes: Sequence[LabelledScene]) -> tuple[np.ndarray, np.nda
     return np.array([scene.strict for scene in scenes]), np.array(legal)
 
 
-def wilson(successes: Sequence[bool]) -> Interval:
-    """Rate with Wilson's 95 % interval.
+def share(successes: Sequence[bool]) -> Interval:
+    """Share of successes with Wilson's 95 % interval.
 
     Args:
         successes: One per trial, at least one.
     """
-    from scipy.stats import binomtest
-
-    result = binomtest(sum(successes), len(successes))
-    interval = result.proportion_ci(0.95, method="wilson")
-    return Interval(float(result.statistic), float(interval.low), float(interval.high))
+    rate = Rate(sum(successes), len(successes))
+    return Interval(rate.value, *rate.interval)
 
 
 def auc(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -155,7 +153,6 @@ def mean_auc(
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
     """
-    from scipy.stats import bootstrap
 
     def statistic(rows: np.ndarray) -> float:
         values = []
@@ -169,6 +166,8 @@ def mean_auc(
     value = statistic(rows)
     if len(rows) < 2:
         return Interval(value, float("nan"), float("nan"))
-    rng = np.random.default_rng(seed)
-    result = bootstrap((rows,), statistic, n_resamples=resamples, vectorized=False, method="percentile", rng=rng)
-    return Interval(value, float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+    def over_resamples(drawn: np.ndarray, axis: int) -> np.ndarray:
+        return np.apply_along_axis(statistic, axis, drawn.astype(int))
+
+    return Interval(value, *bootstrap(rows, over_resamples, seed=seed, resamples=resamples))

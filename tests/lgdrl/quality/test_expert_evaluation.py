@@ -7,16 +7,17 @@ from types import SimpleNamespace
 import gymnasium as gym
 import numpy as np
 import pytest
+import scipy.stats
 
 import sim
 from experts import registry
 from experts.llm.prompt import example_scene
 from experts.provider import Context, Decision, PolicyProvider
-from experts.quality.evaluation import EvaluationConfig, evaluate, trivial_baselines
-from experts.quality.report import print_table, to_json
-from experts.quality.scenes import label, labelled_scenes
-from experts.quality.scores import auc, wilson
 from experts.simple import ConstantExpert, RandomExpert
+from lgdrl.quality.evaluation import EvaluationConfig, evaluate, trivial_baselines
+from lgdrl.quality.report import print_table, to_json
+from lgdrl.quality.scenes import label, labelled_scenes
+from lgdrl.quality.scores import auc, mean_auc, share
 from sim.actions import MetaAction
 from sim.env import Branches, DrivingEnv
 from sim.errors import UsageError
@@ -140,14 +141,29 @@ def test_same_seed_same_table_and_json_without_nan(capsys):
     assert "random" in capsys.readouterr().out
 
 
-def test_auc_counts_ties_half_and_wilson_matches_the_formula():
+def test_auc_counts_ties_half_and_a_share_has_wilsons_interval():
     assert auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])) == 0.75
     assert auc(np.ones(4), np.array([True, False, True, False])) == 0.5
     assert np.isnan(auc(np.ones(2), np.array([True, True])))
-    found = wilson([True] * 9 + [False])
+    found = share([True] * 9 + [False])
     z, n, p = 1.959964, 10, 0.9
     centre, half = (p + z**2 / 2 / n) / (1 + z**2 / n), z * np.sqrt(p * (1 - p) / n + z**2 / 4 / n**2) / (1 + z**2 / n)
     assert (found.low, found.high) == pytest.approx((centre - half, centre + half), abs=1e-5)
+
+
+def test_the_interval_of_the_mean_auc_is_scipys_bootstrap_over_scenes():
+    rng = np.random.default_rng(0)
+    scores, strict, legal = rng.random((30, 3)), rng.random((30, 3)) < 0.5, np.ones((30, 3), bool)
+
+    def statistic(rows):
+        return float(np.mean([auc(scores[rows, a], strict[rows, a]) for a in range(3)]))
+
+    expected = scipy.stats.bootstrap(
+        (np.arange(30),), statistic, n_resamples=50, vectorized=False, method="percentile", rng=np.random.default_rng(3)
+    ).confidence_interval
+    found = mean_auc(scores, strict, legal, resamples=50, seed=3)
+    assert (found.low, found.high) == (expected.low, expected.high)
+    assert found.value == statistic(np.arange(30))
 
 
 def test_a_constant_falls_back_to_idle():
@@ -172,7 +188,7 @@ def test_the_command_prints_the_table_and_writes_json(monkeypatch, tmp_path, cap
     from experts import registry
     from lgdrl.llm_commands import eval_command
 
-    monkeypatch.setattr(sim, "make", lambda name: TinyWorld())
+    monkeypatch.setattr(sim, "make_driving", lambda name: TinyWorld())
     monkeypatch.setattr(registry, "available", lambda: {})
     monkeypatch.setattr(registry, "make", lambda name, scenario, options, seed: Oracle())
     path = tmp_path / "out.json"

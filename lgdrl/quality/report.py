@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from experts.quality.evaluation import ExpertEvaluation
-from experts.quality.scores import ExpertScore, Interval
+from lgdrl.quality.evaluation import ExpertEvaluation
+from lgdrl.quality.scores import ExpertScore, Interval
 
 
 def to_json(evaluation: ExpertEvaluation) -> str:

@@ -16,9 +16,9 @@ import numpy as np
 
 from experts.driving import run_episodes
 from experts.provider import Decision, PolicyProvider
-from experts.quality.scenes import LabelledScene, LabelledSceneConfig, labelled_scenes
-from experts.quality.scores import ExpertScore, score, wilson
 from experts.simple import ConstantExpert, RandomExpert
+from lgdrl.quality.scenes import LabelledScene, LabelledSceneConfig, labelled_scenes
+from lgdrl.quality.scores import ExpertScore, score, share
 from sim.actions import MetaAction
 from sim.env import DrivingEnv, DrivingVecEnv
 from sim.errors import UsageError
@@ -69,7 +69,7 @@ def evaluate(
         worlds: Environments of the same scenario, in which each expert also drives `config.episodes` episodes alone.
 
     Raises:
-        UsageError: See `experts.quality.scenes.labelled_scenes`.
+        UsageError: See `lgdrl.quality.scenes.labelled_scenes`.
     """
     tally: Counter[str] = Counter()
     scenes: list[LabelledScene] = []
@@ -102,7 +102,7 @@ def _driven(row: ExpertScore, expert: PolicyProvider, worlds: DrivingVecEnv, con
     ends = run_episodes(worlds, expert, range(config.first_episode, config.first_episode + config.episodes))
     return dataclasses.replace(
         row,
-        success=wilson([end["success"] for end in ends]),
+        success=share([end["success"] for end in ends]),
         crash=float(np.mean([end["crashed"] for end in ends])),
     )
 

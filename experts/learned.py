@@ -1,0 +1,104 @@
+"""Trained policies as experts: `policy:PATH`, where PATH is a model that Stable-Baselines3 saved.
+
+Any object with SB3's `predict` is a provider here. Loading an SB3 zip unpickles it: load only files that you trust.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from experts.provider import Context, Decision, PolicyProvider, Status
+from sim.errors import UsageError
+
+Probabilities = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(observations (R, ...), legal actions bool (R, A)) -> float (R, A)."""
+ALGORITHMS = ("a2c", "ddpg", "dqn", "ppo", "sac", "td3")
+"""Packages of Stable-Baselines3 whose models can be loaded; the class has the same name in capitals."""
+
+
+class LearnedPolicy(PolicyProvider):
+    """A trained policy as an expert: the greedy action.
+
+    Args:
+        name: Its name in tables and logs.
+        model: Has SB3's `predict`, `observation_space` and `action_space`.
+        probabilities: Its distribution over legal actions, from which the greedy legal action is taken; None: `predict`
+            chooses, and an illegal choice counts as no decision.
+    """
+
+    def __init__(self, name: str, model: Any, probabilities: Probabilities | None = None) -> None:
+        self.name, self.model, self.probabilities = name, model, probabilities
+
+    def decide(self, contexts: Sequence[Context]) -> list[Decision]:
+        """See `PolicyProvider`.
+
+        Raises:
+            UsageError: Observations or actions are not those that the policy was trained on.
+        """
+        if not contexts:
+            return []
+        started = time.perf_counter()
+        self._check(contexts[0])
+        obs = np.stack([context.obs for context in contexts])
+        legal = [context.legal for context in contexts]
+        if self.probabilities is not None:
+            masks = np.stack([self._mask(context) for context in contexts])
+            probs = self.probabilities(obs, masks)
+            share = (time.perf_counter() - started) / len(contexts)
+            return [Decision(int(row.argmax()), row, float(row.max()), latency_s=share) for row in probs]
+        actions, _ = self.model.predict(obs, deterministic=True)
+        share = (time.perf_counter() - started) / len(contexts)
+        return [self._decision(action, mask, share) for action, mask in zip(actions, legal, strict=True)]
+
+    def _mask(self, context: Context) -> np.ndarray:
+        return np.ones(int(self.model.action_space.n), bool) if context.legal is None else context.legal
+
+    def _decision(self, action: Any, legal: np.ndarray | None, latency_s: float) -> Decision:
+        if np.ndim(action):
+            return Decision(np.asarray(action, np.float32), latency_s=latency_s)
+        if legal is not None and not legal[int(action)]:
+            reason = f"the policy chose action {int(action)}, which is not legal here"
+            return Decision(None, reason=reason, status=Status.FAILED, latency_s=latency_s)
+        return Decision(int(action), latency_s=latency_s)
+
+    def _check(self, context: Context) -> None:
+        shape, expected = np.shape(context.obs), self.model.observation_space.shape
+        if shape != expected:
+            raise UsageError(
+                f"expert {self.name!r} takes observations of shape {expected}, this scenario gives {shape}"
+            )
+        mine, theirs = self.model.action_space, context.action_space
+        same_number = isinstance(mine, spaces.Discrete) and isinstance(theirs, spaces.Discrete) and mine.n == theirs.n
+        if not same_number and mine != theirs:
+            raise UsageError(f"expert {self.name!r} chooses among {mine}, this scenario has {theirs}")
+
+
+def load_zip(path: Path) -> Any:
+    """A model that one of SB3's own algorithms saved.
+
+    Args:
+        path: The zip. It is unpickled: load only files that you trust.
+
+    Raises:
+        UsageError: It cannot be read, or is of no algorithm of Stable-Baselines3.
+    """
+    import importlib
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            about = json.loads(archive.read("data"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{str(path)!r} is no model of Stable-Baselines3 ({type(error).__name__})") from None
+    module = str(about.get("policy_class", {}).get("__module__", "")).split(".")
+    if module[:1] != ["stable_baselines3"] or module[1] not in ALGORITHMS:
+        raise UsageError(f"{str(path)!r} holds a policy of {'.'.join(module)!r}: known are {', '.join(ALGORITHMS)}")
+    algorithm = getattr(importlib.import_module(f"stable_baselines3.{module[1]}"), module[1].upper())
+    return algorithm.load(path, device="cpu")
