@@ -1,4 +1,4 @@
-"""What the commands do: read arguments, call the library, show the result with rich."""
+"""The commands: read arguments, call the library, show the result with rich."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def train(arguments: Namespace) -> int:
         trainer = training.start(config, folder)
     config = trainer.config
     console.print(_introduction(config, trainer.run.folder, trainer.decisions, trainer.desk is not None))
-    _say_who_answers(trainer.desk.provider if trainer.desk else None)
+    _print_note(trainer.desk.provider if trainer.desk else None)
     impossible = False
     try:
         with training.stop_on_interrupt(trainer), training_progress(console, config.steps, trainer.decisions) as show:
             finished = trainer.train(show)
-    except UsageError:  # a world that cannot be reached shows only when it is entered
+    except UsageError:  # a simulator that cannot be reached fails only when the environment is made
         impossible = trainer.decisions == 0
         raise
     finally:
@@ -63,8 +63,8 @@ def train(arguments: Namespace) -> int:
     return 0
 
 
-def _say_who_answers(expert: Any) -> None:
-    """The line that some experts have about themselves."""
+def _print_note(expert: Any) -> None:
+    """The note that some experts have about themselves."""
     if note := getattr(expert, "note", ""):
         console.print(note)
 
@@ -101,7 +101,7 @@ def evaluate(arguments: Namespace) -> int:
         from sim.render import check_video
 
         check_video(arguments.video)
-    changes, first = _world_changes(arguments), arguments.seed
+    changes, first = _environment_changes(arguments), arguments.seed
     if first == PUBLISHED:
         arguments.episodes, first = 1, 0
     if arguments.run_folder is not None:
@@ -116,7 +116,7 @@ def evaluate(arguments: Namespace) -> int:
         config = load_config(None, changes | {"expert": arguments.expert}).resolved()
         worlds = judging_worlds(config, arguments.episodes)
         provider = experts.registry.make(name, config.scenario, config.expert_options, config.seed)
-        _say_who_answers(provider)
+        _print_note(provider)
         found = drive(worlds, provider, range(first, first + arguments.episodes))
         worlds.close()
     console.print(evaluation_table(name, config.scenario, found))
@@ -134,7 +134,7 @@ def evaluate(arguments: Namespace) -> int:
     return 0
 
 
-def _world_changes(arguments: Namespace) -> dict[str, Any]:
+def _environment_changes(arguments: Namespace) -> dict[str, Any]:
     """Config changes among the arguments of commands that drive: overrides, scenario, backend, the published layout."""
     changes = parse_overrides(arguments.overrides)
     for name in ("scenario", "backend"):
@@ -146,7 +146,7 @@ def _world_changes(arguments: Namespace) -> dict[str, Any]:
 
 
 def _guidance_used(folder: str | None) -> dict[str, Any]:
-    """What the run had asked of its expert, by its last metrics row."""
+    """The run's queries to its expert, by its last metrics row."""
     if folder is None:
         return {}
     from lgdrl.runs import MetricsTable, Run
@@ -199,7 +199,7 @@ def play(arguments: Namespace) -> int:
 
     if not 0 < arguments.pace <= 64:
         raise UsageError(f"--pace {arguments.pace}: choose more than 0, up to 64")
-    words = run(arguments, _world_changes(arguments))
+    words = run(arguments, _environment_changes(arguments))
     if words:
         console.print(words)
     return 0
@@ -209,7 +209,7 @@ def play(arguments: Namespace) -> int:
 
 
 def profile(arguments: Namespace) -> int:
-    """`lgdrl profile`: latency of an expert and what it means."""
+    """`lgdrl profile`: latency of an expert and its effect on driving."""
     from lgdrl.profiler.command import run
 
     return run(arguments, console)
@@ -226,7 +226,7 @@ def profile_compare(arguments: Namespace) -> int:
 
 
 def demos_info(arguments: Namespace) -> int:
-    """`lgdrl demos info`: what a recording holds."""
+    """`lgdrl demos info`: a summary of a recording."""
     from experts.data.episodes import load_episodes
     from lgdrl.recordings import describe
     from lgdrl.runs import write_json
@@ -258,7 +258,7 @@ def demos_export(arguments: Namespace) -> int:
 
 
 def demos_import(arguments: Namespace) -> int:
-    """`lgdrl demos import`: the recording that a Minari dataset was made of."""
+    """`lgdrl demos import`: a Minari dataset as a recording."""
     from lgdrl.recordings import import_to
 
     written = import_to(arguments.dataset_id, arguments.out)
@@ -270,7 +270,7 @@ def demos_import(arguments: Namespace) -> int:
 
 
 def show_list(arguments: Namespace) -> int:
-    """`lgdrl list`: what there is."""
+    """`lgdrl list`: scenarios, experts and strategies."""
     import sim
     from experts.registry import available as experts_available
     from lgdrl.guidance.registry import available as methods_available
@@ -311,7 +311,7 @@ def bench_sim(arguments: Namespace) -> int:
     from lgdrl.runs import fingerprint_environment, write_json
 
     if arguments.seed == PUBLISHED:
-        raise UsageError("--seed published: worlds are drawn from many seeds; give a number")
+        raise UsageError("--seed published: environments use many seeds; give a number")
     if not 0 < arguments.seconds <= 600:
         raise UsageError(f"--seconds {arguments.seconds}: choose up to 600")
     names = arguments.scenario.split(",")

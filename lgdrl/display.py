@@ -97,7 +97,7 @@ def speed_table(scenario: str, policy: str, rows: Sequence[Speed]) -> Table:
         ours = row.simulator.startswith("engine")
         table.add_row(
             f"[bold]{row.simulator}[/bold]" if ours else row.simulator,
-            str(row.worlds),
+            str(row.num_envs),
             str(row.threads),
             *rates,
             f"{row.ratio:,.1f}" if row.ratio < 10 else f"{row.ratio:,.0f}",
@@ -112,7 +112,7 @@ def _rate(value: float) -> str:
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
-    """All arms, then experts, then dumb policies; fits 80 columns."""
+    """All arms, then experts, then trivial policies; fits 80 columns."""
     title = "Driving alone, expert off, on held-out seeds"
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("driver", no_wrap=True)
