@@ -30,7 +30,7 @@ from experts import registry
 from experts.llm.ladder import Rung, request
 from experts.llm.provider import LLMExpert
 from lgdrl.profiler.load import LoadConfig, run_load
-from lgdrl.profiler.scenes import Asked, stream
+from lgdrl.profiler.scenes import SceneQuery, stream
 from lgdrl.runs import fingerprint_environment
 
 SCENARIO = "lane-change"
@@ -42,9 +42,9 @@ SCALE = {"request_latency": 1e3}
 Sample = dict[str, list[float]]
 
 
-def ours(expert: LLMExpert, load: LoadConfig, questions: Sequence[Asked]) -> Sample:
+def ours(expert: LLMExpert, load: LoadConfig, queries: Sequence[SceneQuery]) -> Sample:
     """Milliseconds by figure, one per request."""
-    rows = run_load(expert, load, questions, 1.0, np.random.default_rng(0)).rows
+    rows = run_load(expert, load, queries, 1.0, np.random.default_rng(0)).rows
     found: Sample = {name: [] for name in FIGURES}
     for row in rows[WARM_UP:]:
         line = row.timeline
@@ -159,7 +159,7 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, load: LoadConfig, model: str, url: str) -> dict[str, Sample]:
     """Both tools in turns, and their samples together."""
     each = arguments.requests + WARM_UP
-    questions = stream(SCENARIO, arguments.rounds * each)
+    queries = stream(SCENARIO, arguments.rounds * each)
     options = {
         "model": model,
         "rung": "text",
@@ -172,8 +172,8 @@ def measure(arguments: argparse.Namespace, load: LoadConfig, model: str, url: st
     samples: dict[str, Sample] = {}
     with registry.make("llm", SCENARIO, options, 0) as expert, tempfile.TemporaryDirectory() as folder:  # type: ignore[attr-defined]
         for turn in range(arguments.rounds):
-            part = questions[turn * each : (turn + 1) * each]
-            bodies = [body(expert, asked) for asked in part]
+            part = queries[turn * each : (turn + 1) * each]
+            bodies = [body(expert, query) for query in part]
             tools = {
                 "lgdrl": lambda part=part: ours(expert, load, part),
                 "guidellm": lambda bodies=bodies: theirs(arguments.guidellm, url, model, load, bodies, Path(folder)),
@@ -189,10 +189,10 @@ def measure(arguments: argparse.Namespace, load: LoadConfig, model: str, url: st
     return samples
 
 
-def body(expert: LLMExpert, asked: Asked) -> dict[str, Any]:
+def body(expert: LLMExpert, query: SceneQuery) -> dict[str, Any]:
     """The request that our expert would send about a scene."""
-    assert asked.context.scene is not None
-    prompt = expert.generator.build(asked.context.scene, Rung.TEXT.form, asked.context.legal)
+    assert query.context.scene is not None
+    prompt = expert.generator.build(query.context.scene, Rung.TEXT.form, query.context.legal)
     config = expert.config
     return request(Rung.TEXT, prompt, config.prompt, config.sampling, choice=False)
 

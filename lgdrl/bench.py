@@ -1,8 +1,8 @@
 """`lgdrl bench sim`: simulators side by side on one scenario, interleaved in one run.
 
-Every contender steps the same scenario under the same policy, resets included, for a slice of time per round; the rate
-is the median over rounds. Rates count decisions per second of CPU time, of this process and its children; what other
-processes do to the machine then cancels out in the ratios.
+Every simulator steps the same scenario under the same policy, resets included, for a slice of time per round; the rate
+is the median over rounds. Rates count decisions per second of CPU time, of this process and its children, so that the
+load of other processes cancels out in the ratios.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Contender:
     """One simulator at one batch size."""
 
     name: str
-    worlds: int
+    num_envs: int
     threads: int
     open: Callable[[], AbstractContextManager[Stepper]]
 
@@ -49,7 +49,7 @@ class Speed:
 
     scenario: str
     simulator: str
-    worlds: int
+    num_envs: int
     threads: int
     decisions_per_cpu_s: float
     decisions_per_s: float
@@ -62,7 +62,15 @@ class Speed:
 
 
 def check(names: Sequence[str], policy: str, threads: int) -> None:
-    """UsageError for anything that cannot be measured, before anything is."""
+    """Check settings before anything is measured.
+
+    Args:
+        names: Scenarios.
+        policy: One of `POLICIES`.
+        threads: Of the parallel engine.
+    Raises:
+        UsageError: Something cannot be measured.
+    """
     if policy not in POLICIES:
         raise UsageError(f"policy {policy!r}: choose {' or '.join(POLICIES)}")
     for name in names:
@@ -75,9 +83,17 @@ def check(names: Sequence[str], policy: str, threads: int) -> None:
 def benchmark(
     name: str, policy: str = "random", rounds: int = 3, seconds: float = 2.0, seed: int = 0, threads: int = 2
 ) -> Iterator[tuple[str, list[Speed]]]:
-    """Yields (what has just been measured, rows so far) after each slice; the last rows are the result.
+    """Measure all simulators on one scenario.
 
-    Args: scenario that passes `check`; random | slower (always brakes, so that episodes last); rounds; seconds each.
+    Args:
+        name: Scenario that passes `check`.
+        policy: random | slower (always brakes, so that episodes last).
+        rounds: Over which medians are taken.
+        seconds: Of each simulator in each round.
+        seed: Of environments and actions.
+        threads: Of the parallel engine.
+    Yields:
+        What has just been measured, and the rows so far; the last rows are the result.
     """
     scenario = sim.get(name)
     load = _load(scenario)
@@ -86,7 +102,7 @@ def benchmark(
     for _ in range(rounds):
         for contender in contenders:
             samples[contender].append(_measure(contender, seconds))
-            yield f"{name}: {contender.name}, N = {contender.worlds}", _rows(name, samples, load)
+            yield f"{name}: {contender.name}, N = {contender.num_envs}", _rows(name, samples, load)
 
 
 def _rows(name: str, samples: dict[Contender, list[tuple[float, float]]], load: float) -> list[Speed]:
@@ -96,7 +112,7 @@ def _rows(name: str, samples: dict[Contender, list[tuple[float, float]]], load: 
         Speed(
             scenario=name,
             simulator=contender.name,
-            worlds=contender.worlds,
+            num_envs=contender.num_envs,
             threads=contender.threads,
             decisions_per_cpu_s=float(cpu),
             decisions_per_s=float(wall),
@@ -192,18 +208,18 @@ def _native(scenario: Scenario, count: int, threads: int, policy: str, seed: int
 
 @contextmanager
 def _sb3(scenario: Scenario, backend: str, count: int, workers: int, policy: str, seed: int) -> Iterator[Stepper]:
-    worlds = sim.make_vec(scenario.name, count, seed=seed, backend=backend, workers=workers)
-    worlds.reset()
+    envs = sim.make_vec(scenario.name, count, seed=seed, backend=backend, workers=workers)
+    envs.reset()
     actions = _actions(policy, count, seed)
 
     def step() -> int:
-        worlds.step(next(actions))
+        envs.step(next(actions))
         return count
 
     try:
         yield step
     finally:
-        worlds.close()
+        envs.close()
 
 
 def _envpool() -> Any:

@@ -20,7 +20,13 @@ BENCHES = "lgdrl.benches"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command.
+
+    Args:
+        argv: Its words; None: those of the process.
+    Returns:
+        The exit code.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == [CARLA_LITE]:
         return guarded(f"lgdrl {CARLA_LITE}", lambda: _carla_lite(words[1:]))
@@ -40,7 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(program: str, run: Callable[[], int | None]) -> int:
-    """The exit code of `run`; what it raises on purpose becomes one line on stderr."""
+    """Run a command with errors as one line on stderr.
+
+    Args:
+        program: Its name, before the error.
+        run: The command; its return value is the exit code, None for 0.
+    Returns:
+        The exit code.
+    """
     from lgdrl.runs import RunFailed
     from sim.carla.errors import SimError
     from sim.errors import UsageError
@@ -104,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_bench(commands)
     _add_serve_lm(commands)
     _add_llm(commands)
-    commands.add_parser(CARLA_LITE, help="serve a CARLA world without Unreal and without a GPU", add_help=False)
+    commands.add_parser(CARLA_LITE, help="serve CARLA's API without Unreal Engine and without a GPU", add_help=False)
     return parser
 
 
@@ -114,15 +127,26 @@ def _command(commands: argparse._SubParsersAction, name: str, text: str, run: st
     return parser
 
 
-def _add_world(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scenario", help="which task (see `lgdrl list`)")
-    parser.add_argument("--backend", help="which simulator computes it; default: the scenario's fastest")
+Group = argparse.ArgumentParser | argparse._ArgumentGroup
+
+
+def _add_environment(group: Group) -> None:
+    group.add_argument("--scenario", help="environment to drive in (see `lgdrl list scenarios`)")
+    group.add_argument("--backend", help="simulator (default: the scenario's fastest)")
+
+
+def _add_json(group: Group, text: str = "write the results as JSON") -> None:
+    group.add_argument("--json", metavar="FILE", help=text)
 
 
 def _add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="config overrides, e.g. learner_options.gamma=0.98"
     )
+
+
+def _add_set(group: Group, text: str = "config overrides, e.g. num_envs=4") -> None:
+    group.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE", help=text)
 
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:
@@ -132,151 +156,168 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "train", "train a policy with an expert's guidance", "train")
-    _add_world(parser)
-    parser.add_argument("--expert", help="who guides (default: rule)")
-    parser.add_argument("--strategy", help="how the guidance is used (default: lgdrl)")
-    parser.add_argument("--learner", help="what learns (default: discrete-sac)")
-    parser.add_argument("--steps", type=_count, help="decisions over all worlds (default: 60000)")
-    parser.add_argument("--seed", type=_seed, help=f"root seed, or '{PUBLISHED}' for the published layout")
-    parser.add_argument("--out", help="new run folder (default: runs/STRATEGY-SCENARIO-SEED)")
-    parser.add_argument("--config", help="YAML file, e.g. the config.yaml of another run")
-    parser.add_argument("--resume", metavar="RUN", help="continue this run from its last checkpoint")
-    parser.add_argument("--json", metavar="FILE", help="write the final figures here")
     _add_overrides(parser)
+    method = parser.add_argument_group("environment and method")
+    _add_environment(method)
+    method.add_argument("--expert", help="expert that provides labels (default: rule)")
+    method.add_argument("--strategy", help="how the labels are used (default: lgdrl)")
+    method.add_argument("--learner", help="algorithm that learns (default: discrete-sac)")
+    method.add_argument("--steps", type=_count, help="decisions, summed over all environments (default: 60000)")
+    method.add_argument("--seed", type=_seed, help=f"root seed, or '{PUBLISHED}' for the published traffic layout")
+    method.add_argument("--config", metavar="FILE", help="YAML file, e.g. the config.yaml of another run")
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", metavar="DIR", help="new run folder (default: runs/STRATEGY-SCENARIO-SEED)")
+    output.add_argument("--resume", metavar="RUN", help="continue this run from its last checkpoint")
+    _add_json(output, "write the last metrics as JSON")
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser = _command(
-        commands, "evaluate", "drive a trained policy (expert off) or an expert on fixed seeds", "evaluate"
+        commands, "evaluate", "evaluate a trained policy (expert off) or an expert on fixed seeds", "evaluate"
     )
-    parser.add_argument("run_folder", nargs="?", metavar="RUN", help="a finished run; or use --expert")
-    parser.add_argument("--expert", help="drive this expert instead of a run")
-    _add_world(parser)
-    parser.add_argument("--episodes", type=_count, default=1000, help="default: 1000")
-    parser.add_argument("--seed", type=_seed, default=10_000, help=f"first held-out seed (10000), or '{PUBLISHED}'")
-    parser.add_argument("--json", metavar="FILE", help="write the figures here")
-    parser.add_argument("--video", metavar="FILE", help="also record the first episode (.mp4 or .gif)")
-    parser.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE", help="config overrides")
+    parser.add_argument("run_folder", nargs="?", metavar="RUN", help="finished run; or use --expert")
+    parser.add_argument("--expert", help="evaluate this expert instead of a run")
+    _add_environment(parser)
+    parser.add_argument("--episodes", type=_count, default=1000, help="number of episodes (default: 1000)")
+    parser.add_argument(
+        "--seed", type=_seed, default=10_000, help=f"first held-out seed (default: 10000), or '{PUBLISHED}'"
+    )
+    _add_set(parser)
+    output = parser.add_argument_group("output")
+    _add_json(output)
+    output.add_argument("--video", metavar="FILE", help="also record the first episode (.mp4 or .gif)")
 
 
 def _add_compare(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "compare", "train several strategies x seeds in parallel, into one table", "compare")
-    parser.add_argument("--config", help="YAML file with base, arms, seeds, references")
-    parser.add_argument("--strategies", help="comma-separated strategies, instead of the file's arms")
-    _add_world(parser)
-    parser.add_argument("--expert", help="who guides all arms")
-    parser.add_argument("--steps", type=_count, help="decisions of each run")
-    parser.add_argument("--seeds", type=_count, help="number of training seeds: 0, 1, ...")
-    parser.add_argument("--seed", type=_seed, help="first training seed (default: 0)")
-    parser.add_argument("--episodes", type=_count, help="held-out episodes of each run")
-    parser.add_argument("--jobs", type=_count, default=2, help="processes (default: 2)")
-    parser.add_argument("--out", default="runs/comparison", help="output folder; continued if it exists")
-    parser.add_argument("--json", metavar="FILE", help="write the figures here as well")
+    text = "train several strategies with several seeds in parallel and tabulate the results"
+    parser = _command(commands, "compare", text, "compare")
     _add_overrides(parser)
+    arms = parser.add_argument_group("arms")
+    arms.add_argument("--config", metavar="FILE", help="YAML file with base, arms, seeds and references")
+    arms.add_argument("--strategies", help="comma-separated strategies, in place of the file's arms")
+    _add_environment(arms)
+    arms.add_argument("--expert", help="expert of all arms")
+    arms.add_argument("--steps", type=_count, help="decisions of each run")
+    arms.add_argument("--seeds", type=_count, help="number of training seeds")
+    arms.add_argument("--seed", type=_seed, help="first training seed (default: 0)")
+    arms.add_argument("--episodes", type=_count, help="held-out episodes of each run")
+    output = parser.add_argument_group("execution and output")
+    output.add_argument("--jobs", type=_count, default=2, help="worker processes (default: 2)")
+    output.add_argument("--out", metavar="DIR", default="runs/comparison", help="output folder; continued if it exists")
+    _add_json(output)
 
 
 def _add_play(commands: argparse._SubParsersAction) -> None:
-    text = "watch, drive, teach, compare and replay in a window; or film it without one"
+    text = "watch, drive, teach, compare and replay in a window, or film without one"
     parser = _command(commands, "play", text, "play")
     parser.add_argument(
         "what",
         nargs="*",
         metavar="DRIVER",
-        help="a run folder, expert:NAME or a recording; two are compared; nothing: you drive",
+        help="run folder, expert:NAME or recording; two are compared; without one, you drive",
     )
-    _add_world(parser)
-    parser.add_argument("--expert", help="who advises, or drives where nothing else is named")
-    parser.add_argument("--drive", action="store_true", help="you drive, --expert only advises")
-    parser.add_argument("--train", action="store_true", help="train live: watch it learn, take the wheel at any time")
-    parser.add_argument("--strategy", help="with --train (default: lgdrl)")
-    parser.add_argument("--steps", type=_count, help="with --train: decisions")
-    parser.add_argument("--out", help="with --train: new run folder")
-    parser.add_argument("--config", help="with --train: YAML file")
-    parser.add_argument("--seed", type=_seed, default=0, help=f"of the first episode (0), or '{PUBLISHED}'")
-    parser.add_argument("--episodes", type=_count, help="leave after that many (default: go on; films: 1)")
+    _add_environment(parser)
+    parser.add_argument("--expert", help="expert that labels every state, or drives where no DRIVER is named")
     parser.add_argument(
-        "--replay", metavar="RUN", help="step through the moments at which its training asked the expert"
+        "--seed", type=_seed, default=0, help=f"seed of the first episode (default: 0), or '{PUBLISHED}'"
     )
-    parser.add_argument("--record", metavar="FILE", help="no window: film the driver into FILE (.mp4 or .gif)")
-    parser.add_argument("--save", metavar="DIR", help="keep every finished episode there, to replay or learn from")
-    parser.add_argument("--pace", type=float, default=1.0, help="times real time (default: 1)")
-    parser.add_argument("--theme", default="light", help="light (default) or dark")
-    parser.add_argument("--size", help="of the window (default: 1280x720) or the film (1280x320)")
-    parser.add_argument("--keys", metavar="FILE", help="YAML file that remaps keys and buttons")
-    parser.add_argument("--dead-man", action="store_true", help="the car is yours only while you hold a key")
-    parser.add_argument("--scripted-person", metavar="EXPERT", help="press the keys that this expert would press")
-    parser.add_argument("--fast", action="store_true", help="as fast as it can, not in real time")
-    parser.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE", help="config overrides")
+    parser.add_argument("--episodes", type=_count, help="number of episodes (default: unlimited; films: 1)")
+    parser.add_argument(
+        "--replay", metavar="RUN", help="step through the states at which this training queried its expert"
+    )
+    _add_set(parser)
+    driving = parser.add_argument_group("driving")
+    driving.add_argument("--drive", action="store_true", help="you drive; --expert only labels")
+    driving.add_argument("--dead-man", action="store_true", help="you drive only while you hold a key")
+    driving.add_argument("--scripted-person", metavar="EXPERT", help="press the keys of this expert's decisions")
+    driving.add_argument("--keys", metavar="FILE", help="YAML file that remaps keys and buttons")
+    training = parser.add_argument_group("live training")
+    training.add_argument("--train", action="store_true", help="train in the window; you may take over at any time")
+    training.add_argument("--strategy", help="how labels are used (default: lgdrl)")
+    training.add_argument("--steps", type=_count, help="decisions")
+    training.add_argument("--out", metavar="DIR", help="new run folder")
+    training.add_argument("--config", metavar="FILE", help="YAML file of the run")
+    output = parser.add_argument_group("recording")
+    output.add_argument("--record", metavar="FILE", help="film the driver into FILE (.mp4 or .gif) without a window")
+    output.add_argument("--save", metavar="DIR", help="keep every finished episode there, to replay or learn from")
+    look = parser.add_argument_group("window and film")
+    look.add_argument("--pace", type=float, default=1.0, help="simulated seconds per second (default: 1)")
+    look.add_argument("--theme", default="light", help="light (default) or dark")
+    look.add_argument("--size", metavar="WxH", help="size of the window (default: 1280x720) or film (1280x320)")
+    look.add_argument("--fast", action="store_true", help="run as fast as possible, not in real time")
 
 
 def _add_profile(commands: argparse._SubParsersAction) -> None:
-    text = "how late an expert's advice comes, and what that does to a car"
+    text = "measure an expert's latency and its effect on driving"
     parser = _command(commands, "profile", text, "profile")
-    parser.add_argument("--expert", help="comma-separated (default: llm)")
-    parser.add_argument("--scenario", help="comma-separated (default: lane-change)")
-    parser.add_argument("--backend", help="which simulator computes them")
-    parser.add_argument(
+    measured = parser.add_argument_group("what is measured")
+    measured.add_argument("--expert", help="comma-separated (default: llm)")
+    measured.add_argument("--scenario", help="comma-separated (default: lane-change)")
+    measured.add_argument("--backend", help="simulator (default: each scenario's fastest)")
+    measured.add_argument(
         "--load",
-        help="comma-separated closed:CARS, clock:CARS, constant:RATE, poisson:RATE, trace:FILE (closed:1,clock:8)",
+        help="comma-separated closed:CARS, clock:CARS, constant:RATE, poisson:RATE, trace:FILE "
+        "(default: closed:1,clock:8)",
     )
-    parser.add_argument("--frequency", help="comma-separated decisions per second of a car (default: the scenario's)")
-    parser.add_argument("--stall", type=float, metavar="SECONDS", help="let the expert stand still for so long, too")
-    parser.add_argument("--decisions", type=_count, help="questions of each load and repeat (default: 200)")
-    parser.add_argument("--repeats", type=_count, help="default: 3")
-    parser.add_argument("--quick", action="store_true", help="latency only: no judging, no driving late, no training")
-    parser.add_argument(
-        "--faults", metavar="MIX", help="ask our fault server: none, mild, full, a list, or a YAML file"
+    measured.add_argument("--frequency", help="comma-separated decisions per second of a car (default: the scenario's)")
+    measured.add_argument("--stall", type=float, metavar="SECONDS", help="also freeze the expert for this time")
+    measured.add_argument("--decisions", type=_count, help="queries of each load and repeat (default: 200)")
+    measured.add_argument("--repeats", type=_count, help="repeats of each load (default: 3)")
+    measured.add_argument("--quick", action="store_true", help="latency only: no quality, no late driving, no training")
+    measured.add_argument(
+        "--faults", metavar="MIX", help="query the fault server: none, mild, full, a list or a YAML file"
     )
-    parser.add_argument("--seed", type=int, help="default: 0")
-    parser.add_argument("--config", help="YAML file, e.g. experiments/profile.yaml")
-    parser.add_argument("--out", default="runs/profile", help="folder of the report (default: runs/profile)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures here as well")
-    parser.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE", help="config overrides")
+    measured.add_argument("--seed", type=int, help="root seed (default: 0)")
+    measured.add_argument("--config", metavar="FILE", help="YAML file, e.g. experiments/profile.yaml")
+    _add_set(measured)
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", metavar="DIR", default="runs/profile", help="report folder (default: runs/profile)")
+    _add_json(output)
     actions = parser.add_subparsers(dest="action", metavar="compare")
-    gate = _command(actions, "compare", "compare two profiles, as a gate against regressions", "profile_compare")
+    gate = _command(actions, "compare", "compare two profiles and fail on regressions", "profile_compare")
     gate.add_argument("before", metavar="A.json")
     gate.add_argument("after", metavar="B.json")
-    gate.add_argument("--fail-on", default="", metavar="RULES", help="e.g. p95=+10%%,miss=+1pt: exit code 1 beyond")
-    gate.add_argument("--json", metavar="FILE", help="write the comparison here")
+    gate.add_argument("--fail-on", default="", metavar="RULES", help="allowed changes, e.g. p95=+10%%,miss=+1pt")
+    _add_json(gate, "write the comparison as JSON")
 
 
 def _add_demos(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("demos", help="look into recorded episodes, or exchange them as Minari datasets")
-    parser.set_defaults(run="demos_help")
+    parser = commands.add_parser("demos", help="inspect recorded episodes, or exchange them as Minari datasets")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    info = _command(actions, "info", "what a recording holds", "demos_info")
-    info.add_argument("recording", metavar="RECORDING", help="an .npz file, or a folder of them")
-    info.add_argument("--json", metavar="FILE", help="write the figures here")
+    info = _command(actions, "info", "summarise a recording", "demos_info")
+    info.add_argument("recording", metavar="RECORDING", help=".npz file, or folder of them")
+    _add_json(info)
     export = _command(actions, "export", "write a recording as a new Minari dataset", "demos_export")
-    export.add_argument("recording", metavar="RECORDING", help="an .npz file, or a folder of them")
+    export.add_argument("recording", metavar="RECORDING", help=".npz file, or folder of them")
     export.add_argument("dataset_id", metavar="DATASET_ID", help="e.g. lane-change/person-v0")
-    bring = _command(actions, "import", "make a recording of a Minari dataset", "demos_import")
-    bring.add_argument("dataset_id", metavar="DATASET_ID", help="a dataset that was exported here or elsewhere")
-    bring.add_argument("out", metavar="OUT", help="new folder, or an .npz file for one episode")
+    bring = _command(actions, "import", "write a Minari dataset as a recording", "demos_import")
+    bring.add_argument("dataset_id", metavar="DATASET_ID", help="dataset in the local Minari folder")
+    bring.add_argument("out", metavar="OUT", help="new folder, or .npz file for one episode")
 
 
 def _add_list(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "list", "show scenarios, experts, strategies and their parts", "show_list")
+    parser = _command(commands, "list", "list scenarios, experts, strategies and their parts", "show_list")
     kinds = ["scenarios", "experts", "strategies", "learners", "arbiters", "gates"]
     parser.add_argument("what", nargs="?", choices=kinds, help="default: all")
-    parser.add_argument("--json", metavar="FILE", help="write the lists here")
+    _add_json(parser, "write the lists as JSON")
 
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("bench", help="measure speed on this machine; run the studies of the documentation")
-    parser.set_defaults(run="bench_help")
-    actions = parser.add_subparsers(dest="action", metavar="WHAT", required=True)
-    worlds = _command(actions, "sim", "simulators side by side, interleaved in one run", "bench_sim")
-    worlds.add_argument("--scenario", default="highway-v0,highway-fast-v0", help="comma-separated")
-    worlds.add_argument("--policy", default="random", help="random (default) or slower")
-    worlds.add_argument("--rounds", type=_count, default=3, help="default: 3")
-    worlds.add_argument("--seconds", type=float, default=2.0, help="per simulator and round (default: 2)")
-    worlds.add_argument("--threads", type=_count, default=2, help="of the parallel engine (default: 2)")
-    worlds.add_argument("--seed", type=_seed, default=0)
-    worlds.add_argument("--json", metavar="FILE", help="write the figures here")
-    worlds.add_argument("--plot", metavar="FILE", help="draw them here (.png or .svg)")
+    parser = commands.add_parser("bench", help="measure simulation speed, or run a study of the documentation")
+    actions = parser.add_subparsers(dest="action", metavar="BENCHMARK", required=True)
+    speed = _command(actions, "sim", "measure simulators side by side, interleaved in one run", "bench_sim")
+    speed.add_argument(
+        "--scenario", default="highway-v0,highway-fast-v0", help="comma-separated (default: %(default)s)"
+    )
+    speed.add_argument("--policy", default="random", help="random (default) or slower")
+    speed.add_argument("--rounds", type=_count, default=3, help="rounds (default: 3)")
+    speed.add_argument("--seconds", type=float, default=2.0, help="time of each simulator in each round (default: 2)")
+    speed.add_argument("--threads", type=_count, default=2, help="threads of the parallel engine (default: 2)")
+    speed.add_argument("--seed", type=_seed, default=0, help="root seed (default: 0)")
+    _add_json(speed)
+    speed.add_argument("--plot", metavar="FILE", help="plot the results (.png or .svg)")
     for name, entry in _benches().items():
-        actions.add_parser(name, help=f"a study ({entry.module}); see `lgdrl bench {name} --help`", add_help=False)
+        actions.add_parser(name, help=f"study {entry.module}; see `lgdrl bench {name} --help`", add_help=False)
 
 
 def _add_serve_lm(commands: argparse._SubParsersAction) -> None:
@@ -287,24 +328,25 @@ def _add_serve_lm(commands: argparse._SubParsersAction) -> None:
         default="driver",
         help="driver (default), smollm2 (see `lgdrl llm fetch`), or a .gguf or .safetensors file",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="default: loopback only")
-    parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="address (default: loopback only)")
+    parser.add_argument("--port", type=int, default=8000, help="port (default: 8000); 0 takes a free one")
 
 
 def _add_llm(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("llm", help="fetch a small language model, and judge experts")
-    parser.set_defaults(run="llm_help")
+    parser = commands.add_parser("llm", help="fetch a small language model, or evaluate experts on single scenes")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     fetch = _command(actions, "fetch", "download the pinned small model (93 MB) and check its hash", "llm_fetch")
-    fetch.add_argument("--dir", help="where to keep it (default: the user's cache)")
-    judge = _command(actions, "eval", "how good an expert is, beside braking, idling, chance and a rule", "llm_eval")
-    judge.add_argument("--experts", default="llm", help="comma-separated (default: llm)")
-    judge.add_argument("--scenario", default="highway-v0")
-    judge.add_argument("--scenes", type=_count, default=60, help="scenes with safe and unsafe actions (default: 60)")
-    judge.add_argument("--episodes", type=int, default=0, help="held-out episodes that each drives alone (default: 0)")
-    judge.add_argument("--seed", type=_seed, default=0)
-    judge.add_argument("--json", metavar="FILE", help="write the figures here")
-    judge.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE", help="expert options")
+    fetch.add_argument("--dir", help="folder to keep it in (default: the user's cache)")
+    scored = _command(actions, "eval", "evaluate experts on scenes with safe and unsafe actions", "llm_eval")
+    scored.add_argument("--experts", default="llm", help="comma-separated (default: llm)")
+    scored.add_argument("--scenario", default="highway-v0", help="scenario of the scenes (default: highway-v0)")
+    scored.add_argument("--scenes", type=_count, default=60, help="number of scenes (default: 60)")
+    scored.add_argument(
+        "--episodes", type=int, default=0, help="held-out episodes that each expert drives (default: 0)"
+    )
+    scored.add_argument("--seed", type=_seed, default=0, help="root seed (default: 0)")
+    _add_json(scored)
+    _add_set(scored, "expert options, e.g. model=gpt-4o-mini")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the commands do: read arguments, call the library, show the result with rich."""
+"""The commands: read arguments, call the library, show the result with rich."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def train(arguments: Namespace) -> int:
             training_progress(console, config.steps, trainer.loop.progress) as show,
         ):
             finished = trainer.train(show)
-    except UsageError:  # a world that cannot be reached shows only when it is entered
+    except UsageError:  # a simulator that cannot be reached fails only when the environment is made
         impossible = trainer.loop.progress == 0
         raise
     finally:
@@ -79,7 +79,7 @@ def train(arguments: Namespace) -> int:
 
 
 def _print_note(expert: PolicyProvider) -> None:
-    """The line that some experts have about themselves."""
+    """The note that some experts have about themselves."""
     if expert.note:
         console.print(expert.note)
 
@@ -119,7 +119,7 @@ def evaluate(arguments: Namespace) -> int:
         from sim.render import check_video
 
         check_video(arguments.video)
-    changes, first = _world_changes(arguments), arguments.seed
+    changes, first = _environment_changes(arguments), arguments.seed
     if first == PUBLISHED:
         arguments.episodes, first = 1, 0
     if arguments.run_folder is not None:
@@ -152,7 +152,7 @@ def evaluate(arguments: Namespace) -> int:
     return 0
 
 
-def _world_changes(arguments: Namespace) -> dict[str, Any]:
+def _environment_changes(arguments: Namespace) -> dict[str, Any]:
     """Config changes among the arguments of commands that drive: overrides, scenario, backend, the published layout."""
     changes = parse_overrides(arguments.overrides)
     for name in ("scenario", "backend"):
@@ -164,7 +164,7 @@ def _world_changes(arguments: Namespace) -> dict[str, Any]:
 
 
 def _guidance_used(folder: str | None) -> dict[str, Any]:
-    """What the run had asked of its expert, by its last metrics row."""
+    """The run's queries to its expert, by its last metrics row."""
     if folder is None:
         return {}
     from lgdrl.runs import MetricsTable, Run
@@ -217,7 +217,7 @@ def play(arguments: Namespace) -> int:
 
     if not 0 < arguments.pace <= 64:
         raise UsageError(f"--pace {arguments.pace}: choose more than 0, up to 64")
-    words = run(arguments, _world_changes(arguments))
+    words = run(arguments, _environment_changes(arguments))
     if words:
         console.print(words)
     return 0
@@ -227,7 +227,7 @@ def play(arguments: Namespace) -> int:
 
 
 def profile(arguments: Namespace) -> int:
-    """`lgdrl profile`: latency of an expert and what it means."""
+    """`lgdrl profile`: latency of an expert and its effect on driving."""
     from lgdrl.profiler.command import run
 
     return run(arguments, console)
@@ -244,7 +244,7 @@ def profile_compare(arguments: Namespace) -> int:
 
 
 def demos_info(arguments: Namespace) -> int:
-    """`lgdrl demos info`: what a recording holds."""
+    """`lgdrl demos info`: a summary of a recording."""
     from experts.data.episodes import load_episodes
     from lgdrl.recordings import describe
     from lgdrl.runs import write_json
@@ -276,7 +276,7 @@ def demos_export(arguments: Namespace) -> int:
 
 
 def demos_import(arguments: Namespace) -> int:
-    """`lgdrl demos import`: the recording that a Minari dataset was made of."""
+    """`lgdrl demos import`: a Minari dataset as a recording."""
     from lgdrl.recordings import import_to
 
     written = import_to(arguments.dataset_id, arguments.out)
@@ -288,7 +288,7 @@ def demos_import(arguments: Namespace) -> int:
 
 
 def show_list(arguments: Namespace) -> int:
-    """`lgdrl list`: what there is."""
+    """`lgdrl list`: scenarios, experts and strategies."""
     import sim
     from experts.registry import available as experts_available
     from lgdrl.guidance.arbiters import ARBITERS
@@ -339,7 +339,7 @@ def bench_sim(arguments: Namespace) -> int:
     from lgdrl.runs import fingerprint_environment, write_json
 
     if arguments.seed == PUBLISHED:
-        raise UsageError("--seed published: worlds are drawn from many seeds; give a number")
+        raise UsageError("--seed published: environments use many seeds; give a number")
     if not 0 < arguments.seconds <= 600:
         raise UsageError(f"--seconds {arguments.seconds}: choose up to 600")
     names = arguments.scenario.split(",")

@@ -109,7 +109,7 @@ def speed_table(scenario: str, policy: str, rows: Sequence[Speed]) -> Table:
         ours = row.simulator.startswith("engine")
         table.add_row(
             f"[bold]{row.simulator}[/bold]" if ours else row.simulator,
-            str(row.worlds),
+            str(row.num_envs),
             str(row.threads),
             *rates,
             f"{row.ratio:,.1f}" if row.ratio < 10 else f"{row.ratio:,.0f}",

@@ -55,7 +55,7 @@ def speed_plot(rows: Sequence[Speed], path: Path) -> None:
             )
             threads = f", {row.threads} threads" if row.threads > 1 and row.simulator == "engine" else ""
             ticks.append(place)
-            labels.append(f"{name}: {row.simulator}, N = {row.worlds}{threads}")
+            labels.append(f"{name}: {row.simulator}, N = {row.num_envs}{threads}")
             place += 1
         place += 0.6
     axes.set_yticks(ticks, labels, fontsize=8)

@@ -1,4 +1,4 @@
-"""What `lgdrl demos` does: look into recordings, and pass them to and from Minari datasets."""
+"""`lgdrl demos`: summaries of recordings, and exchange with Minari datasets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from sim.errors import UsageError
 
 
 def describe(episodes: Sequence[Episode]) -> dict[str, Any]:
-    """Plain figures of a recording, as `lgdrl demos info` shows them."""
+    """Figures of a recording, as `lgdrl demos info` shows them.
+
+    Args:
+        episodes: Of the recording, at least one.
+    Returns:
+        Plain values for JSON.
+    """
     turns = [turn for episode in episodes for turn in episode.turns]
     drove = Counter(turn.controller for turn in turns)
     outcomes = Counter(str(episode.summary.get("outcome", "broken off")) for episode in episodes)
@@ -35,9 +41,15 @@ def describe(episodes: Sequence[Episode]) -> dict[str, Any]:
 
 
 def import_to(dataset_id: str, out: str) -> list[Path]:
-    """Write the recordings in a Minari dataset: to the file `out` if it ends in .npz (one episode), else into a folder.
+    """Write a Minari dataset as a recording.
 
-    Returns: the files. Raises: UsageError where something is there already or does not fit.
+    Args:
+        dataset_id: Of the dataset.
+        out: New folder, or .npz file for one episode.
+    Returns:
+        The files.
+    Raises:
+        UsageError: `out` exists, or is a file although there are several episodes.
     """
     from experts.data.minari_datasets import import_dataset
 
@@ -53,7 +65,14 @@ def import_to(dataset_id: str, out: str) -> list[Path]:
 
 
 def export_from(recording: str, dataset_id: str) -> Path:
-    """Write a recording as a new Minari dataset. Returns: the dataset's folder."""
+    """Write a recording as a new Minari dataset.
+
+    Args:
+        recording: .npz file, or folder of them.
+        dataset_id: Of the new dataset.
+    Returns:
+        The dataset's folder.
+    """
     from experts.data.minari_datasets import export_dataset
 
     return export_dataset(load_episodes(recording), dataset_id)

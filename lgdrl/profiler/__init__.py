@@ -1,1 +1,1 @@
-"""The expert profiler: how late advice comes, and what its lateness does to a car (`lgdrl profile`)."""
+"""The expert profiler: latency of an expert, and what it does to a car (`lgdrl profile`)."""

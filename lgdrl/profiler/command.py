@@ -12,15 +12,25 @@ from rich.console import Console
 from lgdrl.profiler import gate, tables
 from lgdrl.profiler.config import ProfileConfig
 from lgdrl.profiler.dashboard import Dashboard
-from lgdrl.profiler.profile import Profile, profile
+from lgdrl.profiler.profile import profile
 from lgdrl.profiler.report import write_report
+from lgdrl.profiler.result import Profile
 from lgdrl.runs import write_json
 from sim.config import deep_merge, load_yaml, parse_overrides, resolve
 from sim.errors import UsageError
 
 
 def run(arguments: Namespace, console: Console) -> int:
-    """Measure, write after each scenario, show. Exit code 0."""
+    """Measure, write after each scenario, show.
+
+    Args:
+        arguments: Of the command line.
+        console: Where tables and progress go.
+    Returns:
+        The exit code, 0.
+    Raises:
+        UsageError: The arguments make no profile, or the output cannot be written.
+    """
     config = settings(arguments)
     out = Path(arguments.out)
     here = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
@@ -29,7 +39,7 @@ def run(arguments: Namespace, console: Console) -> int:
     with Dashboard(console) as dashboard:
         found = profile(config, dashboard, lambda found: write_report(found, out))
     show(found, console)
-    console.print(f"Written: {out}/report.html, report.md, profile.json, questions.csv")
+    console.print(f"Written: {out}/report.html, report.md, profile.json, queries.csv")
     if arguments.json:
         try:
             write_json(Path(arguments.json), found.to_dict())
@@ -65,7 +75,11 @@ def settings(arguments: Namespace) -> ProfileConfig:
 
 
 def read_frequency(word: str) -> float:
-    """Hz. UsageError for what is no number."""
+    """A decision frequency, Hz.
+
+    Raises:
+        UsageError: `word` is not a number.
+    """
     try:
         return float(word)
     except ValueError:
@@ -73,7 +87,13 @@ def read_frequency(word: str) -> float:
 
 
 def read_load(word: str) -> dict[str, Any]:
-    """closed:1, clock:8, constant:20, poisson:20 or trace:FILE. UsageError for anything else."""
+    """A load as values of a `LoadConfig`.
+
+    Args:
+        word: Such as closed:1, clock:8, constant:20, poisson:20 or trace:FILE.
+    Raises:
+        UsageError: It is none of these.
+    """
     kind, _, size = word.partition(":")
     if kind == "trace" and size:
         return {"kind": kind, "trace": size}
@@ -98,11 +118,18 @@ def show(found: Profile, console: Console) -> None:
         console.print("Faults served: " + ", ".join(f"{name} {count}" for name, count in found.served.items()))
     whole = found.overhead.latencies["e2e"]
     assert whole is not None
-    console.print(f"Asking costs {1e3 * whole.p50:.2f} ms by itself (p99 {1e3 * whole.at('p99'):.1f} ms).")
+    console.print(f"The profiler itself takes {1e3 * whole.p50:.2f} ms per query (p99 {1e3 * whole.at('p99'):.1f} ms).")
 
 
 def compare(arguments: Namespace, console: Console) -> int:
-    """Exit code 1 where a rule of --fail-on is broken."""
+    """Compare two profiles.
+
+    Args:
+        arguments: Of the command line.
+        console: Where the table goes.
+    Returns:
+        The exit code: 1 where a rule of --fail-on is broken.
+    """
     rules = gate.parse_rules(arguments.fail_on)
     changes = gate.compare(gate.load_profile(arguments.before), gate.load_profile(arguments.after), rules)
     console.print(tables.rich_table(tables.change_grid(changes)))

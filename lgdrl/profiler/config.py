@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from lgdrl.profiler.lateness import SafetyConfig
 from lgdrl.profiler.load import LoadConfig
+from lgdrl.profiler.safety import LatencySafetyConfig
 from lgdrl.profiler.stall import StallConfig
 from lgdrl.profiler.training import TrainingConfig
 from sim.config import resolve
 from sim.errors import UsageError, unknown
 
 OF_AN_EXPERT = ("loads", "decisions", "warm_up", "repeats", "safety", "stall", "training")
-"""Settings that one expert may have for itself: a slow one is asked less."""
+"""Settings that one expert may have for itself: a slow one needs fewer queries."""
 
 
 @dataclass(frozen=True)
 class ExpertConfig:
-    """Who is asked."""
+    """The expert that is profiled."""
 
     expert: str = "llm"  # see `lgdrl list experts`
     options: dict[str, Any] = field(default_factory=dict)  # as expert_options of a training run
@@ -32,10 +32,10 @@ class ExpertConfig:
 
 @dataclass(frozen=True)
 class QualityConfig:
-    """Judged scenes, as in `lgdrl llm eval`: latency means little where the advice is bad."""
+    """Quality of the decisions, as in `lgdrl llm eval`: latency means little where the decisions are bad."""
 
     scenes: int = 60  # with safe and unsafe actions; 0: leave out
-    episodes: int = 0  # that the expert drives alone, the world waiting for it
+    episodes: int = 0  # that the expert drives alone, the environment waiting for it
 
     def __post_init__(self) -> None:
         if self.scenes < 0 or self.episodes < 0:
@@ -52,13 +52,13 @@ class ProfileConfig:
     backend: str | None = None  # None: the fastest of each scenario
     frequencies: tuple[float, ...] = ()  # Hz of decisions, one after the other; none: each scenario's own. D = 1 / Hz
     loads: tuple[LoadConfig, ...] = (LoadConfig(), LoadConfig(kind="clock", cars=8))
-    decisions: int = 200  # questions of each load and repeat, warm-up not counted
-    warm_up: int = 10  # questions of each load and repeat that are reported apart
+    decisions: int = 200  # queries of each load and repeat, warm-up not counted
+    warm_up: int = 10  # queries of each load and repeat that are reported apart
     repeats: int = 3
-    driver: Literal["rule", "random"] = "rule"  # who drives through the scenes that are asked about
+    driver: Literal["rule", "random"] = "rule"  # what drives through the scenes of the queries
     faults: str | None = None  # a mix of the fault server, which then is the endpoint of the experts `llm`
     quality: QualityConfig = field(default_factory=QualityConfig)
-    safety: SafetyConfig = field(default_factory=SafetyConfig)
+    safety: LatencySafetyConfig = field(default_factory=LatencySafetyConfig)
     stall: StallConfig = field(default_factory=StallConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     seed: int = 0

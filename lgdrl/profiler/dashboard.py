@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lgdrl.profiler.load import Answered
+from lgdrl.profiler.load import TimedQuery
 from lgdrl.profiler.metrics import missed
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -51,7 +51,7 @@ class Dashboard:
         if not self.console.is_terminal:
             self.console.print(f"{text} ..." if not total else f"{text} ({total}) ...")
 
-    def answered(self, row: Answered) -> None:
+    def answered(self, row: TimedQuery) -> None:
         with self._lock:
             self.done += 1
             self.latencies.append(row.latency)

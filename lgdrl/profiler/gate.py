@@ -10,7 +10,7 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
-from lgdrl.profiler.profile import SCHEMA, VERSION
+from lgdrl.profiler.result import SCHEMA, VERSION
 from sim.errors import UsageError, unknown
 
 METRICS = ("p50", "p90", "p95", "p99", "ttft", "ttfa", "miss", "goodput", "tokens", "budget")
@@ -51,7 +51,13 @@ class Change:
 
 
 def parse_rules(text: str) -> list[Rule]:
-    """Rules of `--fail-on`. UsageError naming the part that is none."""
+    """Rules of `--fail-on`.
+
+    Args:
+        text: Rules with commas between them, such as p95=+10%,miss=+1pt.
+    Raises:
+        UsageError: Names the part that is not a rule.
+    """
     rules = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         found = _RULE.fullmatch(part)
@@ -66,7 +72,13 @@ def parse_rules(text: str) -> list[Rule]:
 
 
 def load_profile(path: Path | str) -> dict[str, Any]:
-    """A profile that `lgdrl profile` wrote. UsageError for any other file."""
+    """A profile that `lgdrl profile` wrote.
+
+    Args:
+        path: Its profile.json.
+    Raises:
+        UsageError: The file cannot be read, or is something else.
+    """
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -94,7 +106,7 @@ def figures(data: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
                     values[name] = latencies[name]["percentiles"]["p95"] if latencies[name] else None
                 values["miss"] = cell["deadline"]["missed"]
                 values["goodput"] = cell["deadline"]["goodput"]
-                values["tokens"] = cell["tokens"] / cell["questions"]
+                values["tokens"] = cell["tokens"] / cell["queries"]
                 if "hold-last" in budgets:
                     values["budget"] = inf if budgets["hold-last"] is None else budgets["hold-last"]
                 found[f"{scenario['label']} / {expert['name']} / {cell['load']}"] = values
@@ -102,7 +114,13 @@ def figures(data: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any], rules: Sequence[Rule]) -> list[Change]:
-    """Every figure before and after. What a rule names and the new profile lacks is a failure too."""
+    """Every figure before and after.
+
+    Args:
+        old: A profile, as `load_profile` returns it.
+        new: The profile that is checked.
+        rules: How far figures may move. A figure that a rule names and `new` lacks breaks the rule too.
+    """
     before, after = figures(old), figures(new)
     changes = []
     for where, values in before.items():

@@ -1,7 +1,7 @@
-"""Questions to an expert on a schedule, each timed from the moment at which it was meant to be asked.
+"""Queries to an expert on a schedule, each timed from the moment for which it was scheduled.
 
-A *closed* load asks again when it has its answer, so a stalled expert is asked less: its latencies hide the stall
-(coordinated omission). The open ones ask when it is time, whatever is still unanswered, and count from then: `clock`
+A *closed* load sends a query when the last one has its response, so a stalled expert gets fewer: its latencies hide the
+stall (coordinated omission). The open ones send on time, whatever is still open, and count from then: `clock`
 from the simulator's clock (every car at each of its decisions, all at once), `constant`, `poisson`, and `trace` (read
 from a file).
 """
@@ -21,13 +21,13 @@ import numpy as np
 from experts.llm.decision import LLMDecision
 from experts.llm.timeline import RequestTimeline
 from experts.provider import PolicyProvider, Status
-from lgdrl.profiler.scenes import Asked
+from lgdrl.profiler.scenes import SceneQuery
 from sim.errors import UsageError
 
 IN_FLIGHT = 512
-"""Questions of an open load that wait for an answer at most; beyond, they queue here, and that counts as latency."""
+"""Queries of an open load that may be open at once; further ones wait here, and that counts as latency."""
 FINAL_SPIN_S = 0.0005
-"""The last bit of a wait is not slept: sleeping is late by that much."""
+"""The end of a wait is spent in a loop, because sleeping is late by about this."""
 GROWTH = 0.05
 """Seconds of latency gained per second of an open load above which the expert does not keep up: it is saturated."""
 
@@ -36,12 +36,12 @@ Kind = Literal["closed", "clock", "constant", "poisson", "trace"]
 
 @dataclass(frozen=True)
 class LoadConfig:
-    """How an expert is asked."""
+    """When queries are sent."""
 
     kind: Kind = "closed"
-    cars: int = 1  # closed: always waiting for an answer; clock: asking at each decision
-    rate: float | None = None  # questions/s; constant and poisson
-    trace: str | None = None  # file of one ascending number per line: seconds at which a question is asked
+    cars: int = 1  # closed: each with one open query; clock: each with a query at every decision
+    rate: float | None = None  # queries/s; constant and poisson
+    trace: str | None = None  # file of one ascending number per line: seconds at which a query is sent
 
     def __post_init__(self) -> None:
         if self.cars < 1:
@@ -49,7 +49,7 @@ class LoadConfig:
         if (self.rate is None) == (self.kind in ("constant", "poisson")):
             raise UsageError(f"load {self.kind!r}, rate = {self.rate}: constant and poisson need one, others have none")
         if self.rate is not None and not 0 < self.rate <= 100_000:
-            raise UsageError(f"rate = {self.rate}: expected questions per second above 0")
+            raise UsageError(f"rate = {self.rate}: expected queries per second above 0")
         if (self.trace is None) == (self.kind == "trace"):
             raise UsageError(f"load {self.kind!r}, trace = {self.trace!r}: kind trace needs a file, others have none")
 
@@ -66,13 +66,13 @@ class LoadConfig:
 
 
 @dataclass(slots=True)
-class Answered:
-    """One question and what became of it. Moments in seconds since the load began."""
+class TimedQuery:
+    """One query and what became of it. Moments in seconds since the load began."""
 
-    asked: Asked
+    query: SceneQuery
     car: int
     intended: float
-    """When it was to be asked; closed: when it was."""
+    """When it was scheduled; closed: when it was sent."""
     sent: float
     done: float
     status: Status
@@ -96,25 +96,25 @@ class Answered:
     @property
     def accepted(self) -> bool:
         """Valid, and the safety gate of trainings does not refuse it: the same gate for every expert."""
-        return self.valid and self.action is not None and not self.asked.refuses(self.action)
+        return self.valid and self.action is not None and not self.query.refuses(self.action)
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """All questions of one repeat."""
+class LoadRun:
+    """All queries of one repeat."""
 
-    rows: list[Answered]
+    rows: list[TimedQuery]
     seconds: float
-    """From the first question to the last answer."""
+    """From the first query to the last response."""
     offered_s: float
-    """Until when an open load had asked all its questions; 0 for closed ones."""
+    """When an open load had sent all its queries; 0 for closed ones."""
     most_waiting: int
     began: float = 0.0
     """`time.perf_counter()` value from which the moments of the rows count."""
 
     @property
     def saturated(self) -> bool:
-        """An open load that was asked faster than it answered: its latencies grow with the length of the run."""
+        """An open load whose queries come faster than responses: its latencies grow with the length of the run."""
         quarter = len(self.rows) // 4
         if not self.offered_s or not quarter:
             return False
@@ -123,7 +123,16 @@ class Answers:
 
 
 def arrivals(load: LoadConfig, count: int, period: float, rng: np.random.Generator) -> list[tuple[float, int]]:
-    """(seconds, car) of `count` questions of an open load, ascending. `period`: s between a car's decisions."""
+    """The schedule of an open load.
+
+    Args:
+        load: Not a closed one.
+        count: Queries.
+        period: Seconds between two decisions of a car.
+        rng: For random arrivals.
+    Returns:
+        (seconds, car) of each query, ascending.
+    """
     if load.kind == "clock":
         return [(k // load.cars * period, k % load.cars) for k in range(count)]
     if load.kind == "trace":
@@ -137,7 +146,11 @@ def arrivals(load: LoadConfig, count: int, period: float, rng: np.random.Generat
 
 
 def read_trace(path: Path) -> list[float]:
-    """Ascending seconds, one per line. UsageError with the line that is none."""
+    """Ascending seconds, one per line.
+
+    Raises:
+        UsageError: Names the line that is not.
+    """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -151,7 +164,9 @@ def read_trace(path: Path) -> list[float]:
         except ValueError:
             moment = float("nan")
         if not (moments[-1] if moments else 0.0) <= moment < float("inf"):
-            raise UsageError(f"trace {str(path)!r}, line {number}: {line.strip()!r} is no ascending number of seconds")
+            raise UsageError(
+                f"trace {str(path)!r}, line {number}: {line.strip()!r} is not an ascending number of seconds"
+            )
         moments.append(moment)
     if not moments:
         raise UsageError(f"trace {str(path)!r} is empty: write one number of seconds per line")
@@ -161,32 +176,41 @@ def read_trace(path: Path) -> list[float]:
 def run_load(
     expert: PolicyProvider,
     load: LoadConfig,
-    questions: Sequence[Asked],
+    queries: Sequence[SceneQuery],
     period: float,
     rng: np.random.Generator,
-    observer: Callable[[Answered], None] = lambda row: None,
-) -> Answers:
-    """Ask all questions and wait for all answers. `observer` hears of each answer, in the asking threads."""
+    observer: Callable[[TimedQuery], None] = lambda row: None,
+) -> LoadRun:
+    """Send all queries and wait for all responses.
+
+    Args:
+        expert: That is queried, one scene at a time.
+        load: When queries are sent.
+        queries: In this order.
+        period: Seconds between two decisions of a car.
+        rng: For random arrivals.
+        observer: Called with each response, from the threads that send.
+    """
     if load.open:
-        return _open(expert, arrivals(load, len(questions), period, rng), questions, observer)
-    return _closed(expert, load.cars, questions, observer)
+        return _open(expert, arrivals(load, len(queries), period, rng), queries, observer)
+    return _closed(expert, load.cars, queries, observer)
 
 
 def _closed(
-    expert: PolicyProvider, cars: int, questions: Sequence[Asked], observer: Callable[[Answered], None]
-) -> Answers:
-    rows: list[Answered] = []
-    left = iter(enumerate(questions))
+    expert: PolicyProvider, cars: int, queries: Sequence[SceneQuery], observer: Callable[[TimedQuery], None]
+) -> LoadRun:
+    rows: list[TimedQuery] = []
+    left = iter(enumerate(queries))
     lock = threading.Lock()
     begin = time.perf_counter()
 
     def drive(car: int) -> None:
         while True:
             with lock:
-                _, asked = next(left, (0, None))
-            if asked is None:
+                _, query = next(left, (0, None))
+            if query is None:
                 return
-            row = _ask(expert, asked, car, begin, None)
+            row = _send(expert, query, car, begin, None)
             rows.append(row)
             observer(row)
 
@@ -196,42 +220,42 @@ def _closed(
         with ThreadPoolExecutor(cars) as pool:
             for future in [pool.submit(drive, car) for car in range(cars)]:
                 future.result()
-    return Answers(rows, time.perf_counter() - begin, 0.0, min(cars, len(questions)), begin)
+    return LoadRun(rows, time.perf_counter() - begin, 0.0, min(cars, len(queries)), begin)
 
 
 def _open(
     expert: PolicyProvider,
     schedule: Sequence[tuple[float, int]],
-    questions: Sequence[Asked],
-    observer: Callable[[Answered], None],
-) -> Answers:
-    rows: list[Answered] = []
+    queries: Sequence[SceneQuery],
+    observer: Callable[[TimedQuery], None],
+) -> LoadRun:
+    rows: list[TimedQuery] = []
     waiting = _Gauge()
-    with ThreadPoolExecutor(min(IN_FLIGHT, len(questions))) as pool:
-        for _ in pool.map(time.sleep, [0.001] * min(IN_FLIGHT, len(questions))):
+    with ThreadPoolExecutor(min(IN_FLIGHT, len(queries))) as pool:
+        for _ in pool.map(time.sleep, [0.001] * min(IN_FLIGHT, len(queries))):
             pass  # the threads exist before they are needed
         begin = time.perf_counter() + 0.005
 
-        def answer(asked: Asked, car: int, intended: float) -> None:
-            row = _ask(expert, asked, car, begin, intended)
+        def send(query: SceneQuery, car: int, intended: float) -> None:
+            row = _send(expert, query, car, begin, intended)
             waiting.add(-1)
             rows.append(row)
             observer(row)
 
         futures = []
-        for (moment, car), asked in zip(schedule, questions, strict=True):
+        for (moment, car), query in zip(schedule, queries, strict=True):
             _wait_until(begin + moment)
             waiting.add(+1)
-            futures.append(pool.submit(answer, asked, car, moment))
+            futures.append(pool.submit(send, query, car, moment))
         offered = time.perf_counter() - begin
         for future in futures:
             future.result()
     rows.sort(key=lambda row: (row.intended, row.car))
-    return Answers(rows, time.perf_counter() - begin, max(offered, 1e-9), waiting.most, begin)
+    return LoadRun(rows, time.perf_counter() - begin, max(offered, 1e-9), waiting.most, begin)
 
 
 class _Gauge:
-    """How many are under way, and the most there were."""
+    """Counts open queries, and the most there were."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -251,14 +275,14 @@ def _wait_until(moment: float) -> None:
         pass
 
 
-def _ask(expert: PolicyProvider, asked: Asked, car: int, begin: float, intended: float | None) -> Answered:
+def _send(expert: PolicyProvider, query: SceneQuery, car: int, begin: float, intended: float | None) -> TimedQuery:
     sent = time.perf_counter() - begin
-    decision = expert.decide([asked.context])[0]
+    decision = expert.decide([query.context])[0]
     done = time.perf_counter() - begin
     history = decision if isinstance(decision, LLMDecision) else LLMDecision(action=None)
     action = decision.action
-    return Answered(
-        asked=asked,
+    return TimedQuery(
+        query=query,
         car=car,
         intended=sent if intended is None else intended,
         sent=sent,
@@ -273,9 +297,9 @@ def _ask(expert: PolicyProvider, asked: Asked, car: int, begin: float, intended:
     )
 
 
-def by_car(rows: Sequence[Answered]) -> Iterator[list[Answered]]:
-    """The questions of each car, in order."""
-    cars: dict[int, list[Answered]] = {}
+def by_car(rows: Sequence[TimedQuery]) -> Iterator[list[TimedQuery]]:
+    """The queries of each car, in order."""
+    cars: dict[int, list[TimedQuery]] = {}
     for row in rows:
         cars.setdefault(row.car, []).append(row)
     yield from cars.values()

@@ -1,7 +1,7 @@
-"""From answered questions to figures. Every figure is defined here, once; the report prints these texts.
+"""From timed queries to figures. Every figure is defined here, once; the report prints these texts.
 
 Latencies are kept in HDR histograms (microseconds, three digits), so that files can be merged and compared; intervals
-are percentile bootstraps over the questions of all repeats.
+are percentile bootstraps over the queries of all repeats.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from hdrh.histogram import HdrHistogram
 
 from experts.llm.timeline import PARTS
 from experts.provider import Status
-from lgdrl.profiler.load import Answered, Answers, by_car
+from lgdrl.profiler.load import LoadRun, TimedQuery, by_car
 from lgdrl.statistics import bootstrap
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 LONGEST_S = 3600.0
 
 MEANINGS = {
-    "e2e": "end to end: from the intended moment of asking to the judged decision",
-    "service": "end to end, but from the moment at which the question really was sent",
+    "e2e": "end to end: from the scheduled moment of the query to the checked decision",
+    "service": "end to end, but from the moment at which the query was sent",
     "ttft": "time to first token: from sending the request to the first text that is not empty",
-    "ttfa": "time to first action: from sending the request until so much text had come that its action was certain",
+    "ttfa": "time to first action: from sending the request until the text so far made the action certain",
     "tpot": "time per output token: (last text - first text) / (tokens - 1), tokens as the endpoint counts them",
     "itl": "inter-token latency: between consecutive pieces of a stream",
-    "goodput": "decisions per second that were on time, the expert's own and legal, and refused by no shield",
+    "goodput": "decisions per second that were on time, the expert's own and legal, and not refused by the shield",
     "missed": "share of decisions that came after the deadline of one decision period, or not at all",
     "slack": "deadline minus latency; negative is too late",
     "staleness": "metres that the car drove while it waited: its speed times the latency",
     "closing_loss": "metres of the gap ahead that were used up while it waited: closing speed times the latency",
-    "after_danger": "share of decisions that took longer than the time to collision when they were asked for",
-    "affordable_hz": "highest decision frequency at which 95 % (99 %) of these answers are on time: 1 / p95 (1 / p99)",
+    "after_danger": "share of decisions that took longer than the time to collision of their scene",
+    "affordable_hz": "highest decision frequency at which 95 % (99 %) of these decisions are on time: 1/p95 (1/p99)",
 }
 
 
@@ -66,7 +66,14 @@ class Distribution:
 
 
 def distribution(values: Sequence[float], seed: int = 0) -> Distribution | None:
-    """What a report says about a sample; None for an empty one."""
+    """What a report says about a sample.
+
+    Args:
+        values: Seconds, or metres.
+        seed: Of the bootstrap.
+    Returns:
+        None for an empty sample.
+    """
     if not len(values):
         return None
     sample = np.asarray(values, dtype=float)
@@ -109,7 +116,7 @@ class Deadline:
     longest_run: int
     """Most deadlines that one car missed in a row."""
     runs: Mapping[str, int]
-    """How often so many were missed in a row."""
+    """By length: how often that number of deadlines was missed in a row."""
     slack: Mapping[str, float]
     """Percentiles p1, p5, p50 and p95 of deadline minus latency, s."""
     staleness: Distribution | None
@@ -119,14 +126,14 @@ class Deadline:
 
 
 @dataclass(frozen=True)
-class Cell:
+class ProfileCell:
     """One expert under one load, all repeats together."""
 
     load: str
     open: bool
-    questions: int
+    queries: int
     seconds: float
-    """Of asking, all repeats together."""
+    """From the first query to the last response, all repeats together."""
     rate: float
     """Decisions per second."""
     latencies: Mapping[str, Distribution | None]
@@ -134,7 +141,7 @@ class Cell:
     cold: Distribution | None
     """End to end, of the warm-up."""
     parts: Mapping[str, float]
-    """Mean seconds of each part of the latency (`experts.llm.timeline`), over the questions that had it."""
+    """Mean seconds of each part of the latency (`experts.llm.timeline`), over the queries that had it."""
     statuses: Mapping[str, int]
     faults: Mapping[str, int]
     refused: int
@@ -159,9 +166,18 @@ class Cell:
 
 
 def summarise(
-    load: str, is_open: bool, runs: Sequence[Answers], warm_up: int, deadline_s: float, seed: int = 0
-) -> Cell:
-    """The figures of repeats of a load; the first `warm_up` questions of each are reported as `cold` alone."""
+    load: str, is_open: bool, runs: Sequence[LoadRun], warm_up: int, deadline_s: float, seed: int = 0
+) -> ProfileCell:
+    """The figures of one load.
+
+    Args:
+        load: Its name.
+        is_open: Whether it is an open one.
+        runs: Its repeats.
+        warm_up: First queries of each repeat, reported apart as `cold`.
+        deadline_s: Seconds of a decision period.
+        seed: Of the bootstrap.
+    """
     warm = [row for run in runs for row in run.rows[warm_up:]]
     cold = [row.latency for run in runs for row in run.rows[:warm_up]]
     seconds = sum(_length(run, warm_up) for run in runs)
@@ -173,10 +189,10 @@ def summarise(
     }
     whole = latencies["e2e"]
     assert whole is not None
-    return Cell(
+    return ProfileCell(
         load=load,
         open=is_open,
-        questions=len(warm),
+        queries=len(warm),
         seconds=seconds,
         rate=len(warm) / seconds,
         latencies=latencies,
@@ -187,7 +203,7 @@ def summarise(
         refused=sum(row.valid and not row.accepted for row in warm),
         tokens=sum(row.tokens for row in warm),
         cost=sum(row.cost for row in warm),
-        guided_km=sum(row.asked.speed for row in warm) * deadline_s / 1000,
+        guided_km=sum(row.query.speed for row in warm) * deadline_s / 1000,
         cached=sum(row.cached for row in warm),
         most_waiting=max(run.most_waiting for run in runs),
         saturated=any(run.saturated for run in runs),
@@ -201,12 +217,12 @@ def summarise(
 _QUANTILES = (*np.linspace(0, 0.9, 46), *np.linspace(0.902, 0.998, 49), 0.999, 1.0)
 
 
-def _length(run: Answers, warm_up: int) -> float:
+def _length(run: LoadRun, warm_up: int) -> float:
     rows = run.rows[warm_up:]
     return max(max(row.done for row in rows) - min(row.intended for row in rows), 1e-9)
 
 
-def _streamed(rows: Sequence[Answered]) -> dict[str, list[float]]:
+def _streamed(rows: Sequence[TimedQuery]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"ttft": [], "ttfa": [], "tpot": [], "itl": []}
     for row in rows:
         line = row.timeline
@@ -221,7 +237,7 @@ def _streamed(rows: Sequence[Answered]) -> dict[str, list[float]]:
     return found
 
 
-def _parts(rows: Sequence[Answered]) -> dict[str, float]:
+def _parts(rows: Sequence[TimedQuery]) -> dict[str, float]:
     known = [row.timeline.parts() for row in rows if row.timeline is not None and row.timeline.end is not None]
     return {
         name: float(np.mean([parts[name] for parts in known if name in parts]))
@@ -230,13 +246,13 @@ def _parts(rows: Sequence[Answered]) -> dict[str, float]:
     }
 
 
-def missed(row: Answered, deadline_s: float) -> bool:
-    """Whether an answer was too late, or none at all."""
+def missed(row: TimedQuery, deadline_s: float) -> bool:
+    """Whether the decision of a query came too late, or not at all."""
     return row.latency > deadline_s or row.action is None
 
 
 def _deadline(
-    runs: Sequence[Answers], rows: Sequence[Answered], warm_up: int, deadline_s: float, seconds: float, seed: int
+    runs: Sequence[LoadRun], rows: Sequence[TimedQuery], warm_up: int, deadline_s: float, seconds: float, seed: int
 ) -> Deadline:
     lengths: Counter[int] = Counter()
     for run in runs:
@@ -251,8 +267,8 @@ def _deadline(
         longest_run=max(lengths, default=0),
         runs={str(length): lengths[length] for length in sorted(lengths)},
         slack={f"p{p}": float(np.percentile([deadline_s - row.latency for row in rows], p)) for p in (1, 5, 50, 95)},
-        staleness=distribution([row.asked.speed * row.latency for row in rows], seed),
-        closing_loss=distribution([row.asked.closing * row.latency for row in rows], seed),
-        after_danger=float(np.mean([row.latency > row.asked.ttc for row in rows])),
+        staleness=distribution([row.query.speed * row.latency for row in rows], seed),
+        closing_loss=distribution([row.query.closing * row.latency for row in rows], seed),
+        after_danger=float(np.mean([row.latency > row.query.ttc for row in rows])),
         goodput=good / seconds,
     )

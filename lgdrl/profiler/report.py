@@ -1,4 +1,4 @@
-"""The files of a profile: profile.json, questions.csv, report.md, and report.html, which needs no other file."""
+"""The files of a profile: profile.json, queries.csv, report.md, and report.html, which needs no other file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from lgdrl.plots import COLOURS, GREY, figure_of
-from lgdrl.profiler.lateness import Outcome
-from lgdrl.profiler.profile import ExpertProfile, Profile, ScenarioProfile
+from lgdrl.profiler.lateness import LatencyOutcome
+from lgdrl.profiler.result import ExpertProfile, Profile, ScenarioProfile
 from lgdrl.profiler.tables import csv_text, driven_as_measured, grids, markdown, sweep
 from lgdrl.runs import write_json, write_text
 from sim import assets
@@ -23,11 +23,18 @@ TEMPLATE = "profile/report.html.j2"
 
 
 def write_report(profile: Profile, out: Path) -> None:
-    """Write all four. UsageError where the folder cannot be written."""
+    """Write all four files.
+
+    Args:
+        profile: What was measured.
+        out: Folder, made where it is missing.
+    Raises:
+        UsageError: The folder cannot be written.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "profile.json", profile.to_dict())
-        write_text(out / "questions.csv", csv_text(profile.rows))
+        write_text(out / "queries.csv", csv_text(profile.rows))
         write_text(out / "report.md", markdown(profile))
         write_text(out / "report.html", html(profile))
     except OSError as error:
@@ -76,26 +83,26 @@ def _svg(figure: Any) -> str:
 
 
 def _legend_below(axes: Any) -> None:
-    """Beside curves that go everywhere there is no room."""
+    """Curves fill the axes, so there is no room in them."""
     axes.legend(fontsize=7, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.17))
 
 
 def _latency_plot(scenario: ScenarioProfile) -> Any:
-    """Share of answers that took longer, on logarithmic axes: the tail is what hurts."""
+    """Share of decisions that took longer, on logarithmic axes, which show the tail."""
     figure, axes = figure_of(6.2, 3.9)
     for k, (label, cell) in enumerate(_cells(scenario)):
         share, seconds = np.array(cell.curve).T
         axes.plot(1e3 * seconds, np.maximum(100 * (1 - share), 0.05), color=COLOURS[k % 9], label=label, lw=1.6)
     axes.axvline(1e3 * scenario.deadline_s, color=GREY, lw=1, ls="--")
     axes.text(1e3 * scenario.deadline_s, 100, " deadline", color=GREY, fontsize=8, va="top")
-    axes.set(xscale="log", yscale="log", xlabel="latency, ms", ylabel="answers that took longer, %")
-    axes.set_title("Latency from the intended moment", loc="left", fontsize=10)
+    axes.set(xscale="log", yscale="log", xlabel="latency, ms", ylabel="decisions that took longer, %")
+    axes.set_title("Latency from the scheduled moment", loc="left", fontsize=10)
     _legend_below(axes)
     return figure
 
 
 def _frequency_plot(scenario: ScenarioProfile) -> Any:
-    """Deadlines missed if the same answers had to serve another decision frequency."""
+    """Deadlines missed if the same latencies met another decision frequency."""
     figure, axes = figure_of(6.2, 3.9)
     frequencies = np.geomspace(0.1, 1000, 200)
     for k, (label, cell) in enumerate(_cells(scenario)):
@@ -127,7 +134,7 @@ def _parts_plot(scenario: ScenarioProfile) -> Any:
     return figure
 
 
-def _injected(expert: ExpertProfile) -> list[Outcome]:
+def _injected(expert: ExpertProfile) -> list[LatencyOutcome]:
     """The points of its safety curves."""
     return [one for one in expert.outcomes if one.injected and one.policy != "pause"]
 
@@ -146,12 +153,12 @@ def _safety_plot(scenario: ScenarioProfile, k: int) -> Any:
         axes.fill_between(seconds, bounds[:, 0], bounds[:, 1], color=COLOURS[j], alpha=0.12, lw=0)
     axes.axvline(scenario.deadline_s, color=GREY, lw=1, ls="--")
     axes.set(xlabel="injected latency, s", ylabel="episodes that succeed, %", ylim=(-3, 103))
-    axes.set_title(f"{expert.name}: the world does not wait", loc="left", fontsize=10)
+    axes.set_title(f"{expert.name}: driving late", loc="left", fontsize=10)
     axes.legend(fontsize=8, frameon=False)
     return figure
 
 
-SWEPT = ("answers on time, %", "episodes that succeed, %")
+SWEPT = ("decisions on time, %", "episodes that succeed, %")
 
 
 def _sweep_plot(profile: Profile, of: str) -> Any:

@@ -1,4 +1,4 @@
-"""Streams of real scenes to ask about: consecutive decisions of several cars, driven through a scenario."""
+"""Streams of scenes for queries: consecutive decisions of several cars, driven through a scenario."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from sim.view import views_of
 CARS = 16
 """Cars whose scenes are mixed in a stream."""
 FIRST_SEED = 20_000
-"""First of their seeds: neither trained on nor judged elsewhere."""
+"""First of their seeds: used neither in training nor in other evaluations."""
 WANDERING = 0.2
 """Share of decisions that are drawn at random, so that scenes do not all show the same good driving."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A scene to ask about, and what lateness would cost in it."""
+class SceneQuery:
+    """A scene that an expert is queried about, and what lateness would cost in it."""
 
     context: Context
     unsafe: np.ndarray
@@ -45,13 +45,21 @@ class Asked:
 
 
 def period_of(scenario: str, backend: str | None, config: Mapping[str, Any]) -> float:
-    """Seconds between two decisions in a scenario. UsageError for one without driving scenes."""
-    worlds = sim.make_driving_vec(scenario, 1, backend=backend, config=config)
+    """Seconds between two decisions in a scenario.
+
+    Args:
+        scenario: Its name.
+        backend: The simulator; None: the fastest.
+        config: Changes to the scenario's config.
+    Raises:
+        UsageError: It has no driving scenes.
+    """
+    envs = sim.make_driving_vec(scenario, 1, backend=backend, config=config)
     try:
-        worlds.reset_to([0])
-        return worlds.scenes([0])[0].decision_period
+        envs.reset_to([0])
+        return envs.scenes([0])[0].decision_period
     finally:
-        worlds.close()
+        envs.close()
 
 
 def stream(
@@ -62,48 +70,57 @@ def stream(
     config: Mapping[str, Any] | None = None,
     driver: Literal["rule", "random"] = "rule",
     seed: int = 0,
-) -> list[Asked]:
-    """`count` scenes of `CARS` cars, car after car within each decision; no two of them are the same moment.
+) -> list[SceneQuery]:
+    """Scenes of `CARS` cars, car after car within each decision; no two of them are the same.
 
-    The contexts hold no `branch`: what is asked must be answered from the scene alone. UsageError for a scenario
-    without meta-actions.
+    The contexts hold no `branch`: the expert has to decide from the scene alone.
+
+    Args:
+        scenario: Its name.
+        count: Scenes.
+        backend: The simulator; None: the fastest.
+        config: Changes to the scenario's config.
+        driver: What drives.
+        seed: Of environments and driver.
+    Raises:
+        UsageError: The scenario has no meta-actions.
     """
-    worlds = sim.make_driving_vec(scenario, CARS, backend=backend, config=config or {})
+    envs = sim.make_driving_vec(scenario, CARS, backend=backend, config=config or {})
     try:
-        if not isinstance(worlds.action_space, spaces.Discrete):
-            raise UsageError(f"scenario {scenario!r} has no meta-actions: nothing can be asked about it")
+        if not isinstance(envs.action_space, spaces.Discrete):
+            raise UsageError(f"scenario {scenario!r} has no meta-actions: experts cannot be queried about it")
         with registry.make("rule", scenario, {}, 0) as rule:
-            scenes = _drive(worlds, rule, driver, np.random.default_rng(seed), seed)
-            return [asked for _, asked in zip(range(count), scenes, strict=False)]
+            scenes = _drive(envs, rule, driver, np.random.default_rng(seed), seed)
+            return [query for _, query in zip(range(count), scenes, strict=False)]
     finally:
-        worlds.close()
+        envs.close()
 
 
-def _drive(worlds: Any, expert: PolicyProvider, driver: str, rng: np.random.Generator, seed: int) -> Iterator[Asked]:
+def _drive(envs: Any, expert: PolicyProvider, driver: str, rng: np.random.Generator, seed: int) -> Iterator[SceneQuery]:
     first = FIRST_SEED + 1000 * seed
-    obs = worlds.reset_to(range(first, first + worlds.num_envs))
+    obs = envs.reset_to(range(first, first + envs.num_envs))
     step = 0
     while True:
-        masks = worlds.action_masks()
-        contexts = contexts_of(worlds, obs, masks, range(worlds.num_envs), step=step)
+        masks = envs.action_masks()
+        contexts = contexts_of(envs, obs, masks, range(envs.num_envs), step=step)
         yield from (look(replace(context, branch=None)) for context in contexts)
-        actions = idle_actions(worlds.action_space, masks)
-        wanders = rng.random(worlds.num_envs) < (WANDERING if driver == "rule" else 1.0)
+        actions = idle_actions(envs.action_space, masks)
+        wanders = rng.random(envs.num_envs) < (WANDERING if driver == "rule" else 1.0)
         decided = expert.decide(contexts)
         for i, decision in enumerate(decided):
             if wanders[i]:
                 actions[i] = rng.choice(np.flatnonzero(masks[i]))
             elif decision.action is not None:
                 actions[i] = decision.action
-        obs, *_ = worlds.step(actions)
+        obs, *_ = envs.step(actions)
         step += 1
 
 
-def look(context: Context) -> Asked:
-    """What a scene says about the price of being late."""
+def look(context: Context) -> SceneQuery:
+    """A query about a scene, with what lateness would cost in it."""
     scene = context.scene
     assert scene is not None
     front = scene.front(scene.ego.lane)
     closing = 0.0 if front is None else max(0.0, scene.ego.speed - front.speed)
     ttc = float("inf") if front is None else float(front.ttc)
-    return Asked(context, unsafe_actions(views_of([scene]))[0], float(scene.ego.speed), float(closing), ttc)
+    return SceneQuery(context, unsafe_actions(views_of([scene]))[0], float(scene.ego.speed), float(closing), ttc)

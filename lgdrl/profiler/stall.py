@@ -1,9 +1,9 @@
-"""A stall: the expert stands still for some seconds while the questions go on. How many come too late, and how long it
-takes until answers are on time again.
+"""A stall: the expert freezes for some seconds while queries go on. How many decisions are late, and when are they on
+time again?
 
-The fault server is frozen itself, so that time-outs, retries and the circuit breaker of the client have their say; any
-other expert is held from outside: nothing goes to it and nothing comes back until the thaw. What the car does meanwhile
-is `lateness.Stall`.
+The fault server itself is frozen, so that time-outs, retries and the circuit breaker of the client are measured too.
+Any other expert is frozen from outside: queries and decisions are held back until the thaw. What that does to a car is
+in `safety`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 
 from experts.provider import Context, Decision, PolicyProvider
-from lgdrl.profiler.load import Answered, LoadConfig, by_car, run_load
+from lgdrl.profiler.load import LoadConfig, TimedQuery, by_car, run_load
 from lgdrl.profiler.metrics import missed
-from lgdrl.profiler.scenes import Asked
+from lgdrl.profiler.scenes import SceneQuery
 from sim.errors import UsageError
 
 AFTERMATH = 2.0
-"""Questions go on for this many lengths of the stall after its end ..."""
+"""Queries go on after the stall for this multiple of its length ..."""
 LEAST_PERIODS = 6
-"""... and for so many decision periods at least; so many lie before it, too."""
+"""... and for at least this number of decision periods, which is also the number before the stall."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class StallConfig:
     """One stall in the middle of a clock load, and in each of some episodes."""
 
     seconds: float = 0.0  # 0: leave out
-    cars: int = 8  # that ask at each of their decisions
+    cars: int = 8  # each with a query at every decision
 
     def __post_init__(self) -> None:
         if not 0 <= self.seconds <= 600:
@@ -46,31 +46,35 @@ class StallConfig:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What a stall did to the answers."""
+    """What a stall did to the decisions."""
 
     seconds: float
     """Length of the stall."""
     cars: int
     before_s: float
-    """Median latency of the questions that were answered before it."""
+    """Median latency of the queries whose decisions came before it."""
     worst_s: float
     missed: int
     """Decisions that came after the deadline, from the stall on."""
-    questions: int
-    """Asked from the stall on."""
+    queries: int
+    """SceneQuery from the stall on."""
     longest_run: int
     """Most deadlines that one car missed in a row."""
     blind_m: float
     """Metres that a car drove in that run: its speeds times the decision period, the mean of all cars."""
     recovered_s: float | None
-    """Seconds from the thaw until every question was on time again; None: not while questions were asked."""
+    """Seconds from the thaw until every query was on time again; None: not before the last query."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-class Held(PolicyProvider):
-    """An expert that can be held still: questions and answers wait for the thaw."""
+class FreezableExpert(PolicyProvider):
+    """An expert that can be frozen: queries and decisions wait for the thaw.
+
+    Args:
+        expert: That decides.
+    """
 
     def __init__(self, expert: PolicyProvider) -> None:
         self.name, self._expert = expert.name, expert
@@ -78,7 +82,11 @@ class Held(PolicyProvider):
         self._thaw = 0.0
 
     def freeze(self, seconds: float) -> None:
-        """From now on nothing goes in or out for so long. From any thread."""
+        """Hold back queries and decisions from now on; may be called from any thread.
+
+        Args:
+            seconds: How long.
+        """
         self._thaw = time.perf_counter() + seconds
 
     def decide(self, contexts: Sequence[Context]) -> Sequence[Decision]:
@@ -92,8 +100,8 @@ class Held(PolicyProvider):
             time.sleep(left)
 
 
-def questions_needed(config: StallConfig, period: float) -> int:
-    """How many questions `recovery` takes."""
+def queries_needed(config: StallConfig, period: float) -> int:
+    """Number of queries that `recovery` takes, at a decision `period` in seconds."""
     before, after = _periods(config, period)
     return config.cars * (before + after)
 
@@ -107,16 +115,24 @@ def _periods(config: StallConfig, period: float) -> tuple[int, int]:
 def recovery(
     expert: PolicyProvider,
     freeze: Callable[[float], None] | None,
-    questions: Sequence[Asked],
+    queries: Sequence[SceneQuery],
     config: StallConfig,
     period: float,
-    observer: Callable[[Answered], None] = lambda row: None,
+    observer: Callable[[TimedQuery], None] = lambda row: None,
 ) -> Recovery:
-    """Ask `questions` by the clock and stall in the middle. `freeze` stalls the endpoint of `expert` for so many
-    seconds; None: the expert is held from outside."""
+    """Send queries by the clock and stall in the middle.
+
+    Args:
+        expert: That is queried.
+        freeze: Stalls its endpoint for a number of seconds; None: the expert is frozen from outside.
+        queries: As many as `queries_needed`.
+        config: Length of the stall, and number of cars.
+        period: Seconds between two decisions of a car.
+        observer: Called with each response, from the threads that send.
+    """
     if freeze is None:
-        expert = held = Held(expert)
-        freeze = held.freeze
+        expert = freezable = FreezableExpert(expert)
+        freeze = freezable.freeze
     begin = _periods(config, period)[0] * period - 0.25 * period  # shortly before a decision
     frozen_at: list[float] = []
 
@@ -127,17 +143,24 @@ def recovery(
     timer = threading.Timer(begin, stall)
     timer.start()
     load = LoadConfig(kind="clock", cars=config.cars)
-    run = run_load(expert, load, questions, period, np.random.default_rng(0), observer)
+    run = run_load(expert, load, queries, period, np.random.default_rng(0), observer)
     timer.join()
     return read_recovery(run.rows, frozen_at[0] - run.began, config, period)
 
 
-def read_recovery(rows: Sequence[Answered], frozen: float, config: StallConfig, period: float) -> Recovery:
-    """Read off the rows. `frozen`: when the stall began, s since the load did."""
+def read_recovery(rows: Sequence[TimedQuery], frozen: float, config: StallConfig, period: float) -> Recovery:
+    """A recovery from timed queries.
+
+    Args:
+        rows: In the order of the schedule.
+        frozen: When the stall began, seconds since the load did.
+        config: Length of the stall, and number of cars.
+        period: Seconds between two decisions of a car.
+    """
     before = [row.latency for row in rows if row.done <= frozen]
     after = [row for row in rows if row.done > frozen]
     late = [row for row in after if missed(row, period)]
-    runs: list[list[Answered]] = []
+    runs: list[list[TimedQuery]] = []
     for car in by_car(after):
         groups = [list(group) for is_late, group in groupby(car, lambda row: missed(row, period)) if is_late]
         runs.append(max(groups, key=len, default=[]))
@@ -151,8 +174,8 @@ def read_recovery(rows: Sequence[Answered], frozen: float, config: StallConfig, 
         before_s=float(np.median(before)) if before else float("nan"),
         worst_s=max((row.latency for row in after), default=0.0),
         missed=len(late),
-        questions=len(after),
+        queries=len(after),
         longest_run=max((len(run) for run in runs), default=0),
-        blind_m=float(np.mean([sum(row.asked.speed for row in run) * period for run in runs])),
+        blind_m=float(np.mean([sum(row.query.speed for row in run) * period for run in runs])),
         recovered_s=recovered,
     )

@@ -12,13 +12,14 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from lgdrl.profiler.gate import Change
-from lgdrl.profiler.lateness import MEASURED, Outcome
-from lgdrl.profiler.metrics import Cell, Distribution
-from lgdrl.profiler.profile import ExpertProfile, Profile, ScenarioProfile
+from lgdrl.profiler.lateness import LatencyOutcome
+from lgdrl.profiler.metrics import Distribution, ProfileCell
+from lgdrl.profiler.result import ExpertProfile, Profile, ScenarioProfile
+from lgdrl.profiler.safety import MEASURED
 from lgdrl.quality.evaluation import ExpertEvaluation
 
 ON_TIME = 0.95
-"""Share of the answers that must be in time at an affordable decision frequency."""
+"""Share of the decisions that must be on time at an affordable decision frequency."""
 Grid = tuple[str, list[str], list[list[str]]]
 """Title, column names, rows."""
 
@@ -33,8 +34,8 @@ def grids(scenario: ScenarioProfile, narrow: bool = False) -> list[Grid]:
     if any(expert.recovery for expert in scenario.experts):
         found.append(_stall(scenario))
     found += [_safety(expert, scenario.deadline_s, narrow) for expert in scenario.experts if expert.outcomes]
-    if scenario.dumb:
-        found.append(_dumb(scenario))
+    if scenario.trivial:
+        found.append(_trivial(scenario))
     if scenario.quality is not None:
         found.append(_without(_quality(scenario.quality), "chosen") if narrow else _quality(scenario.quality))
     found += [_training(expert) for expert in scenario.experts if expert.costs]
@@ -72,14 +73,14 @@ def _latency(scenario: ScenarioProfile, narrow: bool) -> Grid:
             [
                 expert.name,
                 cell.load + (" (saturated)" if cell.saturated else ""),
-                f"{cell.questions:,}",
+                f"{cell.queries:,}",
                 _ms(whole.p50),
                 _ms(whole.at("p95")) + ("" if narrow else f" [{_ms(low)}, {_ms(high)}]"),
                 *(_ms(whole.percentiles.get(name)) for name in ("p99", "p99.9")),
                 first,
                 acted,
                 word,
-                f"{100 * bad / cell.questions:.0f} %",
+                f"{100 * bad / cell.queries:.0f} %",
             ]
         )
     return f"{scenario.label}: latency, ms", columns, rows
@@ -117,7 +118,7 @@ def _deadlines(scenario: ScenarioProfile) -> Grid:
                 *(_rate(cell.affordable_hz[name]) for name in ("p95", "p99")),
                 f"{cell.tokens / cell.guided_km:,.0f}" if cell.tokens and cell.guided_km else "-",
                 f"{cell.cost / cell.guided_km:.4f}" if cell.cost and cell.guided_km else "-",
-                f"{100 * cell.cached / cell.questions:.0f} %",
+                f"{100 * cell.cached / cell.queries:.0f} %",
             ]
         )
     return f"{scenario.label}: what that means for a deadline of {scenario.deadline_s:g} s", columns, rows
@@ -132,7 +133,7 @@ def _stall(scenario: ScenarioProfile) -> Grid:
             f"{found.seconds:g}",
             _ms(found.before_s),
             _ms(found.worst_s),
-            f"{100 * found.missed / max(found.questions, 1):.0f} %",
+            f"{100 * found.missed / max(found.queries, 1):.0f} %",
             str(found.longest_run),
             f"{found.blind_m:.0f}",
             "never" if found.recovered_s is None else f"{found.recovered_s:.2f}",
@@ -140,7 +141,7 @@ def _stall(scenario: ScenarioProfile) -> Grid:
         for expert in scenario.experts
         if (found := expert.recovery)
     ]
-    return f"{scenario.label}: a stall, and for how long after its end answers are late", columns, rows
+    return f"{scenario.label}: a stall, and for how long after its end decisions are late", columns, rows
 
 
 def sweep(profile: Profile, narrow: bool = False) -> Grid | None:
@@ -167,8 +168,8 @@ def sweep(profile: Profile, narrow: bool = False) -> Grid | None:
     return f"Decision frequency. Highest tried with {100 * ON_TIME:.0f} % on time: {highest}", columns, rows
 
 
-def driven_as_measured(expert: ExpertProfile) -> Outcome | None:
-    """Episodes with the latencies of the first load while the world runs on, the last command standing."""
+def driven_as_measured(expert: ExpertProfile) -> LatencyOutcome | None:
+    """Episodes with the latencies of the first load while the environment runs on, under the first policy."""
     found = [one for one in expert.outcomes if one.latency == MEASURED and one.policy != "pause"]
     return found[0] if found else None
 
@@ -208,13 +209,13 @@ def _safety(expert: ExpertProfile, deadline_s: float, narrow: bool) -> Grid:
     return f"{expert.name}: driving late (D = {deadline_s:g} s); latency budget: {budgets}", columns, rows
 
 
-def _dumb(scenario: ScenarioProfile) -> Grid:
+def _trivial(scenario: ScenarioProfile) -> Grid:
     columns = ["expert", "success % [95 %]", "crash %", "m/s"]
     rows = [
         [name, str(one.success), f"{100 * one.crash.value:.0f}", f"{one.speed:.1f}"]
-        for name, one in scenario.dumb.items()
+        for name, one in scenario.trivial.items()
     ]
-    return f"{scenario.label}: the same episodes without understanding and without latency", columns, rows
+    return f"{scenario.label}: trivial baselines in the same episodes, without latency", columns, rows
 
 
 def _quality(found: ExpertEvaluation) -> Grid:
@@ -230,7 +231,7 @@ def _quality(found: ExpertEvaluation) -> Grid:
 
 
 def _training(expert: ExpertProfile) -> Grid:
-    columns = ["training", "per s", "waits", "asked", "tokens", "cost", "cached"]
+    columns = ["training", "per s", "waits", "queries", "tokens", "cost", "cached"]
     rows = [
         [
             one.name,
@@ -246,7 +247,7 @@ def _training(expert: ExpertProfile) -> Grid:
     return f"{expert.name}: a training of {expert.costs[0].decisions:,} decisions, and how long it waits", columns, rows
 
 
-def _cells(scenario: ScenarioProfile) -> Iterable[tuple[ExpertProfile, Cell]]:
+def _cells(scenario: ScenarioProfile) -> Iterable[tuple[ExpertProfile, ProfileCell]]:
     return ((expert, cell) for expert in scenario.experts for cell in expert.cells)
 
 
@@ -298,7 +299,7 @@ def every(profile: Profile, narrow: bool = False) -> list[Grid]:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Every question, one line each."""
+    """Every query, one line each."""
     file = io.StringIO()
     if rows:
         writer = csv.DictWriter(file, list(rows[0]))

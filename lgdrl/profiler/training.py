@@ -1,4 +1,4 @@
-"""What an expert costs a training: the time for which it stands still, with and without cache, gate and expert."""
+"""What an expert costs a training: time spent waiting for it, with and without cache, gate and expert."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Cost:
     seconds: float
     """Wall time of the training loop."""
     waiting: float
-    """Share of it for which the training stood still until the expert had answered."""
+    """Share of it that the training spent waiting for the expert."""
     rate: float
     """Decisions per second."""
     queries: int
     tokens: int
     cost: float
     cache_hits: int
-    """Questions that the answer cache answered."""
+    """Queries that the response cache served."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,37 +53,52 @@ class Cost:
 
 LABELS_ONLY = {"strategy_options": {"gate": {"kind": "never"}}}
 AHEAD = 8
-"""Steps for which labels may be on their way where the expert is asked ahead."""
+"""Label lag, in steps, where the training does not wait for the expert."""
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "nobody asked": {"strategy": "sac"},
-    "asked at every decision": {"strategy_options": {"episodes": {"kind": "always", "until": 1.0}}},
+    "expert off": {"strategy": "sac"},
+    "queried at every decision": {"strategy_options": {"episodes": {"kind": "always", "until": 1.0}}},
     "as configured": {},
     "labels, no take-overs": LABELS_ONLY,
 }
 """Changes to the run's config."""
 LAGGING: Mapping[str, Mapping[str, Any]] = {f"labels {AHEAD} steps later": LABELS_ONLY | {"label_lag": AHEAD}}
-CACHED: Mapping[str, Mapping[str, Any]] = {"filling an answer cache": {}, "from that cache": {}}
-"""For language models. The last two share one answer cache."""
+CACHED: Mapping[str, Mapping[str, Any]] = {"filling a response cache": {}, "from that cache": {}}
+"""For language models. The last two share one cache."""
 
 
 def variants(language_model: bool) -> int:
-    """How many trainings `costs` makes."""
+    """Number of trainings that `costs` runs."""
     return len(VARIANTS) + language_model * (len(LAGGING) + len(CACHED))
 
 
 def costs(
     config: TrainingConfig,
     scenario: str,
-    world: Mapping[str, Any],
+    scenario_config: Mapping[str, Any],
     backend: str | None,
     make: Callable[[Mapping[str, Any]], PolicyProvider],
     language_model: bool,
     seed: int,
     observer: Callable[[str], None] = lambda name: None,
 ) -> list[Cost]:
-    """Train for `config.decisions` in each variant. `make(options)` builds the expert with further options; a language
-    model can also be asked ahead, and keep answers."""
-    base = {"scenario": scenario, "scenario_config": dict(world), "steps": config.decisions, "evaluate_every": 0}
+    """Train for `config.decisions` in each variant.
+
+    Args:
+        config: Length and settings of the runs.
+        scenario: Its name.
+        scenario_config: Changes to its config.
+        backend: The simulator; None: the fastest.
+        make: Makes the expert with further options.
+        language_model: The expert is one: label lag and response cache are measured too.
+        seed: Of the runs.
+        observer: Called with the name of each variant before it runs.
+    """
+    base = {
+        "scenario": scenario,
+        "scenario_config": dict(scenario_config),
+        "steps": config.decisions,
+        "evaluate_every": 0,
+    }
     base |= {"seed": seed, "backend": backend} if backend else {"seed": seed}
     base = deep_merge(base, config.config)
     found: list[Cost] = []

@@ -16,7 +16,7 @@ from lgdrl.cli import PUBLISHED
 from lgdrl.config import load_config
 from lgdrl.runs import Run
 from lgdrl.training import Trainer, resume, start
-from lgdrl.visualizer.drivers import asked_in_training, driven_by_hand, expert_of, watched_expert, watched_run
+from lgdrl.visualizer.drivers import driven_by_hand, expert_of, queried_in_training, watched_expert, watched_run
 from lgdrl.visualizer.session import DriveSession, PlaySession, ReplaySession
 from sim.errors import UsageError, unknown
 from sim.render import THEMES, check_video
@@ -47,7 +47,7 @@ def play(arguments: Namespace, changes: Mapping[str, Any]) -> str:
         return _train(arguments, changes)
     show = _Window(arguments)
     if arguments.replay:
-        show.run([_asked(arguments)])
+        show.run([_queries(arguments)])
         return show.summary
     hands = Hands(dead_man=arguments.dead_man)
     names = arguments.what or [None]
@@ -78,10 +78,10 @@ def _session(name: str | None, arguments: Namespace, changes: Mapping[str, Any],
     return watched_run(run, config, expert_of(config), hands)
 
 
-def _asked(arguments: Namespace) -> PlaySession:
+def _queries(arguments: Namespace) -> PlaySession:
     """The states at which the run of --replay queried its expert."""
     run = Run.open(arguments.replay)
-    return asked_in_training(run, load_config(run.config, {}))
+    return queried_in_training(run, load_config(run.config, {}))
 
 
 def _train(arguments: Namespace, changes: Mapping[str, Any]) -> str:
@@ -187,7 +187,7 @@ def _film(arguments: Namespace, changes: Mapping[str, Any]) -> str:
     check_video(arguments.record)
     style = FilmStyle(arguments.theme, _size(arguments.size or "1280x320", (320, 160)), arguments.pace)
     name = arguments.what[0] if arguments.what else EXPERT + (arguments.expert or "rule")
-    session = _asked(arguments) if arguments.replay else _session(name, arguments, changes, None)
+    session = _queries(arguments) if arguments.replay else _session(name, arguments, changes, None)
     first, count = _first_seed(arguments), arguments.episodes or 1
     save = Path(arguments.save) if arguments.save else None
     try:

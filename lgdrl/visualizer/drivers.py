@@ -29,7 +29,7 @@ def watched_run(
     return DriveSession(_environment(config), learner, expert, "learner", hands, title, config.shield)
 
 
-def asked_in_training(run: Run, config: RunConfig) -> ReplaySession:
+def queried_in_training(run: Run, config: RunConfig) -> ReplaySession:
     """A session that replays the states at which a run queried its expert, as its guidance log has them.
 
     Args:

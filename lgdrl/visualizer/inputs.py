@@ -58,7 +58,7 @@ class DeviceInput:
         """Do what a key or button stands for.
 
         Args:
-            command: What was asked for.
+            command: What the key or button stands for.
             source: Name of the key or button, so that holding several of them works.
             down: Pressed, or released.
         """

@@ -12,12 +12,19 @@ STATUS_MARKS = {"repaired": "↻", "vetoed": "⊘", "fallback": "↓", "late": "
 
 
 class Painter:
-    """Text, boxes and bars at one scale and theme."""
+    """Text, boxes and bars.
+
+    Args:
+        theme: Colours.
+        typist: Renders and keeps text.
+        scale: Of all sizes, 1 at the reference window.
+    """
 
     def __init__(self, theme: Theme, typist: Typist, scale: float) -> None:
         self.theme, self.typist, self.scale = theme, typist, scale
 
     def px(self, value: float) -> int:
+        """Pixels of a size at the reference window, at least 1."""
         return max(round(value * self.scale), 1)
 
     def text(

@@ -22,7 +22,7 @@ LONGEST_TTC = 10.0
 
 @dataclass(frozen=True)
 class Threads:
-    """One thread in which environments are stepped, one in which experts are asked. Both are shared by all panes."""
+    """One thread in which environments are stepped, one in which experts are queried. Both are shared by all panes."""
 
     environment: ThreadPoolExecutor
     expert: ThreadPoolExecutor
@@ -49,10 +49,10 @@ class Pane:
     def __init__(self, session: PlaySession, renderer: SceneRenderer, clock: Clock, threads: Threads | None) -> None:
         self.session, self.renderer, self.clock, self.threads = session, renderer, clock, threads
         self._acting: Future | None = None
-        self._asking: Future | None = None
-        self._asked: Assessment | None = None
-        """The assessment that `_asking` completes."""
-        self._asked_at = 0.0
+        self._query: Future | None = None
+        self._queried: Assessment | None = None
+        """The assessment that `_query` completes."""
+        self._queried_at = 0.0
         self._closing = False
         self._series: list[tuple[float, float, float | None]] = []
         """Speed (m/s), time-to-collision ahead (s), JS (nats) at every decision of the episode so far."""
@@ -70,7 +70,7 @@ class Pane:
         """
         hands = self.session.hands
         patient = self.session.waits or hands is None or not hands.engaged
-        return self._acting is not None or (self._asking is not None and patient)
+        return self._acting is not None or (self._query is not None and patient)
 
     # -- work ----------------------------------------------------------------------------------------------------------
 
@@ -79,15 +79,15 @@ class Pane:
         self.session.begin(seed)
         self._series.clear()
         self.renderer.reset()
-        self._ask()
+        self._ask_expert()
 
     def settle(self) -> None:
         """Wait for an environment that is stepping; drop a label that is still on its way."""
         if self._acting is not None:
             self._acting.result()
-        if self._asking is not None and self.session.waits:
-            self._asking.result()
-        self._acting = self._asking = None
+        if self._query is not None and self.session.waits:
+            self._query.result()
+        self._acting = self._query = None
 
     def decide(self) -> bool:
         """Make one decision, or start it in a thread.
@@ -99,8 +99,8 @@ class Pane:
             self.session.act()
             self._came_up()
             return True
-        if self._asking is None:
-            self._asked_at = self.clock.now()
+        if self._query is None:
+            self._queried_at = self.clock.now()
         self._acting = self.threads.environment.submit(self.session.act)
         return False
 
@@ -116,31 +116,31 @@ class Pane:
             job.result()
             self._came_up()
             new = True
-        if self._asking is not None and self._asking.done():
-            job, self._asking = self._asking, None
+        if self._query is not None and self._query.done():
+            job, self._query = self._query, None
             job.result()
-            last, asked = self.session.track.last, self._asked
-            if last is not None and asked is not None and last.scene is not asked.scene:
-                self._ask()  # the person went on without the label
+            last, queried = self.session.track.last, self._queried
+            if last is not None and queried is not None and last.scene is not queried.scene:
+                self._ask_expert()  # the person went on without the label
         return new
 
     def _came_up(self) -> None:
-        if self._asking is None:
-            self._ask()
+        if self._query is None:
+            self._ask_expert()
 
-    def _ask(self) -> None:
-        self._asked_at, self._asked = self.clock.now(), self.session.track.last
+    def _ask_expert(self) -> None:
+        self._queried_at, self._queried = self.clock.now(), self.session.track.last
         if self.threads is None:
             self.session.ask_expert()
         elif not self._closing and self.undecided:
-            self._asking = self.threads.expert.submit(self.session.ask_expert)
+            self._query = self.threads.expert.submit(self.session.ask_expert)
 
     def interrupt(self) -> None:
-        """The window closes: ask nothing more, and let an expert that is being asked come to an end."""
+        """The window closes: send no further query, and end one that is under way."""
         self._closing = True
         self.session.interrupt()
-        if self._asking is not None:
-            self._asking.cancel()
+        if self._query is not None:
+            self._query.cancel()
 
     def close(self) -> None:
         """End the session."""
@@ -172,14 +172,14 @@ class Pane:
             controller = "human" if hands is not None and hands.engaged else self.session.autopilot
             if track.turns and (track.outcome or not self.session.live):
                 controller = track.turns[-1].controller
-        working = self._asking is not None or self._acting is not None
+        working = self._query is not None or self._acting is not None
         return PanelState(
             assessment=assessment,
             controller=controller,
             executed=executed,
             reward=reward,
             total=float(track.rewards[: k + 1].sum()) if len(track) else 0.0,
-            waiting_s=self.clock.now() - self._asked_at if working else 0.0,
+            waiting_s=self.clock.now() - self._queried_at if working else 0.0,
             divergence=distance,
             facts=tuple(self.session.facts()),
             curves=curves,

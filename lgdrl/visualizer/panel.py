@@ -19,7 +19,7 @@ STATUS_WORDS = {
     "vetoed": "vetoed",
     "fallback": "fallback",
     "late": "late",
-    "failed": "no answer",
+    "failed": "no response",
 }
 
 
@@ -52,7 +52,7 @@ class PanelState:
     total: float
     """Return so far."""
     waiting_s: float
-    """Since the expert was asked without an answer yet; 0: nobody is waited for."""
+    """Since the query to the expert, while there is no response; 0: there is no open query."""
     divergence: float | None
     """JS between learner and expert, nats."""
     facts: tuple[tuple[str, str], ...] = ()
@@ -61,7 +61,7 @@ class PanelState:
     saying: str = ""
     """What the expert is saying before it has decided."""
     terms: dict[str, float] | None = None
-    """What adds up to the reward, or to what the world rescales to it."""
+    """What adds up to the reward, or to what the environment rescales to it."""
 
 
 def signed(value: float) -> str:
@@ -70,12 +70,24 @@ def signed(value: float) -> str:
 
 
 class Panel:
-    """Draws one `PanelState` into a rectangle."""
+    """Draws one `PanelState` into a rectangle.
+
+    Args:
+        painter: At the window's scale and theme.
+    """
 
     def __init__(self, painter: Painter) -> None:
         self.p = painter
 
     def draw(self, surface: pygame.Surface, area: pygame.Rect, state: PanelState, title: str) -> None:
+        """Draw the panel.
+
+        Args:
+            surface: The window's canvas.
+            area: Of the panel.
+            state: What is shown.
+            title: Names the driver.
+        """
         p, theme = self.p, self.p.theme
         surface.fill(theme.panel, area)
         surface.fill(theme.hairline, (area.left, area.top, 1, area.height))
@@ -110,8 +122,8 @@ class Panel:
         names = action_names(assessment.scene)
         if len(names) > 9:
             return y
-        asked = assessment.learner_probs is not None
-        y = self._rule(surface, x, right, y, "Learner" if asked else "Actions")
+        learner = assessment.learner_probs is not None
+        y = self._rule(surface, x, right, y, "Learner" if learner else "Actions")
         if assessment.q_values is not None:
             p.right(surface, "Q", right, y - p.px(16), 9, theme.muted)
         expert = assessment.expert.action if assessment.expert is not None else None
@@ -135,7 +147,7 @@ class Panel:
                 middle = y + p.px(10)
                 surface.fill(ink, (x, middle, p.px(62), 1))
             self._marks(surface, x + p.px(74), y + p.px(10), unsafe, expert is not None and action == expert)
-            if asked:
+            if learner:
                 assert assessment.learner_probs is not None
                 share = float(assessment.learner_probs[action])
                 start, end = x + p.px(106), right - p.px(84)
@@ -147,10 +159,10 @@ class Panel:
             y += row
         return y + p.px(8)
 
-    def _marks(self, surface: pygame.Surface, x: int, y: int, unsafe: bool, advised: bool) -> None:
-        """A diamond: the expert's advice. A triangle: judged unsafe."""
+    def _marks(self, surface: pygame.Surface, x: int, y: int, unsafe: bool, labelled: bool) -> None:
+        """A diamond: the expert's label. A triangle: unsafe by the safety check."""
         p, theme, half = self.p, self.p.theme, self.p.px(5)
-        if advised:
+        if labelled:
             points = [(x, y - half), (x + half, y), (x, y + half), (x - half, y)]
             pygame.draw.polygon(surface, theme.expert, points)
             pygame.draw.aalines(surface, theme.expert, True, points)
@@ -166,7 +178,7 @@ class Panel:
             return y
         y = self._rule(surface, x, right, y, f"Expert {state.expert_name}".strip())
         if assessment.expert is None:
-            doing = "answering" if state.saying else "thinking"
+            doing = "responding" if state.saying else "deciding"
             words = f"is {doing} … {state.waiting_s:.1f} s" if state.waiting_s > 0.2 else "…"
             p.text(surface, words, x, y, 12, theme.muted)
             return self._reason(surface, x, right, y + p.px(22), bottom, state.saying)

@@ -12,7 +12,11 @@ from sim.render.palette import mix
 class DecisionTimeline:
     """Every decision of an episode as a stripe in the colour of who drove.
 
-    A mark says how the expert's answer came about, where it is not a plain one; a notch where the car changes hands.
+    A mark shows the status of the expert's decision, where that is not plainly ok; a notch shows a take-over or
+    hand-back.
+
+    Args:
+        painter: At the window's scale and theme.
     """
 
     def __init__(self, painter: Painter) -> None:
@@ -28,8 +32,15 @@ class DecisionTimeline:
         head: float,
         words: str,
     ) -> None:
-        """Args: per track (who drove, the expert's status) of every decision, and the outcome; the playhead, in
-        decisions; words at the right."""
+        """Draw the strip.
+
+        Args:
+            surface: The window's canvas.
+            area: Of the strip.
+            rows: Of each track, (controller, status of the expert's decision) of every decision, and the outcome.
+            head: The playhead, in decisions.
+            words: At the right.
+        """
         p, theme = self.p, self.p.theme
         surface.fill(theme.panel, area)
         surface.fill(theme.hairline, (area.left, area.top, area.width, 1))

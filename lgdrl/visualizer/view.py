@@ -55,7 +55,7 @@ class WindowText:
     """Beside the timeline."""
     message: str = ""
     prompt: str | None = None
-    """The seed as far as it is typed; None: it is not asked for."""
+    """The seed as far as it is typed; None: the prompt is closed."""
     waits_for_driver: bool = False
     """The episode starts with the first driving key: the keys are shown."""
 

@@ -60,7 +60,7 @@ def test_a_scripted_person_records_demonstrations(tmp_path):
     assert {turn.controller for episode in episodes for turn in episode.turns} == {"human"}
 
 
-def test_the_questions_of_a_training_are_replayed_and_filmed(tmp_path, capsys):
+def test_the_queries_of_a_training_are_replayed_and_filmed(tmp_path, capsys):
     run, film = tmp_path / "run", tmp_path / "asked.gif"
     small = ["num_envs=2", "log_every=50", "evaluate_every=0", "learner_options.learning_starts=20", "log_scenes=1"]
     assert main(["train", "--steps", "100", "--out", str(run), *small]) == 0
@@ -90,7 +90,7 @@ def test_the_questions_of_a_training_are_replayed_and_filmed(tmp_path, capsys):
         (["--size", "big"], "WIDTHxHEIGHT"),
         (["--pace", "0"], "pace"),
         (["--keys", "no-such.yaml"], "no-such.yaml"),
-        (["expert:nobody"], "nobody"),
+        (["expert:unheard-of"], "unheard-of"),
         (["--train", "--record", "x.gif"], "--record"),
         (["--record", "x.txt", "expert:faster"], ".txt"),
     ],

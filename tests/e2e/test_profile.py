@@ -13,7 +13,7 @@ QUICK = ["--quick", "--decisions", "12", "--repeats", "1", "--load", "closed:1,c
 
 
 @pytest.fixture(autouse=True)
-def nobody(monkeypatch):
+def no_endpoint(monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 
@@ -32,15 +32,15 @@ def test_a_profile_is_four_files_that_agree(folder):
     assert (data["schema"], data["version"]) == ("lgdrl-profile", 1)
     (scenario,) = data["scenarios"]
     cells = scenario["experts"][0]["cells"]
-    assert [cell["questions"] for cell in cells] == [12, 12]
-    rows = list(csv.DictReader((folder / "questions.csv").open()))
+    assert [cell["queries"] for cell in cells] == [12, 12]
+    rows = list(csv.DictReader((folder / "queries.csv").open()))
     assert len(rows) == 2 * (12 + 3)
     assert sum(row["warm_up"] == "True" for row in rows) == 6
     page = (folder / "report.html").read_text()
     assert page.count("<svg") >= 3
-    assert "http" not in page.replace("http://www.w3.org", "")  # nothing is loaded from anywhere
+    assert "http" not in page.replace("http://www.w3.org", "")  # the page loads nothing
     assert "lane-change: latency, ms" in (folder / "report.md").read_text()
-    assert scenario["experts"][0]["training"][0]["name"] == "nobody asked"
+    assert scenario["experts"][0]["training"][0]["name"] == "expert off"
     assert scenario["quality"]["scenes"] == 3
 
 
@@ -65,7 +65,7 @@ def test_a_sweep_over_frequencies_and_a_stall(tmp_path, capsys):
     assert [one["deadline_s"] for one in data["scenarios"]] == [0.2, 0.1]
     for scenario in data["scenarios"]:
         stall = scenario["experts"][0]["stall"]
-        assert stall["worst_s"] > 0.4  # the server itself stood still
+        assert stall["worst_s"] > 0.4  # the server itself was frozen
         assert stall["missed"] >= 8  # every car, once at least; on a busy machine all of them
     shown = capsys.readouterr().out
     assert "Decision frequency" in shown
@@ -82,14 +82,14 @@ def test_faults_are_served_counted_and_survived(tmp_path, capsys):
     data = json.loads((tmp_path / "out" / "profile.json").read_text())
     assert data["faults_served"]["wrong_enum"] > 0
     for cell in data["scenarios"][0]["experts"][0]["cells"]:
-        assert sum(cell["statuses"].values()) == cell["questions"]
+        assert sum(cell["statuses"].values()) == cell["queries"]
     assert "Faults served" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--expert", "nobody"], "nobody"),
+        (["--expert", "unheard-of"], "unheard-of"),
         (["--load", "closed:x"], "closed:x"),
         (["--frequency", "2,fast"], "'fast'"),
         (["--frequency", "3"], "decision_frequency"),

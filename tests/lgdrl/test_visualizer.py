@@ -20,7 +20,7 @@ from lgdrl.training import resume, start
 from lgdrl.visualizer.app import App, WindowOptions, open_window
 from lgdrl.visualizer.clock import RealClock, VirtualClock
 from lgdrl.visualizer.controls import Command, keymap
-from lgdrl.visualizer.drivers import asked_in_training
+from lgdrl.visualizer.drivers import queried_in_training
 from lgdrl.visualizer.film import FPS, FilmStyle, frames
 from lgdrl.visualizer.scripted import ScriptedPerson, post_key
 from lgdrl.visualizer.session import DriveSession, ReplaySession
@@ -114,7 +114,7 @@ def test_only_the_first_of_two_drivers_can_be_taken_over():
     app.close()
 
 
-def test_the_dead_mans_car_goes_back_when_nothing_is_held():
+def test_with_a_dead_man_switch_the_car_is_handed_back_when_nothing_is_held():
     hands = Hands(dead_man=True)
     app = open_app(drive(hands))
     run_until(app, lambda: app.length == 1)
@@ -144,7 +144,7 @@ def test_a_gamepad_drives_and_an_unplugged_one_lets_go():
     app.close()
 
 
-def test_continuous_worlds_are_steered_with_keys_and_axes():
+def test_continuous_environments_are_steered_with_keys_and_axes():
     hands = Hands()
     session = drive(hands, expert=None, autopilot="human", scenario="parking-v0")
     app = open_app(session)
@@ -161,14 +161,14 @@ def test_continuous_worlds_are_steered_with_keys_and_axes():
     app.close()
 
 
-def test_illegal_wishes_become_idle():
+def test_illegal_input_becomes_idle():
     space, legal = sim.make("lane-change").action_space, np.array([False, True, True, True, True])
     hands = Hands()
     hands.press("key", HeldInput(MetaAction.LANE_LEFT), 1.0)
     assert action_of(hands.take(), space, tuple(MetaAction), legal) == MetaAction.IDLE
 
 
-def test_a_person_answers_the_experts_contract():
+def test_a_person_keeps_the_experts_contract():
     hands, world = Hands(), sim.make("lane-change")
     obs, _ = world.reset(seed=0)
     context = Context(obs, world.action_space, world.scene(), world.action_masks())
@@ -389,7 +389,7 @@ def test_a_slow_expert_never_freezes_the_window():
     app.close()
 
 
-def test_a_world_without_an_expert_moves_in_a_real_window():
+def test_an_environment_without_an_expert_moves_in_a_real_window():
     hands = Hands()
     app = open_app(drive(hands, expert=None, autopilot="human"), clock=RealClock(), pace=16.0)
     tap(app, pygame.K_LEFT)
@@ -511,7 +511,7 @@ def test_a_stream_that_breaks_ends_in_its_status(key):
         app.close()
 
 
-def test_words_of_an_abandoned_question_are_not_shown_at_the_next_state(key):
+def test_words_of_an_abandoned_query_are_not_shown_at_the_next_state(key):
     hands = Hands()
     with FaultServer([Scripted(extra={"reason": REASON}, drip_s=0.1)], rungs=("json_schema",)) as server:
         app = open_app(drive(hands, expert=language_model(server)), clock=RealClock())
@@ -650,7 +650,7 @@ def test_a_decision_that_broke_off_is_not_saved(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def guided_run(tmp_path_factory):
-    """A run whose guidance log has the scene of every question."""
+    """A run whose guidance log has the scene of every query."""
     folder = tmp_path_factory.mktemp("runs") / "guided"
     guidance = {"episodes": {"kind": "always"}, "arbiter": {"kind": "disagree"}}
     config = RunConfig(num_envs=1, steps=300, evaluate_every=0, log_scenes=1, strategy_options=guidance)
@@ -660,8 +660,8 @@ def guided_run(tmp_path_factory):
     return Run(folder)
 
 
-def test_the_questions_of_a_training_can_be_stepped_through(guided_run):
-    session = asked_in_training(guided_run, load_config(guided_run.config, {}))
+def test_the_queries_of_a_training_can_be_stepped_through(guided_run):
+    session = queried_in_training(guided_run, load_config(guided_run.config, {}))
     app = open_app(session, draw_every=1)
     for k in range(3):
         tap(app, pygame.K_PERIOD)
@@ -678,7 +678,7 @@ def test_the_questions_of_a_training_can_be_stepped_through(guided_run):
 
 
 def test_what_the_learner_proposed_is_outlined_where_something_else_was_done(guided_run):
-    session = asked_in_training(guided_run, load_config(guided_run.config, {}))
+    session = queried_in_training(guided_run, load_config(guided_run.config, {}))
     app = open_app(session, draw_every=1)
     app.playback.paused = True
     k = next(k for k, turn in enumerate(track(app).turns) if turn.controller == "expert")

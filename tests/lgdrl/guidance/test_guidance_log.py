@@ -14,7 +14,7 @@ from lgdrl import training
 from lgdrl.config import load_config
 from lgdrl.guidance.log import LAST, LoggedEpisodes
 from lgdrl.runs import Run
-from lgdrl.visualizer.drivers import asked_in_training
+from lgdrl.visualizer.drivers import queried_in_training
 from sim.actions import MetaAction
 from sim.errors import UsageError
 from tests.recordings import bits
@@ -201,7 +201,7 @@ def test_a_replay_holds_the_scene_where_decisions_were_made_without_the_expert(t
         strategy_options={**ALWAYS["strategy_options"], "label_share": 0.4, "arbiter": {"kind": "learner"}},
     )
     run = Run(tmp_path / "run")
-    session = asked_in_training(run, load_config(run.config, {}))
+    session = queried_in_training(run, load_config(run.config, {}))
     gaps = joined = 0
     for k in range(len(session.episodes)):
         session.begin(k)
@@ -217,5 +217,5 @@ def test_a_replay_holds_the_scene_where_decisions_were_made_without_the_expert(t
     assert gaps > 0
     assert joined > 0
     names = dict(session.facts())
-    assert names["Questions kept"] == f"{session.episodes.moments} of {session.episodes.questions}"
+    assert names["Queries kept"] == f"{session.episodes.moments} of {session.episodes.questions}"
     assert session.expert_name == "rule"

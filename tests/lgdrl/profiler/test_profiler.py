@@ -18,22 +18,13 @@ from experts.serving.fault_server import FaultServer, read_mix
 from lgdrl.profiler import gate
 from lgdrl.profiler.command import read_load
 from lgdrl.profiler.config import ProfileConfig
-from lgdrl.profiler.lateness import (
-    FIRST_SEED,
-    STALL_BEGINS_S,
-    Late,
-    Outcome,
-    SafetyConfig,
-    budget,
-    curve,
-    finest,
-    stalled,
-    with_frequency,
-)
-from lgdrl.profiler.load import Answered, Answers, LoadConfig, arrivals, run_load
+from lgdrl.profiler.frequency import finest, with_frequency
+from lgdrl.profiler.lateness import Late, LatencyOutcome
+from lgdrl.profiler.load import LoadConfig, LoadRun, TimedQuery, arrivals, run_load
 from lgdrl.profiler.metrics import distribution, summarise
+from lgdrl.profiler.safety import FIRST_SEED, STALL_BEGINS_S, LatencySafetyConfig, budget, curve, stalled
 from lgdrl.profiler.scenes import stream
-from lgdrl.profiler.stall import Held, StallConfig, read_recovery
+from lgdrl.profiler.stall import FreezableExpert, StallConfig, read_recovery
 from lgdrl.statistics import Rate
 from sim.config import resolve
 from sim.errors import UsageError
@@ -42,7 +33,7 @@ RNG = np.random.default_rng
 
 
 @pytest.fixture(scope="module")
-def questions():
+def queries():
     return stream("lane-change", 400)
 
 
@@ -60,39 +51,39 @@ class Delayed(PolicyProvider):
         return [Decision(action=1)]
 
 
-def row(asked, intended=0.0, latency=0.1, action=1, car=0, status=Status.OK):
-    return Answered(asked, car, intended, intended, intended + latency, status, action, 10, 0.0, False, (), None)
+def row(query, intended=0.0, latency=0.1, action=1, car=0, status=Status.OK):
+    return TimedQuery(query, car, intended, intended, intended + latency, status, action, 10, 0.0, False, (), None)
 
 
-def first_tokens(delay, questions):
+def first_tokens(delay, queries):
     """Times to first token as the profiler sees them, and the delays that the server drew: the messages decide."""
     mix = read_mix(f"delay={delay}")
     with FaultServer(mix=mix, seed=1) as server:
         options = {"model": "scripted", "client": {"base_url": server.url}, "stream": "always"}
         with registry.make("llm", "lane-change", options, 0) as expert:
-            run = run_load(expert, LoadConfig(), questions, 0.5, RNG(0))
+            run = run_load(expert, LoadConfig(), queries, 0.5, RNG(0))
         drawn = [mix.fate(1, seen.body["messages"]).delay_s for seen in server.asked]
     return summarise("closed", False, [run], 0, 0.5).latencies["ttft"], drawn
 
 
 @pytest.mark.slow  # it times: alone on the machine
-def test_percentiles_of_a_served_distribution_are_within_two_per_cent_or_a_millisecond(questions, monkeypatch):
+def test_percentiles_of_a_served_distribution_are_within_two_per_cent_or_a_millisecond(queries, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    bare, _ = first_tokens("0", questions[:100])  # what client, loopback and server take by themselves
-    found, drawn = first_tokens("uniform:0.01:0.06", questions[100:400])
+    bare, _ = first_tokens("0", queries[:100])  # what client, loopback and server take by themselves
+    found, drawn = first_tokens("uniform:0.01:0.06", queries[100:400])
     print("bare", bare.percentiles)
     for p in (50, 90, 95, 99):
         known = float(np.percentile(drawn, p, method="inverted_cdf"))
         assert found.percentiles[f"p{p}"] - bare.p50 == pytest.approx(known, rel=0.02, abs=0.001), p
 
 
-def test_an_open_load_shows_the_stall_that_a_closed_one_hides(questions):
+def test_an_open_load_shows_the_stall_that_a_closed_one_hides(queries):
     thinking = [0.001] * 60
     thinking[20] = 0.4
-    closed = run_load(Delayed(thinking), LoadConfig(), questions[:60], 0.5, RNG(0))
+    closed = run_load(Delayed(thinking), LoadConfig(), queries[:60], 0.5, RNG(0))
     assert sum(one.latency > 0.05 for one in closed.rows) == 1
 
-    # the same expert answers one question at a time: those that come meanwhile wait
+    # the same expert serves one query at a time: those that come meanwhile wait
     class Single(Delayed):
         lock = threading.Lock()
 
@@ -100,22 +91,22 @@ def test_an_open_load_shows_the_stall_that_a_closed_one_hides(questions):
             with self.lock:
                 return super().decide(contexts)
 
-    opened = run_load(Single(thinking), LoadConfig(kind="constant", rate=100.0), questions[:60], 0.5, RNG(0))
+    opened = run_load(Single(thinking), LoadConfig(kind="constant", rate=100.0), queries[:60], 0.5, RNG(0))
     late = sum(one.latency > 0.05 for one in opened.rows)
     assert late > 25  # of 0.4 s at 100 per second
 
 
-def test_figures_by_hand(questions):
-    asked = questions[:6]
+def test_figures_by_hand(queries):
+    scenes = queries[:6]
     rows = [
         row(one, k * 0.5, latency)
-        for k, (one, latency) in enumerate(zip(asked, (0.1, 0.6, 0.7, 0.2, 0.9, 0.1), strict=True))
+        for k, (one, latency) in enumerate(zip(scenes, (0.1, 0.6, 0.7, 0.2, 0.9, 0.1), strict=True))
     ]
-    cell = summarise("hand", True, [Answers(rows, 3.0, 3.0, 1)], 0, 0.5)
+    cell = summarise("hand", True, [LoadRun(rows, 3.0, 3.0, 1)], 0, 0.5)
     assert cell.deadline.missed == 0.5
     assert cell.deadline.runs == {"1": 1, "2": 1}
     assert cell.deadline.longest_run == 2
-    speeds = np.array([one.speed for one in asked])
+    speeds = np.array([one.speed for one in scenes])
     assert cell.deadline.staleness.mean == pytest.approx(np.mean(speeds * [0.1, 0.6, 0.7, 0.2, 0.9, 0.1]))
     assert cell.guided_km == pytest.approx(speeds.sum() * 0.5 / 1000)
     assert cell.tokens == 60
@@ -143,7 +134,7 @@ def test_parts_add_up_to_the_latency():
     assert line.gaps == pytest.approx([0.1, 0.3])
 
 
-def test_without_latency_a_world_that_runs_on_is_the_plain_scenario():
+def test_without_latency_an_environment_that_runs_on_is_the_plain_scenario():
     for scenario in ("lane-change", "highway-fast-v0"):
         worlds = sim.make_vec(scenario, 8)
         seeds = range(FIRST_SEED, FIRST_SEED + 8)
@@ -157,19 +148,19 @@ def test_without_latency_a_world_that_runs_on_is_the_plain_scenario():
             assert found.decisions == pytest.approx(sum(one["steps"] for one in plain), abs=8)
 
 
-def test_a_world_that_pauses_loses_time_and_nothing_else():
+def test_an_environment_that_pauses_loses_time_and_nothing_else():
     late = Late(registry.make("rule", "lane-change", {}, 0), "lane-change", {})
-    settings = SafetyConfig(episodes=4, latencies=(0.0,), policies=("pause", "hold-last"))
+    settings = LatencySafetyConfig(episodes=4, latencies=(0.0,), policies=("pause", "hold-last"))
     paused, plain, measured = curve(late, settings, 0.5, [3.0, 5.0])
     assert (paused.success, paused.decisions, paused.late) == (plain.success, plain.decisions, 0.0)
     assert paused.latency == measured.latency == "measured"
     assert 3.0 * paused.decisions / 4 < paused.waited_s < 5.0 * paused.decisions / 4
-    assert measured.late == 1.0  # of the answers that came
+    assert measured.late == 1.0  # of the decisions that came
 
 
 def test_lateness_harms_and_the_rule_in_its_place_does_not():
     late = Late(registry.make("rule", "lane-change", {}, 0), "lane-change", {})
-    settings = SafetyConfig(episodes=12, latencies=(0.0, 4.0), policies=("hold-last", "rule", "unchecked"))
+    settings = LatencySafetyConfig(episodes=12, latencies=(0.0, 4.0), policies=("hold-last", "rule", "unchecked"))
     found = {(one.policy, one.latency): one for one in curve(late, settings, 0.5, None)}
     assert found["hold-last", "0 D"].success.count >= 11
     assert found["unchecked", "4 D"].success.count <= 2
@@ -190,32 +181,32 @@ def test_a_stall_holds_back_what_is_due_in_it_and_is_no_point_of_the_curve():
     waits = [stalled(usual, 3.0, RNG(0), FIRST_SEED, begin + offset) for offset in (-0.3, -0.1, 1.0, 2.7, 2.9, 3.1)]
     assert waits == pytest.approx([0.2, 3.1, 2.0, 0.3, 0.2, 0.2])
     late = Late(registry.make("rule", "lane-change", {}, 0), "lane-change", {})
-    settings = SafetyConfig(episodes=4, latencies=(0.0,), policies=("hold-last", "rule"))
+    settings = LatencySafetyConfig(episodes=4, latencies=(0.0,), policies=("hold-last", "rule"))
     found = curve(late, settings, 0.5, [0.01], stall_s=4.0)
     assert [one.latency for one in found] == 2 * ["0 D", "measured", "stall 4 s"]
     assert [one.injected for one in found] == 2 * [True, False, False]
     assert [one.late > 0 for one in found] == 2 * [False, False, True]
 
 
-def test_a_stall_by_hand(questions):
+def test_a_stall_by_hand(queries):
     period, frozen = 0.5, 0.9
     moments = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
     done = [0.1, 0.6, 2.0, 2.1, 2.2, 2.8, 3.1]  # the thaw is at 1.9
-    rows = [row(asked, moment, at - moment) for asked, moment, at in zip(questions[:7], moments, done, strict=True)]
+    rows = [row(query, moment, at - moment) for query, moment, at in zip(queries[:7], moments, done, strict=True)]
     found = read_recovery(rows, frozen, StallConfig(seconds=1.0, cars=1), period)
-    assert (found.missed, found.questions, found.longest_run) == (2, 5, 2)
+    assert (found.missed, found.queries, found.longest_run) == (2, 5, 2)
     assert found.before_s == pytest.approx(0.1)
     assert found.worst_s == pytest.approx(1.0)
     assert found.recovered_s == pytest.approx(2.1 - 1.9)
-    assert found.blind_m == pytest.approx(period * sum(asked.speed for asked in questions[2:4]))
+    assert found.blind_m == pytest.approx(period * sum(query.speed for query in queries[2:4]))
     assert read_recovery(rows[:4], frozen, StallConfig(seconds=1.0, cars=1), period).recovered_s is None
 
 
-def test_a_held_expert_answers_nothing_until_the_thaw(questions):
-    held = Held(Delayed([0.0] * 99))
+def test_a_frozen_expert_decides_nothing_until_the_thaw(queries):
+    frozen = FreezableExpert(Delayed([0.0] * 99))
     begin = time.perf_counter()
-    held.freeze(0.2)
-    assert held.decide([questions[0].context])[0].action == 1
+    frozen.freeze(0.2)
+    assert frozen.decide([queries[0].context])[0].action == 1
     assert time.perf_counter() - begin >= 0.2
 
 
@@ -232,7 +223,7 @@ def test_an_expert_may_have_settings_of_its_own():
 def test_the_budget_is_read_off_the_curve():
     def outcome(seconds, count):
         rate = Rate(count, 100)
-        return Outcome("hold-last", "x", seconds, rate, rate, 0, 0, 1, 0, 0, 0, 0)
+        return LatencyOutcome("hold-last", "x", seconds, rate, rate, 0, 0, 1, 0, 0, 0, 0)
 
     rows = [outcome(0.0, 100), outcome(0.5, 98), outcome(1.0, 88)]
     assert budget(rows, "hold-last", 0.05) == pytest.approx(0.5 + 0.5 * 3 / 10)
@@ -264,7 +255,7 @@ def test_schedules(tmp_path):
         arrivals(LoadConfig(kind="trace", trace=str(trace)), 5, 0.5, RNG(0))
 
 
-def test_a_load_that_outruns_the_expert_is_called_saturated(questions):
+def test_a_load_that_outruns_the_expert_is_called_saturated(queries):
     lock = threading.Lock()
 
     class Slow(PolicyProvider):
@@ -275,8 +266,8 @@ def test_a_load_that_outruns_the_expert_is_called_saturated(questions):
                 time.sleep(0.01)
             return [Decision(action=1)]
 
-    fast = run_load(Slow(), LoadConfig(kind="constant", rate=300.0), questions[:120], 0.5, RNG(0))
-    calm = run_load(Slow(), LoadConfig(kind="constant", rate=50.0), questions[:60], 0.5, RNG(0))
+    fast = run_load(Slow(), LoadConfig(kind="constant", rate=300.0), queries[:120], 0.5, RNG(0))
+    calm = run_load(Slow(), LoadConfig(kind="constant", rate=50.0), queries[:60], 0.5, RNG(0))
     assert fast.saturated
     assert not calm.saturated
 
@@ -316,7 +307,7 @@ def test_bad_settings_are_one_line(bad):
 def profile_with(p95, miss, goodput=10.0):
     percentiles = {"p50": 0.1, "p90": 0.2, "p95": p95, "p99": None}
     cell = {
-        "load": "closed x1", "questions": 10, "tokens": 100, "deadline": {"missed": miss, "goodput": goodput},
+        "load": "closed x1", "queries": 10, "tokens": 100, "deadline": {"missed": miss, "goodput": goodput},
         "latencies": {"e2e": {"percentiles": percentiles}, "ttft": None, "ttfa": None},
     }  # fmt: skip
     expert = {"name": "llm", "cells": [cell], "latency_budget_s": {}}
