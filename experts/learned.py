@@ -97,8 +97,11 @@ def load_zip(path: Path) -> Any:
             about = json.loads(archive.read("data"))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise UsageError(f"{str(path)!r} is no model of Stable-Baselines3 ({type(error).__name__})") from None
-    module = str(about.get("policy_class", {}).get("__module__", "")).split(".")
-    if module[:1] != ["stable_baselines3"] or module[1] not in ALGORITHMS:
-        raise UsageError(f"{str(path)!r} holds a policy of {'.'.join(module)!r}: known are {', '.join(ALGORITHMS)}")
-    algorithm = getattr(importlib.import_module(f"stable_baselines3.{module[1]}"), module[1].upper())
+    module = str(about.get("policy_class", {}).get("__module__", ""))
+    name = module.removeprefix("stable_baselines3.").partition(".")[0]
+    if name == "common":  # PPO and A2C share their policies
+        name = "ppo" if "clip_range" in about else "a2c"
+    if name not in ALGORITHMS:
+        raise UsageError(f"{str(path)!r} holds a policy of {module!r}: known are {', '.join(ALGORITHMS)}")
+    algorithm = getattr(importlib.import_module(f"stable_baselines3.{name}"), name.upper())
     return algorithm.load(path, device="cpu")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from experts.human import Hands, Held
+from experts.human import Hands, HeldInput
 from lgdrl.guidance.arbiters import ArbiterConfig, Divergence, DivergenceConfig, ExpertDrives, LearnerDrives
 from lgdrl.guidance.human import PersonArbiter
 from lgdrl.guidance.records import Labels, Reason
@@ -47,7 +47,7 @@ def test_without_the_person_the_inner_arbiter_decides(hands):
 
 
 def test_the_person_drives_the_first_environment_and_what_they_do_is_a_label(hands):
-    hands.press("left", Held(MetaAction.LANE_LEFT), now=1.0)
+    hands.press("left", HeldInput(MetaAction.LANE_LEFT), now=1.0)
     context, reported = step(), []
     person = PersonArbiter(LearnerDrives(), hands, 0.05, report=lambda *said: reported.append(said))
     execution = person.decide(context, no_labels(), ALL)
@@ -69,7 +69,7 @@ def test_the_person_drives_the_first_environment_and_what_they_do_is_a_label(han
 def test_the_label_is_spread_over_legal_actions_and_an_illegal_wish_is_idle(hands):
     legal = np.ones((2, 5), bool)
     legal[0, LEFT] = False
-    hands.press("left", Held(MetaAction.LANE_LEFT), now=0.0)
+    hands.press("left", HeldInput(MetaAction.LANE_LEFT), now=0.0)
     execution = PersonArbiter(LearnerDrives(), hands, 0.2).decide(step(legal=legal), no_labels(), ALL)
     assert execution.actions[0] == IDLE
     assert execution.labels.probs[0] == pytest.approx([0, 0.85, 0.05, 0.05, 0.05])
@@ -77,7 +77,7 @@ def test_the_label_is_spread_over_legal_actions_and_an_illegal_wish_is_idle(hand
 
 def test_the_person_stays_in_control_until_they_hand_back(hands):
     person = PersonArbiter(LearnerDrives(), hands)
-    hands.press("slower", Held(MetaAction.SLOWER), now=0.0)
+    hands.press("slower", HeldInput(MetaAction.SLOWER), now=0.0)
     hands.release("slower")
     executed = [person.decide(step(), no_labels(), ALL).actions[0] for _ in range(2)]
     assert executed == [SLOWER, IDLE]
@@ -87,7 +87,7 @@ def test_the_person_stays_in_control_until_they_hand_back(hands):
 
 
 def test_the_person_overrides_the_expert_and_the_steps_in_which_it_may_drive(hands):
-    hands.press("left", Held(MetaAction.LANE_LEFT), now=0.0)
+    hands.press("left", HeldInput(MetaAction.LANE_LEFT), now=0.0)
     labels = labels_of([SLOWER, SLOWER], num_actions=5)
     execution = PersonArbiter(ExpertDrives(), hands).decide(step(), labels, np.array([False, True]))
     assert execution.actions.tolist() == [LEFT, SLOWER]
@@ -96,7 +96,7 @@ def test_the_person_overrides_the_expert_and_the_steps_in_which_it_may_drive(han
 
 
 def test_without_scenes_the_person_cannot_drive(hands):
-    hands.press("left", Held(MetaAction.LANE_LEFT), now=0.0)
+    hands.press("left", HeldInput(MetaAction.LANE_LEFT), now=0.0)
     execution = PersonArbiter(LearnerDrives(), hands).decide(step_of([0, 0]), labels_of([None, None]), ALL)
     assert execution.authority.tolist() == [0, 0]
 
