@@ -33,10 +33,6 @@ class Setup:
     network: Any
     """Its highway-env `RoadNetwork`."""
 
-    def option(self, name: str, default: Any = 0.0) -> Any:
-        """A value of the config, or the default where environments of this kind have no such key."""
-        return getattr(self.config, name, default)
-
     def lane(self, start: str, end: str, n: int) -> int:
         """Number of a lane in the compiled table; -1 where the network has no such lane."""
         keys = lane_keys(self.network)
