@@ -71,9 +71,10 @@ ROWS = st.lists(
 @settings(max_examples=50)
 def test_each_row_is_penalised_by_its_own_rule_and_nothing_else_changes(rows, cost, mode):
     proposals, labels, taken, rewards = zip(*rows, strict=True)
-    context = step_of(list(proposals))
+    executed = [label if took and label is not None else own for own, label, took, _ in rows]
     transitions = transitions_of(
-        context,
+        step_of(list(proposals)),
+        actions=np.array(executed),
         labels=labels_of(list(labels)),
         authority=np.array(taken, np.float32),
         rewards=np.array(rewards, np.float32),
