@@ -88,7 +88,7 @@ def mixed_advantages(
 # --- sampling --------------------------------------------------------------------------------------------------------
 
 
-class Verdict(NamedTuple):
+class DraftOutcome(NamedTuple):
     """What became of a draft."""
 
     kept: Tensor
@@ -97,7 +97,7 @@ class Verdict(NamedTuple):
     """int64 (B,): the word after the kept ones, where not all were kept."""
 
 
-def verify(student: Tensor, mix: Tensor, drafts: Tensor, keep: Tensor, replace: Tensor) -> Verdict:
+def verify(student: Tensor, mix: Tensor, drafts: Tensor, keep: Tensor, replace: Tensor) -> DraftOutcome:
     """Speculative acceptance of words that were drawn from `student`, so that the outcome is a draw from `mix`.
 
     Args: probabilities (B, K, V) twice; drafts int64 (B, K); uniform numbers (B, K) twice.
@@ -110,7 +110,7 @@ def verify(student: Tensor, mix: Tensor, drafts: Tensor, keep: Tensor, replace: 
     residual = (mix[rows, first] - student[rows, first]).clamp(min=0.0)
     # Rounding can leave nothing where both are equal; then nothing was rejected either, and the draw is not used.
     residual[residual.sum(dim=1) == 0] = 1.0
-    return Verdict(kept, draw(residual, replace[rows, first]))
+    return DraftOutcome(kept, draw(residual, replace[rows, first]))
 
 
 def mixture(student: Tensor, teacher: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,7 +127,7 @@ def mixture(student: Tensor, teacher: Tensor, weights: Tensor) -> tuple[Tensor, 
 @dataclass(slots=True)
 class Mixed:
     """What B rows wrote together with their teacher. `completions` holds the *student's* log-probabilities and
-    entropies at every word, whoever wrote it."""
+    entropies at every word, whichever of the two wrote it."""
 
     completions: Completions
     taught: Tensor
@@ -136,7 +136,7 @@ class Mixed:
     """float32 (B, N): the teacher's weight at each word."""
     drafted: int
     """Words that the student wrote, thrown away ones included."""
-    judged: int
+    decided: int
     """Drafted words up to each row's first rejection: those whose acceptance was decided."""
     accepted: int
     """Of these, kept."""
@@ -145,7 +145,7 @@ class Mixed:
 
     @property
     def acceptance(self) -> float | None:
-        return self.accepted / self.judged if self.judged else None
+        return self.accepted / self.decided if self.decided else None
 
 
 @torch.inference_mode()
@@ -176,7 +176,7 @@ def write_mixed(
     tokens = torch.zeros(rows, most + draft, dtype=torch.long)
     log_probs, entropies, weights = (torch.zeros(rows, most + draft) for _ in range(3))
     taught = torch.zeros(rows, most + draft, dtype=torch.bool)
-    drafted = judged = accepted = read = 0
+    drafted = decided = accepted = read = 0
     while bool((running := said < ends).any()):
         at = said[:, None] + torch.arange(draft)
         own = table[every[:, None], at.clamp(max=most - 1)]
@@ -209,7 +209,7 @@ def write_mixed(
         inside = running[:, None] & (torch.arange(draft) < written[:, None]) & (at < ends[:, None])
         own_words = torch.arange(draft) < kept[:, None]
         if consulted:
-            judged += int(inside.sum())
+            decided += int(inside.sum())
             accepted += int((inside & own_words).sum())
         spots = (every[:, None].expand(-1, draft)[inside], at[inside])
         taught[spots] = ~own_words[inside]
@@ -218,7 +218,7 @@ def write_mixed(
         said = torch.where(running, torch.minimum(said + written, ends), said)
         reader.last = tokens.gather(1, (said - 1).clamp(min=0)[:, None])[:, 0]
     completions = Completions(tokens[:, :most], ends, log_probs[:, :most], entropies[:, :most])
-    return Mixed(completions, taught[:, :most], weights[:, :most], drafted, judged, accepted, read)
+    return Mixed(completions, taught[:, :most], weights[:, :most], drafted, decided, accepted, read)
 
 
 @torch.inference_mode()
