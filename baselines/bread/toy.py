@@ -4,7 +4,8 @@ States 0 to L; in each, one of `moves` moves leads on and every other one fails.
 table of logits and moves one state at a time; the expert jumps `stride` states at a time. So (i) for stride > 1 the
 student cannot express the expert's steps: their likelihood is 0 whatever the table, and imitation changes nothing;
 (ii) an untrained student succeeds once in moves^L tries. The chain is this project's own (the paper's was not
-available), and so is every figure.
+available), and so is every figure. The student has no tokens, so this is no run of `lgdrl train`; the chain as a task
+for language models is `baselines.language.chain`.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class ToyTraining:
 
 
 class Chain:
-    """The world and the student's table in it."""
+    """The environment and the student's table in it."""
 
     def __init__(self, level: int, moves: int, stream: np.random.Generator) -> None:
         self.level = level
@@ -118,7 +119,14 @@ class Chain:
 
 
 def train(arm: str, level: int, seed: int, config: ToyConfig | None = None) -> ToyTraining:
-    """One training; the same for the same arguments."""
+    """One training; the same for the same arguments.
+
+    Args:
+        arm: One of `ARMS`.
+        level: L, the length of the chain.
+        seed: Of the training.
+        config: The settings.
+    """
     config = config or ToyConfig()
     world, words = (np.random.default_rng(s) for s in np.random.SeedSequence((seed, level)).spawn(2))
     chain = Chain(level, config.moves, world)
@@ -201,9 +209,17 @@ def run(
     observer: Callable[[ToyTraining], None] | None = None,
     first_seed: int = 0,
 ) -> ToyResult:
-    """Every arm on every level, so many seeds from the first on. UsageError for arguments that make no sense.
+    """Every arm on every level. With 20 seeds and all levels this takes a few minutes of one core.
 
-    With 20 seeds and all levels this takes a few minutes of one core. `observer` sees every training when it ends.
+    Args:
+        levels: Lengths of the chain.
+        seeds: How many seeds.
+        arms: Names among `ARMS`.
+        config: The settings.
+        observer: Called with every training when it ends.
+        first_seed: The first of the seeds.
+    Raises:
+        UsageError: The arguments make no sense.
     """
     if seeds < 6:
         raise UsageError(f"seeds = {seeds}: choose at least 6, a 95 % interval of a median needs them")

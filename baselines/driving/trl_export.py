@@ -49,7 +49,10 @@ def reward_func(task: DrivingTask) -> RewardFunc:
     """What GRPOTrainer takes as `reward_funcs`: the total reward of every completion, 0 for one that cannot be read.
 
     The column `key` of `grpo_rows` says what is answered; the column `opening`, which `HintedRollouts` adds, what was
-    given away of the answer. UsageError for a key that the task does not have.
+    given away of the answer. A key that the task does not have is a UsageError.
+
+    Args:
+        task: The task.
     """
     known = {prompt.key: prompt for prompt in (*task.prompts("train"), *task.prompts("test"))}
 
@@ -94,7 +97,7 @@ class _Written:
 class HintedRollouts:
     """GRPOTrainer's `rollout_func` that searches openings as `baselines.bread.strategy` does.
 
-    Differences: TRL wants an answer for every prompt, so one for which nothing helps keeps its bare group instead of
+    Differences: TRL requires an answer for every prompt, so one for which nothing helps keeps its bare group instead of
     being left out; searches are not counted as generated tokens. Answers are written by the trained model itself, not
     by vLLM, and all copies of a prompt have to be on one process. In evaluation nothing is given away.
     """
@@ -105,8 +108,16 @@ class HintedRollouts:
         self._prompts = _by_text(task, "test") | _by_text(task, "train")
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
-        """Args: texts, every one as often as TRL wants answers to it; the GRPOTrainer. Returns token ids of contexts
-        and completions and the text that was given away, one each per text. UsageError for what it cannot serve."""
+        """See TRL's `rollout_func`.
+
+        Args:
+            prompts: Texts, every one as often as TRL needs answers to it.
+            trainer: The GRPOTrainer.
+        Returns:
+            Token ids of contexts and completions and the text that was given away, one each per text.
+        Raises:
+            UsageError: The trainer's settings are not supported.
+        """
         if trainer.use_vllm:
             raise UsageError("use_vllm: openings are searched with the trained model itself; set use_vllm=False")
         learning = trainer.model.training

@@ -101,12 +101,17 @@ def token_method(
 
     def check(config: RunConfig, provider: PolicyProvider | None) -> None:
         options = _options(config, defaults)
-        for option, unused in (("demonstrations", None), ("label_budget", None), ("label_lag", 0), ("shield", False)):
-            value = getattr(config, option)
-            if value != unused:
-                raise UsageError(
-                    f"{option} = {value!r}: strategy {name!r} trains a language model and has no use for it"
-                )
+        unused = {
+            "demonstrations": config.demonstrations is not None,
+            "label_budget": config.label_budget is not None,
+            "label_lag": config.label_lag > 0,
+            "shield": config.shield,
+        }
+        given = [option for option, is_given in unused.items() if is_given]
+        if given:
+            raise UsageError(
+                f"{given[0]}: strategy {name!r} trains a language model and has no use for it; leave it out"
+            )
         kind = TASKS.get(options.task)
         kind.check(resolve(kind.defaults, options.task_options, "strategy_options.task_options"), config)
 

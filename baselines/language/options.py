@@ -18,7 +18,8 @@ class TokenOptions:
     task_options: dict[str, Any] = field(default_factory=dict)  # changes to the task's settings
     model: GPTConfig = field(default_factory=lambda: GPTConfig(context=96, layers=2, heads=4, width=64))
     # the student; vocab_size is taken from the task. 96 tokens hold the longest driving prompt and its answer
-    sft: SFTConfig = field(default_factory=SFTConfig)  # imitation before the first update; no epochs: none
+    sft: SFTConfig = field(default_factory=lambda: SFTConfig(batch_size=8))
+    # imitation before the first update (no epochs: none); small batches, since there are few traces
     grpo: GRPOConfig = field(default_factory=lambda: GRPOConfig(max_completion_length=32, prompts_per_update=16))
     # its lengths and temperature hold for evaluation too
     tokens: int | None = None  # the run ends early when so many were generated; searches and a teacher's reading count

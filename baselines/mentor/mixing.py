@@ -78,7 +78,12 @@ def mixed_advantages(
 ) -> np.ndarray:
     """share x max(0, R - mean of the on-policy rewards) / range: never negative, no division by any spread.
 
-    Args: float64 (n,) and (m,) rewards of one prompt; `cap` limits their sum, scaling all of them down.
+    Args:
+        mixed: Rewards of the mixed answers to one prompt, float64 (n,).
+        on_policy: Rewards of the student's own, float64 (m,).
+        share: alpha(t).
+        reward_range: Largest difference of rewards.
+        cap: Most that they may add up to, scaling all of them down; None: no limit.
     """
     gains = share * np.maximum(mixed - on_policy.mean(), 0.0) / reward_range
     total = gains.sum()
@@ -100,7 +105,12 @@ class DraftOutcome(NamedTuple):
 def verify(student: Tensor, mix: Tensor, drafts: Tensor, keep: Tensor, replace: Tensor) -> DraftOutcome:
     """Speculative acceptance of words that were drawn from `student`, so that the outcome is a draw from `mix`.
 
-    Args: probabilities (B, K, V) twice; drafts int64 (B, K); uniform numbers (B, K) twice.
+    Args:
+        student: Probabilities (B, K, V).
+        mix: Probabilities (B, K, V).
+        drafts: int64 (B, K).
+        keep: Uniform numbers (B, K).
+        replace: Uniform numbers (B, K).
     """
     at = drafts[:, :, None]
     p, q = student.gather(2, at)[:, :, 0], mix.gather(2, at)[:, :, 0]
@@ -116,7 +126,10 @@ def verify(student: Tensor, mix: Tensor, drafts: Tensor, keep: Tensor, replace: 
 def mixture(student: Tensor, teacher: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Probabilities (..., V) of the mixture, and the weights (...) that it has: 0 where the teacher has no opinion.
 
-    Args: the student's probabilities; the teacher's log-probabilities, NaN without opinion; weights (...).
+    Args:
+        student: Probabilities (..., V).
+        teacher: Log-probabilities (..., V), NaN without opinion.
+        weights: (...).
     """
     silent = teacher.isnan().any(dim=-1)
     weights = weights.masked_fill(silent, 0.0)
@@ -164,8 +177,20 @@ def write_mixed(
 ) -> Mixed:
     """Continue every prompt `repeats` times in succession with words drawn from the mixture.
 
-    Args: as `experts.language.gpt.generate`, but uniforms (B, N, USES); rule of the teacher's weight; words per draft.
-    Words outside `allowed` are not drawn from the teacher either. A draft without any weight is not shown to it.
+    A draft without any weight is not shown to the teacher.
+
+    Args:
+        student: The student.
+        teacher: The teacher.
+        prompts: The prompts.
+        limits: Most new tokens per prompt.
+        eos: Ends an answer.
+        uniforms: (B, N, USES) in [0, 1).
+        rule: The teacher's weight.
+        draft: Words per draft, K.
+        repeats: Answers per prompt.
+        temperature: Of the student.
+        allowed: bool (V,); other words are not drawn from the teacher either.
     """
     check_room(student, prompts, limits)
     most, rows = max(limits), len(prompts) * repeats
@@ -232,8 +257,19 @@ def write_directly(
     rule: WeightRule,
     temperature: float = 1.0,
 ) -> tuple[int, ...]:
-    """One answer drawn from the mixture word by word, without drafts or caches: what `write_mixed` must agree with in
-    distribution. Args: as there, for one row; uniforms (N, USES)."""
+    """One answer drawn from the mixture word by word, without drafts or caches: the reference for the distribution of
+    `write_mixed`.
+
+    Args:
+        student: The student.
+        teacher: The teacher.
+        prompt: One prompt.
+        limit: Most new tokens.
+        eos: Ends the answer.
+        uniforms: (N, USES) in [0, 1).
+        rule: The teacher's weight.
+        temperature: Of the student.
+    """
     follow = teacher.follow([prompt])
     said: list[int] = []
     for numbers in torch.from_numpy(uniforms[:limit]):
