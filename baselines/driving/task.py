@@ -45,9 +45,9 @@ TRAIN, TEST, HELD_OUT = 1, 2, 5
 """Roots of the random streams that situations are drawn from: no set shares an episode with another (3 and 4 are the
 study's)."""
 BLOCK = 50
-"""Held-out situations that are met together."""
-ATTEMPTS = 20
-"""Times that a block is met, until enough of its situations have a good plan."""
+"""Held-out prompts that are made together."""
+SPREAD = 8
+"""Situations that are met for each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,18 +154,20 @@ class DrivingTask:
         return [self._block(seed // BLOCK)[seed % BLOCK] for seed in seeds]
 
     def _block(self, number: int) -> list[TaskPrompt]:
-        """The prompts of `BLOCK` successive seeds; situations are met many at a time."""
+        """The prompts of `BLOCK` successive seeds, drawn from more situations than are needed: those that are met in
+        the same step are alike."""
         if number not in self._blocks:
+            count = SPREAD * BLOCK if self._sources else 0
+            met = situations(self._sources, count, (HELD_OUT, number), self._scenes) if count else []
+            order = np.random.default_rng((HELD_OUT, number)).permutation(count)
             found: list[TaskPrompt] = []
-            for attempt in range(ATTEMPTS if self._sources else 0):
-                met = situations(self._sources, BLOCK, (HELD_OUT, number, attempt), self._scenes)
-                found += self.add(met, [False] * len(met))
+            for part in np.array_split(order, SPREAD) if count else []:
+                found += self.add([met[i] for i in part], [False] * len(part))
                 if len(found) >= BLOCK:
                     break
             else:
                 raise UsageError(f"task {self.name!r} has no held-out situations in which a plan ends well")
-            mixed = np.random.default_rng((HELD_OUT, number)).permutation(len(found))[:BLOCK]
-            self._blocks[number] = [found[i] for i in mixed]
+            self._blocks[number] = found[:BLOCK]
         return self._blocks[number]
 
     def case(self, key: str) -> Case:
