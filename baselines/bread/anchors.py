@@ -1,7 +1,7 @@
 """Episode anchor search: how many leading episodes of an expert's trace to give away, as few as possible.
 
 A search is a generator. It yields the next anchor to try (1 to episodes - 1: the last episode is never given away), is
-sent the share of successes of a fresh group there, and returns the anchor whose group to learn from, or None. So many
+sent the share of successes of a fresh group there, and returns the anchor whose group to learn from, or None. Many
 searches can go on at once, and their groups be written together. A search expects success to grow with the hint and
 survives where it does not: it then returns the best that it met.
 """
@@ -29,8 +29,13 @@ class Range(NamedTuple):
 def binary(episodes: int, wanted: Range, stop: Literal["first", "shortest"] = "first") -> Search:
     """Halve the anchors until a group is in range: ceil(log2 episodes) groups at most.
 
-    "first" stops at the first group in range; "shortest" goes on to the shortest hint in range. Falls back on the
-    shortest hint met that is too easy, then on the group with most successes among those that are too hard.
+    Falls back on the shortest hint met that is too easy, then on the group with most successes among those that are
+    too hard.
+
+    Args:
+        episodes: Of the trace.
+        wanted: Range of success.
+        stop: "first": at the first group in range; "shortest": at the shortest hint in range.
     """
     low, high = 1, episodes - 1
     found = easy = None
@@ -54,7 +59,12 @@ def binary(episodes: int, wanted: Range, stop: Literal["first", "shortest"] = "f
 
 
 def linear(episodes: int, wanted: Range) -> Search:
-    """Give away one episode more at a time until a group is no longer too hard. For comparison."""
+    """Give away one episode more at a time until a group is no longer too hard. For comparison.
+
+    Args:
+        episodes: Of the trace.
+        wanted: Range of success.
+    """
     hard, most = None, 0.0
     for anchor in range(1, episodes):
         success = yield anchor
@@ -66,7 +76,12 @@ def linear(episodes: int, wanted: Range) -> Search:
 
 
 def anywhere(episodes: int, stream: np.random.Generator) -> Search:
-    """One group at a random anchor, whatever comes of it. For comparison."""
+    """One group at a random anchor. For comparison.
+
+    Args:
+        episodes: Of the trace.
+        stream: Draws the anchor.
+    """
     if episodes < 2:
         return None
     anchor = int(stream.integers(1, episodes))
@@ -83,9 +98,11 @@ class Found(NamedTuple):
 
 
 def run(searches: Sequence[Search], probe: Callable[[list[tuple[int, int]]], Sequence[float]]) -> list[Found]:
-    """Let searches go on side by side until all are over.
+    """Advance searches side by side until all are over.
 
-    Args: searches; `probe` is given (search, anchor) pairs, at most one per search, and returns each one's success.
+    Args:
+        searches: The searches.
+        probe: Is given (search, anchor) pairs, at most one per search, and returns each one's success.
     """
     results: list[Found | None] = [None] * len(searches)
     probes = [0] * len(searches)

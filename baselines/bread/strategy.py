@@ -11,20 +11,24 @@ helps is left out of the update. With `low` = 0 nothing is ever searched, and th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from baselines.bread import anchors
 from baselines.bread.anchors import Found, Range, Search
-from baselines.language.rollout import Desk, Group, Request
-from baselines.language.strategy import Setting, Strategy, mean
-from baselines.language.task import Prompt, Trace
+from baselines.language.method import token_method
+from baselines.language.options import TokenOptions
+from baselines.language.rollout import Request, RolloutGroup, Sampler
+from baselines.language.strategy import TokenSettings, TokenStrategy, mean
+from baselines.language.task import TaskPrompt, Trace
 
 
 @dataclass(frozen=True)
 class BREADConfig:
+    """When a prompt is too hard, and how its hint is found."""
+
     low: float = 0.125  # share of successes below which a group is too hard: one of eight
     high: float = 0.9  # share above which a hint is longer than it need be
     episodes: int = 10  # that a trace is cut into, at boundaries that it has
@@ -39,25 +43,30 @@ class BREADConfig:
             raise ValueError(f"episodes = {self.episodes}: choose at least 2, since the last one is never given away")
 
 
-class BREAD(Strategy):
-    name = "bread"
+class BREAD(TokenStrategy):
+    """Hints from traces, as short as they can be.
 
-    def __init__(self, config: BREADConfig, setting: Setting) -> None:
+    Args:
+        config: The settings.
+        settings: Of the run.
+    """
+
+    def __init__(self, config: BREADConfig, settings: TokenSettings) -> None:
         self.config: BREADConfig = config
-        self._stream = np.random.default_rng(setting.seed)
+        self._stream = np.random.default_rng(settings.seed)
         self._last: dict[str, float | None] = {}
 
-    def collect(self, prompts: Sequence[Prompt], desk: Desk) -> list[Group]:
-        groups: list[Group | None] = list(desk.groups([Request.bare(prompt) for prompt in prompts]))
+    def collect(self, prompts: Sequence[TaskPrompt], sampler: Sampler) -> list[RolloutGroup]:
+        groups: list[RolloutGroup | None] = list(sampler.groups([Request.bare(prompt) for prompt in prompts]))
         failing = [i for i, group in enumerate(groups) if group and group.success < self.config.low]
         traces = {i: trace.merged(self.config.episodes) for i in failing if (trace := prompts[i].trace)}
-        tried: dict[tuple[int, int], Group] = {}
+        tried: dict[tuple[int, int], RolloutGroup] = {}
 
         def probe(pairs: list[tuple[int, int]]) -> list[float]:
             """Groups at the anchors of some searches, all written together."""
             places = [(searched[k], anchor) for k, anchor in pairs]
-            requests = [self._request(desk, prompts[i], traces[i], anchor) for i, anchor in places]
-            written = desk.groups(requests, stream=self._stream)
+            requests = [self._request(sampler, prompts[i], traces[i], anchor) for i, anchor in places]
+            written = sampler.groups(requests, stream=self._stream)
             tried.update(zip(places, written, strict=True))
             return [group.success for group in written]
 
@@ -68,17 +77,17 @@ class BREAD(Strategy):
             assert bare is not None
             if end.anchor is not None:
                 groups[i] = tried.pop((i, end.anchor))
-                desk.discard(bare)
+                sampler.discard(bare)
             elif not bare.success:
                 groups[i] = None
-                desk.discard(bare)
+                sampler.discard(bare)
         for group in tried.values():
-            desk.discard(group)
+            sampler.discard(group)
         self._last = _columns(groups, found, len(failing), traces)
         return [group for group in groups if group is not None]
 
-    def _request(self, desk: Desk, prompt: Prompt, trace: Trace, anchor: int) -> Request:
-        return Request.anchored(desk.task, prompt, trace.opening(anchor), anchor, self.config.anchor_mode)
+    def _request(self, sampler: Sampler, prompt: TaskPrompt, trace: Trace, anchor: int) -> Request:
+        return Request.anchored(sampler.task, prompt, trace.opening(anchor), anchor, self.config.anchor_mode)
 
     def metrics(self) -> dict[str, float | None]:
         return self._last
@@ -91,7 +100,13 @@ class BREAD(Strategy):
 
 
 def new_search(config: BREADConfig, episodes: int, stream: np.random.Generator) -> Search:
-    """The search that a config asks for, through a trace of so many episodes."""
+    """The search that a config names.
+
+    Args:
+        config: The settings.
+        episodes: Of the trace.
+        stream: For random searches.
+    """
     wanted = Range(config.low, config.high)
     if config.search == "linear":
         return anchors.linear(episodes, wanted)
@@ -101,9 +116,9 @@ def new_search(config: BREADConfig, episodes: int, stream: np.random.Generator) 
 
 
 def _columns(
-    groups: Sequence[Group | None], found: Sequence[Found], failing: int, traces: dict[int, Trace]
+    groups: Sequence[RolloutGroup | None], found: Sequence[Found], failing: int, traces: dict[int, Trace]
 ) -> dict[str, float | None]:
-    """What is logged of one update."""
+    """The metrics of one update."""
     hinted = {i: group for i, group in enumerate(groups) if group and group.request.anchor}
     kept = [group.request.anchor for group in groups if group]
     return {
@@ -115,3 +130,17 @@ def _columns(
         "hinted_anchor": mean([group.request.anchor for group in hinted.values()]),  # over those with a hint
         "revealed_share": mean([group.request.revealed / len(traces[i].tokens) for i, group in hinted.items()]),
     }
+
+
+@dataclass(frozen=True)
+class BREADOptions(TokenOptions):
+    method: BREADConfig = field(default_factory=BREADConfig)
+
+
+def _build(options: BREADOptions, settings: TokenSettings) -> BREAD:
+    return BREAD(options.method, settings)
+
+
+METHOD = token_method(
+    "bread", "language model: GRPO with the shortest hint that helps (BREAD-style)", BREADOptions(), _build
+)

@@ -4,7 +4,8 @@ States 0 to L; in each, one of `moves` moves leads on and every other one fails.
 table of logits and moves one state at a time; the expert jumps `stride` states at a time. So (i) for stride > 1 the
 student cannot express the expert's steps: their likelihood is 0 whatever the table, and imitation changes nothing;
 (ii) an untrained student succeeds once in moves^L tries. The chain is this project's own (the paper's was not
-available), and so is every figure.
+available), and so is every figure. The student has no tokens, so this is no run of `lgdrl train`; the chain as a task
+for language models is `baselines.language.chain`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class ToyConfig:
 
 
 @dataclass(slots=True)
-class Outcome:
+class ToyTraining:
     """One training."""
 
     arm: str
@@ -67,7 +68,7 @@ class Outcome:
 
 
 class Chain:
-    """The world and the student's table in it."""
+    """The environment and the student's table in it."""
 
     def __init__(self, level: int, moves: int, stream: np.random.Generator) -> None:
         self.level = level
@@ -117,14 +118,21 @@ class Chain:
             self.logits += learning_rate * self.gradient(made, np.ones(1))
 
 
-def train(arm: str, level: int, seed: int, config: ToyConfig | None = None) -> Outcome:
-    """One training; the same for the same arguments."""
+def train(arm: str, level: int, seed: int, config: ToyConfig | None = None) -> ToyTraining:
+    """One training; the same for the same arguments.
+
+    Args:
+        arm: One of `ARMS`.
+        level: L, the length of the chain.
+        seed: Of the training.
+        config: The settings.
+    """
     config = config or ToyConfig()
     world, words = (np.random.default_rng(s) for s in np.random.SeedSequence((seed, level)).spawn(2))
     chain = Chain(level, config.moves, world)
     if arm == "sft-grpo":
         chain.imitate(config.stride, config.sft_steps, config.learning_rate)
-    end = Outcome(arm, level, seed, 0, 0, False, chain.success())
+    end = ToyTraining(arm, level, seed, 0, 0, False, chain.success())
     while end.updates < config.cap and end.success <= config.solved:
         start, made = _group(arm, chain, config, words, end)
         end.updates += 1
@@ -139,7 +147,7 @@ def train(arm: str, level: int, seed: int, config: ToyConfig | None = None) -> O
 
 
 def _group(
-    arm: str, chain: Chain, config: ToyConfig, words: np.random.Generator, end: Outcome
+    arm: str, chain: Chain, config: ToyConfig, words: np.random.Generator, end: ToyTraining
 ) -> tuple[int, np.ndarray | None]:
     """Where the group of one update starts, and its tries; None where no start had any success."""
 
@@ -166,7 +174,7 @@ def _group(
 
 
 @dataclass(frozen=True)
-class Cell:
+class ToyCell:
     """One arm at one level, over seeds."""
 
     arm: str
@@ -183,8 +191,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class ToyResult:
-    outcomes: list[Outcome]
-    cells: list[Cell]
+    outcomes: list[ToyTraining]
+    cells: list[ToyCell]
     slopes: dict[str, MeanInterval]
     """By name: mean over seeds and 95 % t-interval of a growth rate (see `slopes_of`)."""
 
@@ -198,12 +206,20 @@ def run(
     seeds: int = 20,
     arms: Sequence[str] = ARMS,
     config: ToyConfig | None = None,
-    observer: Callable[[Outcome], None] | None = None,
+    observer: Callable[[ToyTraining], None] | None = None,
     first_seed: int = 0,
 ) -> ToyResult:
-    """Every arm on every level, so many seeds from the first on. UsageError for arguments that make no sense.
+    """Every arm on every level. With 20 seeds and all levels this takes a few minutes of one core.
 
-    With 20 seeds and all levels this takes a few minutes of one core. `observer` sees every training when it ends.
+    Args:
+        levels: Lengths of the chain.
+        seeds: How many seeds.
+        arms: Names among `ARMS`.
+        config: The settings.
+        observer: Called with every training when it ends.
+        first_seed: The first of the seeds.
+    Raises:
+        UsageError: The arguments make no sense.
     """
     if seeds < 6:
         raise UsageError(f"seeds = {seeds}: choose at least 6, a 95 % interval of a median needs them")
@@ -224,13 +240,13 @@ def run(
     return ToyResult(outcomes, cells, slopes_of(outcomes))
 
 
-def _outcomes(levels: Sequence[int], seeds: range, arms: Sequence[str], config: ToyConfig) -> Iterator[Outcome]:
+def _outcomes(levels: Sequence[int], seeds: range, arms: Sequence[str], config: ToyConfig) -> Iterator[ToyTraining]:
     return (train(arm, level, seed, config) for level in levels for arm in arms for seed in seeds)
 
 
-def _cell(outcomes: Sequence[Outcome], config: ToyConfig) -> Cell:
+def _cell(outcomes: Sequence[ToyTraining], config: ToyConfig) -> ToyCell:
     first = outcomes[0]
-    return Cell(
+    return ToyCell(
         first.arm,
         first.level,
         config.moves**-first.level,
@@ -242,7 +258,7 @@ def _cell(outcomes: Sequence[Outcome], config: ToyConfig) -> Cell:
     )
 
 
-def slopes_of(outcomes: Sequence[Outcome]) -> dict[str, MeanInterval]:
+def slopes_of(outcomes: Sequence[ToyTraining]) -> dict[str, MeanInterval]:
     """How samples grow with L, over the levels that an arm always solved: `ARM ln samples / ln L` is the exponent of a
     power law, `ARM ln samples / L` the rate of an exponential. One least-squares line per seed, then the interval."""
     found = {}
@@ -299,7 +315,7 @@ def main(words: Sequence[str] | None = None) -> None:
     done: dict[str, int] = {}
     with comparison_progress(Console(stderr=True)) as report:
 
-        def observe(outcome: Outcome) -> None:
+        def observe(outcome: ToyTraining) -> None:
             name = f"{outcome.arm}, L = {outcome.level}"
             done[name] = done.get(name, 0) + 1
             report(name, done[name], given.seeds)

@@ -2,7 +2,7 @@
 
 1. Situations of several scenarios and densities, met while the rule drives and is disturbed.
 2. Imitation of verified traces: facts computed, the rule's next meta-actions, rolled out without a crash.
-3. Reinforcement learning on the same situations by an arm of `baselines.language.arms` (optional; `rl.updates`).
+3. Reinforcement learning on the same situations by a language-model strategy (optional; `rl.updates`).
 
 Everything is drawn from one seed. The model is written as safetensors with its size and vocabulary in the header, and a
 JSON file beside it says what it was trained on and with what result.
@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from baselines.driving.scenes import LONGEST, TAIL, SceneConfig, Situation, Source, Stage, situations
+from baselines.driving.scenes import LONGEST, TAIL, SceneConfig, Situation, SituationEnvs, SituationSource, situations
 from baselines.driving.task import DrivingTask, trace_of
-from baselines.language.arms import get, make_trainer
 from baselines.language.grpo import GRPOConfig
+from baselines.language.loop import run_updates
+from baselines.language.method import language_method
 from baselines.language.sft import SFTConfig, imitate
-from baselines.language.task import Prompt
+from baselines.language.task import TaskPrompt
 from experts.language import gpt
 from experts.language.gpt import GPTConfig
 from experts.language.vocabulary import DRIVING
@@ -34,12 +35,12 @@ from sim.actions import MetaAction
 from sim.config import load_yaml, parse_overrides, resolve, to_dict
 
 SOURCES = (
-    Source("lane-change"),
-    Source("lane-change"),
-    Source("lane-change", {"density": [10.0, 40.0]}),
-    Source("highway-fast-v0"),
-    Source("dense-2.0"),
-    Source("merge-v1"),
+    SituationSource("lane-change"),
+    SituationSource("lane-change"),
+    SituationSource("lane-change", {"density": [10.0, 40.0]}),
+    SituationSource("highway-fast-v0"),
+    SituationSource("dense-2.0"),
+    SituationSource("merge-v1"),
 )
 
 
@@ -47,8 +48,8 @@ SOURCES = (
 class RLConfig:
     """What follows imitation."""
 
-    arm: str = "grpo"
-    options: dict[str, Any] = field(default_factory=dict)
+    strategy: str = "grpo"
+    options: dict[str, Any] = field(default_factory=dict)  # changes to the strategy's own settings
     updates: int = 0  # none: imitation alone
     situations: int = 3000
     steps: int = 1  # meta-actions of a plan
@@ -61,7 +62,7 @@ class RLConfig:
 class EmbeddedConfig:
     """How the shipped model is made."""
 
-    sources: tuple[Source, ...] = SOURCES
+    sources: tuple[SituationSource, ...] = SOURCES
     scenes: SceneConfig = field(default_factory=SceneConfig)
     situations: int = 60_000
     longer_plans: float = 0.25  # share of the examples that ask for a plan of 2 to 4 meta-actions instead of one
@@ -71,21 +72,28 @@ class EmbeddedConfig:
     seed: int = 0
 
 
-def verified(met: Sequence[Situation], longer_plans: float, rng: np.random.Generator) -> list[Prompt]:
+def verified(met: Sequence[Situation], longer_plans: float, rng: np.random.Generator) -> list[TaskPrompt]:
     """Prompts with traces of the rule's plans. Those that end in a crash are left out."""
-    stage, prompts = Stage(), []
+    stage, prompts = SituationEnvs(), []
     for situation in met:
         steps = int(rng.integers(2, LONGEST + 1)) if rng.random() < longer_plans else 1
         plan = situation.rule[:steps]
         end = stage.set(situation).branch(0, np.array([[*plan, *[int(MetaAction.IDLE)] * TAIL]]))
         if not end.crashed[0]:
             prompt = DRIVING.encode(situation.picture.prompt(steps))
-            prompts.append(Prompt(situation.key, prompt, trace_of(situation, plan)))
+            prompts.append(TaskPrompt(situation.key, prompt, trace_of(situation, plan)))
     return prompts
 
 
 def train(config: EmbeddedConfig, tell: Callable[[str], None] = print) -> tuple[gpt.GPT, dict[str, Any]]:
-    """The model, and what its training was like."""
+    """Train the model.
+
+    Args:
+        config: The settings.
+        tell: Called with lines about the progress.
+    Returns:
+        The model, and a record of its training in plain values.
+    """
     begin = time.process_time()
     rng = np.random.default_rng(config.seed)
     met = situations(config.sources, config.situations, config.seed, config.scenes)
@@ -119,13 +127,19 @@ def _reinforce(model: gpt.GPT, config: EmbeddedConfig, tell: Callable[[str], Non
     rl = config.rl
     met = situations(config.sources, rl.situations, config.seed + 1, config.scenes)
     task = DrivingTask(met, [], rl.steps, teacher="rule")
-    trainer = make_trainer(task, model, get(rl.arm), rl.options, rl.grpo, config.seed)
-
-    def observe(row: dict[str, Any]) -> None:
-        if row["update"] % 20 == 0:
-            tell(f"{rl.arm} {row['update']}/{rl.updates}: success {row['success']:.3f}, reward {row['reward']:.3f}")
-
-    return trainer.train(rl.updates, observer=observe)
+    method = language_method(rl.strategy)
+    changes = {"sft": {"num_train_epochs": 0}, "grpo": to_dict(rl.grpo)} | (
+        {"method": rl.options} if rl.options else {}
+    )
+    loop = method.loop(task, model, resolve(method.defaults, changes, "rl"), config.seed, rl.updates)
+    loop.begin()
+    rows = []
+    for row in run_updates(loop, rl.updates):
+        rows.append(row)
+        if len(rows) % 20 == 0:
+            success, reward = row["rollout/success"], row["rollout/reward"]
+            tell(f"{rl.strategy} {len(rows)}/{rl.updates}: success {success:.3f}, reward {reward:.3f}")
+    return rows
 
 
 def main(words: Sequence[str] | None = None) -> None:

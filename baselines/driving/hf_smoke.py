@@ -1,7 +1,7 @@
-"""`lgdrl bench hf-smoke`: a pretrained Hugging Face model learns the driving language, with the trainers of the study.
+"""`lgdrl bench hf-smoke`: a pretrained Hugging Face model learns the driving language, with the loops of the study.
 
-Imitation of a few traces, then some updates of each arm from there; judged alone on situations of other seeds before
-and after. It shows that the path works and what it costs on this machine. It compares no methods: that takes the
+Imitation of a few traces, then some updates of each method from there; evaluated alone on situations of other seeds
+before and after. It shows that the path works and what it costs on this machine. It compares no methods: that takes the
 budgets of `lgdrl bench driving-language`, which a model of this size cannot spend on a CPU.
 """
 
@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from baselines.driving.scenes import SceneConfig, Source, situations
-from baselines.driving.study import Material, dumb_plans
+from baselines.driving.scenes import SceneConfig, SituationSource, situations
+from baselines.driving.study import trivial_plans
 from baselines.driving.task import DrivingTask
 from baselines.language import hf
-from baselines.language.arms import get, make_trainer
 from baselines.language.grpo import GRPOConfig
+from baselines.language.loop import run_updates
+from baselines.language.method import language_method
 from baselines.language.rollout import Ledger
 from baselines.language.sft import SFTConfig, imitate, loss_on
 from experts.language.gpt import generate
@@ -41,7 +42,7 @@ class SmokeConfig:
 
     student: hf.HFConfig = field(default_factory=hf.HFConfig)
     steps: int = 2  # meta-actions of a plan
-    sources: tuple[Source, ...] = (Source("lane-change"),)
+    sources: tuple[SituationSource, ...] = (SituationSource("lane-change"),)
     scenes: SceneConfig = field(default_factory=SceneConfig)
     train: int = 64  # situations
     test: int = 24  # of other seeds
@@ -52,20 +53,22 @@ class SmokeConfig:
             num_generations=4, prompts_per_update=2, max_completion_length=32, learning_rate=1e-4
         )
     )
-    arms: tuple[str, ...] = ("sft-grpo", "bread")  # each from the imitated model
-    updates: int = 2  # of each arm
+    strategies: tuple[str, ...] = ("sft-grpo", "bread")  # each from the imitated model
+    updates: int = 2  # of each strategy
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in self.arms:
-            if get(name).needs_teacher or not get(name).rl:
-                raise ValueError(f"arm {name!r} is not for this command: choose one without a teacher, with updates")
+        for name in self.strategies:
+            if language_method(name).needs_teacher or language_method(name).build is None:
+                raise ValueError(
+                    f"strategy {name!r} is not for this command: choose one without a teacher, with updates"
+                )
         if min(self.train, self.test) < 1 or self.updates < 0:
             raise ValueError("choose train >= 1, test >= 1 and updates >= 0")
 
 
 @dataclass(frozen=True)
-class Stage:
+class SmokeStage:
     """How good the student is at some point, and what it took to get there."""
 
     name: str
@@ -78,16 +81,24 @@ class Stage:
     words_per_s: float
     """Of these answers, written side by side; wall time."""
     trained_words_per_s: float
-    """Of traces that were imitated, or of answers that an arm had written; wall time of this stage's training. 0 where
-    there was none."""
+    """Of traces that were imitated, or of answers that a strategy had written; wall time of this stage's training. 0
+    where there was none."""
     seconds: float
     """Wall time of this stage's training."""
 
 
 def smoke(
-    config: SmokeConfig, tell: Callable[[Stage], None] = lambda _: None, out: Path | None = None
+    config: SmokeConfig, report: Callable[[SmokeStage], None] = lambda _: None, out: Path | None = None
 ) -> dict[str, Any]:
-    """All stages in plain values. `tell` hears of each; `out` gets the student of the last stage."""
+    """All stages in plain values.
+
+    Args:
+        config: The settings.
+        report: Called with each stage.
+        out: File for the student of the last stage.
+    Raises:
+        UsageError: There is no model, or no situation to learn from.
+    """
     torch.set_num_threads(1)
     train = situations(config.sources, config.train, TRAIN, config.scenes)
     test = situations(config.sources, config.test, TEST, config.scenes)
@@ -97,20 +108,22 @@ def smoke(
     student = hf.open_student(config.student, task.vocabulary, config.seed)
     stages = []
 
-    def judge(name: str, model: hf.HFStudent, words: int = 0, seconds: float = 0.0) -> None:
-        stages.append(_judged(name, model, task, config, words, seconds))
-        tell(stages[-1])
+    def evaluate(name: str, model: hf.HFStudent, words: int = 0, seconds: float = 0.0) -> None:
+        stages.append(_evaluated(name, model, task, config, words, seconds))
+        report(stages[-1])
 
-    judge("pretrained", student)
+    evaluate("pretrained", student)
     begin, ledger = time.perf_counter(), Ledger()
     imitate(student, task, task.prompts("train"), config.sft, config.seed, ledger)
-    judge("imitation", student, ledger.trace, time.perf_counter() - begin)
+    evaluate("imitation", student, ledger.trace, time.perf_counter() - begin)
     model, rows = student, {}
-    for arm in config.arms:
-        model, begin, ledger = student.copy(), time.perf_counter(), Ledger()
-        run = make_trainer(task, model, get(arm), {}, config.grpo, config.seed, ledger=ledger)
-        rows[arm] = run.train(config.updates)
-        judge(arm, model, ledger.generated, time.perf_counter() - begin)
+    for name in config.strategies:
+        model, begin, method = student.copy(), time.perf_counter(), language_method(name)
+        options = resolve(method.defaults, {"sft": {"num_train_epochs": 0}, "grpo": to_dict(config.grpo)}, name)
+        loop = method.loop(task, model, options, config.seed, config.updates)
+        loop.begin()
+        rows[name] = list(run_updates(loop, config.updates))
+        evaluate(name, model, loop.ledger.generated, time.perf_counter() - begin)
     if out is not None:
         hf.save(model, task.vocabulary, out)
     return {
@@ -118,17 +131,15 @@ def smoke(
         "task": task.name,
         "trained_parameters": student.parameter_count,
         "frozen_parameters": student.frozen_count,
-        "references": {
-            name: row["success"] for name, row in dumb_plans(Material(task, []), task.prompts("test")).items()
-        },
+        "references": {name: row["success"] for name, row in trivial_plans(task, task.prompts("test")).items()},
         "stages": [dataclasses.asdict(stage) for stage in stages],
         "training": rows,
     }
 
 
-def _judged(
+def _evaluated(
     name: str, model: hf.HFStudent, task: DrivingTask, config: SmokeConfig, words: int, seconds: float
-) -> Stage:
+) -> SmokeStage:
     prompts = task.prompts("test")
     loss = loss_on(model, [dataclasses.replace(prompt, trace=task.trace(prompt.key)) for prompt in prompts])
     begin = time.perf_counter()
@@ -141,7 +152,7 @@ def _judged(
     )
     taken = time.perf_counter() - begin
     rewards = task.rewards(prompts, [written.row(i) for i in range(len(prompts))])
-    return Stage(
+    return SmokeStage(
         name,
         loss,
         float(np.mean([reward.format for reward in rewards])),
@@ -172,14 +183,14 @@ def main(words: Sequence[str] | None = None) -> None:
         f"{figures['frozen_parameters']:,} are frozen"
     )
     references = ", ".join(f"{name} {success:.2f}" for name, success in figures["references"].items())
-    print(f"success of plans without any thought, and of the rule: {references}")
+    print(f"success of trivial plans, and of the rule: {references}")
     if given.json:
         write_json(given.json, figures)
 
 
-def _line(stage: Stage) -> str:
-    judged = f"{stage.name:12} {stage.loss:6.3f} {stage.readable:9.2f} {stage.success:8.2f} {stage.words_per_s:8.1f}"
-    return f"{judged} {stage.trained_words_per_s:16.1f} {stage.seconds:6.1f}" if stage.seconds else judged
+def _line(stage: SmokeStage) -> str:
+    line = f"{stage.name:12} {stage.loss:6.3f} {stage.readable:9.2f} {stage.success:8.2f} {stage.words_per_s:8.1f}"
+    return f"{line} {stage.trained_words_per_s:16.1f} {stage.seconds:6.1f}" if stage.seconds else line
 
 
 if __name__ == "__main__":

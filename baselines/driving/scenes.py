@@ -1,4 +1,4 @@
-"""Situations to reason about: exact states of engine worlds, what a prompt shows of them, and how every plan ends.
+"""Situations to reason about: exact states of engine environments, what a prompt shows of them, and how plans end.
 
 A situation is met while a rule drives, now and then replaced by a random legal action, in one of several scenarios.
 How good a plan of m meta-actions is, is not estimated but rolled out: the plan, then `TAIL` decisions of IDLE, in a
@@ -30,7 +30,7 @@ TAIL = 4
 TOLERANCE = 0.1
 """A plan is good if its return is this near to the best one's, as a share of the spread of all that end well."""
 WORLDS = 32
-"""Worlds that are driven side by side."""
+"""Environments that are driven side by side."""
 LONGEST = 4
 """Meta-actions of the longest plan: 625 plans."""
 RULE = RuleConfig()
@@ -38,7 +38,7 @@ PARAMETERS = RULE.record()
 
 
 @dataclass(frozen=True)
-class Source:
+class SituationSource:
     """Where situations come from."""
 
     scenario: str
@@ -70,7 +70,7 @@ class SceneConfig:
     """How situations are met."""
 
     random_share: float = 0.3  # of the decisions that are random and legal
-    kept_share: float = 0.08  # of the decisions before which the states of all worlds are kept
+    kept_share: float = 0.08  # of the decisions before which the states of all environments are kept
 
     def __post_init__(self) -> None:
         if not (0 <= self.random_share <= 1 and 0 < self.kept_share <= 1):
@@ -90,9 +90,8 @@ class Outcomes:
     speed: np.ndarray
     """float32 (5^m,) m/s at the end"""
     best: int
-    """Row of the good plan that forgives most: of the plans that differ from it in one action, most are good too, so
-    that who imitates it and misses by one action is often right all the same. Of equal ones that with the fewest
-    manoeuvres, then the highest return."""
+    """Row of the most forgiving good plan: of the plans that differ from it in one action, most are good too, so that
+    an imitation with one wrong action is often right all the same. Ties: fewest manoeuvres, then highest return."""
 
     def plan(self, row: int) -> tuple[int, ...]:
         """The meta-actions of a row."""
@@ -100,7 +99,11 @@ class Outcomes:
 
 
 def row_of(plan: Sequence[int]) -> int:
-    """The row of a plan in `Outcomes`."""
+    """The row of a plan in `Outcomes`.
+
+    Args:
+        plan: Meta-actions by id.
+    """
     return functools.reduce(lambda row, action: NUM_ACTIONS * row + int(action), plan, 0)
 
 
@@ -116,26 +119,31 @@ def _length(rows: int) -> int:
 
 @dataclass(frozen=True)
 class Situation:
-    """One state of one world, and what can be said about it."""
+    """One state of one environment, and what can be said about it."""
 
     key: str
-    source: Source
+    source: SituationSource
     state: tuple[np.ndarray, ...] = field(repr=False)
     """One row of every state array."""
     picture: Picture
     facts: Facts
     rule: tuple[int, ...]
-    """What the rule does in its next `LONGEST` decisions, seeing what becomes of them."""
+    """What the rule does in its next `LONGEST` decisions, of which it sees the results."""
 
 
 def outcomes(situations: Sequence[Situation], length: int) -> list[Outcomes | None]:
-    """How all plans of so many meta-actions end in each situation; None where none ends well."""
-    stage = Stage()
-    return [judge(stage.set(situation), length) for situation in situations]
+    """How all plans end in each situation; None where none ends well.
+
+    Args:
+        situations: The situations.
+        length: Meta-actions of a plan.
+    """
+    stage = SituationEnvs()
+    return [rolled_out(stage.set(situation), length) for situation in situations]
 
 
-class Stage:
-    """A world of each source, to be put into the state of one situation after the other."""
+class SituationEnvs:
+    """An environment of each source, to be put into the state of one situation after the other."""
 
     def __init__(self) -> None:
         self._worlds: dict[str, EnvBatch] = {}
@@ -151,8 +159,13 @@ class Stage:
         return world
 
 
-def judge(world: EnvBatch, length: int) -> Outcomes | None:
-    """How all plans of so many meta-actions end from world 0's present state; None where none ends well."""
+def rolled_out(world: EnvBatch, length: int) -> Outcomes | None:
+    """How all plans end from environment 0's present state; None where none ends well.
+
+    Args:
+        world: The environments.
+        length: Meta-actions of a plan.
+    """
     actions = plans(length)
     ends = world.branch(0, np.hstack([actions, np.full((len(actions), TAIL), int(MetaAction.IDLE))]))
     fails = ends.crashed | (ends.ended & ~ends.success)
@@ -169,10 +182,18 @@ def judge(world: EnvBatch, length: int) -> Outcomes | None:
     return Outcomes(good, ends.crashed, ends.final[:, 4].astype(np.float32), int(order[0]))
 
 
-def situations(sources: Sequence[Source], count: int, seed: int, config: SceneConfig | None = None) -> list[Situation]:
-    """`count` situations in all, as many from each source. Others for every seed, the same for the same one.
+def situations(
+    sources: Sequence[SituationSource], count: int, seed: int | Sequence[int], config: SceneConfig | None = None
+) -> list[Situation]:
+    """Situations that are met, the same for the same arguments.
 
-    UsageError as in `Source.worlds`.
+    Args:
+        sources: As many situations come from each.
+        count: In all.
+        seed: Others for every seed.
+        config: How they are met.
+    Raises:
+        UsageError: As in `SituationSource.worlds`.
     """
     config = config or SceneConfig()
     shares = [len(part) for part in np.array_split(np.arange(count), len(sources))]
@@ -183,7 +204,7 @@ def situations(sources: Sequence[Source], count: int, seed: int, config: SceneCo
     return found
 
 
-def _met(source: Source, rng: np.random.Generator, config: SceneConfig) -> Iterator[Situation]:
+def _met(source: SituationSource, rng: np.random.Generator, config: SceneConfig) -> Iterator[Situation]:
     """Situations of a source, without end."""
     world, copies = source.worlds(WORLDS), source.worlds(WORLDS)
     everyone = np.arange(WORLDS)
@@ -201,7 +222,7 @@ def _met(source: Source, rng: np.random.Generator, config: SceneConfig) -> Itera
             world.reset(ended)
 
 
-def _situations(source: Source, world: EnvBatch, copies: EnvBatch, name: str) -> list[Situation]:
+def _situations(source: SituationSource, world: EnvBatch, copies: EnvBatch, name: str) -> list[Situation]:
     """The situations that the worlds are in; the rule drives on in the copies."""
     driven = _rule_plans(world, copies)
     views = world.views(np.arange(world.num_envs)).rows

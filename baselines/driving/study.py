@@ -1,8 +1,9 @@
 """`lgdrl bench driving-language`: ways of learning with an expert, side by side on the driving language task.
 
-Every arm and seed starts from the same small model (imitation of the few traces there are), trains until it has
-generated the same number of tokens (searches and a live teacher's reading included), and is judged alone, on held-out
-seeds and on held-out densities of traffic. One folder: what is finished is not done again.
+Every arm is a method of `lgdrl list strategies` with options, every arm and seed an ordinary run folder. All arms of a
+seed imitate the same few traces first (unless the method does not imitate), train until they have generated the same
+number of tokens (searches and a live teacher's reading included), and are evaluated alone, on held-out seeds and on
+held-out densities of traffic. One folder: what is finished is not done again, and what was stopped continues.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from baselines.driving.report import write_report
-from baselines.driving.scenes import SceneConfig, Source, row_of, situations
-from baselines.driving.task import DrivingTask, Teacher
-from baselines.language.arms import get, make_trainer
+from baselines.driving.scenes import SceneConfig, SituationSource, row_of, situations
+from baselines.driving.task import DrivingTask, DrivingTaskConfig, Teacher, make
 from baselines.language.evaluation import evaluate
 from baselines.language.grpo import GRPOConfig
-from baselines.language.rollout import Ledger
+from baselines.language.loop import LanguageLoop
+from baselines.language.method import TokenMethod, language_method
 from baselines.language.sft import SFTConfig, imitate
-from baselines.language.task import Prompt
+from baselines.language.task import TaskPrompt
 from experts.language import gpt
 from experts.language.gpt import GPTConfig
-from experts.language.teacher import GPTTeacher
 from experts.language.vocabulary import DRIVING
+from lgdrl import training
+from lgdrl.config import RunConfig
 from lgdrl.jobs import Job, Report, contained, run_all, say
-from lgdrl.runs import write_json, write_text
+from lgdrl.runs import Run, write_json, write_text
 from lgdrl.statistics import t_interval
 from sim.actions import MetaAction
 from sim.config import dump_yaml, load_yaml, parse_overrides, resolve, to_dict
@@ -41,6 +42,16 @@ from sim.errors import UsageError
 
 KS = (1, 8, 32)
 """Of pass@k; the largest is the number of sampled answers per prompt."""
+LOGGED = (
+    "rollout/zero_advantage_share",
+    "guidance/skipped",
+    "guidance/probes",
+    "guidance/anchor",
+    "guidance/revealed_share",
+    "guidance/weight",
+    "guidance/taught_share",
+)
+"""Columns of training whose means are reported."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +65,17 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """What is compared. Each arm is a name of `baselines.language.arms` with changes to its options."""
+    """What is compared. Each arm is named after its method, or names it as `strategy`; what else it has are changes to
+    the method's own options."""
 
     steps: int = 3  # meta-actions of a plan
     check_facts: bool = False  # whether facts must be right too (D3)
-    sources: tuple[Source, ...] = (Source("lane-change"), Source("highway-fast-v0"), Source("merge-v1"))
-    held_out: tuple[Source, ...] = ()  # densities that were never trained on
+    sources: tuple[SituationSource, ...] = (
+        SituationSource("lane-change"),
+        SituationSource("highway-fast-v0"),
+        SituationSource("merge-v1"),
+    )
+    held_out: tuple[SituationSource, ...] = ()  # densities that were never trained on
     scenes: SceneConfig = field(default_factory=SceneConfig)
     train: int = 600  # situations, from all sources
     test: int = 300  # of other seeds, and again as many of the held-out sources
@@ -74,34 +90,100 @@ class StudyConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
-        for arm in self.arms:
-            get(arm)
+        for name, changes in self.arms.items():
+            arm_options(name, changes)
         if not (self.sources and self.seeds and min(self.train, self.test, self.tokens) >= 1):
             raise ValueError("a study needs sources, seeds, situations and tokens")
 
 
+def arm_options(name: str, changes: Mapping[str, Any]) -> tuple[TokenMethod, dict[str, Any]]:
+    """The method of an arm, and its changes to the options as a run takes them.
+
+    Args:
+        name: Of the arm.
+        changes: As in `StudyConfig.arms`.
+    Raises:
+        UsageError: There is no such method, or it has no such option.
+    """
+    method = language_method(changes.get("strategy", name))
+    own = {key: value for key, value in changes.items() if key != "strategy"}
+    options = {"method": own} if own else {}
+    resolve(method.defaults, options, f"arms.{name}")
+    return method, options
+
+
 @dataclass(frozen=True)
 class Material:
-    """The task, and prompts of held-out densities."""
+    """The task, and the prompts of its two evaluations."""
 
     task: DrivingTask
-    held_out: list[Prompt]
+    test: list[TaskPrompt]
+    """Other seeds."""
+    held_out: list[TaskPrompt]
+    """Other densities."""
 
 
-SEEDS = {"train": 1, "test": 2, "held_out": 3, "teacher": 4}
-"""Roots of the random streams that situations are drawn from: no set shares an episode with another."""
+SEEDS = {"test": 2, "held_out": 3, "teacher": 4}
+"""Roots of the random streams that situations are drawn from: no set shares an episode with another. 1 and 5 are the
+task's own."""
+MANY = 10**9
+"""Updates of a run that ends when its tokens are spent."""
 
 
 def material(config: StudyConfig) -> Material:
     """The situations of a study, the same for all its arms and seeds."""
-    train, test = (
-        situations(config.sources, count, SEEDS[name], config.scenes)
-        for name, count in (("train", config.train), ("test", config.test))
+    task = make(_task_config(config), RunConfig())
+    test, held_out = (
+        task.add(met, [False] * len(met))
+        for met in (
+            situations(config.sources, config.test, SEEDS["test"], config.scenes),
+            situations(config.held_out, config.test, SEEDS["held_out"], config.scenes) if config.held_out else [],
+        )
     )
-    task = DrivingTask(train, test, config.steps, config.check_facts, config.traces, config.trace_share)
-    if not config.held_out:
-        return Material(task, [])
-    return Material(task, task.add(situations(config.held_out, config.test, SEEDS["held_out"], config.scenes)))
+    return Material(task, test, held_out)
+
+
+def _task_config(config: StudyConfig) -> DrivingTaskConfig:
+    return DrivingTaskConfig(
+        config.steps,
+        config.check_facts,
+        config.sources,
+        config.scenes,
+        config.train,
+        config.traces,
+        config.trace_share,
+    )
+
+
+def run_config(config: StudyConfig, arm: str, seed: int, out: Path) -> RunConfig:
+    """The run of one arm and seed.
+
+    Args:
+        config: The study.
+        arm: Name of the arm.
+        seed: Training seed.
+        out: Folder of the study; the teacher is there.
+    """
+    method, options = arm_options(arm, config.arms[arm])
+    options |= {
+        "task": "driving",
+        "task_options": to_dict(_task_config(config)),
+        "model": to_dict(config.student),
+        "grpo": to_dict(config.grpo),
+        "tokens": config.tokens,
+        "teacher": str(_teacher(out)) if method.needs_teacher else None,
+    }
+    if method.defaults.sft.num_train_epochs:
+        options["sft"] = to_dict(config.sft)
+    return RunConfig(
+        strategy=method.name,
+        strategy_options=options,
+        steps=MANY,
+        seed=seed,
+        log_every=1,
+        evaluate_every=0,
+        checkpoint_every=20,
+    )
 
 
 def train_teacher(config: StudyConfig, path: Path) -> None:
@@ -120,64 +202,60 @@ def train_teacher(config: StudyConfig, path: Path) -> None:
         observer=lambda row: say("teacher", row["epoch"], total),
     )
     shared = material(config)
-    write_json(path.with_suffix(".json"), judged(model, shared, config) | {"parameters": model.parameter_count})
+    write_json(path.with_suffix(".json"), evaluated(model, shared, config) | {"parameters": model.parameter_count})
     gpt.save(model, DRIVING, path)
 
 
-def student(config: StudyConfig, task: DrivingTask, seed: int, path: Path, ledger: Ledger) -> gpt.GPT:
-    """The model that all arms of a seed start from; imitated once, then read back."""
-    tokens = path.with_suffix(".json")
-    if not path.exists():
-        model, spent = gpt.new(config.student, seed), Ledger()
-        imitate(model, task, task.prompts("train"), config.sft, seed, spent)
-        write_json(tokens, {"trace": spent.trace})
-        gpt.save(model, DRIVING, path)
-    ledger.trace += json.loads(tokens.read_text())["trace"]
-    return gpt.load(path, DRIVING)
-
-
-def judged(model: gpt.GPT, shared: Material, config: StudyConfig) -> dict[str, Any]:
+def evaluated(model: gpt.GPT, shared: Material, config: StudyConfig) -> dict[str, Any]:
     """The model alone on both test sets: no hints, no teacher."""
     found: dict[str, Any] = {}
-    for name, prompts in (("test", shared.task.prompts("test")), ("held_out", shared.held_out)):
+    for name, prompts in (("test", shared.test), ("held_out", shared.held_out)):
         if prompts:
             answers = evaluate(model, shared.task, prompts, config.grpo, max(KS), seed=0)
             found[name] = answers.to_dict(KS) | {"by_prompt": answers.success().tolist()}
     return found
 
 
-def train_arm(config: StudyConfig, arm_name: str, seed: int, out: Path) -> dict[str, Any]:
-    """One arm and seed, from the common start to its figures."""
+def train_arm(config: StudyConfig, arm: str, seed: int, out: Path) -> dict[str, Any]:
+    """One arm and seed, from wherever its run stands to its figures.
+
+    Args:
+        config: The study.
+        arm: Name of the arm.
+        seed: Training seed.
+        out: Folder of the study.
+    """
     begin = time.process_time()
-    torch.set_num_threads(1)
-    shared = _material(_frozen(config))
-    arm, ledger, name = get(arm_name), Ledger(), f"{arm_name}/seed{seed}"
-    start = out / "students" / f"seed{seed}.safetensors"
-    start.parent.mkdir(parents=True, exist_ok=True)
-    model = student(config, shared.task, seed, start, ledger) if arm.sft else gpt.new(config.student, seed)
-    rows: list[dict[str, Any]] = []
-    if arm.rl:
-        teacher = None
-        if arm.needs_teacher:
-            teacher = GPTTeacher(gpt.load(_teacher(out), DRIVING).requires_grad_(False), DRIVING.version)
-        trainer = make_trainer(
-            shared.task, model, arm, config.arms[arm_name], config.grpo, seed, teacher=teacher, ledger=ledger
-        )
-        rows = trainer.train(
-            10**9,
-            config.tokens,
-            lambda row: say(name, min(row["generated_tokens"], config.tokens), config.tokens),
-        )
-    else:
-        say(name, 1, 1)
-    return {
-        "arm": arm_name,
-        "seed": seed,
-        **judged(model, shared, config),
-        "ledger": ledger.to_dict(),
-        "training": rows,
-        "cpu_s": time.process_time() - begin,
-    }
+    folder, name = out / arm / f"seed{seed}", f"{arm}/seed{seed}"
+    started = Run(folder).config.exists()
+    trainer = training.resume(folder) if started else training.start(run_config(config, arm, seed, out), folder)
+    loop = trainer.loop
+    assert isinstance(loop, LanguageLoop)
+
+    def observe(progress: training.Progress) -> None:
+        spent = min(loop.ledger.generated, config.tokens)
+        say(name, config.tokens if progress.done == progress.total else spent, config.tokens)
+
+    try:
+        with training.stop_on_interrupt(trainer):
+            if not trainer.train(observe):
+                raise KeyboardInterrupt
+        student = gpt.load(trainer.run.policy, DRIVING)
+        return {
+            "arm": arm,
+            "seed": seed,
+            **evaluated(student, _material(_frozen(config)), config),
+            "ledger": loop.ledger.to_dict(),
+            "training": [_numbers(row) for row in trainer.metrics.rows if row.get("train/updates") not in (None, "")],
+            "cpu_s": time.process_time() - begin,
+        }
+    finally:
+        trainer.close()
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """The columns of a row of metrics.csv that have a group and a value; text where the row was read back."""
+    return {name: float(value) for name, value in row.items() if "/" in name and value not in (None, "")}
 
 
 @functools.lru_cache(maxsize=1)
@@ -212,10 +290,15 @@ def _teacher_job(config: str, out: str) -> str | None:
     return contained("teacher", lambda: train_teacher(study, _teacher(Path(out))))
 
 
-def dumb_plans(shared: Material, prompts: Sequence[Prompt]) -> dict[str, dict[str, float]]:
-    """What plans without any thought reach, and those of the rule, which sees what becomes of each action."""
-    cases = [shared.task.case(prompt.key) for prompt in prompts]
-    steps = shared.task.steps
+def trivial_plans(task: DrivingTask, prompts: Sequence[TaskPrompt]) -> dict[str, dict[str, float]]:
+    """What constant and random plans reach, and those of the rule, which sees the result of each action.
+
+    Args:
+        task: The task of the prompts.
+        prompts: The prompts.
+    """
+    cases = [task.case(prompt.key) for prompt in prompts]
+    steps = task.steps
     rows = {action.name: [row_of([action] * steps)] * len(cases) for action in MetaAction}
     rows["rule"] = [row_of(case.situation.rule[:steps]) for case in cases]
     found = {
@@ -234,7 +317,19 @@ def dumb_plans(shared: Material, prompts: Sequence[Prompt]) -> dict[str, dict[st
 
 
 def study(config: StudyConfig, out: Path, processes: int = 2, report: Report | None = None) -> dict[str, Any]:
-    """Run what is not finished; returns and writes the figures (study.json, study.md, plots)."""
+    """Run what is not finished, and write the figures (study.json, study.md, plots).
+
+    Args:
+        config: The study.
+        out: Its folder.
+        processes: Worker processes.
+        report: Called with the progress of each run.
+    Returns:
+        The figures.
+    Raises:
+        UsageError: There are no arms, or the folder holds another study.
+        RunFailed: A run failed; the others are finished.
+    """
     if not config.arms:
         raise UsageError("config.arms is empty: name some, as experiments/driving_language.yaml does")
     saved = out / "study.yaml"
@@ -247,18 +342,16 @@ def study(config: StudyConfig, out: Path, processes: int = 2, report: Report | N
     except OSError as error:
         raise UsageError(f"cannot write the output folder {str(out)!r}: {error.strerror}") from None
     frozen = _frozen(config)
-    taught = any(get(arm).needs_teacher for arm in config.arms)
-    missing = [(arm, seed) for seed in config.seeds for arm in config.arms if not _result(out, arm, seed).exists()]
-    first: list[Job] = [(_teacher_job, (frozen, str(out)))] if taught and not _teacher(out).exists() else []
-    # the first arm of every seed makes the common start that the others of that seed read
-    opening = [(arm, seed) for arm, seed in missing if not (out / "students" / f"seed{seed}.safetensors").exists()]
-    starts = {seed: arm for arm, seed in reversed(opening) if get(arm).sft and not get(arm).needs_teacher}
-    first += [(_arm_job, (frozen, arm, seed, str(out))) for seed, arm in sorted(starts.items())]
-    run_all(first, processes, report)
-    rest: list[Job] = [
-        (_arm_job, (frozen, arm, seed, str(out))) for arm, seed in missing if not _result(out, arm, seed).exists()
+    taught = any(arm_options(arm, changes)[0].needs_teacher for arm, changes in config.arms.items())
+    if taught and not _teacher(out).exists():
+        run_all([(_teacher_job, (frozen, str(out)))], processes, report)
+    jobs: list[Job] = [
+        (_arm_job, (frozen, arm, seed, str(out)))
+        for seed in config.seeds
+        for arm in config.arms
+        if not _result(out, arm, seed).exists()
     ]
-    run_all(rest, processes, report)
+    run_all(jobs, processes, report)
     figures = collect(config, out)
     write_json(out / "study.json", figures)
     write_report(figures, out)
@@ -268,7 +361,7 @@ def study(config: StudyConfig, out: Path, processes: int = 2, report: Report | N
 def collect(config: StudyConfig, out: Path) -> dict[str, Any]:
     """All figures of a finished study in plain values."""
     shared = _material(_frozen(config))
-    sets = {"test": shared.task.prompts("test"), **({"held_out": shared.held_out} if shared.held_out else {})}
+    sets = {"test": shared.test, **({"held_out": shared.held_out} if shared.held_out else {})}
     arms = {
         arm: [json.loads(_result(out, arm, seed).read_text(encoding="utf-8")) for seed in config.seeds]
         for arm in config.arms
@@ -278,7 +371,7 @@ def collect(config: StudyConfig, out: Path) -> dict[str, Any]:
         "task": shared.task.name,
         "prompts": {"train": len(shared.task.prompts("train"))} | {name: len(found) for name, found in sets.items()},
         "traces": sum(prompt.trace is not None for prompt in shared.task.prompts("train")),
-        "references": {name: dumb_plans(shared, prompts) for name, prompts in sets.items()},
+        "references": {name: trivial_plans(shared.task, prompts) for name, prompts in sets.items()},
         "arms": {arm: _summary(runs, sets) for arm, runs in arms.items()},
     }
     if _teacher(out).exists():
@@ -293,28 +386,33 @@ def collect(config: StudyConfig, out: Path) -> dict[str, Any]:
 
 
 def _summary(runs: Sequence[Mapping[str, Any]], sets: Mapping[str, Any]) -> dict[str, Any]:
-    """One arm over its seeds: intervals of what was judged, means of what happened in training."""
+    """One arm over its seeds: intervals of its evaluations, means of its training."""
     columns = ("success", "pass_at_1", "pass_at_8", "pass_at_32", "crash", "speed", "distinct", "entropy", "facts")
     found: dict[str, Any] = {}
     for name in sets:
         known = [column for column in columns if all(column in run[name] for run in runs)]
         found[name] = {column: t_interval([run[name][column] for run in runs]) for column in known}
-    logged = ("zero_advantage_share", "skipped", "probes", "anchor", "revealed_share", "weight", "taught_share")
     found["training"] = {}
-    for column in logged:
+    for column in LOGGED:
         values = [row[column] for run in runs for row in run["training"] if row.get(column) is not None]
         if values:
-            found["training"][column] = float(np.mean(values))
-    for column in ("format", "entropy"):
-        values = [[row[column] for row in run["training"] if row[column] is not None] for run in runs]
+            found["training"][column.split("/")[1]] = float(np.mean(values))
+    for column in ("rollout/format", "rollout/entropy"):
+        values = [[row[column] for row in run["training"] if row.get(column) is not None] for run in runs]
         if all(values):
             quarters = [np.array_split(row, min(4, len(row))) for row in values]
-            found["training"][column] = [float(np.mean([run[i].mean() for run in quarters])) for i in (0, -1)]
+            found["training"][column.split("/")[1]] = [
+                float(np.mean([run[i].mean() for run in quarters])) for i in (0, -1)
+            ]
     found["ledger"] = {key: float(np.mean([run["ledger"][key] for run in runs])) for key in runs[0]["ledger"]}
     found["updates"] = float(np.mean([len(run["training"]) for run in runs]))
     found["cpu_s"] = float(np.mean([run["cpu_s"] for run in runs]))
     found["curves"] = [
-        [[row["generated_tokens"], row["success"]] for row in run["training"] if row["success"] is not None]
+        [
+            [row["rollout/generated_tokens"], row["rollout/success"]]
+            for row in run["training"]
+            if row.get("rollout/success") is not None
+        ]
         for run in runs
     ]
     return found

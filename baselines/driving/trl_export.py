@@ -24,7 +24,7 @@ from baselines.bread import anchors
 from baselines.bread.strategy import BREADConfig, new_search
 from baselines.driving.task import DrivingTask
 from baselines.language.rollout import Request
-from baselines.language.task import Prompt, Reward, Split, Tokens
+from baselines.language.task import Reward, Split, TaskPrompt, Tokens
 from experts.language.vocabulary import EOS
 from sim.errors import UsageError, unknown
 
@@ -49,7 +49,10 @@ def reward_func(task: DrivingTask) -> RewardFunc:
     """What GRPOTrainer takes as `reward_funcs`: the total reward of every completion, 0 for one that cannot be read.
 
     The column `key` of `grpo_rows` says what is answered; the column `opening`, which `HintedRollouts` adds, what was
-    given away of the answer. UsageError for a key that the task does not have.
+    given away of the answer. A key that the task does not have is a UsageError.
+
+    Args:
+        task: The task.
     """
     known = {prompt.key: prompt for prompt in (*task.prompts("train"), *task.prompts("test"))}
 
@@ -65,14 +68,14 @@ def reward_func(task: DrivingTask) -> RewardFunc:
             raise unknown("key of a prompt", unmet[0], known)
         begun = opening or [""] * len(completions)
         return [
-            judged(task, known[name], f"{before} {said}").total
+            scored(task, known[name], f"{before} {said}").total
             for name, before, said in zip(key, begun, completions, strict=True)
         ]
 
     return driving_reward
 
 
-def judged(task: DrivingTask, prompt: Prompt, answer: str) -> Reward:
+def scored(task: DrivingTask, prompt: TaskPrompt, answer: str) -> Reward:
     """The reward of an answer in text, without its end of text. Anything beyond the vocabulary cannot be read."""
     words = answer.split()
     if any(word not in task.vocabulary for word in words):
@@ -94,7 +97,7 @@ class _Written:
 class HintedRollouts:
     """GRPOTrainer's `rollout_func` that searches openings as `baselines.bread.strategy` does.
 
-    Differences: TRL wants an answer for every prompt, so one for which nothing helps keeps its bare group instead of
+    Differences: TRL requires an answer for every prompt, so one for which nothing helps keeps its bare group instead of
     being left out; searches are not counted as generated tokens. Answers are written by the trained model itself, not
     by vLLM, and all copies of a prompt have to be on one process. In evaluation nothing is given away.
     """
@@ -105,8 +108,16 @@ class HintedRollouts:
         self._prompts = _by_text(task, "test") | _by_text(task, "train")
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
-        """Args: texts, every one as often as TRL wants answers to it; the GRPOTrainer. Returns token ids of contexts
-        and completions and the text that was given away, one each per text. UsageError for what it cannot serve."""
+        """See TRL's `rollout_func`.
+
+        Args:
+            prompts: Texts, every one as often as TRL needs answers to it.
+            trainer: The GRPOTrainer.
+        Returns:
+            Token ids of contexts and completions and the text that was given away, one each per text.
+        Raises:
+            UsageError: The trainer's settings are not supported.
+        """
         if trainer.use_vllm:
             raise UsageError("use_vllm: openings are searched with the trained model itself; set use_vllm=False")
         learning = trainer.model.training
@@ -151,7 +162,7 @@ class HintedRollouts:
                 groups[i] = tried[i, found.anchor]
         return groups
 
-    def _anchored(self, prompt: Prompt, opening: Tokens, anchor: int) -> Request:
+    def _anchored(self, prompt: TaskPrompt, opening: Tokens, anchor: int) -> Request:
         return Request.anchored(self._task, prompt, opening, anchor, self.config.anchor_mode)
 
     @torch.no_grad()
@@ -186,12 +197,12 @@ class HintedRollouts:
         for i, request in enumerate(requests):
             own = slice(i * count, (i + 1) * count)
             opening = _text(self._task, request.opening)
-            rewards = [judged(self._task, request.prompt, f"{opening} {text}") for text in texts[own]]
+            rewards = [scored(self._task, request.prompt, f"{opening} {text}") for text in texts[own]]
             ids = given.input_ids[i * count][given.attention_mask[i * count].bool()].tolist()
             groups.append(_Written(request, ids, said[own], float(np.mean([reward.success for reward in rewards]))))
         return groups
 
-    def _known(self, text: str) -> Prompt:
+    def _known(self, text: str) -> TaskPrompt:
         if text not in self._prompts:
             raise UsageError(f"prompt {text[:60]!r} is none of the task's: train on grpo_rows of the same task")
         return self._prompts[text]
@@ -207,8 +218,8 @@ def _text(task: DrivingTask, tokens: Tokens) -> str:
     return task.vocabulary.decode(tokens)
 
 
-def _by_text(task: DrivingTask, split: Split) -> dict[str, Prompt]:
-    found: dict[str, Prompt] = {}
+def _by_text(task: DrivingTask, split: Split) -> dict[str, TaskPrompt]:
+    found: dict[str, TaskPrompt] = {}
     for prompt in task.prompts(split):
         found.setdefault(_text(task, prompt.tokens), prompt)
     return found

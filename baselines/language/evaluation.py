@@ -1,4 +1,4 @@
-"""Judging a language model by itself: greedy and sampled answers to held-out prompts, without hints or teachers."""
+"""Evaluation of a language model alone: greedy and sampled answers to held-out prompts, without hints or teachers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 
 from baselines.language.grpo import GRPOConfig
 from baselines.language.rollout import ROWS
-from baselines.language.task import Prompt, Reward, Task, Tokens
+from baselines.language.task import Reward, TaskPrompt, TextTask, Tokens
 from experts.language.gpt import generate
 from experts.language.model import LanguageModel
 
 
 @dataclass(frozen=True)
-class Answers:
+class GradedAnswers:
     """P prompts, each answered greedily and n times by sampling."""
 
     prompts: list[str]
@@ -65,9 +65,23 @@ class Answers:
 
 
 def evaluate(
-    model: LanguageModel, task: Task, prompts: Sequence[Prompt], config: GRPOConfig, samples: int = 8, seed: int = 0
-) -> Answers:
-    """Greedy and `samples` sampled answers to every prompt, of at most config.max_completion_length words."""
+    model: LanguageModel,
+    task: TextTask,
+    prompts: Sequence[TaskPrompt],
+    config: GRPOConfig,
+    samples: int = 8,
+    seed: int = 0,
+) -> GradedAnswers:
+    """Greedy and sampled answers to every prompt.
+
+    Args:
+        model: The model.
+        task: Scores the answers.
+        prompts: P prompts.
+        config: Its temperature and max_completion_length hold.
+        samples: Sampled answers per prompt.
+        seed: Of the sampled answers.
+    """
     torch.set_num_threads(1)
     stream = np.random.default_rng(seed)
     greedy: list[Reward] = []
@@ -91,7 +105,7 @@ def evaluate(
         entropies.append(nats)
         words += sum(len(text) for text in texts)
     count = max(samples * len(prompts), 1)
-    return Answers(
+    return GradedAnswers(
         [prompt.key for prompt in prompts],
         greedy,
         sampled or [[] for _ in prompts],
@@ -101,10 +115,46 @@ def evaluate(
     )
 
 
+def greedy_episodes(
+    model: LanguageModel, task: TextTask, seeds: Sequence[int], config: GRPOConfig
+) -> list[dict[str, Any]]:
+    """Greedy answers to held-out prompts as the episodes of a `lgdrl.evaluation.Evaluation`.
+
+    Args:
+        model: The model.
+        task: Gives the prompt of each seed and scores the answers.
+        seeds: One per episode.
+        config: Its max_completion_length holds.
+    Returns:
+        Per seed: outcome (success | failure), the total reward as return, words of the answer as steps, and the
+        parts of the reward.
+    """
+    torch.set_num_threads(1)
+    prompts = task.held_out(seeds)
+    episodes: list[dict[str, Any]] = []
+    for start in range(0, len(prompts), ROWS):
+        part = prompts[start : start + ROWS]
+        answers, _ = _write(model, task, part, config, None, 1)
+        for seed, answer, reward in zip(seeds[start:], answers, task.rewards(part, answers), strict=False):
+            episodes.append(
+                {
+                    "seed": seed,
+                    "backend": task.backend,
+                    "outcome": "success" if reward.success else "failure",
+                    "success": reward.success,
+                    "episode_return": reward.total,
+                    "steps": len(answer),
+                    "format": reward.format,
+                    **reward.parts,
+                }
+            )
+    return episodes
+
+
 def _write(
     model: LanguageModel,
-    task: Task,
-    prompts: Sequence[Prompt],
+    task: TextTask,
+    prompts: Sequence[TaskPrompt],
     config: GRPOConfig,
     uniforms: np.ndarray | None,
     repeats: int,

@@ -1,8 +1,8 @@
 """Group-relative policy optimisation: config, advantages and loss, as plain functions on tensors.
 
 GRPO (arXiv 2402.03300) with the usual later switches: token-mean loss and clip-higher (DAPO, 2503.14476), constant
-normaliser (Dr. GRPO, 2503.20783), dual clip. Config names are those of TRL's GRPOConfig where it has them. Every arm of
-this package goes through `grpo_loss`; what an arm trains on is decided by masks and advantages alone.
+normaliser (Dr. GRPO, 2503.20783), dual clip. Config names are those of TRL's GRPOConfig where it has them. Every method
+of this package goes through `grpo_loss`; what a method trains on is decided by masks and advantages alone.
 
 Shapes: R completions, T tokens, V words. Entry [r, t] of a (R, T - 1) table is about predicting token t + 1.
 """
@@ -79,8 +79,12 @@ def spread(rewards: np.ndarray) -> float:
 def group_advantages(groups: Sequence[np.ndarray], scale: str = "group") -> list[np.ndarray]:
     """Rewards minus their group's mean, over the standard deviation of the group or of the batch, plus 1e-6.
 
-    Args: float64 (n,) rewards per group; scale_rewards. Returns: float64 (n,) per group. A group of equal rewards has
-    advantages of exactly 0, whatever rounding makes of its mean.
+    Args:
+        groups: Rewards, float64 (n,) per group.
+        scale: See `GRPOConfig.scale_rewards`.
+    Returns:
+        float64 (n,) per group. A group of equal rewards has advantages of exactly 0, whatever rounding makes of its
+        mean.
     """
     centred = [np.zeros(len(r)) if np.all(r == r[0]) else r - r.mean() for r in groups]
     if scale == "none":
@@ -92,7 +96,7 @@ def group_advantages(groups: Sequence[np.ndarray], scale: str = "group") -> list
 
 
 @dataclass(slots=True)
-class Batch:
+class TokenBatch:
     """Completions as they are trained on, padded on the right."""
 
     tokens: Tensor
@@ -109,18 +113,27 @@ class Batch:
     total_tokens: int
 
 
-def token_log_probs(policies: Tensor, batch: Batch) -> Tensor:
+def token_log_probs(policies: Tensor, batch: TokenBatch) -> Tensor:
     """Log-probabilities (R, T - 1) of the tokens that came, 0 where nothing is learned.
 
-    Args: log-probabilities (R, T or T - 1, V) as `experts.language.gpt.log_policy` gives them.
+    Args:
+        policies: Log-probabilities (R, T or T - 1, V) as `experts.language.gpt.log_policy` gives them.
+        batch: The completions.
     """
     following = batch.tokens[:, 1:]
     picked = policies[:, : following.shape[1]].gather(2, following[:, :, None])[:, :, 0]
     return picked.masked_fill(~batch.learned, 0.0)
 
 
-def objective(log_probs: Tensor, old_log_probs: Tensor, batch: Batch, config: GRPOConfig) -> Tensor:
-    """What is maximised, per token (R, T - 1): min(ratio A, clip(ratio) A), or for shaped rows p / (p + shaping) A."""
+def objective(log_probs: Tensor, old_log_probs: Tensor, batch: TokenBatch, config: GRPOConfig) -> Tensor:
+    """What is maximised, per token (R, T - 1): min(ratio A, clip(ratio) A), or for shaped rows p / (p + shaping) A.
+
+    Args:
+        log_probs: (R, T - 1) of the policy that is trained.
+        old_log_probs: (R, T - 1) of the policy that sampled.
+        batch: The completions.
+        config: Clipping.
+    """
     ratio = (log_probs - old_log_probs).exp()
     clipped = ratio.clamp(1 - config.epsilon, 1 + config.clip_high)
     if config.delta is not None:
@@ -134,13 +147,24 @@ def objective(log_probs: Tensor, old_log_probs: Tensor, batch: Batch, config: GR
 
 
 def k3(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
-    """Estimate per token of KL(policy, reference) from tokens that the policy drew: u - ln u - 1, u = p_ref / p."""
+    """Estimate per token of KL(policy, reference) from tokens that the policy drew: u - ln u - 1, u = p_ref / p.
+
+    Args:
+        log_probs: Of the policy.
+        reference_log_probs: Of the reference, same shape.
+    """
     log_u = reference_log_probs - log_probs
     return log_u.exp() - log_u - 1
 
 
-def per_step(values: Tensor, batch: Batch, config: GRPOConfig) -> Tensor:
-    """Tokens' values (R, T - 1) as one number, by `loss_type`. Sums over parts of a step add up to the whole."""
+def per_step(values: Tensor, batch: TokenBatch, config: GRPOConfig) -> Tensor:
+    """Tokens' values as one number, by `loss_type`. Sums over parts of a step add up to the whole.
+
+    Args:
+        values: (R, T - 1).
+        batch: The completions, with the totals of the step.
+        config: The loss type.
+    """
     masked = values * batch.learned
     if config.loss_type == "grpo":
         lengths = batch.learned.sum(dim=1).clamp(min=1)
@@ -152,15 +176,19 @@ def per_step(values: Tensor, batch: Batch, config: GRPOConfig) -> Tensor:
 
 def grpo_loss(
     log_probs: Tensor,
-    batch: Batch,
+    batch: TokenBatch,
     config: GRPOConfig,
     old_log_probs: Tensor | None = None,
     reference_log_probs: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss and what to log of it. All log-probabilities are (R, T - 1), from `token_log_probs`.
 
-    Without old ones the policy is the one that sampled (ratio 1, gradient of the policy itself). The KL term is there
-    when reference ones are.
+    Args:
+        log_probs: Of the policy that is trained.
+        batch: The completions.
+        config: The settings.
+        old_log_probs: Of the policy that sampled; None: it is the one that is trained (ratio 1).
+        reference_log_probs: Of the model that training started from; None: no KL term.
     """
     old = log_probs.detach() if old_log_probs is None else old_log_probs
     loss = -per_step(objective(log_probs, old, batch, config), batch, config)

@@ -1,4 +1,4 @@
-"""A pretrained causal language model of transformers as a student: the same trainers, LoRA instead of all weights.
+"""A pretrained causal language model of transformers as a student: the same loops, LoRA instead of all weights.
 
 The model keeps its body (attention, networks, norms), frozen, and learns LoRA matrices inside it (`peft`). Its own
 tokens are not used: every word of the closed vocabulary has a row of its own at the input and another at the output.
@@ -112,8 +112,13 @@ class HFStudent(LanguageModel):
 def open_student(config: HFConfig, vocabulary: Vocabulary = DRIVING, seed: int = 0) -> HFStudent:
     """A pretrained model that has learned nothing yet, the same for the same seed.
 
-    Raises: UsageError where the model or the extra `hf` is missing, the files are no such model, or its attention is
-    none that the cache can serve.
+    Args:
+        config: Which model, and how much of it learns.
+        vocabulary: Words that the student reads and writes.
+        seed: Of the LoRA matrices.
+    Raises:
+        UsageError: The model or the extra `hf` is missing, the files are no such model, or its attention is none that
+            the cache can serve.
     """
     if config.vocab_size != len(vocabulary):
         config = dataclasses.replace(config, vocab_size=len(vocabulary))
@@ -140,9 +145,15 @@ def save(model: HFStudent, vocabulary: Vocabulary, path: Path) -> None:
 
 
 def load(path: Path, vocabulary: Vocabulary = DRIVING, model: str | None = None) -> HFStudent:
-    """The student that `save` wrote. Args: file; vocabulary; where the pretrained model is now (None: where it was).
+    """The student that `save` wrote.
 
-    UsageError where the file holds no student, or one of another vocabulary or pretrained model."""
+    Args:
+        path: The file.
+        vocabulary: The vocabulary of the student.
+        model: Where the pretrained model is now; None: where it was.
+    Raises:
+        UsageError: The file holds no student, or one of another vocabulary or pretrained model.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -1,5 +1,5 @@
-"""Rivals of BREAD and MENTOR that use traces or a teacher more simply. Each says what it takes from where; none claims
-to reproduce a paper's figures.
+"""Rivals of BREAD and MENTOR that use traces or a teacher more simply. The docstring of each names its source; none
+claims to reproduce a paper's figures.
 """
 
 from __future__ import annotations
@@ -7,21 +7,22 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.language.grpo import Batch, GRPOConfig, group_advantages
-from baselines.language.rollout import Desk, Group, Ledger, Request, Rollout, Source
-from baselines.language.strategy import Setting, Strategy
-from baselines.language.task import Prompt, Trace
+from baselines.language.grpo import GRPOConfig, TokenBatch, group_advantages
+from baselines.language.method import token_method
+from baselines.language.options import TokenOptions
+from baselines.language.rollout import Author, Ledger, Request, Rollout, RolloutGroup, Sampler
+from baselines.language.strategy import TokenSettings, TokenStrategy
+from baselines.language.task import TaskPrompt, Trace
 from experts.language.gpt import entropy, log_policy
 from experts.language.model import LanguageModel
 from experts.language.teacher import TokenProvider
-from sim.errors import UsageError
 
 # --- a whole trace in the group --------------------------------------------------------------------------------------
 
@@ -35,19 +36,17 @@ class WholeTraceConfig:
             raise ValueError(f"shaping = {self.shaping}: choose 0 or more")
 
 
-class WholeTrace(Strategy):
+class WholeTrace(TokenStrategy):
     """One member of each group is the expert's trace. From LUFFY (its published repository): seven own answers and one
     trace, advantages over all eight, the trace's ratio shaped as p / (p + 0.1) and not clipped."""
 
-    name = "whole-trace"
-
-    def __init__(self, config: WholeTraceConfig, setting: Setting) -> None:
+    def __init__(self, config: WholeTraceConfig, settings: TokenSettings) -> None:
         self.config: WholeTraceConfig = config
 
-    def collect(self, prompts: Sequence[Prompt], desk: Desk) -> list[Group]:
+    def collect(self, prompts: Sequence[TaskPrompt], sampler: Sampler) -> list[RolloutGroup]:
         taught = [prompt for prompt in prompts if prompt.trace]
-        groups = desk.groups([Request.bare(prompt) for prompt in taught], desk.config.num_generations - 1)
-        rewards = desk.task.rewards(taught, [prompt.trace.tokens for prompt in taught if prompt.trace])
+        groups = sampler.groups([Request.bare(prompt) for prompt in taught], sampler.config.num_generations - 1)
+        rewards = sampler.task.rewards(taught, [prompt.trace.tokens for prompt in taught if prompt.trace])
         nothing = np.zeros(0, np.float32)
         for group, reward in zip(groups, rewards, strict=True):
             prompt, trace = group.prompt, _trace(group.prompt)
@@ -60,12 +59,29 @@ class WholeTrace(Strategy):
                     nothing,
                     nothing,
                     reward,
-                    Source.EXPERT,
+                    Author.EXPERT,
                     shaping=self.config.shaping,
                 )
             )
-            desk.ledger.trace += len(trace.tokens)
-        return groups + desk.groups([Request.bare(prompt) for prompt in prompts if not prompt.trace])
+            sampler.ledger.trace += len(trace.tokens)
+        return groups + sampler.groups([Request.bare(prompt) for prompt in prompts if not prompt.trace])
+
+
+@dataclass(frozen=True)
+class WholeTraceOptions(TokenOptions):
+    method: WholeTraceConfig = field(default_factory=WholeTraceConfig)
+
+
+def _whole_trace(options: WholeTraceOptions, settings: TokenSettings) -> WholeTrace:
+    return WholeTrace(options.method, settings)
+
+
+WHOLE_TRACE = token_method(
+    "whole-trace",
+    "language model: the whole trace as a member of the group (LUFFY-like)",
+    WholeTraceOptions(),
+    _whole_trace,
+)
 
 
 # --- a fixed opening -------------------------------------------------------------------------------------------------
@@ -81,24 +97,36 @@ class FixedPrefixConfig:
             raise ValueError(f"share = {self.share}: choose 0 to below 1")
 
 
-class FixedPrefix(Strategy):
+class FixedPrefix(TokenStrategy):
     """The same share of every trace is given away, however hard the prompt is for the student. The idea is QuestA's,
-    half of a solution beside the question. What BREAD's search is worth shows against this."""
+    half of a solution beside the prompt. The worth of BREAD's search shows against this."""
 
-    name = "fixed-prefix"
-
-    def __init__(self, config: FixedPrefixConfig, setting: Setting) -> None:
+    def __init__(self, config: FixedPrefixConfig, settings: TokenSettings) -> None:
         self.config: FixedPrefixConfig = config
 
-    def collect(self, prompts: Sequence[Prompt], desk: Desk) -> list[Group]:
-        return desk.groups([self._request(prompt, desk) for prompt in prompts])
+    def collect(self, prompts: Sequence[TaskPrompt], sampler: Sampler) -> list[RolloutGroup]:
+        return sampler.groups([self._request(prompt, sampler) for prompt in prompts])
 
-    def _request(self, prompt: Prompt, desk: Desk) -> Request:
+    def _request(self, prompt: TaskPrompt, sampler: Sampler) -> Request:
         anchor = _anchor(prompt, self.config.share)
         if not anchor:
             return Request.bare(prompt)
         opening = _trace(prompt).opening(anchor)
-        return Request.anchored(desk.task, prompt, opening, anchor, self.config.anchor_mode)
+        return Request.anchored(sampler.task, prompt, opening, anchor, self.config.anchor_mode)
+
+
+@dataclass(frozen=True)
+class FixedPrefixOptions(TokenOptions):
+    method: FixedPrefixConfig = field(default_factory=FixedPrefixConfig)
+
+
+def _fixed_prefix(options: FixedPrefixOptions, settings: TokenSettings) -> FixedPrefix:
+    return FixedPrefix(options.method, settings)
+
+
+FIXED_PREFIX = token_method(
+    "fixed-prefix", "language model: half of every trace given away (QuestA-like)", FixedPrefixOptions(), _fixed_prefix
+)
 
 
 # --- one hybrid per group --------------------------------------------------------------------------------------------
@@ -116,38 +144,36 @@ class PrefixRFTConfig:
             raise ValueError("choose 0 <= final_share <= share <= 1, 0 <= learned <= 1 and horizon >= 1")
 
 
-class PrefixRFT(Strategy):
+class PrefixRFT(TokenStrategy):
     """One answer of each group continues the opening of a trace, and some of the opening is learned from as well. From
     Prefix-RFT, known to us from second sources only: advantages without a standard deviation, words of the opening at
     the top fifth of entropy, an opening that shortens along a cosine."""
 
-    name = "prefix-rft"
-
-    def __init__(self, config: PrefixRFTConfig, setting: Setting) -> None:
+    def __init__(self, config: PrefixRFTConfig, settings: TokenSettings) -> None:
         self.config: PrefixRFTConfig = config
-        self._stream = np.random.default_rng(setting.seed)
+        self._stream = np.random.default_rng(settings.seed)
         self._share = config.share
 
-    def collect(self, prompts: Sequence[Prompt], desk: Desk) -> list[Group]:
+    def collect(self, prompts: Sequence[TaskPrompt], sampler: Sampler) -> list[RolloutGroup]:
         config = self.config
-        fade = 0.5 * (1 + math.cos(math.pi * min(desk.update / config.horizon, 1.0)))
+        fade = 0.5 * (1 + math.cos(math.pi * min(sampler.update / config.horizon, 1.0)))
         self._share = config.final_share + (config.share - config.final_share) * fade
         led = [prompt for prompt in prompts if _anchor(prompt, self._share)]
-        groups = desk.groups([Request.bare(prompt) for prompt in led], desk.config.num_generations - 1)
-        hybrids = desk.groups([self._request(prompt) for prompt in led], 1, self._stream)
+        groups = sampler.groups([Request.bare(prompt) for prompt in led], sampler.config.num_generations - 1)
+        hybrids = sampler.groups([self._request(prompt) for prompt in led], 1, self._stream)
         for group, hybrid in zip(groups, hybrids, strict=True):
             (rollout,) = hybrid.rollouts
-            mask = uncertain_words(desk.model, rollout, config.learned, desk)
+            mask = uncertain_words(sampler.model, rollout, config.learned, sampler)
             group.rollouts.append(dataclasses.replace(rollout, learned_opening=mask))
         alone = [prompt for prompt in prompts if not _anchor(prompt, self._share)]
-        return groups + desk.groups([Request.bare(prompt) for prompt in alone])
+        return groups + sampler.groups([Request.bare(prompt) for prompt in alone])
 
-    def _request(self, prompt: Prompt) -> Request:
+    def _request(self, prompt: TaskPrompt) -> Request:
         anchor = _anchor(prompt, self._share)
         opening = _trace(prompt).opening(anchor)
         return Request(prompt, prompt.tokens + opening, opening, anchor, len(opening))
 
-    def advantages(self, groups: Sequence[Group], config: GRPOConfig) -> list[np.ndarray]:
+    def advantages(self, groups: Sequence[RolloutGroup], config: GRPOConfig) -> list[np.ndarray]:
         return group_advantages([np.array([r.reward.total for r in group.rollouts]) for group in groups], "none")
 
     def metrics(self) -> dict[str, float | None]:
@@ -161,14 +187,40 @@ class PrefixRFT(Strategy):
 
 
 @torch.no_grad()
-def uncertain_words(model: LanguageModel, rollout: Rollout, share: float, desk: Desk) -> np.ndarray:
-    """bool (opening,): the share of a rollout's opening at which the student is most uncertain."""
+def uncertain_words(model: LanguageModel, rollout: Rollout, share: float, sampler: Sampler) -> np.ndarray:
+    """The words of a rollout's opening at which the student is most uncertain.
+
+    Args:
+        model: The student.
+        rollout: Has an opening.
+        share: Of the opening's words.
+        sampler: Its temperature and allowed words hold.
+    Returns:
+        bool (opening,).
+    """
     count = len(rollout.opening)
     logits = model(torch.tensor([rollout.context]))[0, -count - 1 : -1]
-    policies = log_policy(logits, desk.config.temperature, desk.allowed)
+    policies = log_policy(logits, sampler.config.temperature, sampler.allowed)
     chosen = np.zeros(count, bool)
     chosen[np.argsort(-entropy(policies).numpy(), kind="stable")[: round(share * count)]] = True
     return chosen
+
+
+@dataclass(frozen=True)
+class PrefixRFTOptions(TokenOptions):
+    method: PrefixRFTConfig = field(default_factory=PrefixRFTConfig)
+
+
+def _prefix_rft(options: PrefixRFTOptions, settings: TokenSettings) -> PrefixRFT:
+    return PrefixRFT(options.method, settings)
+
+
+PREFIX_RFT = token_method(
+    "prefix-rft",
+    "language model: one answer per group continues a trace (Prefix-RFT-like)",
+    PrefixRFTOptions(),
+    _prefix_rft,
+)
 
 
 # --- on-policy distillation ------------------------------------------------------------------------------------------
@@ -180,29 +232,26 @@ class DistillationConfig:
     rl_share: float = 0.0  # of GRPO's own loss; 0: rewards are not used
 
 
-class Distillation(Strategy):
+class Distillation(TokenStrategy):
     """The student writes, the teacher corrects every word: KL(student, teacher), exact over the vocabulary, on the
     student's own answers (on-policy distillation). A strong rival wherever MENTOR applies, because it uses the same
     teacher more fully."""
 
-    name = "distillation"
     learns_from_ties = True
 
-    def __init__(self, config: DistillationConfig, setting: Setting) -> None:
-        if setting.teacher is None:
-            raise UsageError("arm 'distillation' needs a teacher of the same vocabulary: give it one")
+    def __init__(self, config: DistillationConfig, settings: TokenSettings) -> None:
         self.config: DistillationConfig = config
-        self.teacher: TokenProvider = setting.teacher
+        self.teacher: TokenProvider = settings.required_teacher()
         self._ledger = Ledger()
 
-    def collect(self, prompts: Sequence[Prompt], desk: Desk) -> list[Group]:
-        self._ledger = desk.ledger
-        return super().collect(prompts, desk)
+    def collect(self, prompts: Sequence[TaskPrompt], sampler: Sampler) -> list[RolloutGroup]:
+        self._ledger = sampler.ledger
+        return super().collect(prompts, sampler)
 
-    def advantages(self, groups: Sequence[Group], config: GRPOConfig) -> list[np.ndarray]:
+    def advantages(self, groups: Sequence[RolloutGroup], config: GRPOConfig) -> list[np.ndarray]:
         return [self.config.rl_share * a for a in super().advantages(groups, config)]
 
-    def extra_loss(self, rollouts: Sequence[Rollout], batch: Batch, policies: Tensor) -> Tensor | None:
+    def extra_loss(self, rollouts: Sequence[Rollout], batch: TokenBatch, policies: Tensor) -> Tensor | None:
         lengths = torch.tensor([len(rollout.tokens) for rollout in rollouts])
         longest = int(lengths.max())
         filled = [[*r.tokens, *[0] * (longest - len(r.tokens))][: longest - 1] for r in rollouts]
@@ -223,15 +272,33 @@ def _divergence(student: Tensor, teacher: Tensor, floor: float = -20.0) -> Tenso
     return (student.exp() * (student - teacher.clamp(min=floor))).sum(dim=-1)
 
 
+@dataclass(frozen=True)
+class DistillationOptions(TokenOptions):
+    method: DistillationConfig = field(default_factory=DistillationConfig)
+
+
+def _distillation(options: DistillationOptions, settings: TokenSettings) -> Distillation:
+    return Distillation(options.method, settings)
+
+
+DISTILLATION = token_method(
+    "distillation",
+    "language model: a teacher corrects every word",
+    DistillationOptions(),
+    _distillation,
+    needs_teacher=True,
+)
+
+
 # --- traces ----------------------------------------------------------------------------------------------------------
 
 
-def _trace(prompt: Prompt) -> Trace:
+def _trace(prompt: TaskPrompt) -> Trace:
     assert prompt.trace is not None
     return prompt.trace
 
 
-def _anchor(prompt: Prompt, share: float) -> int:
+def _anchor(prompt: TaskPrompt, share: float) -> int:
     """Episodes that a share of a prompt's trace amounts to; never the last one, 0 without a trace."""
     episodes = prompt.trace.episodes if prompt.trace else 1
     return min(round(share * episodes), episodes - 1)

@@ -1,13 +1,13 @@
-"""Groups of completions for prompts, judged, with every token accounted for by who wrote it.
+"""Groups of scored completions for prompts, with every token accounted for by who wrote it.
 
-Arms are compared at equal numbers of *generated* tokens, not of updates: a search for hints and a teacher's words cost
-something too.
+Methods are compared at equal numbers of *generated* tokens, not of updates: a search for hints and a teacher's words
+cost something too.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from baselines.language.grpo import GRPOConfig
-from baselines.language.task import Prompt, Reward, Task, Tokens
+from baselines.language.task import Reward, TaskPrompt, TextTask, Tokens
 from experts.language.gpt import Completions, generate
 from experts.language.model import LanguageModel
 from sim.errors import UsageError
@@ -25,7 +25,7 @@ ROWS = 256
 """Most completions that are written at once: bounds memory."""
 
 
-class Source(StrEnum):
+class Author(StrEnum):
     """Who wrote a completion."""
 
     STUDENT = "student"
@@ -53,7 +53,13 @@ class Ledger:
         """What budgets count: student, search and teacher. A recorded trace costs nothing to generate again."""
         return self.student + self.search + self.teacher
 
+    def load(self, counts: Mapping[str, int]) -> None:
+        """Take over the counts of another ledger, as `dataclasses.asdict` gives them."""
+        for name, count in counts.items():
+            setattr(self, name, count)
+
     def to_dict(self) -> dict[str, int]:
+        """Tokens by name, and their sum that counts as generated."""
         counts = {f"{name}_tokens": count for name, count in dataclasses.asdict(self).items()}
         return {**counts, "generated_tokens": self.generated}
 
@@ -62,7 +68,7 @@ class Ledger:
 class Request:
     """What is to be completed: a bare prompt, or one with the first `anchor` episodes of its trace given away."""
 
-    prompt: Prompt
+    prompt: TaskPrompt
     context: Tokens
     """What the model is given."""
     opening: Tokens = ()
@@ -72,11 +78,11 @@ class Request:
     """Tokens of the trace in `context`."""
 
     @classmethod
-    def bare(cls, prompt: Prompt) -> Request:
+    def bare(cls, prompt: TaskPrompt) -> Request:
         return cls(prompt, prompt.tokens)
 
     @classmethod
-    def anchored(cls, task: Task, prompt: Prompt, opening: Tokens, anchor: int, mode: str) -> Request:
+    def anchored(cls, task: TextTask, prompt: TaskPrompt, opening: Tokens, anchor: int, mode: str) -> Request:
         """The opening of a trace as "prefix" of the answer, which the model continues, or as "hint" in the prompt,
         after which it answers from the start."""
         if mode == "prefix":
@@ -86,25 +92,25 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One judged completion of n tokens."""
+    """One scored completion of n tokens."""
 
-    prompt: Prompt
+    prompt: TaskPrompt
     context: Tokens
     opening: Tokens
     """The last tokens of `context` where they are part of the answer."""
     tokens: Tokens
     log_probs: np.ndarray
-    """float32 (n,), of the student when it was sampled; empty for a trace, which nobody sampled."""
+    """float32 (n,), of the student when it was sampled; empty for a trace, which was not sampled."""
     entropies: np.ndarray
     """float32 (n,), nats, of the student where each token was chosen; empty for a trace."""
     reward: Reward
-    source: Source = Source.STUDENT
+    author: Author = Author.STUDENT
     taught: np.ndarray | None = None
     """bool (n,) in a mixed rollout: words that are the teacher's."""
     learned_opening: np.ndarray | None = None
     """bool (opening,): words of the opening that are learned from too; None: none of them."""
     shaping: float = 0.0
-    """0: the clipped ratio. Above: p / (p + shaping) in its place, for words that nobody sampled (LUFFY)."""
+    """0: the clipped ratio. Above: p / (p + shaping) in its place, for words that were not sampled (LUFFY)."""
 
     @property
     def answer(self) -> Tokens:
@@ -114,7 +120,7 @@ class Rollout:
         """Plain values, one line of a JSONL log."""
         return {
             "prompt": self.prompt.key,
-            "source": str(self.source),
+            "author": str(self.author),
             "context": list(self.context),
             "opening": len(self.opening),
             "tokens": list(self.tokens),
@@ -127,14 +133,14 @@ class Rollout:
 
 
 @dataclass(slots=True)
-class Group:
-    """Completions of one prompt that are judged against each other."""
+class RolloutGroup:
+    """Completions of one prompt whose rewards are compared with each other."""
 
     request: Request
     rollouts: list[Rollout]
 
     @property
-    def prompt(self) -> Prompt:
+    def prompt(self) -> TaskPrompt:
         return self.request.prompt
 
     @property
@@ -148,10 +154,10 @@ class Group:
 
 
 @dataclass
-class Desk:
-    """Where a strategy gets its completions: the student as it is now, the task, and the books."""
+class Sampler:
+    """Writes and scores completions of the present student, and counts their tokens."""
 
-    task: Task
+    task: TextTask
     model: LanguageModel
     config: GRPOConfig
     stream: np.random.Generator
@@ -160,7 +166,7 @@ class Desk:
     update: int = 0
     """Number of the present update, from 1."""
     bare: list[Rollout] = field(default_factory=list)
-    """The student's answers to bare prompts in this update, whoever asked for them: how good it is by itself."""
+    """The student's answers to bare prompts in this update, for whatever purpose: how good it is by itself."""
 
     @property
     def allowed(self) -> torch.Tensor | None:
@@ -168,17 +174,22 @@ class Desk:
 
     def groups(
         self, requests: Sequence[Request], count: int | None = None, stream: np.random.Generator | None = None
-    ) -> list[Group]:
-        """A group of `count` (default: num_generations) completions per request, all counted as the student's.
+    ) -> list[RolloutGroup]:
+        """A group of completions per request, all counted as the student's.
 
-        Words are drawn from `stream` (default: that of bare groups). UsageError where nothing is left to write.
+        Args:
+            requests: What to complete.
+            count: Completions per request; None: num_generations.
+            stream: Draws the words; None: that of bare groups.
+        Raises:
+            UsageError: An opening leaves nothing to write.
         """
         count, stream = count or self.config.num_generations, stream or self.stream
         at_once = max(ROWS // count, 1)
         parts = [requests[i : i + at_once] for i in range(0, len(requests), at_once)]
         return [group for part in parts for group in self._groups(part, count, stream)]
 
-    def _groups(self, requests: Sequence[Request], count: int, stream: np.random.Generator) -> list[Group]:
+    def _groups(self, requests: Sequence[Request], count: int, stream: np.random.Generator) -> list[RolloutGroup]:
         config = self.config
         limits = [config.max_completion_length - len(request.opening) for request in requests]
         if min(limits) < 1:
@@ -196,8 +207,8 @@ class Desk:
             config.temperature,
             self.allowed,
         )
-        rollouts = self.judged([request for request in requests for _ in range(count)], written)
-        groups = [Group(request, rollouts[i * count : (i + 1) * count]) for i, request in enumerate(requests)]
+        rollouts = self.scored([request for request in requests for _ in range(count)], written)
+        groups = [RolloutGroup(request, rollouts[i * count : (i + 1) * count]) for i, request in enumerate(requests)]
         for group in groups:
             self.ledger.student += group.tokens
             self.ledger.trace += group.request.revealed
@@ -205,14 +216,21 @@ class Desk:
                 self.bare += group.rollouts
         return groups
 
-    def judged(
+    def scored(
         self,
         requests: Sequence[Request],
         written: Completions,
-        source: Source = Source.STUDENT,
+        author: Author = Author.STUDENT,
         taught: torch.Tensor | None = None,
     ) -> list[Rollout]:
-        """What B rows wrote, with rewards. Args: the request of every row; bool (B, N), words that are a teacher's."""
+        """What B rows wrote, with rewards.
+
+        Args:
+            requests: The request of every row.
+            written: Their tokens.
+            author: Who wrote them.
+            taught: bool (B, N), words that are a teacher's.
+        """
         texts = [written.row(i) for i in range(len(written))]
         prompts = [request.prompt for request in requests]
         answers = [request.opening + text for request, text in zip(requests, texts, strict=True)]
@@ -226,13 +244,13 @@ class Desk:
                 written.log_probs[i, : len(text)].numpy(),
                 written.entropies[i, : len(text)].numpy(),
                 reward,
-                source,
+                author,
                 None if taught is None else taught[i, : len(text)].numpy(),
             )
             for i, (request, text, reward) in enumerate(zip(requests, texts, rewards, strict=True))
         ]
 
-    def discard(self, group: Group) -> None:
-        """Book the tokens of a group as search, because nothing is learned from it."""
+    def discard(self, group: RolloutGroup) -> None:
+        """Count the tokens of a group as search, because nothing is learned from it."""
         self.ledger.student -= group.tokens
         self.ledger.search += group.tokens

@@ -1,4 +1,4 @@
-"""What a text task offers a trainer: prompts, a verifier, and expert traces cut into episodes.
+"""What a text task offers a loop: prompts, a verifier, and expert traces cut into episodes.
 
 A task is anything with these few members; no base class is needed. Tokens are ids of the task's vocabulary. An answer
 is what follows the prompt, up to and including the end-of-text token.
@@ -39,11 +39,19 @@ class Trace:
         return len(self.ends)
 
     def opening(self, episodes: int) -> Tokens:
-        """The first so many episodes."""
+        """The beginning of the answer.
+
+        Args:
+            episodes: How many episodes of it.
+        """
         return self.tokens[: self.ends[episodes - 1]] if episodes else ()
 
     def merged(self, most: int) -> Trace:
-        """The same trace in at most `most` episodes of nearly equal length, at boundaries that it has already."""
+        """The same trace in fewer episodes of nearly equal length, at boundaries that it has already.
+
+        Args:
+            most: Most episodes.
+        """
         if self.episodes <= most:
             return self
         kept: list[int] = []
@@ -56,11 +64,11 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """One question."""
+class TaskPrompt:
+    """One prompt."""
 
     key: str
-    """Names it for ever: rewards may be remembered under it, and results of different arms are paired by it."""
+    """Unique and permanent: rewards may be cached under it, and results of different methods are paired by it."""
     tokens: Tokens
     trace: Trace | None = None
     """An expert's answer that the verifier accepts; None where there is none (or none is given away)."""
@@ -68,7 +76,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """What the verifier says of one answer."""
+    """The verifier's score of one answer."""
 
     total: float
     """What is maximised, in [0, 1]."""
@@ -80,34 +88,71 @@ class Reward:
     """Anything else worth a column, by name (crash, speed, ...)."""
 
 
-class Task(Protocol):
+class TextTask(Protocol):
     """A set of prompts and a verifier."""
 
     name: str
+    backend: str
+    """Where the answers are tried out, for reports: `engine` or `text`."""
     vocabulary: Vocabulary
     allowed: np.ndarray | None
     """bool (V,): words that an answer may contain; None: all. Traces keep to it."""
 
-    def prompts(self, split: Split) -> Sequence[Prompt]:
-        """The prompts of a split, always the same and in the same order. Traces are only used on "train"."""
+    def prompts(self, split: Split) -> Sequence[TaskPrompt]:
+        """The prompts of a split, always the same and in the same order. Traces are only used on "train".
+
+        Args:
+            split: Which ones.
+        """
         ...
 
-    def rewards(self, prompts: Sequence[Prompt], answers: Sequence[Tokens]) -> Sequence[Reward]:
-        """Judge answers, prompts[i] being the one that answers[i] is to. Deterministic."""
+    def held_out(self, seeds: Sequence[int]) -> Sequence[TaskPrompt]:
+        """Prompts for evaluation, none of which is in a split.
+
+        Args:
+            seeds: One per prompt; the same seed always gives the same prompt.
+        """
         ...
 
-    def hinted(self, prompt: Prompt, opening: Tokens) -> Tokens:
-        """The tokens of a prompt that shows the opening of an expert's answer as a hint (`with_hint` does for most)."""
+    def rewards(self, prompts: Sequence[TaskPrompt], answers: Sequence[Tokens]) -> Sequence[Reward]:
+        """Score answers. Deterministic.
+
+        Args:
+            prompts: The prompt of each answer.
+            answers: As many answers.
+        """
+        ...
+
+    def hinted(self, prompt: TaskPrompt, opening: Tokens) -> Tokens:
+        """The tokens of a prompt that shows a hint (`with_hint` does for most).
+
+        Args:
+            prompt: The prompt.
+            opening: The opening of an expert's answer.
+        """
         ...
 
 
 def with_hint(prompt: Tokens, opening: Tokens, vocabulary: Vocabulary) -> Tokens:
-    """`... <hint> opening </hint> last`: the hint precedes the prompt's last token, after which the answer begins."""
+    """`... <hint> opening </hint> last`: the hint precedes the prompt's last token, after which the answer begins.
+
+    Args:
+        prompt: The tokens without a hint.
+        opening: The hint.
+        vocabulary: Of both.
+    """
     return (*prompt[:-1], vocabulary.id(HINT), *opening, vocabulary.id(HINTED), prompt[-1])
 
 
-def traced(prompts: Sequence[Prompt], why: str) -> list[Prompt]:
-    """The prompts that have a trace. UsageError where none has."""
+def traced(prompts: Sequence[TaskPrompt], why: str) -> list[TaskPrompt]:
+    """The prompts that have a trace.
+
+    Args:
+        prompts: All prompts.
+        why: What needs traces, for the message.
+    Raises:
+        UsageError: None has one.
+    """
     found = [prompt for prompt in prompts if prompt.trace is not None]
     if not found:
         raise UsageError(f"{why} needs expert traces, and no prompt of the task has one: record some")

@@ -78,7 +78,12 @@ def mixed_advantages(
 ) -> np.ndarray:
     """share x max(0, R - mean of the on-policy rewards) / range: never negative, no division by any spread.
 
-    Args: float64 (n,) and (m,) rewards of one prompt; `cap` limits their sum, scaling all of them down.
+    Args:
+        mixed: Rewards of the mixed answers to one prompt, float64 (n,).
+        on_policy: Rewards of the student's own, float64 (m,).
+        share: alpha(t).
+        reward_range: Largest difference of rewards.
+        cap: Most that they may add up to, scaling all of them down; None: no limit.
     """
     gains = share * np.maximum(mixed - on_policy.mean(), 0.0) / reward_range
     total = gains.sum()
@@ -88,7 +93,7 @@ def mixed_advantages(
 # --- sampling --------------------------------------------------------------------------------------------------------
 
 
-class Verdict(NamedTuple):
+class DraftOutcome(NamedTuple):
     """What became of a draft."""
 
     kept: Tensor
@@ -97,10 +102,15 @@ class Verdict(NamedTuple):
     """int64 (B,): the word after the kept ones, where not all were kept."""
 
 
-def verify(student: Tensor, mix: Tensor, drafts: Tensor, keep: Tensor, replace: Tensor) -> Verdict:
+def verify(student: Tensor, mix: Tensor, drafts: Tensor, keep: Tensor, replace: Tensor) -> DraftOutcome:
     """Speculative acceptance of words that were drawn from `student`, so that the outcome is a draw from `mix`.
 
-    Args: probabilities (B, K, V) twice; drafts int64 (B, K); uniform numbers (B, K) twice.
+    Args:
+        student: Probabilities (B, K, V).
+        mix: Probabilities (B, K, V).
+        drafts: int64 (B, K).
+        keep: Uniform numbers (B, K).
+        replace: Uniform numbers (B, K).
     """
     at = drafts[:, :, None]
     p, q = student.gather(2, at)[:, :, 0], mix.gather(2, at)[:, :, 0]
@@ -110,13 +120,16 @@ def verify(student: Tensor, mix: Tensor, drafts: Tensor, keep: Tensor, replace: 
     residual = (mix[rows, first] - student[rows, first]).clamp(min=0.0)
     # Rounding can leave nothing where both are equal; then nothing was rejected either, and the draw is not used.
     residual[residual.sum(dim=1) == 0] = 1.0
-    return Verdict(kept, draw(residual, replace[rows, first]))
+    return DraftOutcome(kept, draw(residual, replace[rows, first]))
 
 
 def mixture(student: Tensor, teacher: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Probabilities (..., V) of the mixture, and the weights (...) that it has: 0 where the teacher has no opinion.
 
-    Args: the student's probabilities; the teacher's log-probabilities, NaN without opinion; weights (...).
+    Args:
+        student: Probabilities (..., V).
+        teacher: Log-probabilities (..., V), NaN without opinion.
+        weights: (...).
     """
     silent = teacher.isnan().any(dim=-1)
     weights = weights.masked_fill(silent, 0.0)
@@ -127,7 +140,7 @@ def mixture(student: Tensor, teacher: Tensor, weights: Tensor) -> tuple[Tensor, 
 @dataclass(slots=True)
 class Mixed:
     """What B rows wrote together with their teacher. `completions` holds the *student's* log-probabilities and
-    entropies at every word, whoever wrote it."""
+    entropies at every word, whichever of the two wrote it."""
 
     completions: Completions
     taught: Tensor
@@ -136,7 +149,7 @@ class Mixed:
     """float32 (B, N): the teacher's weight at each word."""
     drafted: int
     """Words that the student wrote, thrown away ones included."""
-    judged: int
+    decided: int
     """Drafted words up to each row's first rejection: those whose acceptance was decided."""
     accepted: int
     """Of these, kept."""
@@ -145,7 +158,7 @@ class Mixed:
 
     @property
     def acceptance(self) -> float | None:
-        return self.accepted / self.judged if self.judged else None
+        return self.accepted / self.decided if self.decided else None
 
 
 @torch.inference_mode()
@@ -164,8 +177,20 @@ def write_mixed(
 ) -> Mixed:
     """Continue every prompt `repeats` times in succession with words drawn from the mixture.
 
-    Args: as `experts.language.gpt.generate`, but uniforms (B, N, USES); rule of the teacher's weight; words per draft.
-    Words outside `allowed` are not drawn from the teacher either. A draft without any weight is not shown to it.
+    A draft without any weight is not shown to the teacher.
+
+    Args:
+        student: The student.
+        teacher: The teacher.
+        prompts: The prompts.
+        limits: Most new tokens per prompt.
+        eos: Ends an answer.
+        uniforms: (B, N, USES) in [0, 1).
+        rule: The teacher's weight.
+        draft: Words per draft, K.
+        repeats: Answers per prompt.
+        temperature: Of the student.
+        allowed: bool (V,); other words are not drawn from the teacher either.
     """
     check_room(student, prompts, limits)
     most, rows = max(limits), len(prompts) * repeats
@@ -176,7 +201,7 @@ def write_mixed(
     tokens = torch.zeros(rows, most + draft, dtype=torch.long)
     log_probs, entropies, weights = (torch.zeros(rows, most + draft) for _ in range(3))
     taught = torch.zeros(rows, most + draft, dtype=torch.bool)
-    drafted = judged = accepted = read = 0
+    drafted = decided = accepted = read = 0
     while bool((running := said < ends).any()):
         at = said[:, None] + torch.arange(draft)
         own = table[every[:, None], at.clamp(max=most - 1)]
@@ -209,7 +234,7 @@ def write_mixed(
         inside = running[:, None] & (torch.arange(draft) < written[:, None]) & (at < ends[:, None])
         own_words = torch.arange(draft) < kept[:, None]
         if consulted:
-            judged += int(inside.sum())
+            decided += int(inside.sum())
             accepted += int((inside & own_words).sum())
         spots = (every[:, None].expand(-1, draft)[inside], at[inside])
         taught[spots] = ~own_words[inside]
@@ -218,7 +243,7 @@ def write_mixed(
         said = torch.where(running, torch.minimum(said + written, ends), said)
         reader.last = tokens.gather(1, (said - 1).clamp(min=0)[:, None])[:, 0]
     completions = Completions(tokens[:, :most], ends, log_probs[:, :most], entropies[:, :most])
-    return Mixed(completions, taught[:, :most], weights[:, :most], drafted, judged, accepted, read)
+    return Mixed(completions, taught[:, :most], weights[:, :most], drafted, decided, accepted, read)
 
 
 @torch.inference_mode()
@@ -232,8 +257,19 @@ def write_directly(
     rule: WeightRule,
     temperature: float = 1.0,
 ) -> tuple[int, ...]:
-    """One answer drawn from the mixture word by word, without drafts or caches: what `write_mixed` must agree with in
-    distribution. Args: as there, for one row; uniforms (N, USES)."""
+    """One answer drawn from the mixture word by word, without drafts or caches: the reference for the distribution of
+    `write_mixed`.
+
+    Args:
+        student: The student.
+        teacher: The teacher.
+        prompt: One prompt.
+        limit: Most new tokens.
+        eos: Ends the answer.
+        uniforms: (N, USES) in [0, 1).
+        rule: The teacher's weight.
+        temperature: Of the student.
+    """
     follow = teacher.follow([prompt])
     said: list[int] = []
     for numbers in torch.from_numpy(uniforms[:limit]):

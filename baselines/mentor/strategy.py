@@ -12,29 +12,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from baselines.language.grpo import GRPOConfig, group_advantages
-from baselines.language.rollout import Desk, Group, Request, Rollout, Source
-from baselines.language.strategy import Setting, Strategy, mean
-from baselines.language.task import Prompt
+from baselines.language.method import token_method
+from baselines.language.options import TokenOptions
+from baselines.language.rollout import Author, Request, Rollout, RolloutGroup, Sampler
+from baselines.language.strategy import TokenSettings, TokenStrategy, mean
+from baselines.language.task import TaskPrompt
 from baselines.mentor import mixing
 from baselines.mentor.mixing import Mixed, WeightRule
-from sim.errors import UsageError
 
 
 @dataclass(frozen=True)
 class MENTORConfig:
+    """How much teacher, and for how long."""
+
     num_mixed: int = 4  # mixed answers per prompt, beside num_generations on-policy ones
     quantile: float = 0.95  # of on-policy entropies, from which on the teacher decides alone
     floor: float = 0.3  # nats below which the threshold never falls; the released code has 1.5, which on a choice
     # among five actions (at most 1.61 nats) would mute the teacher
     horizon: int = 80  # updates in which the teacher fades out; the paper has 120
-    fade: bool = True  # False, for comparison: alpha is 1 for ever
+    fade: bool = True  # False, for comparison: alpha is 1 throughout
     expert_cap: float | None = None  # most that the advantages of a prompt's mixed answers may add up to
     draft: int = 4  # words that the student writes before the teacher reads them
     weights: Literal["entropy", "random", "constant"] = "entropy"
@@ -50,54 +53,59 @@ class MENTORConfig:
             )
 
 
-class MENTOR(Strategy):
-    name = "mentor"
+class MENTOR(TokenStrategy):
+    """Mixed answers beside the student's own.
 
-    def __init__(self, config: MENTORConfig, setting: Setting) -> None:
-        if setting.teacher is None:
-            raise UsageError("arm 'mentor' needs a teacher of the same vocabulary: give it one")
+    Args:
+        config: The settings.
+        settings: Of the run; with a live teacher.
+    Raises:
+        UsageError: There is no teacher.
+    """
+
+    def __init__(self, config: MENTORConfig, settings: TokenSettings) -> None:
         self.config: MENTORConfig = config
-        self.teacher = setting.teacher
+        self.teacher = settings.required_teacher()
         self.threshold = math.inf
         self._pool = np.zeros(1)  # weights that the rule would have given the last update's on-policy words
-        self._stream = np.random.default_rng(setting.seed)
+        self._stream = np.random.default_rng(settings.seed)
         self._alpha = 0.0
         self._last: dict[str, float | None] = {}
 
-    def collect(self, prompts: Sequence[Prompt], desk: Desk) -> list[Group]:
+    def collect(self, prompts: Sequence[TaskPrompt], sampler: Sampler) -> list[RolloutGroup]:
         """Groups whose first num_generations answers are the student's, the others mixed."""
-        groups = super().collect(prompts, desk)
-        self._alpha = mixing.alpha(desk.update, self.config.horizon) if self.config.fade else 1.0
+        groups = super().collect(prompts, sampler)
+        self._alpha = mixing.alpha(sampler.update, self.config.horizon) if self.config.fade else 1.0
         self._last = {"alpha": self._alpha, "threshold": self.threshold if math.isfinite(self.threshold) else None}
         if self._alpha > 0 and self.config.num_mixed:
-            self._last |= self._mix(groups, desk)
+            self._last |= self._mix(groups, sampler)
         self._adapt(np.concatenate([rollout.entropies for group in groups for rollout in _own(group)]))
         return groups
 
-    def _mix(self, groups: Sequence[Group], desk: Desk) -> dict[str, float | None]:
+    def _mix(self, groups: Sequence[RolloutGroup], sampler: Sampler) -> dict[str, float | None]:
         """Add mixed answers to the groups; what to log of them."""
-        count, config = self.config.num_mixed, desk.config
+        count, config = self.config.num_mixed, sampler.config
         requests = [Request.bare(group.prompt) for group in groups]
         shape = (len(requests) * count, config.max_completion_length, mixing.USES)
         written = mixing.write_mixed(
-            desk.model,
+            sampler.model,
             self.teacher,
             [request.context for request in requests],
             [config.max_completion_length] * len(requests),
-            desk.task.vocabulary.eos,
+            sampler.task.vocabulary.eos,
             self._stream.random(shape),
             self._rule(),
             self.config.draft,
             count,
             config.temperature,
-            desk.allowed,
+            sampler.allowed,
         )
         owners = [request for request in requests for _ in range(count)]
-        rollouts = desk.judged(owners, written.completions, Source.MIXED, written.taught)
+        rollouts = sampler.scored(owners, written.completions, Author.MIXED, written.taught)
         for i, group in enumerate(groups):
             group.rollouts += rollouts[i * count : (i + 1) * count]
-        desk.ledger.student += written.drafted
-        desk.ledger.teacher += written.read
+        sampler.ledger.student += written.drafted
+        sampler.ledger.teacher += written.read
         return _columns(written, rollouts)
 
     def _rule(self) -> WeightRule:
@@ -112,9 +120,9 @@ class MENTOR(Strategy):
         self.threshold = mixing.threshold_of(entropies, self.config.quantile, self.config.floor)
         self._pool = mixing.entropy_weights(torch.from_numpy(entropies), self.threshold).numpy()
 
-    def advantages(self, groups: Sequence[Group], config: GRPOConfig) -> list[np.ndarray]:
+    def advantages(self, groups: Sequence[RolloutGroup], config: GRPOConfig) -> list[np.ndarray]:
         own = [np.array([rollout.reward.total for rollout in _own(group)]) for group in groups]
-        mixed = [np.array([r.reward.total for r in group.rollouts if r.source is Source.MIXED]) for group in groups]
+        mixed = [np.array([r.reward.total for r in group.rollouts if r.author is Author.MIXED]) for group in groups]
         return [
             np.concatenate([a, mixing.mixed_advantages(m, r, self._alpha, cap=self.config.expert_cap)])
             for a, m, r in zip(group_advantages(own, config.scale_rewards), mixed, own, strict=True)
@@ -136,8 +144,8 @@ class MENTOR(Strategy):
         self._pool = np.array(state["pool"], np.float32)
 
 
-def _own(group: Group) -> list[Rollout]:
-    return [rollout for rollout in group.rollouts if rollout.source is Source.STUDENT]
+def _own(group: RolloutGroup) -> list[Rollout]:
+    return [rollout for rollout in group.rollouts if rollout.author is Author.STUDENT]
 
 
 def _columns(written: Mixed, rollouts: Sequence[Rollout]) -> dict[str, float | None]:
@@ -148,3 +156,21 @@ def _columns(written: Mixed, rollouts: Sequence[Rollout]) -> dict[str, float | N
         "acceptance": written.acceptance,  # of drafted words that the teacher was asked about
         "mixed_success": mean([rollout.reward.success for rollout in rollouts]),
     }
+
+
+@dataclass(frozen=True)
+class MENTOROptions(TokenOptions):
+    method: MENTORConfig = field(default_factory=MENTORConfig)
+
+
+def _build(options: MENTOROptions, settings: TokenSettings) -> MENTOR:
+    return MENTOR(options.method, settings)
+
+
+METHOD = token_method(
+    "mentor",
+    "language model: GRPO with a teacher's words where the student is uncertain (MENTOR-style)",
+    MENTOROptions(),
+    _build,
+    needs_teacher=True,
+)

@@ -117,6 +117,11 @@ class Driver:
         return cls(gpt.load(assets.path(WEIGHTS), DRIVING))
 
     @property
+    def model(self) -> GPT:
+        """The model, without gradients."""
+        return self._model
+
+    @property
     def parameter_count(self) -> int:
         return self._model.parameter_count
 

@@ -130,13 +130,18 @@ def new(config: GPTConfig, seed: int) -> GPT:
     return model
 
 
-def save(model: GPT, vocabulary: Vocabulary, path: Path) -> None:
-    """One safetensors file, whole or not at all; its header holds size and vocabulary as JSON. Nothing is pickled."""
+def to_bytes(model: GPT, vocabulary: Vocabulary) -> bytes:
+    """The content of a safetensors file, whose header holds size and vocabulary as JSON. Nothing is pickled."""
     from safetensors.torch import save as serialise
 
     about = {"format": FORMAT, "vocabulary": vocabulary.version, "words": vocabulary.words}
     header = {"about": json.dumps(about), "config": json.dumps(to_dict(model.config))}
-    data = serialise({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, header)
+    return serialise({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, header)
+
+
+def save(model: GPT, vocabulary: Vocabulary, path: Path) -> None:
+    """Write `to_bytes` to a file, whole or not at all."""
+    data = to_bytes(model, vocabulary)
     write_atomically(path, lambda file: file.write(data))
 
 

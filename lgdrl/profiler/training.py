@@ -1,4 +1,4 @@
-"""What an expert costs a training: time spent waiting for it, with and without cache, gate and expert."""
+"""What an expert costs a training: time spent waiting for it, with and without cache, arbiter and expert."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class Cost:
         return asdict(self)
 
 
-LABELS_ONLY = {"strategy_options": {"gate": {"kind": "never"}}}
+LABELS_ONLY = {"strategy_options": {"arbiter": {"kind": "learner"}}}
 AHEAD = 8
 """Label lag, in steps, where the training does not wait for the expert."""
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "expert off": {"strategy": "sac"},
     "queried at every decision": {"strategy_options": {"episodes": {"kind": "always", "until": 1.0}}},
     "as configured": {},
-    "labels, no take-overs": LABELS_ONLY,
+    "labels, no interventions": LABELS_ONLY,
 }
 """Changes to the run's config."""
 LAGGING: Mapping[str, Mapping[str, Any]] = {f"labels {AHEAD} steps later": LABELS_ONLY | {"label_lag": AHEAD}}

@@ -12,7 +12,7 @@ from sim.render.palette import mix
 class DecisionTimeline:
     """Every decision of an episode as a stripe in the colour of who drove.
 
-    A mark shows the status of the expert's decision, where that is not plainly ok; a notch shows a take-over or
+    A mark shows the status of the expert's decision, where that is not plainly ok; a notch shows an intervention or
     hand-back.
 
     Args:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sim
-from baselines.driving.scenes import LONGEST, TAIL, Source, outcomes, plans, row_of, situations
+from baselines.driving.scenes import LONGEST, TAIL, SituationSource, outcomes, plans, row_of, situations
 from baselines.driving.task import DrivingTask
 from experts.language.driving_language import read_answer
 from experts.language.vocabulary import DRIVING
@@ -14,7 +14,7 @@ from sim.actions import MetaAction
 from sim.engine.single import EngineEnv
 from sim.errors import UsageError
 
-SOURCES = (Source("lane-change"), Source("highway-fast-v0", {"vehicles_density": 1.5}))
+SOURCES = (SituationSource("lane-change"), SituationSource("highway-fast-v0", {"vehicles_density": 1.5}))
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +160,6 @@ def test_bad_arguments_are_refused_in_one_line(met):
     with pytest.raises(UsageError, match=r"trace_share = 1.5: choose 0 to 1"):
         DrivingTask(met, [], 1, trace_share=1.5)
     with pytest.raises(UsageError, match="scenario 'lane-chnge'"):
-        situations([Source("lane-chnge")], 1, 0)
+        situations([SituationSource("lane-chnge")], 1, 0)
     with pytest.raises(UsageError, match="does not run on the engine"):
-        situations([Source("intersection-v0")], 1, 0)
+        situations([SituationSource("intersection-v0")], 1, 0)

@@ -33,7 +33,7 @@ def test_the_command_prints_every_stage_and_keeps_what_was_learned(folder, tmp_p
     pretrained, imitation, *_ = found["stages"]
     assert imitation["loss"] < pretrained["loss"]
     assert min(stage["words_per_s"] for stage in found["stages"]) > 0
-    assert found["training"]["bread"][0]["generated_tokens"] > 0
+    assert found["training"]["bread"][0]["rollout/generated_tokens"] > 0
     again = hf.load(student)
     assert (again.parameter_count, again.frozen_count) == (found["trained_parameters"], found["frozen_parameters"])
 
@@ -42,10 +42,10 @@ def test_the_command_prints_every_stage_and_keeps_what_was_learned(folder, tmp_p
     ("words", "said"),
     [
         (["--model", "nowhere"], "nothing is downloaded"),
-        (["arms=[mentor]"], "choose one without a teacher"),
+        (["strategies=[mentor]"], "choose one without a teacher"),
         (["updates=-1"], "updates >= 0"),
         (["student.lora_rank=0"], "choose at least 1"),
-        (["arms=[grp]"], "did you mean"),
+        (["strategies=[grp]"], "did you mean"),
     ],
 )
 def test_bad_input_is_one_line(words, said, capsys):
@@ -62,7 +62,7 @@ def test_smollm2_learns_the_form_of_answers_from_a_few_traces():
     if cached_model() is None:
         pytest.skip("SmolLM2 is not in the cache: run `lgdrl llm fetch`")
     # 64 traces, 24 steps: after half as many no answer is readable yet
-    config = resolve(SmokeConfig(), {"test": 8, "updates": 1, "arms": ["bread"]})
+    config = resolve(SmokeConfig(), {"test": 8, "updates": 1, "strategies": ["bread"]})
     pretrained, imitation, bread = smoke(config)["stages"]
     assert pretrained["readable"] == 0
     assert imitation["loss"] < 0.5 * pretrained["loss"]

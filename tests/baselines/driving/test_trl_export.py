@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from baselines.bread.strategy import BREADConfig
-from baselines.driving.scenes import Source, situations
+from baselines.driving.scenes import SituationSource, situations
 from baselines.driving.task import DrivingTask
 from baselines.driving.trl_export import HintedRollouts, grpo_rows, reward_func, sft_rows
 from experts.language.gpt import padded
@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="module")
 def task():
-    met = situations((Source("lane-change"),), 24, 3)
+    met = situations((SituationSource("lane-change"),), 24, 3)
     return DrivingTask(met[:18], met[18:], 2, trace_share=0.7)
 
 

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baselines.language.grpo import Batch, GRPOConfig, group_advantages, grpo_loss, k3, token_log_probs
+from baselines.language.grpo import GRPOConfig, TokenBatch, group_advantages, grpo_loss, k3, token_log_probs
+from baselines.language.learner import pack
 from baselines.language.rollout import Rollout
-from baselines.language.task import Prompt, Reward
-from baselines.language.trainer import pack
+from baselines.language.task import Reward, TaskPrompt
 from experts.language.gpt import log_policy
 
 torch.set_num_threads(1)
@@ -26,12 +26,12 @@ def rollout(context: int, completion: int, opening: int = 0, **changes) -> Rollo
     said = tuple(stream.integers(0, WORDS, completion).tolist())
     nothing = np.zeros(completion, np.float32)
     made = Rollout(
-        Prompt("p", start), start, start[context - opening :], said, nothing, nothing, Reward(0.0, False, False)
+        TaskPrompt("p", start), start, start[context - opening :], said, nothing, nothing, Reward(0.0, False, False)
     )
     return dataclasses.replace(made, **changes)
 
 
-def example() -> tuple[Batch, torch.Tensor, torch.Tensor]:
+def example() -> tuple[TokenBatch, torch.Tensor, torch.Tensor]:
     """Three completions of different length; the policy's logits and old log-probabilities."""
     pairs = [(rollout(4, 3), 1.5), (rollout(2, 6, opening=1), -0.5), (rollout(5, 1), -2.0)]
     batch = pack(pairs, 3, 10)

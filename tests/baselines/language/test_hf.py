@@ -1,4 +1,4 @@
-"""A student of transformers says what the plain model says, cached or not, and learns through every trainer."""
+"""A student of transformers says what the plain model says, cached or not, and learns through every loop."""
 
 import dataclasses
 
@@ -7,17 +7,15 @@ import pytest
 import torch
 
 from baselines.language import hf
-from baselines.language.arms import get, make_trainer
 from baselines.language.grpo import GRPOConfig
 from baselines.language.hf import HFConfig, open_student
-from baselines.language.rollout import Ledger
 from baselines.language.sft import SFTConfig, imitate, loss_on
 from experts.language.gpt import generate, log_policy
 from experts.language.teacher import GPTTeacher
 from experts.language.vocabulary import EOS
 from sim.errors import UsageError
 from tests.baselines.language import hf_models
-from tests.baselines.text_task import KeyTask
+from tests.baselines.text_task import KeyTask, through_a_file, token_loop, train
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf")
 pytest.importorskip("peft", reason="needs the extra hf")
@@ -128,32 +126,28 @@ def test_training_changes_lora_and_rows_and_nothing_of_the_body(student):
     assert all(shared[name] is now[name] for name in frozen)
 
 
-@pytest.mark.parametrize("arm", ["grpo", "sft-grpo", "bread", "whole-trace", "distillation", "mentor"])
-def test_arms_train_it_and_resume_to_the_bit(imitated, arm, tmp_path):
+@pytest.mark.parametrize("strategy", ["grpo", "sft-grpo", "bread", "whole-trace", "distillation", "mentor"])
+def test_strategies_train_it_and_resume_to_the_bit(imitated, strategy):
     first, second, resumed = (
-        make_trainer(
-            TASK, imitated.copy(), get(arm), {}, CONFIG, 0, GPTTeacher(imitated, TASK.vocabulary.version), Ledger()
-        )
+        token_loop(TASK, imitated, strategy, CONFIG, teacher=GPTTeacher(imitated, TASK.vocabulary.version))
         for _ in range(3)
     )
-    first.train(2)
-    second.train(1)
-    second.save(tmp_path / "checkpoint")
-    resumed.restore(tmp_path / "checkpoint")
-    resumed.train(2)
-    assert resumed.rows == first.rows
+    rows = train(first, 2)
+    train(second, 1)
+    resumed.load_state_dict(through_a_file(second.state_dict()))
+    assert train(resumed, 2) == rows[1:]
     weights = first.model.state_dict()
     assert all(torch.equal(weights[name], value) for name, value in resumed.model.state_dict().items())
-    if arm != "distillation":  # a student that is its own teacher has nothing to learn from it
+    if strategy != "distillation":  # a student that is its own teacher has nothing to learn from it
         assert any(not torch.equal(weights[name], value) for name, value in imitated.state_dict().items())
 
 
 def test_a_reference_is_kept_and_steps_are_repeated(imitated):
     settings = dataclasses.replace(CONFIG, beta=0.1, num_iterations=2)
-    run = make_trainer(TASK, imitated.copy(), get("grpo"), {}, settings, 0)
-    rows = run.train(2)
-    assert rows[0]["steps"] == 2
-    assert rows[-1]["kl"] > 0
+    run = token_loop(TASK, imitated, "grpo", settings)
+    rows = train(run, 2)
+    assert rows[0]["train/steps"] == 2
+    assert rows[-1]["train/kl"] > 0
 
 
 def test_what_was_learned_is_read_back_on_the_same_model_only(imitated, folder, tmp_path):

@@ -171,7 +171,7 @@ def test_without_weight_the_student_writes_alone_and_the_teacher_is_never_asked(
         found, uniforms = written(student, asked, rule)
         alone = generate(student, PROMPTS, [6, 4], EOS, uniforms[:, :, mixing.DRAFT], 50)
         assert rows(found) == [alone.row(i) for i in range(100)]
-        assert (found.taught.sum(), found.read, found.judged, found.acceptance) == (0, 0, 0, None)
+        assert (found.taught.sum(), found.read, found.decided, found.acceptance) == (0, 0, 0, None)
     assert asked.calls == 0
 
 
@@ -209,8 +209,8 @@ def test_words_are_the_teachers_exactly_where_a_draft_was_rejected(student, teac
     lengths = found.completions.lengths
     inside = torch.arange(6) < lengths[:, None]
     assert not found.taught[~inside].any()
-    assert found.taught.sum() == found.judged - found.accepted
-    assert found.drafted >= found.judged == int(inside.sum())
+    assert found.taught.sum() == found.decided - found.accepted
+    assert found.drafted >= found.decided == int(inside.sum())
     assert found.read % 4 == 0
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baselines.language.task import Prompt, Trace, traced, with_hint
+from baselines.language.task import TaskPrompt, Trace, traced, with_hint
 from experts.language.vocabulary import DRIVING
 from sim.errors import UsageError
 
@@ -55,4 +55,4 @@ def test_a_hint_stands_before_the_word_after_which_the_answer_begins():
 
 def test_imitation_without_any_trace_is_refused():
     with pytest.raises(UsageError, match="no prompt of the task has one"):
-        traced([Prompt("a", (1, 2))], "imitation")
+        traced([TaskPrompt("a", (1, 2))], "imitation")

@@ -1,4 +1,4 @@
-"""One loop for all arms: the same seed gives the same bits, a resumed run too, and every token is on the books."""
+"""One loop for all methods: the same seed gives the same bits, a resumed run too, and every token is counted."""
 
 import dataclasses
 
@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.language.arms import ARMS, get, make_trainer
 from baselines.language.evaluation import evaluate
 from baselines.language.grpo import GRPOConfig
+from baselines.language.method import language_method
+from baselines.language.plain import SFT, SFT_GRPO
 from baselines.language.rivals import uncertain_words
-from baselines.language.rollout import Ledger, Source
+from baselines.language.rollout import Author, Ledger
 from baselines.language.sft import SFTConfig, imitate
 from experts.language.gpt import GPTConfig, new
+from sim.config import resolve
 from sim.errors import UsageError
-from tests.baselines.text_task import KeyTask, KeyTeacher
+from tests.baselines.text_task import KeyTask, KeyTeacher, step, through_a_file, token_loop, train
 
 torch.set_num_threads(1)
 TASK = KeyTask(keys=4, length=3, symbols=3)
@@ -31,8 +33,27 @@ def formed():
     return model
 
 
-def trainer(model, arm="grpo", seed=0, config=CONFIG, task=TASK, **options):
-    return make_trainer(task, model.copy(), get(arm), options, config, seed, KeyTeacher(task), Ledger())
+VARIANTS = {
+    "grpo": {},
+    "sft-grpo": {},
+    "whole-trace": {},
+    "fixed-prefix": {},
+    "prefix-rft": {},
+    "distillation": {},
+    "bread": {},
+    "bread, hints in the prompt": {"anchor_mode": "hint"},
+    "bread, linear search": {"search": "linear"},
+    "bread, random hints": {"search": "random"},
+    "mentor": {},
+    "mentor, random words": {"weights": "random"},
+    "mentor, constant weight": {"weights": "constant"},
+    "mentor, never faded": {"fade": False},
+}
+"""All methods with updates, and their ablations."""
+
+
+def loop(model, strategy="grpo", seed=0, config=CONFIG, task=TASK, tokens=None, **own):
+    return token_loop(task, model, strategy, config, seed, KeyTeacher(task), tokens, **own)
 
 
 def weights(run) -> dict[str, torch.Tensor]:
@@ -43,41 +64,71 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("arm", [name for name, arm in ARMS.items() if arm.rl])
-def test_every_arm_repeats_itself_to_the_bit_and_goes_on_where_it_was_saved(formed, arm, tmp_path):
-    first, second, resumed = (trainer(formed, arm) for _ in range(3))
-    first.train(4)
-    second.train(2)
-    second.save(tmp_path / "checkpoint")
-    resumed.restore(tmp_path / "checkpoint")
-    resumed.train(4)
-    assert resumed.rows == first.rows
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_method_repeats_itself_to_the_bit_and_goes_on_where_it_was_saved(formed, name):
+    strategy, own = name.split(",")[0], VARIANTS[name]
+    first, second, resumed = (loop(formed, strategy, **own) for _ in range(3))
+    rows = train(first, 4)
+    assert train(second, 2) == rows[:2]
+    resumed.load_state_dict(through_a_file(second.state_dict()))
+    assert train(resumed, 4) == rows[2:]
     assert same(weights(resumed), weights(first))
     assert not same(weights(first), formed.state_dict())
-    assert not same(weights(first), weights(trainer(formed, arm, seed=1)))
+    assert not same(weights(first), weights(loop(formed, strategy, seed=1, **own)))
 
 
 @pytest.mark.parametrize("changes", [{"beta": 0.1}, {"num_iterations": 2}, {"steps_per_generation": 3}])
-def test_runs_with_a_reference_or_several_steps_resume_to_the_bit_as_well(formed, changes, tmp_path):
+def test_runs_with_a_reference_or_several_steps_resume_to_the_bit_as_well(formed, changes):
     config = dataclasses.replace(CONFIG, **changes)
-    first, second, resumed = (trainer(formed, config=config) for _ in range(3))
-    first.train(3)
-    second.train(1)
-    second.save(tmp_path / "checkpoint")
-    resumed.restore(tmp_path / "checkpoint")
-    resumed.train(3)
-    assert resumed.rows == first.rows
+    first, second, resumed = (loop(formed, config=config) for _ in range(3))
+    rows = train(first, 3)
+    train(second, 1)
+    resumed.load_state_dict(through_a_file(second.state_dict()))
+    assert train(resumed, 3) == rows[1:]
     assert same(weights(resumed), weights(first))
 
 
-def test_a_checkpoint_of_another_run_is_refused(formed, tmp_path):
-    trainer(formed, "bread").save(tmp_path / "checkpoint")
-    for other in (trainer(formed), trainer(formed, "bread", seed=1), trainer(formed, "bread", low=0.5)):
-        with pytest.raises(UsageError, match=r"is of another run: its (arm|seed|options\.low) is"):
-            other.restore(tmp_path / "checkpoint")
-    (tmp_path / "nonsense").write_text("nonsense")
-    with pytest.raises(UsageError, match="is not a checkpoint"):
-        trainer(formed).restore(tmp_path / "nonsense")
+def test_a_row_of_several_updates_holds_their_means_and_the_tokens_so_far(formed):
+    single, joint = loop(formed), loop(formed)
+    rows = train(single, 3)
+    joint.advance(2)
+    resumed = loop(formed)
+    resumed.load_state_dict(through_a_file(joint.state_dict()))
+    resumed.advance(1)
+    row = resumed.row()
+    assert row["rollout/success"] == pytest.approx(np.mean([each["rollout/success"] for each in rows]))
+    for name in ("rollout/generated_tokens", "train/updates"):
+        assert row[name] == rows[-1][name]
+    assert resumed.row().keys().isdisjoint({"rollout/success"})
+
+
+def test_imitation_alone_is_spread_over_the_updates_and_resumes_to_the_bit():
+    options = resolve(SFT.defaults, {"sft": {"num_train_epochs": 4}})
+    first, second, resumed = (SFT.loop(TASK, TASK.model(), options, 0, 100) for _ in range(3))
+    for each in (first, second, resumed):
+        each.begin()
+    while first.progress < 100:
+        first.advance(1)
+    second.advance(30)
+    assert (second.imitation.epoch, second.progress) == (2, 50)
+    resumed.load_state_dict(through_a_file(second.state_dict()))
+    resumed.advance(50)
+    assert same(weights(resumed), weights(first))
+    assert resumed.row() == first.row()
+    plain = TASK.model()
+    imitate(plain, TASK, TASK.prompts("train"), options.sft, 0)
+    assert same(weights(first), plain.state_dict())
+
+
+def test_other_methods_begin_where_imitation_ends():
+    """Their common start is the run of `sft`, to the bit."""
+    imitated = SFT.loop(TASK, TASK.model(), SFT.defaults, 0, 1)
+    imitated.advance(1)
+    begun = SFT_GRPO.loop(TASK, TASK.model(), SFT_GRPO.defaults, 0, 1)
+    begun.begin()
+    assert same(weights(begun), weights(imitated))
+    assert begun.ledger == imitated.ledger
+    assert begun.labels == imitated.labels > 0
 
 
 class Unsolvable(KeyTask):
@@ -88,49 +139,50 @@ class Unsolvable(KeyTask):
 
 
 def test_an_update_without_any_advantage_changes_nothing(formed):
-    run = trainer(formed, task=Unsolvable(keys=4, length=3, symbols=3))
-    row = run.step()
-    assert row["zero_advantage_share"] == 1.0
-    assert row["steps"] == 0
+    run = loop(formed, task=Unsolvable(keys=4, length=3, symbols=3))
+    row = step(run)
+    assert row["rollout/zero_advantage_share"] == 1.0
+    assert row["train/steps"] == 0
     assert same(weights(run), formed.state_dict())
 
 
 def test_completions_without_an_advantage_count_in_the_mean_but_need_not_be_computed(formed, monkeypatch):
     """Leaving rows of advantage 0 out gives the gradient that they would have given."""
     config = dataclasses.replace(CONFIG, beta=0.0)
-    lean, full = trainer(formed, config=config), trainer(formed, config=config)
+    lean, full = loop(formed, config=config), loop(formed, config=config)
     monkeypatch.setattr(full.strategy, "learns_from_ties", True, raising=False)
-    lean.step()
-    full.step()
+    step(lean)
+    step(full)
     for name, weight in weights(lean).items():
         torch.testing.assert_close(weight, weights(full)[name], atol=1e-6, rtol=1e-4)
 
 
 def test_every_prompt_comes_once_before_any_comes_again(formed):
-    run = trainer(formed, config=dataclasses.replace(CONFIG, prompts_per_update=2))
+    run = loop(formed, config=dataclasses.replace(CONFIG, prompts_per_update=2))
     for _ in range(3):
         keys = []
         for _ in range(2):
-            run.step()
+            step(run)
             keys += [rollout.prompt.key for rollout in run.rollouts[:: CONFIG.num_generations]]
         assert sorted(keys) == ["0", "1", "2", "3"]
 
 
-def test_the_books_agree_with_what_was_written(formed):
-    run = trainer(formed)
+def test_the_ledger_agrees_with_what_was_written(formed):
+    run = loop(formed)
     written = 0
     for _ in range(3):
-        run.step()
+        row = step(run)
         written += sum(len(rollout.tokens) for rollout in run.rollouts)
-    ledger = run.desk.ledger
+    ledger = run.ledger
     assert (ledger.student, ledger.search, ledger.teacher, ledger.trace) == (written, 0, 0, 0)
-    assert run.rows[-1]["generated_tokens"] == written
+    assert row["rollout/generated_tokens"] == written
 
 
 def test_training_ends_when_its_tokens_are_spent(formed):
-    run = trainer(formed, "mentor")
-    run.train(1000, max_tokens=1500)
-    assert run.rows[-2]["generated_tokens"] < 1500 <= run.rows[-1]["generated_tokens"]
+    run = loop(formed, "mentor", tokens=1500)
+    rows = train(run)
+    assert rows[-2]["rollout/generated_tokens"] < 1500 <= rows[-1]["rollout/generated_tokens"]
+    assert run.progress == run.total > run.updates == rows[-1]["train/updates"]
 
 
 def test_imitation_fits_the_traces_and_nothing_but_the_answers():
@@ -156,9 +208,9 @@ def test_reinforcement_learning_finds_what_chance_finds_often_enough():
     model = task.model()
     imitate(model, task, task.of_form(128), FORM, 0)
     config = dataclasses.replace(CONFIG, num_generations=8, prompts_per_update=1, max_completion_length=6)
-    run = trainer(model, config=config, task=task)
+    run = loop(model, config=config, task=task)
     assert evaluate(model, task, task.prompts("test"), config, 64).pass_at(1) < 0.3
-    run.train(50)
+    train(run, 50)
     assert evaluate(run.model, task, task.prompts("test"), config, 64).pass_at(1) > 0.9
 
 
@@ -174,16 +226,18 @@ def test_pass_at_k_is_the_share_of_draws_of_k_that_hold_a_success(formed):
         found.pass_at(13)
 
 
-def test_model_task_and_teacher_must_speak_one_vocabulary(formed):
+def test_model_task_and_teacher_must_have_one_vocabulary(formed):
     with pytest.raises(UsageError, match="make one with vocab_size"):
-        trainer(new(GPTConfig(5), 0))
+        loop(new(GPTConfig(5), 0))
     other = KeyTask(keys=3)
     with pytest.raises(UsageError, match="only a teacher of the same vocabulary"):
-        make_trainer(TASK, formed, get("mentor"), {}, CONFIG, 0, KeyTeacher(other))
+        token_loop(TASK, formed, "mentor", CONFIG, teacher=KeyTeacher(other))
     with pytest.raises(UsageError, match="needs a teacher"):
-        make_trainer(TASK, formed, get("mentor-random"), {}, CONFIG, 0)
+        token_loop(TASK, formed, "mentor", CONFIG)
     with pytest.raises(UsageError, match="did you mean 'mentor'"):
-        get("mentr")
+        language_method("mentr")
+    with pytest.raises(UsageError, match="does not train a language model"):
+        language_method("sac")
 
 
 # --- what rivals do with traces and teachers -------------------------------------------------------------------------
@@ -191,21 +245,21 @@ def test_model_task_and_teacher_must_speak_one_vocabulary(formed):
 
 def test_a_whole_trace_takes_the_place_of_one_own_answer_where_there_is_one(formed):
     task = KeyTask(keys=4, length=3, symbols=3, traced=2)
-    run = trainer(formed, "whole-trace", task=task, config=dataclasses.replace(CONFIG, prompts_per_update=4))
-    run.step()
+    run = loop(formed, "whole-trace", task=task, config=dataclasses.replace(CONFIG, prompts_per_update=4))
+    step(run)
     for prompt in task.prompts("train"):
         group = [rollout for rollout in run.rollouts if rollout.prompt.key == prompt.key]
-        traces = [rollout for rollout in group if rollout.source is Source.EXPERT]
+        traces = [rollout for rollout in group if rollout.author is Author.EXPERT]
         assert len(group) == CONFIG.num_generations
         assert [rollout.tokens for rollout in traces] == ([prompt.trace.tokens] if prompt.trace else [])
         assert all(rollout.shaping == 0.1 for rollout in traces)
-    assert run.desk.ledger.trace == 2 * 6
+    assert run.ledger.trace == 2 * 6
 
 
 @pytest.mark.parametrize("mode", ["prefix", "hint"])
 def test_a_fixed_prefix_gives_the_same_share_away_every_time(formed, mode):
-    run = trainer(formed, "fixed-prefix", share=0.67, anchor_mode=mode)
-    run.step()
+    run = loop(formed, "fixed-prefix", share=0.67, anchor_mode=mode)
+    step(run)
     for rollout in run.rollouts:
         shown = rollout.prompt.trace.opening(2)
         assert rollout.opening == (shown if mode == "prefix" else ())
@@ -214,10 +268,10 @@ def test_a_fixed_prefix_gives_the_same_share_away_every_time(formed, mode):
 
 
 def test_a_hybrid_group_has_one_answer_with_an_opening_that_shortens(formed):
-    run = trainer(formed, "prefix-rft", horizon=4, learned=0.5)
+    run = loop(formed, "prefix-rft", horizon=4, learned=0.5)
     lengths = []
     for _ in range(4):
-        run.step()
+        step(run)
         hybrids = [rollout for rollout in run.rollouts if rollout.opening]
         assert len(hybrids) in (0, CONFIG.prompts_per_update)
         for rollout in hybrids:
@@ -228,20 +282,20 @@ def test_a_hybrid_group_has_one_answer_with_an_opening_that_shortens(formed):
 
 
 def test_the_learned_words_of_an_opening_are_those_that_the_student_is_least_sure_of(formed):
-    run = trainer(formed, "fixed-prefix", share=0.67)
-    run.step()
-    rollout, formed_desk = run.rollouts[0], trainer(formed).desk
+    run = loop(formed, "fixed-prefix", share=0.67)
+    step(run)
+    rollout, formed_sampler = run.rollouts[0], loop(formed).sampler
     with torch.no_grad():
         policies = torch.log_softmax(formed(torch.tensor([rollout.context]))[0], dim=-1)
     entropies = -(policies.exp() * policies).sum(dim=-1)[len(rollout.prompt.tokens) - 1 :][: len(rollout.opening)]
     for share, count in ((0.0, 0), (0.25, 1), (0.5, 2), (1.0, 4)):
-        mask = uncertain_words(formed, rollout, share, formed_desk)
+        mask = uncertain_words(formed, rollout, share, formed_sampler)
         assert mask.sum() == count
         assert set(np.flatnonzero(mask)) == set(entropies.argsort(descending=True)[:count].tolist())
 
 
 def test_distillation_follows_the_teacher_without_any_reward(formed):
-    run = trainer(formed, "distillation", task=TASK)
-    run.train(40)
+    run = loop(formed, "distillation", task=TASK)
+    train(run, 40)
     assert evaluate(run.model, TASK, TASK.prompts("test"), CONFIG, 1).success().mean() > 0.7
-    assert run.desk.ledger.teacher == run.desk.ledger.student > 0
+    assert run.ledger.teacher == run.ledger.student > 0
