@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,7 @@ from experts.answers import failed, legal_mask, require_discrete
 from experts.provider import Context, Decision, PolicyProvider
 from experts.views import Choice, Requests, ViewExpert
 from sim.actions import MetaAction
-from sim.config import resolve
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """These experts have nothing to set."""
+from sim.config import NoOptions, resolve
 
 
 class ConstantExpert(ViewExpert):

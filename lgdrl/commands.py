@@ -58,7 +58,7 @@ def train(arguments: Namespace) -> int:
     try:
         with (
             training.stop_on_interrupt(trainer),
-            training_progress(console, config.steps, trainer.loop.progress) as show,
+            training_progress(console, config.steps, trainer.loop.progress, trainer.loop.unit) as show,
         ):
             finished = trainer.train(show)
     except UsageError:  # a simulator that cannot be reached fails only when the environment is made

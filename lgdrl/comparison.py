@@ -207,7 +207,7 @@ def _train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episo
             "outcomes": found.outcome_letters,
             "labels": trainer.loop.labels,
             "interventions": trainer.loop.interventions,
-            "decisions_to_90": decisions_to(0.9, trainer.metrics.rows),
+            "decisions_to_90": decisions_to(0.9, trainer.metrics.rows, trainer.loop.unit),
             "elapsed_s": trainer.elapsed_s,
         }
     finally:
@@ -215,11 +215,11 @@ def _train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episo
     write_json(run.evaluation, result)
 
 
-def decisions_to(success: float, rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """Decisions at the first point of the learning curve that reaches `success`."""
+def decisions_to(success: float, rows: Sequence[Mapping[str, Any]], unit: str = "decisions") -> int | None:
+    """Progress, in units of the loop, at the first point of the learning curve that reaches `success`."""
     for row in rows:
         if row.get("eval/success") not in (None, "") and float(row["eval/success"]) >= success:
-            return int(row["decisions"])
+            return int(row[unit])
     return None
 
 

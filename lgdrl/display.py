@@ -19,25 +19,27 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def training_progress(console: Console, total: int, done: int) -> Iterator[Callable[[TrainingProgress], None]]:
+def training_progress(
+    console: Console, total: int, done: int, unit: str = "decisions"
+) -> Iterator[Callable[[TrainingProgress], None]]:
     """A bar with rate, ETA and the last learning-curve point."""
     columns = (
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} decisions/s"),
+        TextColumn(f"{{task.fields[rate]}} {unit}/s"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[score]}"),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("train", total=total, completed=done, rate="-", score="compiling the engine ...")
+        task = bar.add_task("train", total=total, completed=done, rate="-", score="starting ...")
 
         def show(progress: TrainingProgress) -> None:
             fields: dict[str, Any] = {"rate": f"{progress.row['rate']:,}"}
             if progress.evaluation is not None:
                 fields["score"] = _score(progress.evaluation)
-            elif bar.tasks[0].fields["score"].startswith("comp"):
+            elif bar.tasks[0].fields["score"].startswith("starting"):
                 fields["score"] = ""
             bar.update(task, completed=progress.done, **fields)
 

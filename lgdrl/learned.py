@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from experts.learned import LearnedPolicy, load_zip
-from experts.simple import NoOptions
 from lgdrl.loops.online import load_policy
 from lgdrl.runs import Run
-from sim.config import resolve
+from sim.config import NoOptions, resolve
 from sim.errors import UsageError
 
 

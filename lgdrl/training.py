@@ -104,7 +104,7 @@ class Trainer:
             return
         evaluation = self._curve_point(before)
         rate = (now - before) / (self.elapsed_s - elapsed)
-        row: dict[str, Any] = {self.loop.unit: now, "elapsed_s": round(self.elapsed_s, 2), "rate": round(rate)}
+        row: dict[str, Any] = {self.loop.unit: now, "elapsed_s": round(self.elapsed_s, 2), "rate": _three_digits(rate)}
         if evaluation is not None:
             row |= evaluation.curve_row()
         row |= self.loop.row()
@@ -216,6 +216,11 @@ def stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def _three_digits(rate: float) -> float:
+    """Units per second; slow loops need the digits behind the point."""
+    return round(rate) if rate >= 100 else float(f"{rate:.3g}")
 
 
 def _crossed(before: int, now: int, every: int) -> bool:

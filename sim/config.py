@@ -21,6 +21,11 @@ from sim.errors import UsageError, unknown
 T = TypeVar("T")
 
 
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """The config of what has nothing to set."""
+
+
 def deep_merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
     """Lay one mapping over another; mappings merge key by key, everything else is replaced.
 

@@ -23,7 +23,7 @@ from experts.safety import unsafe_actions
 from lgdrl.guidance.constraint import js
 from lgdrl.guidance.records import Execution, Labels, Reason, StepContext
 from lgdrl.plugins import Registry
-from sim.config import resolve
+from sim.config import NoOptions, resolve
 from sim.errors import UsageError
 
 
@@ -95,11 +95,6 @@ class ArbiterConfig:
         """The arbiter; UsageError for an unknown kind or option."""
         plugin = ARBITERS.get(self.kind)
         return plugin.make(resolve(plugin.defaults, self.options, f"options of arbiter {self.kind!r}"))
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """Nothing to set."""
 
 
 class LearnerDrives(Arbiter):

@@ -16,7 +16,7 @@ import numpy as np
 
 from lgdrl.guidance.records import StepContext
 from lgdrl.plugins import Registry
-from sim.config import resolve
+from sim.config import NoOptions, resolve
 
 # ------------------------------------------------------------------------------------------------------- gates
 
@@ -71,11 +71,6 @@ class GateConfig:
         """The gate; UsageError for an unknown kind or option."""
         plugin = GATES.get(self.kind)
         return plugin.make(resolve(plugin.defaults, self.options, f"options of gate {self.kind!r}"), seed)
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """Nothing to set."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from sim.render.text import Typist
 from sim.scene import Neighbour
 
 
-class Labels:
+class TextLabels:
     """Draws words at their own size; `scale` multiplies it."""
 
     def __init__(self, theme: Theme, typist: Typist, scale: float) -> None:

@@ -17,7 +17,7 @@ from sim.errors import UsageError, unknown
 from sim.render.camera import Camera
 from sim.render.frame import FrameContext
 from sim.render.ground import Ground
-from sim.render.labels import Labels
+from sim.render.labels import TextLabels
 from sim.render.marks import draw_marks
 from sim.render.motion import in_between
 from sim.render.overlay import Overlay
@@ -198,7 +198,7 @@ class SceneRenderer:
 
     def _adopt_scale(self) -> None:
         self._panels = Panels(self.theme, self._typist, self.scale)
-        self._labels = Labels(self.theme, self._typist, self.scale)
+        self._labels = TextLabels(self.theme, self._typist, self.scale)
 
     # -- view ----------------------------------------------------------------------------------------------------------
 
