@@ -5,7 +5,7 @@
     metrics.csv        one row per log interval (also under tensorboard/)
     guidance.sqlite    every query to the expert and what came of it, with scenes (`lgdrl.guidance.log`)
     checkpoint.pt      everything needed to continue identically
-    policy.zip         the trained policy, written at the end: Stable-Baselines3's format (safetensors of language models)
+    policy.zip         the trained policy, written at the end (Stable-Baselines3 format; safetensors of language models)
     evaluation.json    the learner alone, expert off
 
 Files are written to a temporary name, synced and renamed: a killed run loses at most one checkpoint interval.
