@@ -314,7 +314,8 @@ def show_list(arguments: Namespace) -> int:
         lists["experts"] = [{"name": name, "from": entry.module} for name, entry in experts_available().items()]
     for title, registry in registries.items():
         if arguments.what in (None, title):
-            lists[title] = [{"name": name, "summary": registry.get(name).summary} for name in registry.available()]
+            found = [registry.get(name) for name in registry.available()]
+            lists[title] = [{"name": each.name, "summary": each.summary} | _fit(each) for each in found]
     for title, rows in lists.items():
         table = Table(title=title.capitalize(), title_justify="left", title_style="bold", box=None, pad_edge=False)
         table.show_header = False
@@ -327,6 +328,22 @@ def show_list(arguments: Namespace) -> int:
     if arguments.json:
         _write(arguments.json, lists, write_json)
     return 0
+
+
+def _fit(plugin: Any) -> dict[str, Any]:
+    """What a strategy or learner works with: action types, and learners where not all of them."""
+    from lgdrl.learners.registry import Learner
+    from lgdrl.methods import Method
+
+    if isinstance(plugin, Learner):
+        return {"actions": list(plugin.actions)}
+    if not isinstance(plugin, Method):
+        return {}
+    needs = plugin.needs
+    return {
+        "actions": list(needs.actions) or ["no environment"],
+        "learners": ["any"] if needs.learners is None else list(needs.learners) or ["its own"],
+    }
 
 
 # --- bench -----------------------------------------------------------------------------------------------------------

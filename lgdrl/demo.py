@@ -1,4 +1,4 @@
-"""`lgdrl demo`: train LGDRL on the published task, judge it with the expert off, beside what it must beat.
+"""`lgdrl demo`: train LGDRL on the published task, evaluate it with the expert off, beside its rivals.
 
 The guide is a language model: that of the endpoint where OPENAI_BASE_URL or OPENAI_API_KEY is set (within a call
 budget), else the driving model that the package brings, in this process.

@@ -16,7 +16,15 @@ Job = tuple[Callable[..., "str | None"], tuple[Any, ...]]
 
 
 def run_all(jobs: Sequence[Job], processes: int, report: Report | None = None) -> None:
-    """Run all jobs, so many at a time. Raises RunFailed at the end if any failed."""
+    """Run all jobs in parallel.
+
+    Args:
+        jobs: The jobs.
+        processes: Number of worker processes.
+        report: Receives their progress.
+    Raises:
+        RunFailed: At the end, if any failed.
+    """
     if not jobs:
         return
     failures: list[str] = []
@@ -58,6 +66,6 @@ def _prepare(messages: Any) -> None:
 
 
 def say(name: str, done: int, total: int) -> None:
-    """Report progress from within a job; outside of one nobody listens."""
+    """Report progress from within a job; outside of one this does nothing."""
     if _messages is not None:
         _messages.put((name, done, total))

@@ -74,15 +74,15 @@ def eval_command(
     config = EvaluationConfig(scenes=scenes, seed=seed, episodes=episodes)
     experts = []
     env = sim.make_driving(scenario)
-    worlds = sim.make_driving_vec(scenario, min(episodes, SIDE_BY_SIDE)) if episodes else None
+    envs = sim.make_driving_vec(scenario, min(episodes, SIDE_BY_SIDE)) if episodes else None
     try:
         for name in names:
             experts.append(registry.make(name, scenario, given.get(name), seed))
-        result = evaluate([*experts, *trivial_baselines(seed)], env, config, worlds)
+        result = evaluate([*experts, *trivial_baselines(seed)], env, config, envs)
     finally:
         env.close()
-        if worlds is not None:
-            worlds.close()
+        if envs is not None:
+            envs.close()
         for expert in experts:
             expert.close()
     print_table(result)

@@ -1,1 +1,1 @@
-"""How an expert takes part in learning: the hook contract, gates, the expert desk, and LGDRL itself."""
+"""How an expert takes part in learning: records, strategies and their parts, the advisor, and LGDRL itself."""

@@ -2,11 +2,11 @@
 
     queries   episode and step, whose advice, how it came about and what it cost; what the learner proposed, what was
               executed, who drove, the reward, and the outcome where the episode ended
-    texts     questions to language models and their answers, each pair once
+    texts     prompts of language models and their responses, each pair once
     chunks    up to `CHUNK` scenes with legal actions and distributions, as the arrays of an .npz
     moments   where a query's scene is: chunk and place in it
 
-A query is kept once both are known: what the expert said (`add`; `expect` and later `answer` where nobody waits), and
+A query is kept once both are known: what the expert said (`add`, or `expect` and later `answer` where the run does not wait), and
 what was done (`settle`, after the step).
 """
 
@@ -58,7 +58,7 @@ QUERIES = {
     "outcome": "TEXT",
 }
 ARRAYS = ("legal", "learner_probs", "expert_probs")
-LAST = "last question"
+LAST = "last query"
 """How an episode of the log ends, where the expert was not asked at its end."""
 
 
@@ -67,7 +67,7 @@ class Query:
     """A query of which something is not known yet."""
 
     id: int
-    world: int
+    env: int
     episode: int
     step: int
     expert: str
@@ -104,28 +104,28 @@ class GuidanceLog:
     def add(
         self,
         expert: str,
-        worlds: np.ndarray,
+        envs: np.ndarray,
         episodes: np.ndarray,
         steps: np.ndarray,
         decisions: Sequence[Decision],
         scenes: Sequence[Scene | None],
     ) -> None:
-        """Append one query per decision, made in world worlds[k], step steps[k] of episode episodes[k]."""
-        self.answer(self.expect(expert, worlds, episodes, steps, scenes), decisions)
+        """Append one query per decision, made in environment envs[k], step steps[k] of episode episodes[k]."""
+        self.answer(self.expect(expert, envs, episodes, steps, scenes), decisions)
 
     def expect(
         self,
         expert: str,
-        worlds: np.ndarray,
+        envs: np.ndarray,
         episodes: np.ndarray,
         steps: np.ndarray,
         scenes: Sequence[Scene | None],
     ) -> list[Query]:
         """Queries without their answers, for `answer`."""
-        rows = zip(worlds.tolist(), episodes.tolist(), steps.tolist(), scenes, strict=True)
+        rows = zip(envs.tolist(), episodes.tolist(), steps.tolist(), scenes, strict=True)
         found = [
-            Query(self.last_row + k, world, episode, step, expert, scene if self.scenes_every else None)
-            for k, (world, episode, step, scene) in enumerate(rows, 1)
+            Query(self.last_row + k, env, episode, step, expert, scene if self.scenes_every else None)
+            for k, (env, episode, step, scene) in enumerate(rows, 1)
         ]
         self.last_row += len(found)
         self._open += found
@@ -152,7 +152,7 @@ class GuidanceLog:
         if not self._open:
             return
         for query in self._open:
-            i = query.world
+            i = query.env
             reason = Reason(execution.reason[i])
             controller = PERSON if reason == Reason.PERSON else "expert" if execution.intervened[i] else "learner"
             control = float(execution.authority[i]), reason.name.lower()
@@ -189,7 +189,7 @@ class GuidanceLog:
         self._chunk.clear()
 
     def _keep_text(self, decision: Decision) -> str | None:
-        """Store the question and the answer of a language model, each pair once; returns its hash."""
+        """Store prompt and response of a language model, each pair once; returns its hash."""
         if not isinstance(decision, LLMDecision) or decision.prompt is None:
             return None
         prompt, answer = decision.prompt, decision.answer
@@ -220,7 +220,7 @@ class LoggedEpisodes:
     """The episodes of a run's training in which an expert was asked, as far as the log has their scenes.
 
     A turn is a moment at which it was asked; between two of them others may have been decided without it. Args: the
-    log's file; how to call the run; scenario, backend and config of its worlds. UsageError in one line for a file that
+    log's file; how to call the run; scenario, backend and config of its envs. UsageError in one line for a file that
     is no log, or holds no scenes.
     """
 
@@ -231,14 +231,14 @@ class LoggedEpisodes:
             raise UsageError(f"run {run!r} has no guidance log: its strategy asked no expert")
         try:
             self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-            self.questions = int(self._db.execute("SELECT COUNT(*) FROM queries").fetchone()[0])
+            self.queries = int(self._db.execute("SELECT COUNT(*) FROM queries").fetchone()[0])
             tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
             found = self._read_moments() if "moments" in tables else []
         except sqlite3.Error as error:
             raise self._damaged(error) from None
         if not found:
             raise UsageError(
-                f"the guidance log of run {run!r} holds no scenes of its {self.questions:,} questions: it is of an "
+                f"the guidance log of run {run!r} holds no scenes of its {self.queries:,} queries: it is of an "
                 "older version, or log_scenes was 0; train again to replay them"
             )
         self.moments = len(found)

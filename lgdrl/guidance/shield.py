@@ -1,4 +1,4 @@
-"""A safety mask around worlds: actions that the scene's safety check calls unsafe are taken out of the legal ones.
+"""A safety mask around environments: actions that the scene's safety check calls unsafe are taken out of the legal ones.
 
 As an ablation, in training and test alike: it is the rule's gap test at work, not what the policy has learned.
 """
@@ -34,68 +34,68 @@ def safe_masks(views: Views, legal: np.ndarray) -> np.ndarray:
 
 
 class ShieldedVecEnv(DrivingVecEnv):
-    """`worlds` with the masks of `safe_masks`."""
+    """`envs` with the masks of `safe_masks`."""
 
-    def __init__(self, worlds: DrivingVecEnv) -> None:
-        self.worlds = worlds
-        self.scenario = worlds.scenario
-        self.backend = worlds.backend
-        self.scenario_config = worlds.scenario_config
-        self.exact_state = worlds.exact_state
-        self.render_mode = worlds.render_mode
-        super().__init__(worlds.num_envs, worlds.observation_space, worlds.action_space)
+    def __init__(self, envs: DrivingVecEnv) -> None:
+        self.envs = envs
+        self.scenario = envs.scenario
+        self.backend = envs.backend
+        self.scenario_config = envs.scenario_config
+        self.exact_state = envs.exact_state
+        self.render_mode = envs.render_mode
+        super().__init__(envs.num_envs, envs.observation_space, envs.action_space)
         self._masks: np.ndarray | None = None
 
     def action_masks(self) -> np.ndarray:
         if self._masks is None:
-            self._masks = safe_masks(self.worlds.views(range(self.num_envs)), self.worlds.action_masks())
+            self._masks = safe_masks(self.envs.views(range(self.num_envs)), self.envs.action_masks())
         return self._masks.copy()
 
     def reset(self) -> Any:
         self._masks = None
-        return self.worlds.reset()
+        return self.envs.reset()
 
     def reset_to(self, seeds: Sequence[int]) -> np.ndarray:
         self._masks = None
-        return self.worlds.reset_to(seeds)
+        return self.envs.reset_to(seeds)
 
     def step_async(self, actions: np.ndarray) -> None:
-        self.worlds.step_async(actions)
+        self.envs.step_async(actions)
 
     def step_wait(self) -> Any:
         self._masks = None
-        return self.worlds.step_wait()
+        return self.envs.step_wait()
 
     def scenes(self, indices: Sequence[int]) -> list[Scene]:
-        return self.worlds.scenes(indices)
+        return self.envs.scenes(indices)
 
     def views(self, indices: Sequence[int]) -> Views:
-        return self.worlds.views(indices)
+        return self.envs.views(indices)
 
     def branch(self, index: int, plans: np.ndarray) -> Branches:
-        return self.worlds.branch(index, plans)
+        return self.envs.branch(index, plans)
 
     def get_state(self) -> Any:
-        return self.worlds.get_state()
+        return self.envs.get_state()
 
     def set_state(self, state: Any) -> None:
         self._masks = None
-        self.worlds.set_state(state)
+        self.envs.set_state(state)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        return self.worlds.seed(seed)
+        return self.envs.seed(seed)
 
     def close(self) -> None:
-        self.worlds.close()
+        self.envs.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        return self.worlds.get_attr(attr_name, indices)
+        return self.envs.get_attr(attr_name, indices)
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        self.worlds.set_attr(attr_name, value, indices)
+        self.envs.set_attr(attr_name, value, indices)
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        return self.worlds.env_method(method_name, *args, indices=indices, **kwargs)
+        return self.envs.env_method(method_name, *args, indices=indices, **kwargs)
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
-        return self.worlds.env_is_wrapped(wrapper_class, indices)
+        return self.envs.env_is_wrapped(wrapper_class, indices)

@@ -58,7 +58,7 @@ class ExpertEvaluation:
 
 
 def evaluate(
-    experts: Sequence[PolicyProvider], env: DrivingEnv, config: EvaluationConfig, worlds: DrivingVecEnv | None = None
+    experts: Sequence[PolicyProvider], env: DrivingEnv, config: EvaluationConfig, envs: DrivingVecEnv | None = None
 ) -> ExpertEvaluation:
     """Every expert on the same scenes, one decision at a time (the latency is that of a single one).
 
@@ -66,7 +66,7 @@ def evaluate(
         experts: In the order of the table.
         env: Gives the scenes.
         config: How many of them.
-        worlds: Environments of the same scenario, in which each expert also drives `config.episodes` episodes alone.
+        envs: Environments of the same scenario, in which each expert also drives `config.episodes` episodes alone.
 
     Raises:
         UsageError: See `lgdrl.quality.scenes.labelled_scenes`.
@@ -83,8 +83,8 @@ def evaluate(
             seconds[i].append(decisions[i][-1].latency_s or time.perf_counter() - begin)
     rows = zip(experts, decisions, seconds, strict=True)
     scores = [score(expert.name, made, taken, scenes, config.resamples, config.seed) for expert, made, taken in rows]
-    if worlds is not None and config.episodes:
-        scores = [_driven(row, expert, worlds, config) for row, expert in zip(scores, experts, strict=True)]
+    if envs is not None and config.episodes:
+        scores = [_driven(row, expert, envs, config) for row, expert in zip(scores, experts, strict=True)]
     return ExpertEvaluation(
         scenario=env.scenario,
         backend=env.backend,
@@ -97,9 +97,9 @@ def evaluate(
     )
 
 
-def _driven(row: ExpertScore, expert: PolicyProvider, worlds: DrivingVecEnv, config: EvaluationConfig) -> ExpertScore:
+def _driven(row: ExpertScore, expert: PolicyProvider, envs: DrivingVecEnv, config: EvaluationConfig) -> ExpertScore:
     """The row with what the expert reaches alone."""
-    ends = run_episodes(worlds, expert, range(config.first_episode, config.first_episode + config.episodes))
+    ends = run_episodes(envs, expert, range(config.first_episode, config.first_episode + config.episodes))
     return dataclasses.replace(
         row,
         success=share([end["success"] for end in ends]),

@@ -240,7 +240,7 @@ class ReplaySession:
     def facts(self) -> list[tuple[str, str]]:
         rows = [("Episode", f"{self.number + 1:,} of {len(self.episodes):,}")]
         if isinstance(self.episodes, LoggedEpisodes):
-            rows.append(("Queries kept", f"{self.episodes.moments:,} of {self.episodes.questions:,}"))
+            rows.append(("Queries kept", f"{self.episodes.moments:,} of {self.episodes.queries:,}"))
         return rows
 
     def interrupt(self) -> None:

@@ -217,5 +217,5 @@ def test_a_replay_holds_the_scene_where_decisions_were_made_without_the_expert(t
     assert gaps > 0
     assert joined > 0
     names = dict(session.facts())
-    assert names["Queries kept"] == f"{session.episodes.moments} of {session.episodes.questions}"
+    assert names["Queries kept"] == f"{session.episodes.moments} of {session.episodes.queries}"
     assert session.expert_name == "rule"
