@@ -336,14 +336,14 @@ def _fit(plugin: Any) -> dict[str, Any]:
     from lgdrl.methods import Method
 
     if isinstance(plugin, Learner):
-        return {"actions": list(plugin.actions)}
+        return {"works_with": f"{' and '.join(plugin.actions)} actions"}
     if not isinstance(plugin, Method):
         return {}
     needs = plugin.needs
-    return {
-        "actions": list(needs.actions) or ["no environment"],
-        "learners": ["any"] if needs.learners is None else list(needs.learners) or ["its own"],
-    }
+    if not needs.actions:
+        return {"works_with": "text tasks"}
+    learners = "any learner" if needs.learners is None else " or ".join(needs.learners)
+    return {"works_with": f"{' and '.join(needs.actions)} actions, {learners}"}
 
 
 # --- bench -----------------------------------------------------------------------------------------------------------

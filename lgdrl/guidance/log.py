@@ -6,8 +6,8 @@
     chunks    up to `CHUNK` scenes with legal actions and distributions, as the arrays of an .npz
     moments   where a query's scene is: chunk and place in it
 
-A query is kept once both are known: what the expert said (`add`, or `expect` and later `answer` where the run does not wait), and
-what was done (`settle`, after the step).
+A query is kept once both are known: what the expert said (`add`, or `expect` and later `answer` where the run does not
+wait), and what was done (`settle`, after the step).
 """
 
 from __future__ import annotations

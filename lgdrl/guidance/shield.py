@@ -1,4 +1,4 @@
-"""A safety mask around environments: actions that the scene's safety check calls unsafe are taken out of the legal ones.
+"""A safety mask around environments: actions that the scene's safety check calls unsafe are no longer legal.
 
 As an ablation, in training and test alike: it is the rule's gap test at work, not what the policy has learned.
 """
