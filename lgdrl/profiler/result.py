@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from experts.advice_quality import Evaluation
-
 from lgdrl.profiler.config import ProfileConfig
 from lgdrl.profiler.lateness import LatencyOutcome
 from lgdrl.profiler.metrics import MEANINGS, ProfileCell
 from lgdrl.profiler.stall import Recovery
 from lgdrl.profiler.training import Cost
+from lgdrl.quality.evaluation import ExpertEvaluation
 from lgdrl.runs import fingerprint_environment
 from sim.config import to_dict
 
@@ -68,7 +67,7 @@ class ScenarioProfile:
     """The scenario, with the frequency where that was set."""
     deadline_s: float
     experts: list[ExpertProfile]
-    quality: Evaluation | None = None
+    quality: ExpertEvaluation | None = None
     trivial: dict[str, LatencyOutcome] = field(default_factory=dict)
     """Always SLOWER, IDLE and chance in the same episodes, without latency."""
 
