@@ -144,7 +144,7 @@ def test_bad_options_are_one_clear_line(folder, scenario, options, words):
 
 def test_other_observations_or_actions_are_refused(folder):
     expert = registry.make("recorded", "lane-change", {"path": str(folder)})
-    with pytest.raises(UsageError, match=r"observations of shape \(29,\), the worlds give \(5, 5\)"):
+    with pytest.raises(UsageError, match=r"observations of shape \(29,\), the environments give \(5, 5\)"):
         expert.decide([request(np.zeros((5, 5)))])
-    with pytest.raises(UsageError, match="among 5 actions, the worlds offer 3"):
+    with pytest.raises(UsageError, match="among 5 actions, the environments offer 3"):
         expert.decide([Context(obs=np.zeros(29), action_space=spaces.Discrete(3))])
