@@ -89,6 +89,10 @@ class Advisor:
         requested = sum(request.asked.size for request in self._requests)
         return float("inf") if self.label_budget is None else self.label_budget - self.counts["labels"] - requested
 
+    def on_episode_start(self, episodes: np.ndarray) -> None:
+        """Episodes with these numbers, int (R,), begin; for experts that draw once per episode."""
+        self.provider.on_episode_start(episodes.tolist())
+
     def label(self, env: VecEnv, context: StepContext, rows: np.ndarray) -> Labels:
         """Ask now, and wait.
 

@@ -80,6 +80,8 @@ class Collector:
     def _begin_episodes(self, envs: np.ndarray) -> None:
         self._episodes[envs] = self._next_episode + np.arange(len(envs))
         self._steps[envs] = 0
+        if self.advisor is not None and len(envs):
+            self.advisor.on_episode_start(self._episodes[envs])
         self._next_episode += len(envs)
 
     # -------------------------------------------------------------------------------------------------- acting

@@ -15,10 +15,13 @@ import numpy as np
 from gymnasium import spaces
 
 from experts.data.episodes import Controller, Episode
-from experts.human import Hands, HumanExpert
+from experts.human import Hands
 from experts.provider import Context, PolicyProvider
 from experts.views import ViewExpert
+from lgdrl.guidance.arbiters import Arbiter, LearnerDrives
+from lgdrl.guidance.human import PersonArbiter
 from lgdrl.guidance.log import LoggedEpisodes
+from lgdrl.guidance.records import Labels, PolicySummary, Reason, StepContext
 from lgdrl.guidance.shield import safe_masks
 from lgdrl.learners.guided import Guided
 from lgdrl.visualizer.track import Assessment, Track, contributions, episode_of, learner_assessment, turn_of, unsafe_of
@@ -109,7 +112,7 @@ class DriveSession:
     ) -> None:
         self.env, self.learner, self.expert = env, learner, expert
         self.autopilot, self.hands, self.title, self.shield = autopilot, hands, title, shield
-        self.person = None if hands is None else HumanExpert(hands)
+        self.arbiter: Arbiter = LearnerDrives() if hands is None else PersonArbiter(LearnerDrives(), hands)
         self.expert_name = expert.name if expert is not None else ""
         self.waits = isinstance(expert, ViewExpert)
         self.track = Track()
@@ -166,8 +169,7 @@ class DriveSession:
         action, controller, reaction = self._choose(assessment)
         obs, reward, terminated, truncated, info = self.env.step(action)
         self._ended = terminated, truncated
-        ask = getattr(self.env, "reward_terms", None)  # what takes long is not in the info of every step
-        terms = contributions(info.get("rewards") or (ask() if ask else None), self.env.scenario_config)
+        terms = contributions(info.get("rewards") or self.env.reward_terms(), self.env.scenario_config)
         turn = turn_of(assessment, action, controller, float(reward), reaction, terms)
         ended = terminated or truncated
         self.track = Track(
@@ -178,17 +180,38 @@ class DriveSession:
         )
 
     def _choose(self, assessment: Assessment) -> tuple[int | np.ndarray, Controller, float | None]:
-        """(action, who chose it, a person's reaction time)."""
-        if self.person is not None:
-            chosen = self.person.decide([self.context(assessment, branch=False)])[0]
-            if chosen.action is not None:
-                return chosen.action, "human", self.person.reaction_s
+        """(action, its source, a person's reaction time): the arbiter that trainings have decides over a person."""
         action: int | np.ndarray | None = None
         if self.autopilot == "learner":
             action = assessment.learner_action
         elif self.autopilot == "expert" and assessment.expert is not None:
             action = assessment.expert.action
-        return idle_action(self.env.action_space, assessment) if action is None else action, self.autopilot, None
+        if action is None:
+            action = idle_action(self.env.action_space, assessment)
+        step = self._step_context(assessment, action)
+        execution = self.arbiter.decide(step, step.no_labels(), np.zeros(1, bool))
+        if execution.reason[0] != Reason.PERSON:
+            return action, self.autopilot, None
+        assert isinstance(self.arbiter, PersonArbiter)
+        chosen = execution.actions[0]
+        return chosen if np.ndim(chosen) else int(chosen), "human", self.arbiter.person.reaction_s
+
+    def _step_context(self, assessment: Assessment, proposal: int | np.ndarray) -> StepContext:
+        """The present step of the one environment, as the collector of a training describes it."""
+        return StepContext(
+            obs=np.array([assessment.obs], object) if isinstance(assessment.obs, dict) else assessment.obs[None],
+            legal=assessment.legal[None] if isinstance(self.env.action_space, spaces.Discrete) else None,
+            proposals=np.asarray(proposal)[None],
+            policy=PolicySummary(),
+            decisions=len(self.track),
+            episodes=np.zeros(1, np.int64),
+            steps=np.array([len(self.track)]),
+            action_space=self.env.action_space,
+            ask=lambda rows, now=None: Labels.none(1, self.env.action_space),
+            scenes=lambda indices: [assessment.scene for _ in indices],
+            views=lambda indices: views_of([assessment.scene]),
+            values=lambda actions: np.zeros(1, np.float32),
+        )
 
     def episode(self) -> Episode:
         return episode_of(self.track, self.env, self.seed, self.title, self._ended)

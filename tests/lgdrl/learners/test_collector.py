@@ -64,7 +64,10 @@ class Queue:
     """An advisor; its labels say in which call they were asked. Requests wait until they are collected."""
 
     def __init__(self) -> None:
-        self.calls, self.waiting = [], deque()
+        self.calls, self.waiting, self.begun = [], deque(), []
+
+    def on_episode_start(self, episodes):
+        self.begun += episodes.tolist()
 
     def label(self, env, context, rows):
         self.calls.append(("label", rows.tolist()))

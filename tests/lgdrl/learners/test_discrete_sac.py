@@ -129,6 +129,9 @@ class RightAdvisor:
     def __init__(self):
         self.asked = []
 
+    def on_episode_start(self, episodes):
+        pass
+
     def label(self, env, context, rows):
         self.asked.append((rows.copy(), context.episodes.copy(), context.steps.copy()))
         labels, right = context.no_labels(), labels_right(context)
