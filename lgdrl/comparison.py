@@ -91,7 +91,7 @@ class Row:
     @property
     def score(self) -> MeanInterval:
         """Mean score with its interval: over training seeds for a method, Wilson's for a single policy."""
-        if self.trained or not self.scored_by_success:
+        if len(self.results) > 1 or not self.scored_by_success:
             mean, low, high = t_interval(self.per_seed)
             return MeanInterval(mean, *(_clipped(x) if self.scored_by_success else x for x in (low, high)))
         rate = self.rate("success")
