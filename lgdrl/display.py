@@ -162,7 +162,8 @@ def comparison_table(rows: Sequence[Row]) -> Table:
     notes = [
         f"methods: mean over {seeds} training seeds, t-interval"
         if seeds > 1
-        else "methods: one training seed, Wilson interval over its episodes"
+    one = "methods: one training seed, Wilson interval over its episodes"
+    notes = [f"methods: mean over {seeds} training seeds, t-interval" if seeds > 1 else one]
     ]
     notes.append("others: one policy, Wilson interval")
     for row in rows:
