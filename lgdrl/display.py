@@ -159,12 +159,8 @@ def comparison_table(rows: Sequence[Row]) -> Table:
             f"{sum(result['episodes'] for result in row.results):,}",
         )
     seeds = len(rows[0].per_seed)
-    notes = [
-        f"methods: mean over {seeds} training seeds, t-interval"
-        if seeds > 1
     one = "methods: one training seed, Wilson interval over its episodes"
     notes = [f"methods: mean over {seeds} training seeds, t-interval" if seeds > 1 else one]
-    ]
     notes.append("others: one policy, Wilson interval")
     for row in rows:
         if row.difference is not None and seeds > 1:
