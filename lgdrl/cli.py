@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 
 from lgdrl import __version__
+from lgdrl.seeds import FINAL_SEED, PUBLISHED
 
-PUBLISHED = "published"
 CARLA_LITE = "carla-lite"
 """A command with a parser of its own, so that the server can be started without this package too."""
 BENCHES = "lgdrl.benches"
@@ -180,7 +180,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     _add_environment(parser)
     parser.add_argument("--episodes", type=_count, default=1000, help="number of episodes (default: 1000)")
     parser.add_argument(
-        "--seed", type=_seed, default=10_000, help=f"first held-out seed (default: 10000), or '{PUBLISHED}'"
+        "--seed", type=_seed, default=FINAL_SEED, help=f"first held-out seed (default: {FINAL_SEED}), or '{PUBLISHED}'"
     )
     _add_set(parser)
     output = parser.add_argument_group("output")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from lgdrl.cli import PUBLISHED
 from lgdrl.display import comparison_table, evaluation_table, training_progress
+from lgdrl.seeds import PUBLISHED
 from sim.config import deep_merge, parse_overrides
 from sim.errors import UsageError
 

@@ -14,13 +14,19 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+import sim
 from lgdrl.jobs import Job, Report, contained, run_all, say
 from lgdrl.runs import Run, write_json, write_text
+from lgdrl.seeds import FINAL_SEED
 from lgdrl.statistics import MeanInterval, PairedDifference, Rate, paired_difference, t_interval
 from sim.config import deep_merge, dump_yaml, load_yaml, resolve, to_dict
 from sim.errors import UsageError
+
+if TYPE_CHECKING:
+    from lgdrl.config import RunConfig
 
 TRIVIAL = ("slower", "idle", "random", "faster")
 """Baselines that need no thought."""
@@ -34,10 +40,10 @@ class CompareConfig:
     base: dict[str, Any] = field(default_factory=dict)
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
-    references: tuple[str, ...] = ("rule", "idm", "slower", "idle", "random")  # experts, driven without any training
+    references: tuple[str, ...] | None = None  # experts, driven without any training; null: see `default_references`
     reference_episodes: dict[str, int] = field(default_factory=dict)  # fewer episodes for slow references
     episodes: int = 1000  # held-out episodes per run
-    first_seed: int = 10_000
+    first_seed: int = FINAL_SEED
     against: str | None = None  # the method that differences are taken to; null: the first one
 
     def __post_init__(self) -> None:
@@ -130,38 +136,67 @@ def _clipped(per_cent: float) -> float:
     return min(max(per_cent, 0.0), 100.0)
 
 
+def default_references(configs: Sequence[RunConfig]) -> tuple[str, ...]:
+    """Experts and trivial baselines that fit the runs of a comparison.
+
+    Args:
+        configs: The resolved configs of its runs.
+    Returns:
+        Rule, IDM and trivial drivers where all runs drive; a random policy in other environments with discrete actions;
+        none beside language models, whose text tasks an expert cannot drive through.
+    """
+    if any(not config.method.needs.actions for config in configs):
+        return ()
+    scenarios = [sim.get(config.scenario) for config in configs]
+    if any(scenario.actions == "continuous" for scenario in scenarios):
+        return ()
+    return ("rule", "idm", "slower", "idle", "random") if all(each.driving for each in scenarios) else ("random",)
+
+
 def load_compare_config(path: Path | str | None, overrides: Mapping[str, Any]) -> CompareConfig:
     config = resolve(CompareConfig(), load_yaml(path) if path else None, "config")
     return resolve(config, overrides, "config")
 
 
 def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Report | None = None) -> list[Row]:
-    """Run everything that is not finished yet; returns the table's rows and writes comparison.json, .md and plots.
+    """Run everything that is not finished yet; writes comparison.json, comparison.md and plots.
 
-    Raises UsageError for bad arms before anything is started, RunFailed when a run broke (the others are finished),
-    KeyboardInterrupt after running arms were saved.
+    Args:
+        config: What is compared.
+        folder: Output folder; a comparison that is there already is continued.
+        jobs: Worker processes.
+        report: Receives the progress of each run.
+    Returns:
+        The rows of the table.
+    Raises:
+        UsageError: Something in the config is wrong; nothing was started.
+        RunFailed: A run broke; the others are finished.
+        KeyboardInterrupt: It was interrupted; running methods were saved.
     """
     from lgdrl.config import RunConfig
 
     out = Path(folder)
     runs: dict[str, tuple[Path, dict[str, Any]]] = {}
+    configs: list[RunConfig] = []
     for seed in config.seeds:
         for arm, changes in config.arms.items():
             overrides = deep_merge(deep_merge(config.base, changes), {"seed": seed})
             resolved = resolve(RunConfig(), overrides, f"arms.{arm}").resolved()
+            configs.append(resolved)
             runs[f"{arm}/seed{seed}"] = (out / arm / f"seed{seed}", to_dict(resolved))
+    references = default_references(configs) if config.references is None else config.references
     _claim(out, config)
     tasks: list[Job] = [
         (train_and_evaluate, (str(path), values, name, config.episodes, config.first_seed))
         for name, (path, values) in runs.items()
         if not Run(path).evaluation.exists()
     ]
-    for name in config.references:
+    for name in references:
         if not _reference(out, name).exists():
             episodes = config.reference_episodes.get(name, config.episodes)
             tasks.append((drive_reference, (str(out), config.base, name, episodes, config.first_seed)))
     run_all(tasks, jobs, report)
-    rows = collect(config, out)
+    rows = collect(config, references, out)
     write_json(out / "comparison.json", {"config": to_dict(config), "rows": [row.to_dict() for row in rows]})
     write_text(out / "comparison.md", markdown(rows))
     from lgdrl.plots import plot_comparison
@@ -247,18 +282,24 @@ def _drive_reference(out: str, base: Mapping[str, Any], name: str, episodes: int
 
 
 def _reference(out: Path, name: str) -> Path:
-    return out / "references" / f"{name}.json"
+    return out / "references" / f"{quote(name, safe=':')}.json"  # policy:RUN holds slashes
 
 
-def collect(config: CompareConfig, out: Path) -> list[Row]:
-    """Rows from the files of a finished comparison: methods first, then experts, then trivial baselines."""
+def collect(config: CompareConfig, references: Sequence[str], out: Path) -> list[Row]:
+    """Rows from the files of a finished comparison: methods first, then experts, then trivial baselines.
+
+    Args:
+        config: Of the comparison.
+        references: Experts and trivial baselines that were driven beside its methods.
+        out: Its folder.
+    """
     results = {
         arm: [_read(out / arm / f"seed{seed}" / "evaluation.json") for seed in config.seeds] for arm in config.arms
     }
     first = config.against or next(iter(config.arms), None)
     against = None if first is None else Row(first, "trained", results[first])
     rows = [Row(arm, "trained", found, None if arm == first else against) for arm, found in results.items()]
-    for name in sorted(config.references, key=lambda name: name in TRIVIAL):
+    for name in sorted(references, key=lambda name: name in TRIVIAL):
         kind = "trivial" if name in TRIVIAL else "expert"
         rows.append(Row(name, kind, [_read(_reference(out, name))]))
     return rows

@@ -19,11 +19,6 @@ from experts.provider import PolicyProvider
 from lgdrl.statistics import Rate
 from sim.env import ScenarioVecEnv
 
-CURVE_SEEDS = range(0, 300)
-"""Seeds of the learning curve."""
-FINAL_SEED = 10_000
-"""First of the held-out seeds of a final evaluation; no curve, tuning or training run uses them."""
-
 RATES = {"success": "success", "crash": "crashed", "missed": "crashed"}
 """Outcomes that are counted, and the measure of an episode that says whether its scenario has them."""
 MEANS = {

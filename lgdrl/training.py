@@ -6,6 +6,7 @@ checkpoints are written.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 import time
@@ -173,7 +174,11 @@ def start(
     config = config.resolved()
     config.method.check(config, provider)
     run = Run.create(folder, dump_yaml(to_dict(config)))
-    return Trainer(run, config, config.method.make(config, run, provider, hands))
+    try:
+        return Trainer(run, config, config.method.make(config, run, provider, hands))
+    except BaseException:  # whatever it is, a run that could not begin leaves nothing behind
+        shutil.rmtree(run.folder)
+        raise
 
 
 def resume(folder: Path | str, provider: PolicyProvider | None = None, hands: Hands | None = None) -> Trainer:

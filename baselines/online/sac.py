@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lgdrl.guidance.strategy import Strategy
 from lgdrl.loops.online import OnlineSettings, online_method
+from sim.config import NoOptions
 
 
-@dataclass(frozen=True)
-class SACOptions:
-    """Nothing to set: the learner has its own options."""
-
-
-def build(config: SACOptions, settings: OnlineSettings) -> Strategy:
+def build(config: NoOptions, settings: OnlineSettings) -> Strategy:
     """The strategy of a run."""
     return Strategy("sac")
 
 
-METHOD = online_method("sac", "plain discrete SAC, no expert", SACOptions(), build)
+METHOD = online_method("sac", "plain discrete SAC, no expert", NoOptions(), build)

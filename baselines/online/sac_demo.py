@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from lgdrl.guidance.arbiters import ExpertDrives
 from lgdrl.guidance.labelling import FirstDecisions
+from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
 from lgdrl.guidance.strategy import RL, Batches, Strategy
-from lgdrl.learners.replay import GuidedReplayBuffer, Samples
 from lgdrl.loops.online import OnlineSettings, online_method
 from sim.errors import UsageError
 

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from lgdrl.guidance.arbiters import Arbiter, LearnerDrives
 from lgdrl.guidance.labelling import Labeller, NoLabels
-from lgdrl.guidance.records import Execution, StepContext, Transitions
+from lgdrl.guidance.records import Execution, Reason, StepContext, Transitions
 from lgdrl.guidance.terms import ActorTerm, LearnerInfo, Networks, Terms
 
 if TYPE_CHECKING:
-    from lgdrl.learners.replay import GuidedReplayBuffer, Samples
+    from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
 
 RL = "rl"
 """Name of the batch that feeds the learner's own losses."""
@@ -57,7 +57,7 @@ class Strategy:
         self.arbiter: Arbiter = arbiter or LearnerDrives()
         self.actor = tuple(actor)
         self.interventions = 0
-        """Steps so far in which the expert had a share of control."""
+        """Steps so far in which the expert had a share of control; a person is counted by its own arbiter."""
 
     def attach(self, learner: LearnerInfo) -> None:
         """Learn about the learner, before the first step. Raises UsageError in one line for what is not supported."""
@@ -77,7 +77,7 @@ class Strategy:
         now = self.arbiter.requires(context, wanted, allowed)
         labels = context.ask(wanted | now, now=now) if self.needs_expert else context.no_labels()
         execution = self.arbiter.decide(context, labels, allowed)
-        self.interventions += int(execution.intervened.sum())
+        self.interventions += int((execution.intervened & (execution.reason != Reason.PERSON)).sum())
         return execution
 
     def on_store(self, transitions: Transitions) -> Transitions:

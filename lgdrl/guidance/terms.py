@@ -20,7 +20,7 @@ from lgdrl.guidance.constraint import DIVERGENCES, Dual, DualConfig
 from sim.errors import UsageError
 
 if TYPE_CHECKING:
-    from lgdrl.learners.replay import GuidedReplayBuffer, Samples
+    from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
 
 DivergenceName = Literal["js", "kl", "reverse_kl", "bc"]
 

@@ -28,11 +28,11 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from lgdrl.guidance.advisor import Advisor
 from lgdrl.guidance.records import PolicySummary
+from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
 from lgdrl.guidance.strategy import RL, Strategy
 from lgdrl.guidance.terms import Terms
 from lgdrl.learners.guided import Guided
 from lgdrl.learners.registry import Learner
-from lgdrl.learners.replay import GuidedReplayBuffer, Samples
 from lgdrl.learners.softmax_policy import HIDDEN, DiscreteSACPolicy, Trainable, adam, sample_categorical
 
 

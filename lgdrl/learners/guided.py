@@ -21,9 +21,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from lgdrl.guidance.advisor import Advisor
 from lgdrl.guidance.records import Execution, PolicySummary, StepContext, Transitions
+from lgdrl.guidance.replay import GuidedReplayBuffer
 from lgdrl.guidance.strategy import LearnerInfo, Strategy
 from lgdrl.learners.collector import Collector
-from lgdrl.learners.replay import GuidedReplayBuffer
 
 COUNTERS = (
     "num_timesteps",

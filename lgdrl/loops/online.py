@@ -21,7 +21,7 @@ from experts.driving import NEEDS
 from experts.human import Hands
 from experts.provider import Decision, PolicyProvider, check_needs
 from lgdrl.config import RunConfig, evaluation_envs, load_config, make_envs
-from lgdrl.evaluation import CURVE_SEEDS, Evaluation, PolicyActor, evaluate
+from lgdrl.evaluation import Evaluation, PolicyActor, evaluate
 from lgdrl.guidance.advisor import Advisor
 from lgdrl.guidance.demonstrations import transitions_of
 from lgdrl.guidance.human import PersonArbiter
@@ -32,6 +32,7 @@ from lgdrl.learners.registry import LEARNERS
 from lgdrl.loops.loop import Callback, Loop
 from lgdrl.methods import Method, Needs
 from lgdrl.runs import Run
+from lgdrl.seeds import CURVE_SEEDS
 from sim.config import resolve
 from sim.env import DrivingVecEnv, ScenarioVecEnv
 from sim.errors import UsageError
@@ -110,8 +111,8 @@ def _load_demonstrations(config: RunConfig, envs: ScenarioVecEnv) -> Demonstrati
     assert config.demonstrations is not None
     found = load_demonstrations(config.demonstrations, config.scenario)
     found.check(envs.observation_space.shape or (), envs.action_space)
-    capacity = config.learner_options["buffer_size"]
-    if len(found) > capacity:
+    capacity = config.learner_options.get("buffer_size")  # a learner of a third party may call it otherwise
+    if capacity is not None and len(found) > capacity:
         raise UsageError(
             f"{found.source} holds {len(found)} decisions, the replay buffer {capacity}: raise "
             "learner_options.buffer_size"
@@ -292,12 +293,14 @@ def load_policy(run: Run) -> Guided:
     """The trained policy of a finished run, as a model of its learner.
 
     Raises:
-        UsageError: The run is not finished.
+        UsageError: The run is not finished, or trained something else than a policy of an environment.
     """
+    config = load_config(run.config, {})
+    if config.method.needs.learners == ():
+        raise UsageError(f"the run in {str(run.folder)!r} trained a language model on a text task: it cannot drive")
     if not run.finished:
         raise UsageError(f"the run in {str(run.folder)!r} is not finished: continue it with `lgdrl train --resume`")
     torch.set_num_threads(1)
-    config = load_config(run.config, {})
     return LEARNERS.get(config.learner).make.load(run.policy, device="cpu")  # type: ignore[attr-defined]
 
 

@@ -10,10 +10,9 @@ from itertools import pairwise
 import numpy as np
 
 from lgdrl.profiler.lateness import Delay, Late, LatencyOutcome, Policy
+from lgdrl.seeds import LATE_SEED
 from sim.errors import UsageError
 
-FIRST_SEED = 30_000
-"""First of the seeds driven here."""
 MEASURED = "measured"
 """Name of the latencies that were measured under load, drawn anew for each query."""
 STALL_BEGINS_S = 10.0
@@ -66,7 +65,7 @@ def curve(
         stall_s: Length of a stall in each episode, driven apart; 0: none.
         observer: Called with each outcome.
     """
-    seeds = range(FIRST_SEED + 1000 * seed, FIRST_SEED + 1000 * seed + config.episodes)
+    seeds = range(LATE_SEED + 1000 * seed, LATE_SEED + 1000 * seed + config.episodes)
     delays: list[tuple[str, Delay]] = [
         (f"{latency:g} D", partial(_constant, latency * deadline_s)) for latency in config.latencies
     ]

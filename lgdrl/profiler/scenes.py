@@ -14,13 +14,12 @@ from experts import registry
 from experts.driving import contexts_of, idle_actions
 from experts.provider import Context, PolicyProvider
 from experts.safety import refused, unsafe_actions
+from lgdrl.seeds import SCENE_SEED
 from sim.errors import UsageError
 from sim.view import views_of
 
 CARS = 16
 """Cars whose scenes are mixed in a stream."""
-FIRST_SEED = 20_000
-"""First of their seeds: used neither in training nor in other evaluations."""
 WANDERING = 0.2
 """Share of decisions that are drawn at random, so that scenes do not all show the same good driving."""
 
@@ -97,7 +96,7 @@ def stream(
 
 
 def _drive(envs: Any, expert: PolicyProvider, driver: str, rng: np.random.Generator, seed: int) -> Iterator[SceneQuery]:
-    first = FIRST_SEED + 1000 * seed
+    first = SCENE_SEED + 1000 * seed
     obs = envs.reset_to(range(first, first + envs.num_envs))
     step = 0
     while True:

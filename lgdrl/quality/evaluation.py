@@ -19,6 +19,7 @@ from experts.provider import Decision, PolicyProvider
 from experts.simple import ConstantExpert, RandomExpert
 from lgdrl.quality.scenes import LabelledScene, LabelledSceneConfig, labelled_scenes
 from lgdrl.quality.scores import ExpertScore, score, share
+from lgdrl.seeds import FINAL_SEED
 from sim.actions import MetaAction
 from sim.env import DrivingEnv, DrivingVecEnv
 from sim.errors import UsageError
@@ -30,7 +31,7 @@ class EvaluationConfig(LabelledSceneConfig):
 
     resamples: int = 500  # bootstrap resamples for the interval of the AUC
     episodes: int = 0  # driven by each expert alone
-    first_episode: int = 10_000  # their seeds: this one and the following
+    first_episode: int = FINAL_SEED  # their seeds: this one and the following
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,9 +12,9 @@ from typing import Any
 
 from experts.data.episodes import load_episodes
 from experts.human import Hands
-from lgdrl.cli import PUBLISHED
 from lgdrl.config import load_config
 from lgdrl.runs import Run
+from lgdrl.seeds import PUBLISHED
 from lgdrl.training import Trainer, resume, start
 from lgdrl.visualizer.drivers import driven_by_hand, expert_of, queried_in_training, watched_expert, watched_run
 from lgdrl.visualizer.session import DriveSession, PlaySession, ReplaySession

@@ -23,7 +23,7 @@ import yaml
 from gymnasium import spaces
 
 from lgdrl.guidance.records import Reason
-from lgdrl.learners.replay import GuidedReplayBuffer
+from lgdrl.guidance.replay import GuidedReplayBuffer
 from lgdrl.plugins import Registry
 from sim.errors import UsageError
 from tests.experts.expert_scenes import decide, make_scene

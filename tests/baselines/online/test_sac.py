@@ -8,9 +8,9 @@ from gymnasium import spaces
 
 from baselines.online.sac import METHOD, SACOptions, build
 from lgdrl.guidance.records import Reason
+from lgdrl.guidance.replay import GuidedReplayBuffer
 from lgdrl.guidance.strategy import RL
 from lgdrl.guidance.terms import Terms
-from lgdrl.learners.replay import GuidedReplayBuffer
 from lgdrl.loops.online import OnlineSettings
 from sim.config import resolve
 from sim.errors import UsageError

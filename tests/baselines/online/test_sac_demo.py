@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from baselines.online.sac_demo import METHOD, SACDemoConfig, build
 from lgdrl.guidance.records import Reason
+from lgdrl.guidance.replay import GuidedReplayBuffer
 from lgdrl.guidance.strategy import RL
 from lgdrl.guidance.terms import Terms
-from lgdrl.learners.replay import GuidedReplayBuffer
 from lgdrl.loops.online import OnlineSettings
 from sim.config import resolve
 from sim.errors import UsageError

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lgdrl.guidance.constraint import DualConfig
+from lgdrl.guidance.replay import GuidedReplayBuffer
 from lgdrl.guidance.strategy import Strategy
 from lgdrl.guidance.terms import ActorTerm, ConstraintTerm, ImitationTerm, LearnerInfo, Terms
-from lgdrl.learners.replay import GuidedReplayBuffer
 from sim.errors import UsageError
 from tests.lgdrl.steps import BOX, SoftmaxNetworks, labels_of, samples_of, step_of, transitions_of
 

@@ -21,10 +21,10 @@ from lgdrl.guidance.arbiters import Arbiter
 from lgdrl.guidance.constraint import LN2, DualConfig
 from lgdrl.guidance.labelling import Labeller
 from lgdrl.guidance.records import Execution, Labels, Reason
+from lgdrl.guidance.replay import Samples
 from lgdrl.guidance.strategy import RL, Strategy
 from lgdrl.guidance.terms import ConstraintTerm, Terms
 from lgdrl.learners.discrete_sac import DiscreteSAC, DiscreteSACConfig
-from lgdrl.learners.replay import Samples
 from lgdrl.learners.softmax_policy import TwinMLP, masked_log_softmax, sample_categorical
 from sim.env import DrivingVecEnv
 

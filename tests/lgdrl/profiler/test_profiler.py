@@ -22,9 +22,10 @@ from lgdrl.profiler.frequency import finest, with_frequency
 from lgdrl.profiler.lateness import Late, LatencyOutcome
 from lgdrl.profiler.load import LoadConfig, LoadRun, TimedQuery, arrivals, run_load
 from lgdrl.profiler.metrics import distribution, summarise
-from lgdrl.profiler.safety import FIRST_SEED, STALL_BEGINS_S, LatencySafetyConfig, budget, curve, stalled
+from lgdrl.profiler.safety import STALL_BEGINS_S, LatencySafetyConfig, budget, curve, stalled
 from lgdrl.profiler.scenes import stream
 from lgdrl.profiler.stall import FreezableExpert, StallConfig, read_recovery
+from lgdrl.seeds import LATE_SEED
 from lgdrl.statistics import Rate
 from sim.config import resolve
 from sim.errors import UsageError
@@ -137,7 +138,7 @@ def test_parts_add_up_to_the_latency():
 def test_without_latency_an_environment_that_runs_on_is_the_plain_scenario():
     for scenario in ("lane-change", "highway-fast-v0"):
         worlds = sim.make_vec(scenario, 8)
-        seeds = range(FIRST_SEED, FIRST_SEED + 8)
+        seeds = range(LATE_SEED, LATE_SEED + 8)
         plain = run_episodes(worlds, registry.make("rule", scenario, {}, 0), list(seeds))
         worlds.close()
         late = Late(registry.make("rule", scenario, {}, 0), scenario, {})
@@ -173,12 +174,12 @@ def test_lateness_harms_and_the_rule_in_its_place_does_not():
 
 
 def test_a_stall_holds_back_what_is_due_in_it_and_is_no_point_of_the_curve():
-    begin = float(RNG(FIRST_SEED).uniform(0.0, STALL_BEGINS_S))
+    begin = float(RNG(LATE_SEED).uniform(0.0, STALL_BEGINS_S))
 
     def usual(rng, episode, now):
         return 0.2
 
-    waits = [stalled(usual, 3.0, RNG(0), FIRST_SEED, begin + offset) for offset in (-0.3, -0.1, 1.0, 2.7, 2.9, 3.1)]
+    waits = [stalled(usual, 3.0, RNG(0), LATE_SEED, begin + offset) for offset in (-0.3, -0.1, 1.0, 2.7, 2.9, 3.1)]
     assert waits == pytest.approx([0.2, 3.1, 2.0, 0.3, 0.2, 0.2])
     late = Late(registry.make("rule", "lane-change", {}, 0), "lane-change", {})
     settings = LatencySafetyConfig(episodes=4, latencies=(0.0,), policies=("hold-last", "rule"))

@@ -25,11 +25,11 @@ from stable_baselines3.common.utils import polyak_update
 
 from lgdrl.guidance.advisor import Advisor
 from lgdrl.guidance.records import PolicySummary
+from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
 from lgdrl.guidance.strategy import RL, Strategy
 from lgdrl.guidance.terms import Terms
 from lgdrl.learners.guided import Guided
 from lgdrl.learners.registry import Learner
-from lgdrl.learners.replay import GuidedReplayBuffer, Samples
 from lgdrl.learners.softmax_policy import masked_log_softmax, sample_categorical
 
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import torch
 
 from lgdrl.guidance.labelling import GateConfig, GuidedEpisodes
+from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
 from lgdrl.guidance.strategy import Batches, Strategy
 from lgdrl.guidance.terms import Networks, Terms
-from lgdrl.learners.replay import GuidedReplayBuffer, Samples
 from lgdrl.loops.online import OnlineSettings, online_method
 
 LABELLED = "labelled"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from lgdrl.guidance.records import Labels, Reason, Transitions
-from lgdrl.learners.replay import GuidedReplayBuffer, Samples
+from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
 
 OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
 ACTIONS = gym.spaces.Discrete(4)

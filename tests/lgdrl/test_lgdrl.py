@@ -15,12 +15,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from lgdrl.guidance.arbiters import Disagree, LearnerDrives, Unsafe
 from lgdrl.guidance.constraint import DualConfig
 from lgdrl.guidance.labelling import GuidedEpisodes
-from lgdrl.guidance.lgdrl import METHOD, LGDRLConfig, build
 from lgdrl.guidance.records import LATE, Reason
+from lgdrl.guidance.replay import GuidedReplayBuffer
 from lgdrl.guidance.strategy import RL
 from lgdrl.guidance.terms import ConstraintTerm
 from lgdrl.learners.discrete_sac import DiscreteSAC, DiscreteSACConfig
-from lgdrl.learners.replay import GuidedReplayBuffer
+from lgdrl.lgdrl import METHOD, LGDRLConfig, build
 from lgdrl.loops.online import OnlineSettings
 from sim.config import resolve
 from sim.errors import UsageError
