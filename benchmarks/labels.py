@@ -1,4 +1,4 @@
-"""What a label costs: experts asked for 32 worlds at once, and scene by scene.
+"""What a label costs: experts asked for 32 environments at once, and scene by scene.
 
     python benchmarks/labels.py [--json FILE]
 
@@ -27,7 +27,7 @@ WORLDS = 32
 
 
 def cost(run: Callable[[], object], times: int) -> float:
-    """Microseconds of CPU time per world, after one call that compiles."""
+    """Microseconds of CPU time per environment, after one call that compiles."""
     run()
     started = time.process_time()
     for _ in range(times):
@@ -37,11 +37,11 @@ def cost(run: Callable[[], object], times: int) -> float:
 
 def measure(scenario: str, name: str) -> dict[str, Any]:
     """One row: both costs, us."""
-    worlds, expert = sim.make_vec(scenario, WORLDS, seed=0), registry.make(name, scenario)
+    envs, expert = sim.make_vec(scenario, WORLDS, seed=0), registry.make(name, scenario)
     assert isinstance(expert, ViewExpert)
-    obs, masks, everyone = worlds.reset(), worlds.action_masks(), np.arange(WORLDS)
-    together = cost(lambda: batch_decisions(expert, worlds, masks, everyone), 300)
-    alone = cost(lambda: expert.decide(contexts_of(worlds, obs, masks, everyone)), 8)
+    obs, masks, everyone = envs.reset(), envs.action_masks(), np.arange(WORLDS)
+    together = cost(lambda: batch_decisions(expert, envs, masks, everyone), 300)
+    alone = cost(lambda: expert.decide(contexts_of(envs, obs, masks, everyone)), 8)
     return {"scenario": scenario, "expert": name, "together_us": together, "one_by_one_us": alone}
 
 

@@ -125,10 +125,10 @@ def _rows(name: str, samples: dict[Contender, list[tuple[float, float]]], load: 
 
 def _load(scenario: Scenario) -> float:
     """Vehicle-substeps per decision."""
-    world = make_batch(scenario, scenario.defaults, 32)
-    world.seed(range(32), list(range(32)))
-    world.reset()
-    return world.vehicles * world.substeps
+    batch = make_batch(scenario, scenario.defaults, 32)
+    batch.seed(range(32), list(range(32)))
+    batch.reset()
+    return batch.vehicles * batch.substeps
 
 
 def _measure(contender: Contender, seconds: float) -> tuple[float, float]:
@@ -191,16 +191,16 @@ def _actions(policy: str, count: int, seed: int) -> Iterator[np.ndarray]:
 @contextmanager
 def _native(scenario: Scenario, count: int, threads: int, policy: str, seed: int) -> Iterator[Stepper]:
     """The engine's own interface."""
-    world = make_batch(scenario, resolve(scenario.defaults), count, threads)
-    world.seed(range(count), [seed + i for i in range(count)])
-    world.reset()
+    batch = make_batch(scenario, resolve(scenario.defaults), count, threads)
+    batch.seed(range(count), [seed + i for i in range(count)])
+    batch.reset()
     actions = _actions(policy, count, seed)
 
     def step() -> int:
-        world.step(next(actions))
-        ended = np.flatnonzero(world.terminated | world.truncated)
+        batch.step(next(actions))
+        ended = np.flatnonzero(batch.terminated | batch.truncated)
         if ended.size:
-            world.reset(ended)
+            batch.reset(ended)
         return count
 
     yield step

@@ -1,6 +1,7 @@
 """Hypothesis draws the same examples in every run; `pytest --hypothesis-profile=explore` looks for new ones.
 
-Ctrl-C reaches the programs that tests start even where whoever runs the tests ignores it, as background jobs do.
+Ctrl-C reaches the programs that tests start even where the process that runs the tests ignores it, as in background
+jobs.
 """
 
 import signal

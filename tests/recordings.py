@@ -16,14 +16,14 @@ from sim.config import to_dict
 
 def drive(scenario: str = "lane-change", expert: str = "rule", seed: int = 0, turns: int = 10_000) -> Episode:
     """An episode of a built-in expert, broken off after `turns` decisions."""
-    world, provider = sim.make(scenario), registry.make(expert, scenario)
-    obs, info = world.reset(seed=seed)
+    env, provider = sim.make(scenario), registry.make(expert, scenario)
+    obs, info = env.reset(seed=seed)
     driven: list[Turn] = []
     terminated = truncated = False
     while not (terminated or truncated or len(driven) == turns):
-        scene, legal = world.scene(), world.action_masks()
-        (decision,) = provider.decide([Context(obs, world.action_space, scene, legal, branch=world.branch)])
-        after, reward, terminated, truncated, info = world.step(decision.action)
+        scene, legal = env.scene(), env.action_masks()
+        (decision,) = provider.decide([Context(obs, env.action_space, scene, legal, branch=env.branch)])
+        after, reward, terminated, truncated, info = env.step(decision.action)
         driven.append(
             Turn(
                 scene=scene,
@@ -42,14 +42,14 @@ def drive(scenario: str = "lane-change", expert: str = "rule", seed: int = 0, tu
         obs = after
     return Episode(
         scenario=scenario,
-        backend=world.backend,
-        scenario_config=to_dict(world.scenario_config),
+        backend=env.backend,
+        scenario_config=to_dict(env.scenario_config),
         seed=seed,
         driver=f"expert {expert}",
         turns=tuple(driven),
-        last_scene=world.scene(),
+        last_scene=env.scene(),
         last_obs=obs,
-        last_legal=world.action_masks(),
+        last_legal=env.action_masks(),
         terminated=bool(terminated),
         truncated=bool(truncated),
         summary=info.get("summary", {}),

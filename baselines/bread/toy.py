@@ -128,8 +128,8 @@ def train(arm: str, level: int, seed: int, config: ToyConfig | None = None) -> T
         config: The settings.
     """
     config = config or ToyConfig()
-    world, words = (np.random.default_rng(s) for s in np.random.SeedSequence((seed, level)).spawn(2))
-    chain = Chain(level, config.moves, world)
+    env, words = (np.random.default_rng(s) for s in np.random.SeedSequence((seed, level)).spawn(2))
+    chain = Chain(level, config.moves, env)
     if arm == "sft-grpo":
         chain.imitate(config.stride, config.sft_steps, config.learning_rate)
     end = ToyTraining(arm, level, seed, 0, 0, False, chain.success())

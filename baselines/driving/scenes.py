@@ -29,7 +29,7 @@ TAIL = 4
 """Decisions of IDLE that follow a plan: what it leads into counts too."""
 TOLERANCE = 0.1
 """A plan is good if its return is this near to the best one's, as a share of the spread of all that end well."""
-WORLDS = 32
+NUM_ENVS = 32
 """Environments that are driven side by side."""
 LONGEST = 4
 """Meta-actions of the longest plan: 625 plans."""
@@ -50,9 +50,14 @@ class SituationSource:
         """Names scenario and config."""
         return f"{self.scenario}-{fingerprint(self.config)}"
 
-    def worlds(self, count: int) -> EnvBatch:
-        """So many worlds of it. UsageError for a scenario that the engine does not have, or one without the five
-        meta-actions."""
+    def envs(self, count: int) -> EnvBatch:
+        """A batch of its environments.
+
+        Args:
+            count: How many.
+        Raises:
+            UsageError: The engine does not have the scenario, or it does not have the five meta-actions.
+        """
         known = sim.registry()
         if self.scenario not in known:
             raise unknown("scenario", self.scenario, known)
@@ -146,28 +151,28 @@ class SituationEnvs:
     """An environment of each source, to be put into the state of one situation after the other."""
 
     def __init__(self) -> None:
-        self._worlds: dict[str, EnvBatch] = {}
+        self._batches: dict[str, EnvBatch] = {}
 
     def set(self, situation: Situation) -> EnvBatch:
         """A batch of one, in the situation's state until the next is set."""
         source = situation.source
-        if source.name not in self._worlds:
-            self._worlds[source.name] = source.worlds(1)
-        world = self._worlds[source.name]
-        for array, row in zip(world.state, situation.state, strict=True):
+        if source.name not in self._batches:
+            self._batches[source.name] = source.envs(1)
+        batch = self._batches[source.name]
+        for array, row in zip(batch.state, situation.state, strict=True):
             array[0] = row
-        return world
+        return batch
 
 
-def rolled_out(world: EnvBatch, length: int) -> Outcomes | None:
+def rolled_out(batch: EnvBatch, length: int) -> Outcomes | None:
     """How all plans end from environment 0's present state; None where none ends well.
 
     Args:
-        world: The environments.
+        batch: The environments.
         length: Meta-actions of a plan.
     """
     actions = plans(length)
-    ends = world.branch(0, np.hstack([actions, np.full((len(actions), TAIL), int(MetaAction.IDLE))]))
+    ends = batch.branch(0, np.hstack([actions, np.full((len(actions), TAIL), int(MetaAction.IDLE))]))
     fails = ends.crashed | (ends.ended & ~ends.success)
     if fails.all():
         return None
@@ -193,7 +198,7 @@ def situations(
         seed: Others for every seed.
         config: How they are met.
     Raises:
-        UsageError: As in `SituationSource.worlds`.
+        UsageError: As in `SituationSource.envs`.
     """
     config = config or SceneConfig()
     shares = [len(part) for part in np.array_split(np.arange(count), len(sources))]
@@ -206,32 +211,32 @@ def situations(
 
 def _met(source: SituationSource, rng: np.random.Generator, config: SceneConfig) -> Iterator[Situation]:
     """Situations of a source, without end."""
-    world, copies = source.worlds(WORLDS), source.worlds(WORLDS)
-    everyone = np.arange(WORLDS)
-    world.seed(everyone, [int(seed) for seed in rng.integers(2**31, size=WORLDS)])
-    world.reset()
+    batch, copies = source.envs(NUM_ENVS), source.envs(NUM_ENVS)
+    everyone = np.arange(NUM_ENVS)
+    batch.seed(everyone, [int(seed) for seed in rng.integers(2**31, size=NUM_ENVS)])
+    batch.reset()
     name = rng.integers(2**31)
     for step in itertools.count():
         if rng.random() < config.kept_share:
-            yield from _situations(source, world, copies, f"{source.scenario}/{name}/{step}")
-        chance = world.masks * rng.random(world.masks.shape)
-        wanted = np.where(rng.random(WORLDS) < config.random_share, chance.argmax(axis=1), rule_actions(world))
-        world.step(wanted)
-        ended = np.flatnonzero(world.terminated | world.truncated)
+            yield from _situations(source, batch, copies, f"{source.scenario}/{name}/{step}")
+        chance = batch.masks * rng.random(batch.masks.shape)
+        wanted = np.where(rng.random(NUM_ENVS) < config.random_share, chance.argmax(axis=1), rule_actions(batch))
+        batch.step(wanted)
+        ended = np.flatnonzero(batch.terminated | batch.truncated)
         if ended.size:
-            world.reset(ended)
+            batch.reset(ended)
 
 
-def _situations(source: SituationSource, world: EnvBatch, copies: EnvBatch, name: str) -> list[Situation]:
-    """The situations that the worlds are in; the rule drives on in the copies."""
-    driven = _rule_plans(world, copies)
-    views = world.views(np.arange(world.num_envs)).rows
+def _situations(source: SituationSource, batch: EnvBatch, copies: EnvBatch, name: str) -> list[Situation]:
+    """The situations that the environments are in; the rule drives on in the copies."""
+    driven = _rule_plans(batch, copies)
+    views = batch.views(np.arange(batch.num_envs)).rows
     return [
         Situation(
             f"{name}/{row}",
             source,
-            tuple(array[row].copy() for array in world.state),
-            Picture.of(world.scene(row)),
+            tuple(array[row].copy() for array in batch.state),
+            Picture.of(batch.scene(row)),
             facts_of(view),
             tuple(int(a) for a in plan),
         )
@@ -239,12 +244,12 @@ def _situations(source: SituationSource, world: EnvBatch, copies: EnvBatch, name
     ]
 
 
-def _rule_plans(world: EnvBatch, copies: EnvBatch) -> np.ndarray:
-    """int64 (N, LONGEST): what the rule does from the worlds' states on, in copies; IDLE after an end."""
-    copies.set_state(world.state)
-    copies.masks[...] = world.masks
-    found = np.full((world.num_envs, LONGEST), int(MetaAction.IDLE))
-    over = np.zeros(world.num_envs, bool)
+def _rule_plans(batch: EnvBatch, copies: EnvBatch) -> np.ndarray:
+    """int64 (N, LONGEST): what the rule does from the environments' states on, in copies; IDLE after an end."""
+    copies.set_state(batch.state)
+    copies.masks[...] = batch.masks
+    found = np.full((batch.num_envs, LONGEST), int(MetaAction.IDLE))
+    over = np.zeros(batch.num_envs, bool)
     for step in range(LONGEST):
         actions = rule_actions(copies)
         found[~over, step] = actions[~over]
@@ -256,11 +261,11 @@ def _rule_plans(world: EnvBatch, copies: EnvBatch) -> np.ndarray:
     return found
 
 
-def rule_actions(world: EnvBatch) -> np.ndarray:
-    """int64 (N,): what the rule does in every world."""
-    wanted = np.zeros(world.num_envs, np.int64)
-    kernel.drive(world.views(np.arange(world.num_envs)).rows, world.masks, PARAMETERS, wanted)
-    legal = world.masks[np.arange(world.num_envs), wanted]
+def rule_actions(batch: EnvBatch) -> np.ndarray:
+    """int64 (N,): what the rule does in every environment."""
+    wanted = np.zeros(batch.num_envs, np.int64)
+    kernel.drive(batch.views(np.arange(batch.num_envs)).rows, batch.masks, PARAMETERS, wanted)
+    legal = batch.masks[np.arange(batch.num_envs), wanted]
     return np.where(legal, wanted, int(MetaAction.IDLE))
 
 

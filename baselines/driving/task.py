@@ -229,7 +229,7 @@ def check(config: DrivingTaskConfig, run: RunConfig) -> None:
         run: The resolved config of the run.
     """
     for source in located(config, run).sources:
-        source.worlds(1)
+        source.envs(1)
     DrivingTask([], [], config.steps, config.check_facts, config.traces, config.trace_share)
 
 

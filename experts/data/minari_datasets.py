@@ -50,15 +50,15 @@ def export_dataset(episodes: Sequence[Episode], dataset_id: str) -> Path:
         raise UsageError(f"cannot export {dataset_id!r}: an episode has no decision; remove its file")
     if isinstance(first.last_obs, dict):
         raise UsageError(f"cannot export {dataset_id!r}: observations of several parts; choose another scenario")
-    world = sim.make(first.scenario, config=first.scenario_config)
+    env = sim.make(first.scenario, config=first.scenario_config)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             minari.create_dataset_from_buffers(
                 dataset_id=dataset_id,
                 buffer=[_buffer(minari, k, episode) for k, episode in enumerate(episodes)],
-                observation_space=world.observation_space,
-                action_space=world.action_space,
+                observation_space=env.observation_space,
+                action_space=env.action_space,
                 algorithm_name=first.driver,
                 description=f"{len(episodes)} episodes of scenario {first.scenario} ({first.driver})",
                 data_format="hdf5",
@@ -70,7 +70,7 @@ def export_dataset(episodes: Sequence[Episode], dataset_id: str) -> Path:
             raise
         raise UsageError(f"cannot write dataset {dataset_id!r}: {error}") from None
     finally:
-        world.close()
+        env.close()
     return folder
 
 

@@ -28,17 +28,17 @@ TIMES = ("elapsed_s", "rate", "expert/wait_s", "expert/blocked_s", "expert/laten
 
 
 @pytest.fixture(autouse=True)
-def nobody(monkeypatch):
+def no_endpoint(monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 
 
-def settings(url, steps, worlds=8, **options):
+def settings(url, steps, envs=8, **options):
     """Small nets, every decision asked about. The circuit breaker goes by the clock, so it is as good as off here."""
     client = {"base_url": url, "total_s": 1.0, "backoff_s": 0.01, "breaker_failures": 1_000_000, "concurrency": 32}
     return {
         "steps": steps,
-        "num_envs": worlds,
+        "num_envs": envs,
         "log_every": steps // 4,
         "evaluate_every": 0,
         "checkpoint_every": max(steps // 10, 1),
@@ -88,7 +88,7 @@ def test_a_spent_budget_ends_the_asking_and_not_the_training(tmp_path):
 @pytest.mark.parametrize("lag", [0, 4])
 def test_ten_thousand_decisions_under_fire(tmp_path, lag):
     with FaultServer(mix=read_mix(MIX), seed=6) as server:
-        config = load_config(None, {**settings(server.url, 10_016, worlds=32), "label_lag": lag})
+        config = load_config(None, {**settings(server.url, 10_016, envs=32), "label_lag": lag})
         trainer = training.start(config, tmp_path / "run")
         memory = []
         try:
@@ -103,7 +103,7 @@ def test_ten_thousand_decisions_under_fire(tmp_path, lag):
 @pytest.mark.slow
 def test_a_training_killed_five_times_equals_one_that_was_not(tmp_path):
     with FaultServer(mix=read_mix(MIX), seed=7) as server:
-        config = load_config(None, settings(server.url, 10_016, worlds=32))
+        config = load_config(None, settings(server.url, 10_016, envs=32))
         for name in ("whole", "killed"):
             Run.create(tmp_path / name, dump_yaml(to_dict(config.resolved())))
         assert resume(tmp_path / "whole").wait() == 0

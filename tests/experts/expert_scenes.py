@@ -103,7 +103,7 @@ def decide(expert, scene: Scene):
 
 
 def survive(plans: np.ndarray) -> Branches:
-    """A world in which nothing ever happens, for experts that look ahead."""
+    """An environment in which nothing ever happens, for experts that look ahead."""
     count, horizon = plans.shape
     return Branches(
         rewards=np.zeros((count, horizon)),

@@ -92,8 +92,8 @@ def test_left_and_right_are_alike_with_a_goal(expert, scene):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_same_seed_same_decisions(name):
-    worlds = sim.make_vec("lane-change", num_envs=2, seed=0)
-    first, second = (run_episodes(worlds, registry.make(name, "lane-change", seed=5), [11, 12]) for _ in range(2))
+    envs = sim.make_vec("lane-change", num_envs=2, seed=0)
+    first, second = (run_episodes(envs, registry.make(name, "lane-change", seed=5), [11, 12]) for _ in range(2))
     assert first == second
 
 
@@ -180,8 +180,8 @@ def test_idm_desired_speed_is_an_option():
 
 
 def test_search_solves_the_task():
-    worlds = sim.make_vec("lane-change", num_envs=6, seed=0)
-    assert all(episode["success"] for episode in run_episodes(worlds, SearchExpert(), range(6)))
+    envs = sim.make_vec("lane-change", num_envs=6, seed=0)
+    assert all(episode["success"] for episode in run_episodes(envs, SearchExpert(), range(6)))
 
 
 def test_search_without_branches_says_what_to_do():
@@ -190,7 +190,7 @@ def test_search_without_branches_says_what_to_do():
 
 
 def test_search_always_finds_a_plan_that_ends_well():
-    worlds = sim.make_vec("lane-change", num_envs=1, seed=0)
+    envs = sim.make_vec("lane-change", num_envs=1, seed=0)
 
     def watched(obs, masks, contexts, running):
         (request,) = contexts(running)
@@ -198,33 +198,33 @@ def test_search_always_finds_a_plan_that_ends_well():
         assert decision.confidence == 1.0
         return [decision.action]
 
-    assert run_episodes(worlds, watched, [17])[0]["outcome"] == "success"
+    assert run_episodes(envs, watched, [17])[0]["outcome"] == "success"
 
 
 def test_search_on_highway_env():
-    world = sim.make("lane-change", backend="highway-env")
-    world.reset(seed=3)
+    env = sim.make("lane-change", backend="highway-env")
+    env.reset(seed=3)
     engine = sim.make("lane-change")
     engine.reset(seed=3)
     config = {"horizon": 3, "waits": [0]}
     actions = [
         registry.make("search", "lane-change", config).decide([context(w.scene(), branch=w.branch)])[0].action
-        for w in (world, engine)
+        for w in (env, engine)
     ]
     assert actions[0] == actions[1]
 
 
 def test_search_without_a_goal_uses_the_rewards():
-    world = sim.make("highway-fast-v0")
-    world.reset(seed=0)
+    env = sim.make("highway-fast-v0")
+    env.reset(seed=0)
     expert = registry.make("search", "highway-fast-v0", {"free_horizon": 2.0})
-    (decision,) = expert.decide([context(world.scene(), branch=world.branch)])
-    assert world.action_masks()[decision.action]
+    (decision,) = expert.decide([context(env.scene(), branch=env.branch)])
+    assert env.action_masks()[decision.action]
     assert "best of" in decision.reason
 
 
 @pytest.mark.slow
 def test_search_on_a_thousand_seeds():
-    worlds = sim.make_vec("lane-change", num_envs=50, seed=0)
-    episodes = run_episodes(worlds, SearchExpert(), range(2_000_000, 2_001_000))
+    envs = sim.make_vec("lane-change", num_envs=50, seed=0)
+    episodes = run_episodes(envs, SearchExpert(), range(2_000_000, 2_001_000))
     assert np.mean([episode["success"] for episode in episodes]) >= 0.995

@@ -58,7 +58,7 @@ def test_on_recorded_states_it_repeats_what_was_recorded(driven, folder):
     assert decisions[0].reason == "as in episode 0, decision 0, 0.00 away"
 
 
-def test_beyond_the_radius_nobody_decides(driven, folder):
+def test_beyond_the_radius_there_is_no_decision(driven, folder):
     expert = registry.make("recorded", "lane-change", {"path": str(folder), "radius": 0.1})
     near, far = driven[0].turns[5].obs.copy(), driven[0].turns[5].obs.copy()
     near[0] += 0.05

@@ -22,12 +22,12 @@ FAR_AHEAD = (0, 31.0, 20.0)
 
 
 @pytest.fixture(scope="module")
-def worlds():
+def envs():
     return sim.make_vec("lane-change", num_envs=60, seed=0)
 
 
-def success_rate(worlds, expert, seeds):
-    episodes = run_episodes(worlds, expert, seeds)
+def success_rate(envs, expert, seeds):
+    episodes = run_episodes(envs, expert, seeds)
     return sum(episode["success"] for episode in episodes) / len(episodes)
 
 
@@ -66,8 +66,8 @@ def test_refusal_names_the_numbers():
     assert decide(ThresholdExpert(), make_scene([(1, -18.8, 20.0)])).reason.startswith("rear gap 18.8 m < 22.0 m: wait")
 
 
-def test_thresholds_are_a_weak_driver(worlds):
-    assert 0.15 < success_rate(worlds, ThresholdExpert(), range(200)) < 0.50
+def test_thresholds_are_a_weak_driver(envs):
+    assert 0.15 < success_rate(envs, ThresholdExpert(), range(200)) < 0.50
 
 
 # --- the rule's numbers ----------------------------------------------------------------------------------------------
@@ -133,9 +133,9 @@ def test_the_lane_being_left_counts_until_three_metres_off_it():
     assert kernel.allowed_speed(far, P) == math.inf
 
 
-def test_view_agrees_with_the_scene(worlds):
-    worlds.reset_to(range(60))
-    for scene in worlds.scenes(range(60)):
+def test_view_agrees_with_the_scene(envs):
+    envs.reset_to(range(60))
+    for scene in envs.scenes(range(60)):
         view = view_of(scene)
         front, rear = scene.front(1), scene.rear(1)
         assert (view.right.front, view.right.front_speed, view.right.rear) == (front.dx, front.speed, -rear.dx)
@@ -195,19 +195,19 @@ def test_goal_lane_that_has_not_begun_means_the_outermost_lane():
     assert decide(RuleExpert(), make_scene(lane=2, goal=6)).action == MetaAction.LANE_RIGHT
 
 
-def test_rule_reaches_a_goal_on_either_side(worlds):
+def test_rule_reaches_a_goal_on_either_side(envs):
     """The task with the road mirrored: from the right lane to the left one."""
     other = sim.make_vec("lane-change", num_envs=30, seed=0, config={"start_lane": 3, "goal_lane": 0})
     assert success_rate(other, RuleExpert(), range(3000, 3030)) >= 0.9
 
 
-def test_rule_solves_the_task(worlds):
-    assert success_rate(worlds, RuleExpert(), range(700_000, 700_060)) >= 0.95
+def test_rule_solves_the_task(envs):
+    assert success_rate(envs, RuleExpert(), range(700_000, 700_060)) >= 0.95
 
 
 @pytest.mark.slow
-def test_rule_on_two_thousand_held_out_seeds(worlds):
-    assert success_rate(worlds, RuleExpert(), range(1_000_000, 1_002_000)) >= 0.985
+def test_rule_on_two_thousand_held_out_seeds(envs):
+    assert success_rate(envs, RuleExpert(), range(1_000_000, 1_002_000)) >= 0.985
 
 
 @pytest.mark.slow
@@ -224,6 +224,6 @@ def test_bad_options_are_refused(name, option):
         registry.make(name, "lane-change", {option: -1.0})
 
 
-def test_continuous_worlds_are_refused():
+def test_continuous_environments_are_refused():
     with pytest.raises(UsageError, match="continuous"):
         registry.make("rule", "parking-v0")

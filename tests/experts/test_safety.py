@@ -76,7 +76,7 @@ def test_tolerance_can_be_set():
 
 
 def test_the_rule_never_does_what_the_gate_refuses():
-    worlds = sim.make_vec("lane-change", num_envs=10, seed=0)
+    envs = sim.make_vec("lane-change", num_envs=10, seed=0)
     expert, refused = RuleExpert(), []
 
     def watched(obs, masks, contexts, running):
@@ -85,11 +85,11 @@ def test_the_rule_never_does_what_the_gate_refuses():
         refused.extend(is_unsafe(r.scene, action) for r, action in zip(requests, actions, strict=True))
         return actions
 
-    run_episodes(worlds, watched, range(10))
+    run_episodes(envs, watched, range(10))
     assert len(refused) > 400
     assert not any(refused)
 
 
-def test_continuous_worlds_are_refused():
+def test_continuous_environments_are_refused():
     with pytest.raises(ValueError, match="not meta-actions"):
         is_unsafe(make_scene(actions=2), 0)

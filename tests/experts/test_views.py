@@ -1,4 +1,4 @@
-"""Views of the engine's worlds equal those of their scenes; experts decide alike one by one and all together."""
+"""Views of the engine's environments equal those of their scenes; experts decide alike one by one and all together."""
 
 import numpy as np
 import pytest
@@ -19,17 +19,17 @@ WORLDS = {
 }
 
 
-def driven(name, config, decisions=25, worlds=6):
-    """The worlds after some random decisions, after each of them."""
-    batch = sim.make_vec(name, worlds, seed=3, config=config)
+def driven(name, config, decisions=25, envs=6):
+    """The environments after some random decisions, after each of them."""
+    batch = sim.make_vec(name, envs, seed=3, config=config)
     obs, rng = batch.reset(), np.random.default_rng(0)
     for _ in range(decisions):
         yield batch, obs
-        obs, *_ = batch.step(rng.integers(0, batch.action_space.n, worlds))
+        obs, *_ = batch.step(rng.integers(0, batch.action_space.n, envs))
 
 
 @pytest.mark.parametrize("name", WORLDS)
-def test_views_of_engine_worlds_are_those_of_their_scenes(name):
+def test_views_of_engine_environments_are_those_of_their_scenes(name):
     seen = 0
     for batch, _ in driven(name, WORLDS[name]):
         rows = np.array([4, 0, 1])

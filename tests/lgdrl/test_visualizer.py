@@ -40,9 +40,9 @@ def _no_display(monkeypatch):
 
 
 def drive(hands=None, expert="rule", autopilot="expert", scenario="lane-change", **config):
-    world = sim.make(scenario, config=config)
+    env = sim.make(scenario, config=config)
     adviser = registry.make(expert, scenario) if isinstance(expert, str) else expert
-    return DriveSession(world, None, adviser, autopilot, hands, "test")
+    return DriveSession(env, None, adviser, autopilot, hands, "test")
 
 
 def open_app(sessions, clock=None, person=None, **options):
@@ -169,9 +169,9 @@ def test_illegal_input_becomes_idle():
 
 
 def test_a_person_keeps_the_experts_contract():
-    hands, world = Hands(), sim.make("lane-change")
-    obs, _ = world.reset(seed=0)
-    context = Context(obs, world.action_space, world.scene(), world.action_masks())
+    hands, env = Hands(), sim.make("lane-change")
+    obs, _ = env.reset(seed=0)
+    context = Context(obs, env.action_space, env.scene(), env.action_masks())
     person = HumanExpert(hands)
     assert person.decide([context])[0].status is Status.FAILED
     hands.show(10.0)
@@ -226,9 +226,9 @@ def test_a_typed_seed_starts_its_episode():
     tap(app, pygame.K_2, "2")
     tap(app, pygame.K_RETURN)
     assert app.seed == 42
-    world = sim.make("lane-change")
-    world.reset(seed=42)
-    assert track(app).scene(0).vehicles.x.tolist() == world.scene().vehicles.x.tolist()
+    env = sim.make("lane-change")
+    env.reset(seed=42)
+    assert track(app).scene(0).vehicles.x.tolist() == env.scene().vehicles.x.tolist()
     app.close()
 
 
@@ -428,7 +428,7 @@ def test_the_panel_takes_the_reward_apart(scenario):
         assert {turn.terms for turn in turns} == {None}
     elif scenario in ("lane-change", "two-way-v0"):
         assert [sum(turn.terms.values()) for turn in turns] == pytest.approx([turn.reward for turn in turns])
-    else:  # rescaled by the world: f(sum of terms), rising
+    else:  # rescaled by the environment: f(sum of terms), rising
         pairs = sorted((sum(turn.terms.values()), turn.reward) for turn in turns)
         assert [reward for _, reward in pairs] == sorted(turn.reward for turn in turns)
     app.playback.head = 0.0

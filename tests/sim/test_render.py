@@ -461,18 +461,18 @@ def test_an_unsafe_lane_change_is_hatched_in_that_lane_and_marked_below(theme):
 def test_three_actions_are_read_as_what_they_mean_and_continuous_ones_as_nothing():
     lanes = straight_scene(cars=(), y=4.0, d=4.0, lane=1, target_lane=1)
 
-    def world(unsafe: list[bool], **change: Any) -> bytes:
+    def env(unsafe: list[bool], **change: Any) -> bytes:
         renderer = SceneRenderer(strip=False)
         scene = dataclasses.replace(lanes, **change)
         return renderer.draw(scene, Overlay(unsafe=np.array(unsafe))).tobytes()
 
     three: dict[str, Any] = {"legal": np.ones(3, dtype=bool)}
     safe, lateral = [False] * 3, {**three, "set_points": ()}
-    assert world([True, True, True], **three) == world(safe, **three)  # slower, idle, faster
-    assert world([False, True, False], **lateral) == world(safe, **lateral)
-    assert len({world(unsafe, **lateral) for unsafe in (safe, [True, False, False], [False, False, True])}) == 3
+    assert env([True, True, True], **three) == env(safe, **three)  # slower, idle, faster
+    assert env([False, True, False], **lateral) == env(safe, **lateral)
+    assert len({env(unsafe, **lateral) for unsafe in (safe, [True, False, False], [False, False, True])}) == 3
     two: dict[str, Any] = {"legal": np.ones(2, dtype=bool)}
-    assert world([True, True], **two) == world([False, False], **two)
+    assert env([True, True], **two) == env([False, False], **two)
 
 
 def test_an_unsafe_change_over_the_edge_of_the_road_is_not_drawn():

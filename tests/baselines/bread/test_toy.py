@@ -21,38 +21,38 @@ def test_an_untrained_student_succeeds_once_in_moves_to_the_length():
 
 
 def test_tries_succeed_as_often_as_the_exact_probability_says():
-    world = chain()
-    made = world.tries(2, 200_000, np.random.default_rng(3))
-    assert world.rewards(made).mean() == pytest.approx(world.success(2), abs=5 * 0.5 / np.sqrt(200_000))
+    env = chain()
+    made = env.tries(2, 200_000, np.random.default_rng(3))
+    assert env.rewards(made).mean() == pytest.approx(env.success(2), abs=5 * 0.5 / np.sqrt(200_000))
     assert (made[:2] == -1).all()
 
 
 def test_the_gradient_is_the_one_of_the_log_likelihood():
     """Against finite differences of sum over visited states of weight x log-probability."""
-    world, step = chain(), 1e-6
-    made = world.tries(0, 6, np.random.default_rng(1))
+    env, step = chain(), 1e-6
+    made = env.tries(0, 6, np.random.default_rng(1))
     weights = np.random.default_rng(2).normal(size=6)
 
     def value() -> float:
-        log_policy = np.log(world.policy())
+        log_policy = np.log(env.policy())
         return sum(weights[g] * log_policy[s, made[s, g]] for s in range(5) for g in range(6) if made[s, g] >= 0) / len(
             weights
         )
 
-    gradient = world.gradient(made, weights)
-    for s, a in np.ndindex(world.logits.shape):
+    gradient = env.gradient(made, weights)
+    for s, a in np.ndindex(env.logits.shape):
         before = value()
-        world.logits[s, a] += step
+        env.logits[s, a] += step
         assert gradient[s, a] == pytest.approx((value() - before) / step, abs=1e-4)
-        world.logits[s, a] -= step
+        env.logits[s, a] -= step
 
 
 def test_steps_that_the_student_cannot_express_teach_it_nothing_to_the_bit():
-    world = chain()
-    before = world.logits.copy()
-    world.imitate(stride=2, steps=50, learning_rate=2.0)
+    env = chain()
+    before = env.logits.copy()
+    env.imitate(stride=2, steps=50, learning_rate=2.0)
     expressible = np.arange(5) == 4  # the last step of an odd chain is a single one
-    assert np.array_equal(world.logits[~expressible], before[~expressible])
+    assert np.array_equal(env.logits[~expressible], before[~expressible])
     even = chain(6)
     before = even.logits.copy()
     even.imitate(stride=2, steps=50, learning_rate=2.0)
@@ -88,9 +88,9 @@ def test_on_a_chain_of_sixteen_grpo_learns_nothing_and_bread_everything(seed):
 
 
 def test_a_group_that_starts_at_an_anchor_moves_nothing_before_it():
-    world = chain(8)
-    made = world.tries(4, 8, np.random.default_rng(0))
-    assert not world.gradient(made, np.random.default_rng(1).normal(size=8))[:4].any()
+    env = chain(8)
+    made = env.tries(4, 8, np.random.default_rng(0))
+    assert not env.gradient(made, np.random.default_rng(1).normal(size=8))[:4].any()
 
 
 def test_samples_grow_like_a_low_power_of_the_length():

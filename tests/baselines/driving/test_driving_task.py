@@ -28,7 +28,7 @@ def task(met):
 
 
 def stand_in(situation):
-    """A single world in the situation's state, as anybody would use it."""
+    """A single environment in the situation's state, as any caller would use it."""
     env = sim.make(situation.source.scenario, config=situation.source.config)
     assert isinstance(env, EngineEnv)
     env.reset(seed=0)
@@ -47,12 +47,12 @@ def test_situations_are_the_same_for_a_seed_and_others_for_another(met):
 
 def test_a_source_gets_its_share_and_its_config(met):
     assert [s.source.scenario for s in met] == ["lane-change"] * 20 + ["highway-fast-v0"] * 20
-    worlds = SOURCES[1].worlds(1)
-    assert worlds.config.vehicles_density == 1.5
+    envs = SOURCES[1].envs(1)
+    assert envs.config.vehicles_density == 1.5
 
 
 def test_outcomes_are_what_happens_when_a_plan_is_driven(met):
-    """Independent of branching: every plan is stepped through in a world of its own."""
+    """Independent of branching: every plan is stepped through in an environment of its own."""
     for situation in (met[3], met[25]):
         found = outcomes([situation], 1)[0]
         assert found is not None

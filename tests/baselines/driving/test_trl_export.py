@@ -54,11 +54,11 @@ def test_what_was_given_away_is_part_of_the_answer(task):
     prompt = next(prompt for prompt in task.prompts("train") if prompt.trace is not None)
     text = DRIVING.decode(prompt.trace.tokens).removesuffix(" <eos>")
     opening, rest = text.split(" ; ", 1)
-    judge = reward_func(task)
-    assert judge([""], [rest], [prompt.key]) == [0.0]
-    assert judge([""], [rest], [prompt.key], [f"{opening} ;"]) == pytest.approx([1.0])
+    reward = reward_func(task)
+    assert reward([""], [rest], [prompt.key]) == [0.0]
+    assert reward([""], [rest], [prompt.key], [f"{opening} ;"]) == pytest.approx([1.0])
     with pytest.raises(UsageError, match="key of a prompt"):
-        judge([""], [rest], ["nobody"])
+        reward([""], [rest], ["no-such-key"])
 
 
 # --- with TRL --------------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_trl_takes_rows_and_rewards(task, pretrained, tmp_path):
     (given, rewards), *_ = calls
     assert len(given["completions"]) == len(rewards) == 16
     assert all(len(set(given["key"][i : i + 4])) == 1 for i in range(0, 16, 4))
-    assert sum(rewards) < 4  # nobody taught it to begin an answer
+    assert sum(rewards) < 4  # it was not taught how an answer begins
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Drafting, reading along and replacing is exactly drawing from the mixture, and nobody's words are counted twice."""
+"""Drafting, reading along and replacing is exactly drawing from the mixture, and no word is counted twice."""
 
 import itertools
 import math
@@ -214,7 +214,7 @@ def test_words_are_the_teachers_exactly_where_a_draft_was_rejected(student, teac
     assert found.read % 4 == 0
 
 
-def test_the_students_log_probabilities_are_kept_whoever_wrote_the_word(student, teacher):
+def test_the_students_log_probabilities_are_kept_whether_student_or_teacher_wrote_the_word(student, teacher):
     found, _ = written(student, teacher, everywhere(0.8))
     for i, text in enumerate(rows(found)):
         prompt = PROMPTS[i // 50]
@@ -234,7 +234,7 @@ def test_neither_writes_a_word_that_is_not_allowed(student, teacher):
     assert not set(itertools.chain(*rows(found))) & {2, 5}
 
 
-def test_answers_end_at_their_limit_or_with_the_end_of_text_whoever_wrote_it(student, teacher):
+def test_answers_end_at_their_limit_or_with_the_end_of_text_of_either_author(student, teacher):
     found, _ = written(teacher.model, GPTTeacher(student, "v"), everywhere(0.8), repeats=300)
     texts = rows(found)
     assert max(len(text) for text in texts[:300]) == 6

@@ -90,17 +90,17 @@ def test_a_dataset_demonstrates_what_its_recording_does(episodes):
         load_demonstrations("minari:rule-v0", "highway-v0")
 
 
-def test_continuous_worlds_pass_too():
+def test_continuous_environments_pass_too():
     import sim
     from experts.data.episodes import Episode, Turn
 
-    world = sim.make("racetrack-v0")
-    obs, _ = world.reset(seed=0)
-    scene, legal = world.scene(), world.action_masks()
-    after, reward, *_ = world.step(np.array([0.1], np.float32))
+    env = sim.make("racetrack-v0")
+    obs, _ = env.reset(seed=0)
+    scene, legal = env.scene(), env.action_masks()
+    after, reward, *_ = env.step(np.array([0.1], np.float32))
     turn = Turn(scene, obs, legal, np.array([0.1], np.float32), "human", float(reward))
-    last = (world.scene(), after, world.action_masks())
-    episode = Episode("racetrack-v0", world.backend, {}, 0, "human", (turn,), *last, False, False, {})
+    last = (env.scene(), after, env.action_masks())
+    episode = Episode("racetrack-v0", env.backend, {}, 0, "human", (turn,), *last, False, False, {})
     export_dataset([episode], "race-v0")
     assert bits(import_dataset("race-v0")) == bits([episode])
 

@@ -149,6 +149,6 @@ def test_the_shipped_driver_drives_alone():
             thoughts = self.driver.think([Picture.of(context.scene, context.legal) for context in contexts])
             return [Decision(action=thought.plan[0]) for thought in thoughts]
 
-    worlds = sim.make_vec("lane-change", 8)
-    ends = run_episodes(worlds, Alone(), range(20_000, 20_008))
+    envs = sim.make_vec("lane-change", 8)
+    ends = run_episodes(envs, Alone(), range(20_000, 20_008))
     assert sum(end["success"] for end in ends) >= 7

@@ -49,7 +49,7 @@ def test_the_middle_of_a_bin_lies_in_it(bins):
     assert [bins.word(bins.value(word)) for word in bins.words] == list(bins.words)
 
 
-def test_who_never_meets_has_the_last_bin_and_nothing_has_a_bin_for_nan():
+def test_a_time_that_never_comes_has_the_last_bin_and_nothing_has_a_bin_for_nan():
     assert TTC.word(math.inf) == "t7"
     assert GAP.word(17.0) == "g6"
     with pytest.raises(ValueError, match="NaN"):

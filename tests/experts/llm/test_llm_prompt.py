@@ -95,7 +95,7 @@ def test_verdicts_can_be_left_out():
     assert "Recommended" not in text
 
 
-def test_longitudinal_world_has_three_labels():
+def test_longitudinal_environment_has_three_labels():
     prompt = PromptGenerator().build(road(actions=LONGITUDINAL), "label")
     assert sorted(prompt.labels) == ["B", "D", "E"]
     assert "LANE_LEFT" not in prompt.text()

@@ -49,7 +49,7 @@ def test_a_streamed_answer_is_the_plain_one(expert, rung):
     assert streamed.tokens == plain.tokens == 105
 
 
-def test_the_reason_is_heard_while_it_arrives_and_only_by_those_who_listen(expert):
+def test_the_reason_is_heard_while_it_arrives_and_only_by_listeners(expert):
     words = []
     with FaultServer([replace(SPOKEN, drip_s=0.005)], rungs=JSON) as server:
         llm = expert(server, prompt={"reasoning": "short"})
@@ -199,7 +199,7 @@ def test_interrupting_hangs_up(expert):
         assert server.hung_up == 1
 
 
-def test_closing_answers_those_who_wait(expert):
+def test_closing_answers_waiting_requests(expert):
     with FaultServer([Scripted(delay_s=20.0)], rungs=JSON) as server:
         llm = expert(server, client={"total_s": 60.0})
         found = []

@@ -179,7 +179,7 @@ def test_a_drip_does_not_outlive_the_patience(server):
         assert b"408" in everything(sock)[:20]
 
 
-def test_a_reader_that_stalls_holds_up_nobody(capfd):
+def test_a_reader_that_stalls_does_not_hold_up_others(capfd):
     """It asks for more than the sockets' buffers hold, and reads none of it."""
     with serving(TokenModel(ToyModel("x" * 4000)), patience_s=PATIENCE_S) as server:
         request = {
@@ -213,7 +213,7 @@ def test_one_that_hangs_up_in_the_middle_is_forgotten(server, capfd, read):
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_whoever_leaves_ends_what_is_under_way():
+def test_a_client_that_leaves_ends_its_request():
     said = []
 
     class Endless(ToyModel):
@@ -258,8 +258,8 @@ def test_a_model_that_fails_is_a_500_and_in_a_stream_its_last_event(capfd):
 # Many
 
 
-def test_those_who_wait_are_thought_about_together():
-    """The first is thought about alone; whoever came meanwhile makes the next batch, at most 64 a batch."""
+def test_waiting_requests_are_computed_together():
+    """The first is computed alone; those that came meanwhile make the next batch, at most 64 in one."""
     begun, go = threading.Event(), threading.Event()
     driver = random_driver()
     think = driver.think
@@ -291,7 +291,7 @@ def test_those_who_wait_are_thought_about_together():
     model.close()
 
 
-def test_batches_keep_order_pass_errors_on_and_leave_out_who_left():
+def test_batches_keep_order_pass_errors_on_and_leave_out_clients_that_left():
     def compute(numbers):
         if 13 in numbers:
             raise ValueError("thirteen")

@@ -119,7 +119,7 @@ def test_every_rung_is_read_by_our_own_parser(server, rung, reasoning, stream):
 
 
 @pytest.mark.parametrize("manoeuvres", [LONGITUDINAL, LATERAL])
-def test_a_world_with_other_ids_is_answered_with_its_ids(client, manoeuvres):
+def test_a_environment_with_other_ids_is_answered_with_its_ids(client, manoeuvres):
     data = {"lanes": 3, "lane": 1, "speed": 20.0, "goal": None, "cars": []}
     scene = example_scene(data, manoeuvres)
     context = Context(np.zeros(1), None, scene, scene.legal)

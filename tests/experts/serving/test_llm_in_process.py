@@ -127,7 +127,7 @@ def test_what_the_user_sets_counts(embedded, options, rung, reason, exact):
     assert (values[0] != values[1]) == exact  # a bare label is spread evenly
 
 
-def test_the_reason_is_streamed_to_who_listens(embedded):
+def test_the_reason_is_streamed_to_the_listener(embedded):
     words = []
     decision = embedded().decide([replace(WORLD[0], say=words.append)])[0]
     assert words[-1] == decision.reason
@@ -218,7 +218,7 @@ def test_an_endpoint_that_is_named_is_asked(monkeypatch, shipped, environment, o
     class Transport(httpx2.AsyncHTTPTransport):
         async def handle_async_request(self, request):
             asked.append(str(request.url))
-            raise httpx2.ConnectError("nobody there")
+            raise httpx2.ConnectError("connection refused")
 
     monkeypatch.setattr(httpx2, "AsyncHTTPTransport", Transport)
     monkeypatch.setattr("httpx2._client.AsyncHTTPTransport", Transport)

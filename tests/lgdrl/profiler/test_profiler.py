@@ -137,10 +137,10 @@ def test_parts_add_up_to_the_latency():
 
 def test_without_latency_an_environment_that_runs_on_is_the_plain_scenario():
     for scenario in ("lane-change", "highway-fast-v0"):
-        worlds = sim.make_vec(scenario, 8)
+        envs = sim.make_vec(scenario, 8)
         seeds = range(LATE_SEED, LATE_SEED + 8)
-        plain = run_episodes(worlds, registry.make("rule", scenario, {}, 0), list(seeds))
-        worlds.close()
+        plain = run_episodes(envs, registry.make("rule", scenario, {}, 0), list(seeds))
+        envs.close()
         late = Late(registry.make("rule", scenario, {}, 0), scenario, {})
         for policy in ("pause", "hold-last", "rule", "unchecked"):
             found = late.run(policy, "0 D", lambda rng, episode, now: 0.0, list(seeds))

@@ -1,4 +1,4 @@
-"""The honest table, on a world small enough to know the right numbers."""
+"""The honest table, on an environment small enough to know the right numbers."""
 
 import json
 from collections import Counter
@@ -72,13 +72,13 @@ CONFIG = EvaluationConfig(scenes=20, resamples=20, seed=1)
 
 
 def test_labels_are_the_roll_outs():
-    world = TinyWorld()
-    world.reset(seed=0)
-    world.gap, world.speed = 9.0, 2
-    found = label(world, world._obs())
+    env = TinyWorld()
+    env.reset(seed=0)
+    env.gap, env.speed = 9.0, 2
+    found = label(env, env._obs())
     assert found.strict.tolist() == [False, False, False, False, True]  # 2*5 > 9, 3*5 > 9, 1*5 <= 9
     assert found.recov.tolist() == [False, True, False, True, True]  # 2+1+0, 3+2+1+0
-    assert (world.gap, world.speed) == (9.0, 2)
+    assert (env.gap, env.speed) == (9.0, 2)
 
 
 def test_kept_scenes_have_a_safe_and_an_unsafe_action():
@@ -173,11 +173,11 @@ def test_a_constant_falls_back_to_idle():
     assert ConstantExpert("faster", MetaAction.FASTER).decide([context])[0].action == MetaAction.IDLE
 
 
-def test_worlds_without_discrete_actions_or_scenes_are_refused():
-    world = TinyWorld()
-    world.action_space = gym.spaces.Box(-1, 1, (2,))
+def test_environments_without_discrete_actions_or_scenes_are_refused():
+    env = TinyWorld()
+    env.action_space = gym.spaces.Box(-1, 1, (2,))
     with pytest.raises(UsageError, match="no discrete actions"):
-        evaluate([RandomExpert()], world, CONFIG)
+        evaluate([RandomExpert()], env, CONFIG)
     safe = TinyWorld()
     safe.branch = lambda plans: SimpleNamespace(crashed=np.zeros(len(plans), bool))
     with pytest.raises(UsageError, match="both a safe and an unsafe"):
@@ -204,9 +204,9 @@ def test_the_command_prints_the_table_and_writes_json(monkeypatch, tmp_path, cap
 
 def test_experts_that_drive_alone_are_counted_and_shown():
     config = EvaluationConfig(scenes=2, episodes=4)
-    worlds = sim.make_vec("lane-change", 4)
+    envs = sim.make_vec("lane-change", 4)
     result = evaluate(
-        [registry.make("rule", "lane-change"), *trivial_baselines(0)], sim.make("lane-change"), config, worlds
+        [registry.make("rule", "lane-change"), *trivial_baselines(0)], sim.make("lane-change"), config, envs
     )
     rule, slower, _, _ = result.scores
     assert rule.success.value == 1.0
