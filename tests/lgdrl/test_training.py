@@ -171,6 +171,16 @@ def test_bad_config_is_one_clear_line_and_leaves_no_folder(tmp_path, changes, wo
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_cannot_be_made_leaves_no_folder(tmp_path, monkeypatch):
+    def broken(self, *arguments, **options):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr("lgdrl.learners.discrete_sac.DiscreteSAC.__init__", broken)
+    with pytest.raises(RuntimeError, match="no memory"):
+        training.start(config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
     folder = train(tmp_path / "run", steps=200)
     with pytest.raises(UsageError, match="already holds a run"):

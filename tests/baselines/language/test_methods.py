@@ -15,6 +15,7 @@ from experts.language import gpt
 from lgdrl import training
 from lgdrl.cli import main
 from lgdrl.config import RunConfig, load_config
+from lgdrl.loops.online import load_policy
 from lgdrl.methods import METHODS
 from lgdrl.runs import MetricsTable, Run
 from sim.config import resolve
@@ -129,6 +130,12 @@ def test_what_cannot_be_is_refused_before_there_is_a_folder(changes, said, tmp_p
     with pytest.raises(UsageError, match=said):
         training.start(RunConfig(**{"strategy": "bread"} | changes), tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_its_run_cannot_drive(tmp_path):
+    finished = run("grpo", tmp_path / "run", options=TINY, steps=1)
+    with pytest.raises(UsageError, match="trained a language model on a text task: it cannot drive"):
+        load_policy(finished)
 
 
 def test_an_unfinished_run_is_not_evaluated(tmp_path):

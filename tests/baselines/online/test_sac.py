@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from baselines.online.sac import METHOD, SACOptions, build
+from baselines.online.sac import METHOD, build
 from lgdrl.guidance.records import Reason
 from lgdrl.guidance.replay import GuidedReplayBuffer
 from lgdrl.guidance.strategy import RL
 from lgdrl.guidance.terms import Terms
 from lgdrl.loops.online import OnlineSettings
-from sim.config import resolve
+from sim.config import NoOptions, resolve
 from sim.errors import UsageError
 from tests.lgdrl.steps import Expert, labels_of, step_of, transitions_of
 
 
 @pytest.fixture
 def strategy():
-    return build(SACOptions(), OnlineSettings(1000, 100, np.random.SeedSequence(0)))
+    return build(NoOptions(), OnlineSettings(1000, 100, np.random.SeedSequence(0)))
 
 
 def test_the_learner_always_drives_and_no_expert_is_asked(strategy):

@@ -11,7 +11,9 @@ from gymnasium import spaces
 from experts.human import Hands, HeldInput
 from lgdrl.guidance.arbiters import ArbiterConfig, Divergence, DivergenceConfig, ExpertDrives, LearnerDrives
 from lgdrl.guidance.human import PersonArbiter
+from lgdrl.guidance.labelling import FirstDecisions
 from lgdrl.guidance.records import Labels, Reason
+from lgdrl.guidance.strategy import Strategy
 from sim.actions import MetaAction
 from sim.errors import UsageError
 from tests.experts.expert_scenes import make_scene
@@ -93,6 +95,15 @@ def test_the_person_overrides_the_expert_and_the_steps_in_which_it_may_drive(han
     assert execution.actions.tolist() == [LEFT, SLOWER]
     assert execution.reason.tolist() == [Reason.PERSON, Reason.SCHEDULE]
     assert execution.labels.action.tolist() == [LEFT, SLOWER]
+
+
+def test_a_strategy_counts_the_experts_interventions_and_not_the_persons(hands):
+    strategy = Strategy("guided", FirstDecisions(10), PersonArbiter(ExpertDrives(), hands))
+    hands.press("left", HeldInput(MetaAction.LANE_LEFT), now=0.0)
+    context = step(ask=lambda rows, now=None: labels_of([SLOWER, SLOWER], num_actions=5))
+    execution = strategy.on_action(context)
+    assert execution.intervened.tolist() == [True, True]
+    assert strategy.metrics() == {"human_decisions": 1.0, "interventions": 1.0}
 
 
 def test_without_scenes_the_person_cannot_drive(hands):

@@ -145,6 +145,14 @@ def test_episodes_are_numbered_in_the_order_in_which_they_begin():
     assert stored.episodes.tolist() == [6, 7, 8]
 
 
+def test_the_advisor_receives_the_numbers_of_episodes_as_they_begin():
+    advisor, env = Queue(), Scripted(FIVE)
+    found = collector(advisor=advisor)
+    for number, dones in enumerate([(), (1,), (0, 2)]):
+        take_step(found, env, number, dones)
+    assert advisor.begun == [0, 1, 2, 3, 4, 5]
+
+
 @given(st.lists(st.sets(st.integers(0, NUM - 1)), min_size=1, max_size=12))
 @settings(max_examples=40)
 def test_episode_and_step_name_every_transition_once(endings):
