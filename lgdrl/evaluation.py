@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy  # loads scipy.stats, which takes most of a second, at its first use
 
 from experts.driving import Actor, ContextsFn, run_episodes
 from experts.provider import PolicyProvider
@@ -55,7 +55,7 @@ class Evaluation:
     @property
     def return_iqm(self) -> float:
         """Interquartile mean of the episode return."""
-        return float(stats.trim_mean([episode["episode_return"] for episode in self.episodes], 0.25))
+        return float(scipy.stats.trim_mean([episode["episode_return"] for episode in self.episodes], 0.25))
 
     @property
     def median_min_ttc(self) -> float:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy  # loads scipy.stats, which takes most of a second, at its first use
 
 LEVEL = 0.95
 """Confidence level of every interval that names no other."""
@@ -93,7 +93,7 @@ def wilson(count: int, total: int, level: float = LEVEL) -> tuple[float, float]:
     """
     if not total:
         return NAN, NAN
-    low, high = stats.binomtest(count, total).proportion_ci(level, method="wilson")
+    low, high = scipy.stats.binomtest(count, total).proportion_ci(level, method="wilson")
     return float(low), float(high)
 
 
@@ -111,7 +111,7 @@ def t_interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> Me
     mean = float(np.mean(values))
     if len(values) < 2:
         return MeanInterval(mean, NAN, NAN)
-    half = float(stats.t.ppf(0.5 + level / 2, len(values) - 1) * stats.sem(values))
+    half = float(scipy.stats.t.ppf(0.5 + level / 2, len(values) - 1) * scipy.stats.sem(values))
     return MeanInterval(mean, mean - half, mean + half)
 
 
@@ -128,7 +128,7 @@ def median_interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) 
         The median and two of the values as bounds.
     """
     ordered = np.sort(values)
-    k = max(int(stats.binom.ppf(0.5 - level / 2, len(ordered), 0.5)), 1)
+    k = max(int(scipy.stats.binom.ppf(0.5 - level / 2, len(ordered), 0.5)), 1)
     return MedianInterval(float(np.median(ordered)), float(ordered[k - 1]), float(ordered[-k]))
 
 
@@ -155,8 +155,8 @@ def paired_difference(
         return PairedDifference(mean, low, high, NAN)
     if np.ptp(differences) == 0:
         return PairedDifference(mean, mean, mean, float(mean == 0))
-    statistic = mean / float(stats.sem(differences))
-    return PairedDifference(mean, low, high, float(2 * stats.t.sf(abs(statistic), len(differences) - 1)))
+    statistic = mean / float(scipy.stats.sem(differences))
+    return PairedDifference(mean, low, high, float(2 * scipy.stats.t.sf(abs(statistic), len(differences) - 1)))
 
 
 def bootstrap(
@@ -185,7 +185,7 @@ def bootstrap(
     if sample.min() == sample.max():
         value = float(statistic(sample, axis=-1))
         return value, value
-    found = stats.bootstrap(
+    found = scipy.stats.bootstrap(
         (sample,),
         statistic,
         vectorized=True,

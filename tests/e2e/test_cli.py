@@ -111,21 +111,21 @@ def test_list_names_everything(tmp_path, here):
     assert {"lgdrl", "sac", "dagger"} <= {row["name"] for row in lists["strategies"]}
 
 
-def test_compare_is_one_table_and_continues(tmp_path):
+def test_compare_is_one_table_and_continues(tmp_path, here):
     command = ["compare", "--strategies", "lgdrl,sac", "--seeds", "1", "--steps", "600", "--episodes", "5"]
     command += ["--out", tmp_path / "out", "references=[idle]", "base.evaluate_every=300", "base.evaluate_episodes=5"]
-    done = lgdrl(*command)
+    done = here(*command)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
     assert [row["name"] for row in rows] == ["lgdrl", "sac", "idle"]
     assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
     before = (tmp_path / "out" / "lgdrl" / "seed0" / "policy.zip").stat().st_mtime_ns
-    assert lgdrl(*command).returncode == 0
+    assert here(*command).returncode == 0
     assert (tmp_path / "out" / "lgdrl" / "seed0" / "policy.zip").stat().st_mtime_ns == before
-    assert_one_line(lgdrl(*[a if a != "600" else "700" for a in command]), "another comparison")
+    assert_one_line(here(*[a if a != "600" else "700" for a in command]), "another comparison")
     (tmp_path / "out" / "sac" / "seed0" / "evaluation.json").unlink()
     (tmp_path / "out" / "sac" / "seed0" / "checkpoint.pt").write_bytes(b"broken")
-    failed = lgdrl(*command)
+    failed = here(*command)
     assert failed.returncode == 1
     assert "1 of 1 runs failed" in failed.stderr
     assert failed.stderr.count("\n") == 1
@@ -216,25 +216,25 @@ def same_policy(one: Path, other: Path) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_bench_compares_simulators(tmp_path):
+def test_bench_compares_simulators(tmp_path, here):
     figures, picture = tmp_path / "speed.json", tmp_path / "speed.png"
     options = ("--rounds", 1, "--seconds", 0.05, "--json", figures, "--plot", picture)
-    done = lgdrl("bench", "sim", "--scenario", "merge-v1", *options)
+    done = here("bench", "sim", "--scenario", "merge-v1", *options)
     assert done.returncode == 0, done.stderr
     rows = json.loads(figures.read_text())["rows"]
     assert rows[0]["simulator"] == "highway-env"
     assert rows[0]["ratio"] == 1
     assert max(row["ratio"] for row in rows if row["simulator"] == "engine") > 20
     assert picture.stat().st_size > 5000
-    assert_one_line(lgdrl("bench", "sim", "--scenario", "parking-v0"), "parking-v0", "not on the engine")
-    assert_one_line(lgdrl("bench", "sim", "--policy", "brave"), "brave", "random or slower")
-    done = lgdrl("bench", "sim", "--scenario", "merge-v1,merge-v9")
+    assert_one_line(here("bench", "sim", "--scenario", "parking-v0"), "parking-v0", "not on the engine")
+    assert_one_line(here("bench", "sim", "--policy", "brave"), "brave", "random or slower")
+    done = here("bench", "sim", "--scenario", "merge-v1,merge-v9")
     assert_one_line(done, "merge-v9")
     assert not done.stdout  # said before anything is measured
-    assert_one_line(lgdrl("bench", "sim", "--threads", 99), "threads = 99")
+    assert_one_line(here("bench", "sim", "--threads", 99), "threads = 99")
 
 
-def test_serve_lm_answers_until_ctrl_c_and_refuses_a_taken_port(tmp_path):
+def test_serve_lm_answers_until_ctrl_c_and_refuses_a_taken_port(tmp_path, here):
     from experts.language import gpt
     from experts.language.vocabulary import DRIVING
 
@@ -248,8 +248,8 @@ def test_serve_lm_answers_until_ctrl_c_and_refuses_a_taken_port(tmp_path):
         with urllib.request.urlopen(f"{url}/models", timeout=10) as answer:
             assert json.load(answer)["data"][0]["id"].startswith("lgdrl-driver-")
         port = url.removesuffix("/v1").rpartition(":")[2]
-        assert_one_line(lgdrl("serve-lm", "--model", model, "--port", port), "choose another port")
-        assert_one_line(lgdrl("serve-lm", "--model", model, "--port", "99999"), "choose another port")
+        assert_one_line(here("serve-lm", "--model", model, "--port", port), "choose another port")
+        assert_one_line(here("serve-lm", "--model", model, "--port", "99999"), "choose another port")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     finally:

@@ -35,30 +35,30 @@ TTC: dict[str, Any] = {"vehicles_count": 8, "observation": {"type": "TimeToColli
 OTHERS = ("merge-v0", "merge-v1", "merge-generic-v0", "merge-generic-v1", "exit-v0", "exit-v1", "two-way-v0")
 
 QUICK: list[dict[str, Any]] = [
-    {"scenario": "highway-fast-v0", "seeds": [0, 24], "past_end": 3},
-    {"scenario": "highway-v0", "config": FEW, "seeds": [0, 24], "past_end": 3},
-    {"scenario": "highway-v0", "config": SETTINGS, "seeds": [0, 16]},
-    {"scenario": "highway-v0", "config": TTC, "seeds": [0, 8]},
-    {"scenario": "highway-fast-v0", "config": {"action": {"lateral": False}}, "seeds": [0, 8]},
-    *({"scenario": name, "seeds": [0, 12], "past_end": 3} for name in OTHERS),
+    {"scenario": "highway-fast-v0", "seeds": [0, 12], "past_end": 3},
+    {"scenario": "highway-v0", "config": FEW, "seeds": [0, 8], "past_end": 3},
+    {"scenario": "highway-v0", "config": SETTINGS, "seeds": [0, 6]},
+    {"scenario": "highway-v0", "config": TTC, "seeds": [0, 3]},
+    {"scenario": "highway-fast-v0", "config": {"action": {"lateral": False}}, "seeds": [0, 4]},
+    *({"scenario": name, "seeds": [0, 5], "past_end": 3} for name in OTHERS),
 ]
 SCENES: list[dict[str, Any]] = [
-    {"scenario": "highway-v0", "config": {"vehicles_count": 5}, "scenes": 60},
-    {"scenario": "highway-fast-v0", "config": {"vehicles_count": 5}, "scenes": 120},
-    *({"scenario": name, "scenes": 40} for name in ("merge-v0", "merge-v1", "exit-v0", "two-way-v0")),
+    {"scenario": "highway-v0", "config": {"vehicles_count": 5}, "scenes": 25},
+    {"scenario": "highway-fast-v0", "config": {"vehicles_count": 5}, "scenes": 60},
+    *({"scenario": name, "scenes": 20} for name in ("merge-v0", "merge-v1", "exit-v0", "two-way-v0")),
 ]
 
 
 def test_episodes_are_identical_from_their_seeds():
     results = oracle.run_all(QUICK)
-    assert sum(result["decisions"] for result in results) > 1500
+    assert sum(result["decisions"] for result in results) > 500
     assert all(result["outcomes"]["crash"] for result in results[:1])
-    assert sum(result["continued"] for result in results) > 10
+    assert sum(result["continued"] for result in results) > 5
 
 
 def test_scenes_that_no_rollout_reaches_are_identical():
     results = oracle.run_all(SCENES)
-    assert sum(result["decisions"] for result in results) > 400
+    assert sum(result["decisions"] for result in results) > 200
 
 
 def test_an_unpinned_highway_env_agrees_until_the_first_contact():

@@ -48,12 +48,12 @@ def jobs_of(*parts: dict) -> list[dict]:
 
 
 def test_a_few_episodes_are_identical():
-    near = {"seeds": [0, 24], "config": NEAR, "limit": 20}
-    crowded = {"seeds": [0, 8], "config": CROWDED, "limit": 12}
+    near = {"seeds": [0, 10], "config": NEAR, "limit": 20}
+    crowded = {"seeds": [0, 4], "config": CROWDED, "limit": 12}
     quick = {"seeds": [0, 4], "config": {**NEAR, "decision_frequency": 5.0}, "limit": 40}
     for result in oracle.run_all(jobs_of(near, crowded, quick)):
         assert result["outcomes"]["crash"] > 0
-        assert result["decisions"] > 40
+        assert result["decisions"] > 20
 
 
 @pytest.mark.slow
