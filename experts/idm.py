@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from experts.answers import require_discrete
 from experts.rules.config import as_record
 from experts.rules.kernel import FASTER, IDLE, LEFT, RIGHT, SLOWER
 from experts.views import SIDE_NAMES, KernelExpert
+from sim.bounds import Positive, config_dataclass
 from sim.compiled import kernel
 from sim.config import resolve
 
@@ -28,29 +28,22 @@ STANDSTILL = 0.01
 """m and m/s that stand for zero in a denominator, as in highway-env."""
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class IDMConfig:
     """highway-env's values. Accelerations in m/s2, distances between centres in m, times in s."""
 
-    desired_speed: float | None = None  # m/s on a free road; None: the highest set-point
-    acceleration: float = 3.0  # comfortable maximum, a
-    braking: float = 5.0  # comfortable braking, b
-    limit: float = 6.0  # no acceleration beyond this in size
-    jam_distance: float = 10.0  # wanted distance to the car ahead at rest (5 m + a car length)
-    headway: float = 1.5  # s wanted to the car ahead
-    exponent: float = 4.0  # of the free-road term
-    least_gain: float = 0.2  # m/s2 that a lane change must bring
-    imposed_braking: float = (
-        2.0  # m/s2 that a lane change may ask of the new follower, and of the ego on its way to a goal
-    )
-    foresight: float = 2.0  # s, at least one decision: over 1 s, no acceleration would ever fill a 5 m/s step
-    reach: float = 3.0  # m from its centre within which the lane being left still counts
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{field.name} = {value}: must be positive and finite")
+    desired_speed: Positive | None = None  # m/s on a free road; None: the highest set-point
+    acceleration: Positive = 3.0  # comfortable maximum, a
+    braking: Positive = 5.0  # comfortable braking, b
+    limit: Positive = 6.0  # no acceleration beyond this in size
+    jam_distance: Positive = 10.0  # wanted distance to the car ahead at rest (5 m + a car length)
+    headway: Positive = 1.5  # s wanted to the car ahead
+    exponent: Positive = 4.0  # of the free-road term
+    least_gain: Positive = 0.2  # m/s2 that a lane change must bring
+    # m/s2 that a lane change may ask of the new follower, and of the ego on its way to a goal
+    imposed_braking: Positive = 2.0
+    foresight: Positive = 2.0  # s, at least one decision: over 1 s, no acceleration would ever fill a 5 m/s step
+    reach: Positive = 3.0  # m from its centre within which the lane being left still counts
 
 
 @kernel

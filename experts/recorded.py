@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,18 +16,15 @@ from experts.answers import failed, legal_mask, require_discrete
 from experts.data.demonstrations import Demonstrations
 from experts.data.sources import load_demonstrations
 from experts.provider import Context, Decision, PolicyProvider
+from sim.bounds import Positive, config_dataclass
 from sim.config import resolve
 from sim.errors import UsageError
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class RecordedConfig:
     path: str = ""  # a recording, a folder of recordings, or minari:DATASET; required
-    radius: float = 0.4  # of observations. lane-change, 20 episodes: a rule agreed in 81 % within it, 38 % beyond
-
-    def __post_init__(self) -> None:
-        if not self.radius > 0:
-            raise ValueError(f"radius = {self.radius}: choose more than 0")
+    radius: Positive = 0.4  # of observations. lane-change, 20 episodes: a rule agreed in 81 % within it, 38 % beyond
 
 
 class RecordedExpert(PolicyProvider):

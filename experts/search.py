@@ -15,14 +15,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from experts.answers import require_discrete
 from experts.views import Choice, Requests, ViewExpert
 from sim.actions import FULL, MetaAction
+from sim.bounds import Bounds, NonNegative, Number, Whole, config_dataclass
 from sim.config import resolve
 from sim.env import Branches
 from sim.errors import UsageError
@@ -33,23 +33,22 @@ CRASH, MISSED, REACHED = -100.0, -30.0, 30.0
 LANE_CHANGES = (int(MetaAction.LANE_LEFT), int(MetaAction.LANE_RIGHT))
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class SearchConfig:
     """Look-ahead and value; `horizon` and `waits` in decisions, speeds in set-points, distances in m."""
 
-    horizon: int = 12  # decisions with a goal lane: 6 s on `lane-change`
-    waits: tuple[int, ...] = (0, 2, 4, 7)  # decisions before the lane change; "never" is tried too
-    free_horizon: float = 5.0  # s of look-ahead without a goal lane
-    delay: float = 0.05  # cost of every decision that a change is put off, else it would be put off for ever
-    speed: float = 0.3  # value of ending at the highest set-point rather than the lowest
-    headway: float = 0.5  # s of distance to the car ahead (bumper to bumper) under which a plan's end is penalised
-    close: float = 2.0  # penalty of ending with no distance to the car ahead
+    horizon: Annotated[int, Bounds(2, 1000)] = 12  # decisions with a goal lane: 6 s on `lane-change`
+    waits: tuple[Whole, ...] = (0, 2, 4, 7)  # decisions before the lane change; "never" is tried too
+    free_horizon: Annotated[float, Bounds(0, 60, open_low=True)] = 5.0  # s of look-ahead without a goal lane
+    delay: Number = 0.05  # cost of every decision that a change is put off, else it would be put off for ever
+    speed: Number = 0.3  # value of ending at the highest set-point rather than the lowest
+    # s of distance to the car ahead (bumper to bumper) under which a plan's end is penalised
+    headway: NonNegative = 0.5
+    close: Number = 2.0  # penalty of ending with no distance to the car ahead
 
     def __post_init__(self) -> None:
-        if self.horizon < 2 or not self.waits or min(self.waits) < 0 or max(self.waits) >= self.horizon:
-            raise ValueError("horizon must be at least 2 and exceed every one of waits (at least one, none negative)")
-        if not 0 < self.free_horizon <= 60:
-            raise ValueError(f"free_horizon = {self.free_horizon}: choose up to 60 s")
+        if not self.waits or max(self.waits) >= self.horizon:
+            raise ValueError("horizon must exceed every one of waits, of which there is at least one")
 
 
 class SearchExpert(ViewExpert):

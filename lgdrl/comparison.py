@@ -14,7 +14,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import sim
@@ -22,33 +22,35 @@ from lgdrl.jobs import Job, Report, contained, run_all, say
 from lgdrl.runs import Run, write_json, write_text
 from lgdrl.seeds import FINAL_SEED
 from lgdrl.statistics import MeanInterval, PairedDifference, Rate, paired_difference, t_interval
+from sim.bounds import Bounds, Seed, config_dataclass
 from sim.config import deep_merge, dump_yaml, load_yaml, resolve, to_dict
 from sim.errors import UsageError
 
 if TYPE_CHECKING:
     from lgdrl.config import RunConfig
 
+Episodes = Annotated[int, Bounds(1, 10_000_000)]
 TRIVIAL = ("slower", "idle", "random", "faster")
 """Baselines that need no thought."""
 OUTCOMES = ("success", "crash", "missed")
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class CompareConfig:
     """What is compared. `base` and each arm are overrides of `RunConfig`."""
 
     base: dict[str, Any] = field(default_factory=dict)
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
     references: tuple[str, ...] | None = None  # experts, driven without any training; null: see `default_references`
-    reference_episodes: dict[str, int] = field(default_factory=dict)  # fewer episodes for slow references
-    episodes: int = 1000  # held-out episodes per run
-    first_seed: int = FINAL_SEED
+    reference_episodes: dict[str, Episodes] = field(default_factory=dict)  # fewer episodes for slow references
+    episodes: Episodes = 1000  # held-out episodes per run
+    first_seed: Seed = FINAL_SEED
     against: str | None = None  # the method that differences are taken to; null: the first one
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or not self.seeds:
-            raise ValueError("a comparison needs at least one seed and one episode")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds = {list(self.seeds)}: choose at least one, each once")
         if self.against is not None and self.against not in self.arms:
             raise ValueError(f"against = {self.against!r} is not among the methods: {', '.join(self.arms)}")
 

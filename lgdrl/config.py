@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import sim
 from lgdrl.learners.registry import LEARNERS
 from lgdrl.learners.tuned import TUNED
 from lgdrl.methods import METHODS, Method
+from sim.bounds import Bounds, Count, Seed, Whole, config_dataclass
 from sim.config import deep_merge, load_yaml, resolve, to_dict
 from sim.env import DrivingVecEnv, ScenarioVecEnv
 from sim.errors import UsageError
@@ -21,7 +22,7 @@ TRAINING_ENVS, EVALUATION_ENVS = 32, 100
 """Parallel environments of a run and of an evaluation, where the simulator takes any number."""
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class RunConfig:
     """Everything that decides a training run. `scenario_config`, `expert_options`, `strategy_options` and
     `learner_options` are checked against what the named scenario, expert, strategy and learner know, and saved in full.
@@ -37,32 +38,23 @@ class RunConfig:
     learner: str = "discrete-sac"
     learner_options: dict[str, Any] = field(default_factory=dict)
     demonstrations: str | None = None  # a recording, a folder of them, or minari:DATASET: in the replay buffer at first
-    steps: int = 60_000  # decisions over all environments; updates where the strategy trains a language model
-    num_envs: int = 0  # parallel environments; 0: 32, or fewer where each is a server (CARLA)
-    workers: int = 0  # processes (highway-env) or threads (engine) for the environments; 0: none beside this one
-    seed: int = 0
-    label_budget: int | None = None  # most labels in the run; None: no limit
-    label_lag: int = 0  # steps for which a label that is not executed may be on its way; 0: the run waits for each.
+    steps: Count = 60_000  # decisions over all environments; updates where the strategy trains a language model
+    # parallel environments; 0: 32, or fewer where each is a server (CARLA)
+    num_envs: Annotated[int, Bounds(0, 1_000_000)] = 0
+    # processes (highway-env) or threads (engine) for the environments; 0: none beside this one
+    workers: Annotated[int, Bounds(0, 1024)] = 0
+    seed: Seed = 0
+    label_budget: Whole | None = None  # most labels in the run; None: no limit
+    # steps for which a label that is not executed may be on its way; 0: the run waits for each.
     # For experts that can be asked ahead (llm)
-    label_spread: float = 0.05  # of a bare label, over all legal actions
+    label_lag: Annotated[int, Bounds(0, 100_000)] = 0
+    label_spread: Annotated[float, Bounds(0, 1, open_high=True)] = 0.05  # of a bare label, over all legal actions
     shield: bool = False  # mask actions that fail the safety check, in training and evaluation
-    log_every: int = 1000  # decisions between rows of metrics.csv
-    log_scenes: int = 10  # the guidance log keeps the scenes of every n-th episode that rules answer without; 0: none
-    evaluate_every: int = 5000  # decisions between points of the learning curve; 0: none
-    evaluate_episodes: int = 300  # episodes per point, seeds 0 ...
-    checkpoint_every: int = 10_000  # decisions
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "checkpoint_every", "evaluate_episodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: choose at least 1")
-        for name in ("num_envs", "evaluate_every", "workers", "seed", "log_scenes", "label_lag"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: choose 0 or more")
-        if self.label_budget is not None and self.label_budget < 0:
-            raise ValueError(f"label_budget = {self.label_budget}: choose 0 or more, or null for no limit")
-        if not 0 <= self.label_spread < 1:
-            raise ValueError(f"label_spread = {self.label_spread}: choose 0 to below 1")
+    log_every: Count = 1000  # decisions between rows of metrics.csv
+    log_scenes: Whole = 10  # the guidance log keeps the scenes of every n-th episode that rules answer without; 0: none
+    evaluate_every: Whole = 5000  # decisions between points of the learning curve; 0: none
+    evaluate_episodes: Annotated[int, Bounds(1, 10_000_000)] = 300  # episodes per point, seeds 0 ...
+    checkpoint_every: Count = 10_000  # decisions
 
     @property
     def method(self) -> Method:

@@ -15,8 +15,8 @@ settings that were measured best on the mandatory lane change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import field
+from typing import Annotated, Literal
 
 from lgdrl.guidance.arbiters import ArbiterConfig
 from lgdrl.guidance.constraint import DualConfig
@@ -24,26 +24,24 @@ from lgdrl.guidance.labelling import GateConfig, GuidedEpisodes
 from lgdrl.guidance.strategy import Strategy
 from lgdrl.guidance.terms import ConstraintTerm
 from lgdrl.loops.online import OnlineSettings, online_method
+from sim.bounds import BatchSize, Bounds, Share, config_dataclass
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class LGDRLConfig:
     constraint: Literal["js", "kl", "reverse_kl", "bc", "none"] = "js"
     dual: DualConfig = field(default_factory=DualConfig)
-    fade: tuple[float, float] | None = None  # the dual is scaled linearly to 0 between these shares of the training
-    guide_batch: int = 128  # labelled states per update
+    # the dual is scaled linearly to 0 between these shares of the training
+    fade: tuple[Share, Annotated[float, Bounds(0, 1, open_low=True)]] | None = None
+    guide_batch: BatchSize = 128  # labelled states per update
     episodes: GateConfig = field(default_factory=GateConfig)
     arbiter: ArbiterConfig = field(default_factory=ArbiterConfig)
-    label_share: float | None = None  # of the steps in guided episodes; arbiter `unsafe` also asks where it takes over.
+    label_share: Share | None = None  # of the steps in guided episodes; arbiter `unsafe` also asks where it takes over.
     # None: all of them, or, under a label budget, as many as spread it evenly: late labels are from better states
 
     def __post_init__(self) -> None:
-        if self.label_share is not None and not 0 <= self.label_share <= 1:
-            raise ValueError(f"label_share = {self.label_share}: choose 0 to 1")
-        if self.guide_batch < 1:
-            raise ValueError(f"guide_batch = {self.guide_batch}: choose at least 1")
-        if self.fade is not None and not 0 <= self.fade[0] < self.fade[1]:
-            raise ValueError(f"fade = {list(self.fade)}: choose [from, to] with 0 <= from < to")
+        if self.fade is not None and not self.fade[0] < self.fade[1]:
+            raise ValueError(f"fade = {list(self.fade)}: choose [from, to] with 0 <= from < to <= 1")
 
 
 def build(config: LGDRLConfig, settings: OnlineSettings) -> Strategy:

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from sim.bounds import bounds_of, numbers_in, spelled
 from sim.errors import UsageError, unknown
 
 T = TypeVar("T")
@@ -60,6 +62,7 @@ def resolve(default: T, overrides: Mapping[str, Any] | None = None, where: str =
     if not overrides:
         return default
     _check_keys(default, overrides, where)
+    _check_numbers(overrides, where)
     merged = deep_merge(to_dict(default), overrides)
     try:
         return _adapter(type(default)).validate_python(merged)  # type: ignore[arg-type]
@@ -67,8 +70,9 @@ def resolve(default: T, overrides: Mapping[str, Any] | None = None, where: str =
         first = error.errors()[0]
         path = ".".join([where, *(str(part) for part in first["loc"])])
         message = first["msg"].removeprefix("Value error, ")
-        value = "" if isinstance(first["input"], Mapping) else f" = {first['input']!r}"
-        raise UsageError(f"{path}{value}: {message[0].lower()}{message[1:]}") from None
+        value = "" if isinstance(first["input"], Mapping) else f" = {spelled(first['input'])}"
+        joint = "." if re.match(r"\w+ = ", message) else f"{value}: "  # the check of a whole config names its field
+        raise UsageError(f"{path}{joint}{message[0].lower()}{message[1:]}") from None
 
 
 @functools.cache
@@ -87,8 +91,21 @@ def _check_keys(config: Any, overrides: Mapping[str, Any], where: str) -> None:
         if key not in fields:
             raise unknown(f"key in {where}", key, fields)
         child = getattr(config, key)
+        if isinstance(value, bool) and bounds_of(type(config)).get(key):  # type: ignore[arg-type]  # a class is hashable
+            raise UsageError(f"{where}.{key} = {value}: choose a number")
         if dataclasses.is_dataclass(child) and isinstance(value, Mapping):
             _check_keys(child, value, f"{where}.{key}")
+
+
+def _check_numbers(values: Mapping[str, Any], where: str) -> None:
+    """No setting is NaN, infinite, or beyond what any range allows, in options that are checked later too."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            _check_numbers(value, f"{where}.{key}")
+            continue
+        for number in numbers_in(value):
+            if not abs(number) < 1e30:
+                raise UsageError(f"{where}.{key} = {spelled(value)}: choose a finite number")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

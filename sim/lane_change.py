@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
+from sim.bounds import Bounds, Number, Positive, Whole, config_dataclass
 from sim.outcome import Outcome
 
 SIMULATION_STEP = 0.05
@@ -53,68 +54,66 @@ ACCELERATION_SCALE = 2.0
 """... and m/s2 of an acceleration."""
 
 
-@dataclass(frozen=True)
+Density = Annotated[float, Bounds(1, 90)]
+TrafficSpeed = Annotated[float, Bounds(1, 40)]
+TrafficParameter = Annotated[float, Bounds(0.1, 10)]
+
+
+@config_dataclass
 class RewardWeights:
     """Chosen so that a full episode of small terms cannot outweigh either terminal term."""
 
-    crash: float = -10.0
-    success: float = 10.0
-    missed: float = -5.0
-    speed: float = 0.02  # times (v - v_min) / (v_max - v_min)
-    lane_gained: float = 0.5  # per lane towards the goal, negative when moving away
-    lane_change: float = -0.02  # per commanded lane change
-    short_ttc: float = -0.04  # per decision that ends with a bumper time-to-collision under 4 s
+    crash: Number = -10.0
+    success: Number = 10.0
+    missed: Number = -5.0
+    speed: Number = 0.02  # times (v - v_min) / (v_max - v_min)
+    lane_gained: Number = 0.5  # per lane towards the goal, negative when moving away
+    lane_change: Number = -0.02  # per commanded lane change
+    short_ttc: Number = -0.04  # per decision that ends with a bumper time-to-collision under 4 s
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class LaneChangeConfig:
     """Task and traffic. Lengths in m, speeds in m/s; traffic parameters are drawn uniformly per car."""
 
     layout: Literal["random", "published"] = "random"  # traffic drawn per seed, or the published frame 0
-    density: tuple[float, float] = (25.0, 25.0)  # vehicles per km and lane; drawn per episode when the two differ
-    lanes: int = 4
-    start_lane: int = 0
-    goal_lane: int = 3
-    start_x: float = 500.0
-    start_speed: float = 20.0
-    goal_distance: float = 500.0
-    time_limit: int = 120  # decisions (60 s)
-    decision_frequency: float = 2.0  # Hz, as published; simulation steps (20 Hz) per decision are a whole number
-    slowest: float = 6.0  # ego speed set-points: linspace(slowest, fastest, set_points); measured
-    fastest: float = 28.0
-    set_points: int = 20
-    traffic_speed: tuple[float, float] = (15.0, 22.0)  # initial = desired
-    traffic_acceleration: tuple[float, float] = (1.0, 3.0)  # IDM a, m/s2
-    traffic_headway: tuple[float, float] = (1.0, 2.0)  # IDM T, s
+    density: tuple[Density, Density] = (25.0, 25.0)  # vehicles per km and lane; drawn per episode when the two differ
+    lanes: Annotated[int, Bounds(2, 12)] = 4
+    start_lane: Whole = 0
+    goal_lane: Whole = 3
+    start_x: Positive = 500.0
+    start_speed: Annotated[float, Bounds(0, 40)] = 20.0
+    goal_distance: Positive = 500.0
+    time_limit: Annotated[int, Bounds(1, 1_000_000)] = 120  # decisions (60 s)
+    # Hz, as published; simulation steps (20 Hz) per decision are a whole number
+    decision_frequency: Annotated[float, Bounds(0.1, 20)] = 2.0
+    # ego speed set-points: linspace(slowest, fastest, set_points); measured
+    slowest: Annotated[float, Bounds(0, 40, open_low=True)] = 6.0
+    fastest: Annotated[float, Bounds(0, 40, open_low=True)] = 28.0
+    set_points: Annotated[int, Bounds(2, 1000)] = 20
+    traffic_speed: tuple[TrafficSpeed, TrafficSpeed] = (15.0, 22.0)  # initial = desired
+    traffic_acceleration: tuple[TrafficParameter, TrafficParameter] = (1.0, 3.0)  # IDM a, m/s2
+    traffic_headway: tuple[TrafficParameter, TrafficParameter] = (1.0, 2.0)  # IDM T, s
     phase: Literal["level", "random"] = "level"  # each lane has a car beside the ego (as published), or anywhere
-    behind: float = 280.0  # traffic reaches this far back at the start
-    ahead: float = 440.0  # and this far ahead
+    behind: Positive = 280.0  # traffic reaches this far back at the start
+    ahead: Positive = 440.0  # and this far ahead
     reward: RewardWeights = field(default_factory=RewardWeights)
 
     def __post_init__(self) -> None:
-        ranges = {
-            "density": (self.density, 1.0, 90.0),
-            "traffic_speed": (self.traffic_speed, 1.0, 40.0),
-            "traffic_acceleration": (self.traffic_acceleration, 0.1, 10.0),
-            "traffic_headway": (self.traffic_headway, 0.1, 10.0),
-        }
-        for name, ((low, high), least, most) in ranges.items():
-            if not least <= low <= high <= most:
-                raise ValueError(f"{name} = [{low}, {high}]: give [low, high] within [{least}, {most}]")
-        if not 2 <= self.lanes <= 12:
-            raise ValueError(f"lanes = {self.lanes}: choose 2 to 12")
+        for name in ("density", "traffic_speed", "traffic_acceleration", "traffic_headway"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} = [{low}, {high}]: give [low, high]")
         for name, lane in (("start_lane", self.start_lane), ("goal_lane", self.goal_lane)):
-            if not 0 <= lane < self.lanes:
+            if lane >= self.lanes:
                 raise ValueError(f"{name} = {lane}: the lanes are 0 to {self.lanes - 1}")
-        if not (0 < self.slowest < self.fastest <= 40 and self.set_points >= 2):
-            raise ValueError("speed grid: choose 0 < slowest < fastest <= 40 m/s and at least 2 set_points")
-        if not (self.goal_distance > 0 and self.time_limit >= 1 and self.behind > 0 and self.ahead > 0):
-            raise ValueError("goal_distance, time_limit, behind and ahead must be positive")
+        if self.slowest >= self.fastest:
+            raise ValueError(f"slowest = {self.slowest}, fastest = {self.fastest}: choose slowest < fastest, in m/s")
         if not (self.behind < self.start_x and self.start_x + self.goal_distance + self.ahead < 8000):
             raise ValueError(
                 "the road is 10 km long: keep behind < start_x and start_x + goal_distance + ahead < 8000 m"
             )
-        if not (0.1 <= self.decision_frequency <= 20 and 20 % self.decision_frequency == 0):
+        if 20 % self.decision_frequency:
             raise ValueError(
                 f"decision_frequency = {self.decision_frequency}: choose 20, 10, 5, 4, 2.5, 2, 1 Hz or another that "
                 "divides the 20 Hz of the simulation"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -23,24 +23,23 @@ from baselines.language.options import TokenOptions
 from baselines.language.rollout import Request, RolloutGroup, Sampler
 from baselines.language.strategy import TokenSettings, TokenStrategy, mean
 from baselines.language.task import TaskPrompt, Trace
+from sim.bounds import Bounds, Share, config_dataclass
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class BREADConfig:
     """When a prompt is too hard, and how its hint is found."""
 
-    low: float = 0.125  # share of successes below which a group is too hard: one of eight
-    high: float = 0.9  # share above which a hint is longer than it need be
-    episodes: int = 10  # that a trace is cut into, at boundaries that it has
+    low: Share = 0.125  # share of successes below which a group is too hard: one of eight
+    high: Share = 0.9  # share above which a hint is longer than it need be
+    episodes: Annotated[int, Bounds(2, 1000)] = 10  # that a trace is cut into, at boundaries that it has
     anchor_mode: Literal["prefix", "hint"] = "prefix"  # the opening begins the answer, or is shown in the prompt
     search: Literal["binary", "linear", "random"] = "binary"  # the last two for comparison
     stop: Literal["first", "shortest"] = "first"  # of a binary search: at the first hint in range, or at the shortest
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high <= 1:
+        if self.low > self.high:
             raise ValueError(f"low = {self.low}, high = {self.high}: choose 0 <= low <= high <= 1")
-        if self.episodes < 2:
-            raise ValueError(f"episodes = {self.episodes}: choose at least 2, since the last one is never given away")
 
 
 class BREAD(TokenStrategy):

@@ -11,58 +11,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sim.bounds import Bounds, Count, LearningRate, NonNegative, Positive, config_dataclass
+
 STD_FLOOR = 1e-6
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class GRPOConfig:
     """Names are TRL's where it has them; defaults are for models of a million parameters, not for TRL's models."""
 
-    num_generations: int = 8  # completions per group
-    prompts_per_update: int = 12  # groups per update (TRL: generation_batch_size / num_generations)
-    max_completion_length: int = 48  # tokens of an answer, an opening that was given away included
-    temperature: float = 1.0  # of sampling, and of the policy whose likelihood is trained
-    learning_rate: float = 3e-4  # AdamW, constant
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.95
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    num_iterations: int = 1  # passes over what an update generated
-    steps_per_generation: int = 1  # optimiser steps per pass, each on its share of the groups
-    beta: float = 0.0  # of the KL divergence from the model that training started from (k3 estimator); 0: no such model
-    epsilon: float = 0.2  # the ratio is clipped to [1 - epsilon, 1 + epsilon_high]
-    epsilon_high: float | None = None  # None: epsilon
-    delta: float | None = (
-        None  # largest ratio for negative advantages ("dual clip", two-sided clipping); None: no limit
-    )
+    num_generations: Annotated[int, Bounds(1, 10_000)] = 8  # completions per group
+    # groups per update (TRL: generation_batch_size / num_generations)
+    prompts_per_update: Annotated[int, Bounds(1, 1_000_000)] = 12
+    # tokens of an answer, an opening that was given away included
+    max_completion_length: Annotated[int, Bounds(1, 1_000_000)] = 48
+    # of sampling, and of the policy whose likelihood is trained
+    temperature: Annotated[float, Bounds(0, 100, open_low=True)] = 1.0
+    learning_rate: LearningRate = 3e-4  # AdamW, constant
+    adam_beta1: Annotated[float, Bounds(0, 1, open_high=True)] = 0.9
+    adam_beta2: Annotated[float, Bounds(0, 1, open_high=True)] = 0.95
+    weight_decay: NonNegative = 0.0
+    max_grad_norm: Positive = 1.0
+    num_iterations: Count = 1  # passes over what an update generated
+    steps_per_generation: Count = 1  # optimiser steps per pass, each on its share of the groups
+    # of the KL divergence from the model that training started from (k3 estimator); 0: no such model
+    beta: NonNegative = 0.0
+    # the ratio is clipped to [1 - epsilon, 1 + epsilon_high]
+    epsilon: Annotated[float, Bounds(0, 1, open_high=True)] = 0.2
+    epsilon_high: NonNegative | None = None  # None: epsilon
+    # largest ratio for negative advantages ("dual clip", two-sided clipping); None: no limit
+    delta: Positive | None = None
     loss_type: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = "dapo"
     # grpo: mean over each completion's tokens, then over completions; dapo and (without gradient accumulation the same)
     # bnpo: mean over all tokens; dr_grpo: sum over tokens / (completions x max_completion_length)
     scale_rewards: Literal["group", "batch", "none"] = "group"  # whose standard deviation advantages are divided by
 
     def __post_init__(self) -> None:
-        for name in (
-            "num_generations",
-            "prompts_per_update",
-            "max_completion_length",
-            "num_iterations",
-            "steps_per_generation",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: choose at least 1")
-        for name in ("temperature", "learning_rate", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: choose a number above 0")
         if self.num_generations < 2 and self.scale_rewards == "group":
             raise ValueError("num_generations = 1: a group of one has no spread; choose at least 2")
-        if not 0 <= self.epsilon < 1 or self.beta < 0:
-            raise ValueError(f"epsilon = {self.epsilon}, beta = {self.beta}: choose 0 <= epsilon < 1 and beta >= 0")
         if self.delta is not None and self.delta <= 1 + self.clip_high:
             raise ValueError(f"delta = {self.delta}: choose more than 1 + epsilon_high = {1 + self.clip_high}, or null")
 

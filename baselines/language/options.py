@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from baselines.language.grpo import GRPOConfig
 from baselines.language.sft import SFTConfig
 from experts.language.gpt import GPTConfig
+from sim.bounds import Count, config_dataclass
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class TokenOptions:
     """Methods with settings of their own have them in a further field, `method`."""
 
@@ -22,9 +23,6 @@ class TokenOptions:
     # imitation before the first update (no epochs: none); small batches, since there are few traces
     grpo: GRPOConfig = field(default_factory=lambda: GRPOConfig(max_completion_length=32, prompts_per_update=16))
     # its lengths and temperature hold for evaluation too
-    tokens: int | None = None  # the run ends early when so many were generated; searches and a teacher's reading count
+    # the run ends early when so many were generated; searches and a teacher's reading count
+    tokens: Count | None = None
     teacher: str | None = None  # file of the language model that is the live teacher; null: the task's own
-
-    def __post_init__(self) -> None:
-        if self.tokens is not None and self.tokens < 1:
-            raise ValueError(f"tokens = {self.tokens}: choose at least 1, or null for no limit")

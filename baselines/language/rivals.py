@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -23,17 +23,14 @@ from baselines.language.task import TaskPrompt, Trace
 from experts.language.gpt import entropy, log_policy
 from experts.language.model import LanguageModel
 from experts.language.teacher import TokenProvider
+from sim.bounds import Bounds, Count, NonNegative, Number, Share, config_dataclass
 
 # --- a whole trace in the group --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class WholeTraceConfig:
-    shaping: float = 0.1  # p / (p + shaping) in place of the ratio on the trace's words; 0: the clipped ratio
-
-    def __post_init__(self) -> None:
-        if self.shaping < 0:
-            raise ValueError(f"shaping = {self.shaping}: choose 0 or more")
+    shaping: NonNegative = 0.1  # p / (p + shaping) in place of the ratio on the trace's words; 0: the clipped ratio
 
 
 class WholeTrace(TokenStrategy):
@@ -87,14 +84,10 @@ WHOLE_TRACE = token_method(
 # --- a fixed opening -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class FixedPrefixConfig:
-    share: float = 0.5  # of a trace's episodes that are given away
+    share: Annotated[float, Bounds(0, 1, open_high=True)] = 0.5  # of a trace's episodes that are given away
     anchor_mode: Literal["prefix", "hint"] = "prefix"  # begins the answer, or is shown in the prompt (as in QuestA)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share < 1:
-            raise ValueError(f"share = {self.share}: choose 0 to below 1")
 
 
 class FixedPrefix(TokenStrategy):
@@ -132,16 +125,16 @@ FIXED_PREFIX = token_method(
 # --- one hybrid per group --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class PrefixRFTConfig:
-    share: float = 0.95  # of a trace's episodes that open the hybrid answer at the start ...
-    final_share: float = 0.05  # ... and at the end
-    horizon: int = 80  # updates in between, along half a cosine
-    learned: float = 0.2  # of the opening's words that are learned from, those of highest entropy
+    share: Share = 0.95  # of a trace's episodes that open the hybrid answer at the start ...
+    final_share: Share = 0.05  # ... and at the end
+    horizon: Count = 80  # updates in between, along half a cosine
+    learned: Share = 0.2  # of the opening's words that are learned from, those of highest entropy
 
     def __post_init__(self) -> None:
-        if not 0 <= self.final_share <= self.share <= 1 or not 0 <= self.learned <= 1 or self.horizon < 1:
-            raise ValueError("choose 0 <= final_share <= share <= 1, 0 <= learned <= 1 and horizon >= 1")
+        if self.final_share > self.share:
+            raise ValueError(f"final_share = {self.final_share}: choose at most share = {self.share}")
 
 
 class PrefixRFT(TokenStrategy):
@@ -226,10 +219,10 @@ PREFIX_RFT = token_method(
 # --- on-policy distillation ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class DistillationConfig:
-    coefficient: float = 1.0  # of the divergence from the teacher
-    rl_share: float = 0.0  # of GRPO's own loss; 0: rewards are not used
+    coefficient: Number = 1.0  # of the divergence from the teacher
+    rl_share: Share = 0.0  # of GRPO's own loss; 0: rewards are not used
 
 
 class Distillation(TokenStrategy):

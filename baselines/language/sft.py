@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,24 +18,19 @@ from baselines.language.rollout import Ledger
 from baselines.language.task import TaskPrompt, TextTask, traced
 from experts.language.gpt import check_room, padded
 from experts.language.model import LanguageModel
+from sim.bounds import BatchSize, LearningRate, NonNegative, Positive, Share, Whole, config_dataclass
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class SFTConfig:
     """Names are TRL's (SFTConfig) where it has them."""
 
-    num_train_epochs: int = 10
-    batch_size: int = 32
-    learning_rate: float = 1e-3  # at the start; falls to a tenth along a cosine
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    hint_share: float = 0.0  # of the examples whose prompt shows a random opening of the trace as a hint
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.hint_share <= 1:
-            raise ValueError(f"hint_share = {self.hint_share}: choose 0 to 1")
-        if self.num_train_epochs < 0 or self.batch_size < 1 or not self.learning_rate > 0:
-            raise ValueError("choose num_train_epochs >= 0, batch_size >= 1 and learning_rate > 0")
+    num_train_epochs: Whole = 10
+    batch_size: BatchSize = 32
+    learning_rate: LearningRate = 1e-3  # at the start; falls to a tenth along a cosine
+    weight_decay: NonNegative = 0.01
+    max_grad_norm: Positive = 1.0
+    hint_share: Share = 0.0  # of the examples whose prompt shows a random opening of the trace as a hint
 
 
 class Imitation:

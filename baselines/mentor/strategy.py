@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -26,31 +26,25 @@ from baselines.language.strategy import TokenSettings, TokenStrategy, mean
 from baselines.language.task import TaskPrompt
 from baselines.mentor import mixing
 from baselines.mentor.mixing import Mixed, WeightRule
+from sim.bounds import Bounds, Count, NonNegative, config_dataclass
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class MENTORConfig:
     """How much teacher, and for how long."""
 
-    num_mixed: int = 4  # mixed answers per prompt, beside num_generations on-policy ones
-    quantile: float = 0.95  # of on-policy entropies, from which on the teacher decides alone
-    floor: float = 0.3  # nats below which the threshold never falls; the released code has 1.5, which on a choice
+    num_mixed: Annotated[int, Bounds(0, 10_000)] = 4  # mixed answers per prompt, beside num_generations on-policy ones
+    # of on-policy entropies, from which on the teacher decides alone
+    quantile: Annotated[float, Bounds(0, 1, open_low=True, open_high=True)] = 0.95
+    floor: NonNegative = 0.3  # nats below which the threshold never falls; the released code has 1.5, which on a choice
     # among five actions (at most 1.61 nats) would mute the teacher
-    horizon: int = 80  # updates in which the teacher fades out; the paper has 120
+    horizon: Count = 80  # updates in which the teacher fades out; the paper has 120
     fade: bool = True  # False, for comparison: alpha is 1 throughout
-    expert_cap: float | None = None  # most that the advantages of a prompt's mixed answers may add up to
-    draft: int = 4  # words that the student writes before the teacher reads them
+    expert_cap: NonNegative | None = None  # most that the advantages of a prompt's mixed answers may add up to
+    draft: Count = 4  # words that the student writes before the teacher reads them
     weights: Literal["entropy", "random", "constant"] = "entropy"
     # for comparison, of equal mean (that of the rule on the last update's on-policy words): the same weights at random
     # positions, or their mean at every position
-
-    def __post_init__(self) -> None:
-        if self.num_mixed < 0 or self.horizon < 1 or self.draft < 1:
-            raise ValueError("choose num_mixed >= 0, horizon >= 1 and draft >= 1")
-        if not 0 < self.quantile < 1 or self.floor < 0:
-            raise ValueError(
-                f"quantile = {self.quantile}, floor = {self.floor}: choose 0 < quantile < 1 and floor >= 0"
-            )
 
 
 class MENTOR(TokenStrategy):

@@ -7,25 +7,24 @@ it labels, afterwards the learner does. Loss: E_labelled[-ln pi(u|s)], the RL lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lgdrl.guidance.arbiters import ExpertDrives
 from lgdrl.guidance.labelling import Rounds
 from lgdrl.guidance.strategy import Strategy
 from lgdrl.guidance.terms import ImitationTerm
 from lgdrl.loops.online import OnlineSettings, online_method
+from sim.bounds import BatchSize, Count, config_dataclass
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class DAggerConfig:
-    labels: int = 16_000  # in the whole training
-    rounds: int = 16
-    guide_batch: int = 256  # labelled states per update
-    thinning: int = 1  # ask on every k-th decision of the labelling phase: less alike states for the same labels
+    labels: Count = 16_000  # in the whole training
+    rounds: Count = 16
+    guide_batch: BatchSize = 256  # labelled states per update
+    thinning: Count = 1  # ask on every k-th decision of the labelling phase: less alike states for the same labels
 
     def __post_init__(self) -> None:
-        if not (self.labels >= self.rounds >= 1 and self.guide_batch >= 1 and self.thinning >= 1):
-            raise ValueError("choose labels >= rounds >= 1, guide_batch >= 1 and thinning >= 1")
+        if self.labels < self.rounds:
+            raise ValueError(f"labels = {self.labels} are fewer than rounds = {self.rounds}: choose labels >= rounds")
 
 
 def build(config: DAggerConfig, settings: OnlineSettings) -> Strategy:

@@ -5,23 +5,20 @@ Meaning inferred from the name, as specified here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from lgdrl.guidance.labelling import GateConfig, GuidedEpisodes
 from lgdrl.guidance.strategy import Strategy
 from lgdrl.guidance.terms import ImitationTerm
 from lgdrl.loops.online import OnlineSettings, online_method
+from sim.bounds import BatchSize, NonNegative, config_dataclass
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class SACBCConfig:
-    weight: float = 1.0  # of the cloning loss
-    guide_batch: int = 128  # labelled states per update
+    weight: NonNegative = 1.0  # of the cloning loss
+    guide_batch: BatchSize = 128  # labelled states per update
     episodes: GateConfig = field(default_factory=GateConfig)  # episodes in which labels are asked
-
-    def __post_init__(self) -> None:
-        if self.weight < 0 or self.guide_batch < 1:
-            raise ValueError(f"weight = {self.weight}, guide_batch = {self.guide_batch}: choose >= 0 and >= 1")
 
 
 def build(config: SACBCConfig, settings: OnlineSettings) -> Strategy:

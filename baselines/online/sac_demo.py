@@ -7,20 +7,21 @@ take the place of the expert's drive: with `decisions` = 0 no expert is asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
 from lgdrl.guidance.arbiters import ExpertDrives
 from lgdrl.guidance.labelling import FirstDecisions
 from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
 from lgdrl.guidance.strategy import RL, Batches, Strategy
 from lgdrl.loops.online import OnlineSettings, online_method
+from sim.bounds import Bounds, Whole, config_dataclass
 from sim.errors import UsageError
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class SACDemoConfig:
-    decisions: int = 10_000  # that the expert drives at the start; 0: recorded demonstrations only
-    share: float = 0.5  # of every batch that is drawn from them
+    decisions: Whole = 10_000  # that the expert drives at the start; 0: recorded demonstrations only
+    share: Annotated[float, Bounds(0, 1, open_low=True, open_high=True)] = 0.5  # of every batch that is drawn from them
 
     def __post_init__(self) -> None:
         if self.decisions < 0 or not 0 < self.share < 1:

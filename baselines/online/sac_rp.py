@@ -7,7 +7,7 @@ shaping:  r' = r - c 1[the learner disagreed]         (the expert only labels)
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from lgdrl.guidance.arbiters import ArbiterConfig, LearnerDrives
@@ -15,12 +15,13 @@ from lgdrl.guidance.labelling import GateConfig, GuidedEpisodes
 from lgdrl.guidance.records import Transitions
 from lgdrl.guidance.strategy import Strategy
 from lgdrl.loops.online import OnlineSettings, online_method
+from sim.bounds import Number, config_dataclass
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class SACRPConfig:
     mode: Literal["penalty", "shaping"] = "penalty"
-    cost: float = 1.0  # c, in units of reward
+    cost: Number = 1.0  # c, in units of reward
     episodes: GateConfig = field(default_factory=GateConfig)
     arbiter: ArbiterConfig = field(default_factory=ArbiterConfig)  # mode penalty: when the expert takes over
 

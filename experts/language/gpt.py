@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from experts.language.model import Cache, LanguageModel
 from experts.language.vocabulary import Vocabulary
+from sim.bounds import Bounds, config_dataclass
 from sim.config import resolve, to_dict
 from sim.errors import UsageError
 from sim.files import write_atomically
@@ -30,20 +32,18 @@ from sim.files import write_atomically
 FORMAT = "lgdrl-gpt-1"
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class GPTConfig:
     """Size of a model. 4 layers of width 128 and 200 words are 0.84 million parameters."""
 
-    vocab_size: int = 192
-    context: int = 192  # most tokens that a prompt and its answer may have together
-    layers: int = 4
-    heads: int = 4
-    width: int = 128  # of the residual stream; the hidden layer of a block is four times as wide
+    vocab_size: Annotated[int, Bounds(1, 1_000_000)] = 192
+    context: Annotated[int, Bounds(1, 1_000_000)] = 192  # most tokens that a prompt and its answer may have together
+    layers: Annotated[int, Bounds(1, 1000)] = 4
+    heads: Annotated[int, Bounds(1, 1000)] = 4
+    # of the residual stream; the hidden layer of a block is four times as wide
+    width: Annotated[int, Bounds(1, 65_536)] = 128
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "context", "layers", "heads", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: choose at least 1")
         if self.width % self.heads:
             raise ValueError(f"width = {self.width} is not a multiple of heads = {self.heads}")
 

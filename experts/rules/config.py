@@ -4,46 +4,43 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, fields
 from typing import Any
 
 import numpy as np
 
+from sim.bounds import Positive, config_dataclass
 
-@dataclass(frozen=True)
+
+@config_dataclass
 class RuleConfig:
     """Found by a cross-entropy search over the rule's structure on `lane-change` at 25 vehicles/km/lane.
 
     Distances between centres of 5 m cars, in m; times in s; speeds in m/s.
     """
 
-    reaction: float = 0.53  # s before the ego's braking takes effect
-    front_distance: float = 7.7  # m to the car ahead that are never used up (2.7 m between bumpers)
-    front_braking: float = 0.8745  # braking of the car ahead over the ego's (2.02 / 2.31 m/s2)
-    front_time: float = 0.34  # s of closing speed that a change needs ahead on top of the braking distance
-    rear_distance: float = 6.5  # m behind that a change always needs
-    rear_braking: float = 2.0  # m/s2, what a car behind is trusted to brake (measured limit of the published traffic)
-    rear_time: float = 0.10  # s of closing speed that a change needs behind on top of that car's braking distance
-    front_ttc: float = 3.65  # s, bumper to bumper, that a change needs ahead
-    rear_ttc: float = 3.85  # s, bumper to bumper, that a change needs behind
-    steady_offset: float = 1.37  # m from the lane's centre within which the next change may start
-    old_lane_reach: float = 3.0  # m from its centre within which the lane being left still counts
-    slot_length: float = 19.2  # m between the two cars of a slot that is worth aligning with
-    slot_share: float = 0.66  # share of the slot's slack that is wanted behind the ego
-    open_slot: float = 40.0  # m to an absent car of a slot (the mean spacing)
-    align_gain: float = 0.43  # 1/s, speed per metre of misalignment
-    drop_back: float = 4.2  # m/s below the slower car when the slot is too short
-    slowest: float = 8.5  # m/s, aligning never asks for less
-    fastest: float = 23.5  # m/s, in an environment with a goal lane
-    brake_margin: float = 0.60  # m/s above the wanted speed at which to brake (half a set-point)
-    accelerate_margin: float = 0.16  # m/s that the next set-point may exceed the wanted speed
-    overtake_gain: float = 2.0  # m/s that a lane must allow beyond the present one, without a goal lane
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not (np.isfinite(value) and value > 0):
-                raise ValueError(f"{field.name} = {value}: must be positive and finite")
+    reaction: Positive = 0.53  # s before the ego's braking takes effect
+    front_distance: Positive = 7.7  # m to the car ahead that are never used up (2.7 m between bumpers)
+    front_braking: Positive = 0.8745  # braking of the car ahead over the ego's (2.02 / 2.31 m/s2)
+    front_time: Positive = 0.34  # s of closing speed that a change needs ahead on top of the braking distance
+    rear_distance: Positive = 6.5  # m behind that a change always needs
+    # m/s2, what a car behind is trusted to brake (measured limit of the published traffic)
+    rear_braking: Positive = 2.0
+    rear_time: Positive = 0.10  # s of closing speed that a change needs behind on top of that car's braking distance
+    front_ttc: Positive = 3.65  # s, bumper to bumper, that a change needs ahead
+    rear_ttc: Positive = 3.85  # s, bumper to bumper, that a change needs behind
+    steady_offset: Positive = 1.37  # m from the lane's centre within which the next change may start
+    old_lane_reach: Positive = 3.0  # m from its centre within which the lane being left still counts
+    slot_length: Positive = 19.2  # m between the two cars of a slot that is worth aligning with
+    slot_share: Positive = 0.66  # share of the slot's slack that is wanted behind the ego
+    open_slot: Positive = 40.0  # m to an absent car of a slot (the mean spacing)
+    align_gain: Positive = 0.43  # 1/s, speed per metre of misalignment
+    drop_back: Positive = 4.2  # m/s below the slower car when the slot is too short
+    slowest: Positive = 8.5  # m/s, aligning never asks for less
+    fastest: Positive = 23.5  # m/s, in an environment with a goal lane
+    brake_margin: Positive = 0.60  # m/s above the wanted speed at which to brake (half a set-point)
+    accelerate_margin: Positive = 0.16  # m/s that the next set-point may exceed the wanted speed
+    overtake_gain: Positive = 2.0  # m/s that a lane must allow beyond the present one, without a goal lane
 
     def record(self) -> np.ndarray:
         """The numbers as one record for the compiled functions, in an array of one."""

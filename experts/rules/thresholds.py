@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -31,23 +30,19 @@ from experts.rules.kernel import (
 )
 from experts.rules.published import PUBLISHED_FOLLOWING, PUBLISHED_FRONT_GAP, PUBLISHED_MIN_TTC, PUBLISHED_REAR_GAP
 from experts.views import SIDE_NAMES, KernelExpert
+from sim.bounds import NonNegative, config_dataclass
 from sim.compiled import kernel
 from sim.config import resolve
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class ThresholdConfig:
     """The published values; distances in m between centres, times in s between bumpers."""
 
-    gap_ahead: float = PUBLISHED_FRONT_GAP  # m that a lane change needs ahead
-    gap_behind: float = PUBLISHED_REAR_GAP  # m that a lane change needs behind
-    following_distance: float = PUBLISHED_FOLLOWING  # m to the car ahead: brake below, accelerate above
-    min_ttc: float = PUBLISHED_MIN_TTC  # s to the car ahead that a lane change and keeping the speed need
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if not getattr(self, field.name) >= 0:
-                raise ValueError(f"{field.name} = {getattr(self, field.name)}: must not be negative")
+    gap_ahead: NonNegative = PUBLISHED_FRONT_GAP  # m that a lane change needs ahead
+    gap_behind: NonNegative = PUBLISHED_REAR_GAP  # m that a lane change needs behind
+    following_distance: NonNegative = PUBLISHED_FOLLOWING  # m to the car ahead: brake below, accelerate above
+    min_ttc: NonNegative = PUBLISHED_MIN_TTC  # s to the car ahead that a lane change and keeping the speed need
 
     def record(self) -> np.ndarray:
         """The numbers as one record for the compiled functions, in an array of one."""

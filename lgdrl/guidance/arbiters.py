@@ -23,6 +23,7 @@ from experts.safety import unsafe_actions
 from lgdrl.guidance.constraint import js
 from lgdrl.guidance.records import Execution, Labels, Reason, StepContext
 from lgdrl.plugins import Registry
+from sim.bounds import NonNegative, Number, config_dataclass
 from sim.config import NoOptions, resolve
 from sim.errors import UsageError
 
@@ -173,9 +174,9 @@ class Disagree(Comparing):
         return labels.given
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class ValueConfig:
-    margin: float = 0.5  # units of return: take over where min Q(label) - min Q(proposal) exceeds this
+    margin: Number = 0.5  # units of return: take over where min Q(label) - min Q(proposal) exceeds this
 
 
 class Value(Comparing):
@@ -193,13 +194,13 @@ class Value(Comparing):
         return labels.given & (gain > self.config.margin)
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class DivergenceConfig:
-    on: float = 0.35  # nats (ln 2 = 0.69 is total disagreement): the expert takes over above this ...
-    off: float = 0.15  # ... and hands back below this
+    on: NonNegative = 0.35  # nats (ln 2 = 0.69 is total disagreement): the expert takes over above this ...
+    off: NonNegative = 0.15  # ... and hands back below this
 
     def __post_init__(self) -> None:
-        if not 0 <= self.off <= self.on:
+        if self.off > self.on:
             raise ValueError(f"off = {self.off}, on = {self.on}: choose 0 <= off <= on")
 
 

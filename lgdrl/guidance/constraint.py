@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from sim.bounds import NonNegative, config_dataclass
 
 LN2 = math.log(2.0)
 
@@ -68,21 +69,19 @@ def js_of_label(p: torch.Tensor) -> torch.Tensor:
     return LN2 + 0.5 * (torch.xlogy(p, p) - torch.xlogy(1 + p, 1 + p))
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class DualConfig:
     """The dual variable. Defaults are those that guided the mandatory lane change best."""
 
-    initial: float = 6.0  # per nat; the JS gradient at a uniform start then equals that of unit-weight cloning
-    target: float = 0.03  # nats, delta; 0.1 was too loose over the 60 decisions of an episode
-    step_size: float = 0.01  # eta, per gradient step
-    maximum: float = 20.0  # per nat; beyond it the RL loss no longer counts
+    initial: NonNegative = 6.0  # per nat; the JS gradient at a uniform start then equals that of unit-weight cloning
+    target: NonNegative = 0.03  # nats, delta; 0.1 was too loose over the 60 decisions of an episode
+    step_size: NonNegative = 0.01  # eta, per gradient step
+    maximum: NonNegative = 20.0  # per nat; beyond it the RL loss no longer counts
     fixed: bool = False  # True: `initial` stays, whatever the divergence
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.initial <= self.maximum:
+        if self.initial > self.maximum:
             raise ValueError(f"initial = {self.initial} must lie in [0, maximum = {self.maximum}]")
-        if self.target < 0.0 or self.step_size < 0.0:
-            raise ValueError(f"target = {self.target} and step_size = {self.step_size} must not be negative")
 
 
 class Dual:

@@ -16,6 +16,7 @@ import numpy as np
 
 from lgdrl.guidance.records import StepContext
 from lgdrl.plugins import Registry
+from sim.bounds import Count, Share, config_dataclass
 from sim.config import NoOptions, resolve
 
 # ------------------------------------------------------------------------------------------------------- gates
@@ -54,17 +55,15 @@ class GatePlugin:
 GATES: Registry[GatePlugin] = Registry("lgdrl.gates", "gate")
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class GateConfig:
     """Which episodes are guided, and for how long."""
 
     kind: str = "bernoulli"  # a registered gate; `lgdrl list` prints them
     options: dict[str, Any] = field(default_factory=dict)  # of the gate
-    until: float = 0.5  # guidance ends at this share of the training's decisions
+    until: Share = 0.5  # guidance ends at this share of the training's decisions
 
     def __post_init__(self) -> None:
-        if not 0 <= self.until <= 1:
-            raise ValueError(f"until = {self.until}: choose a share of the training, 0 to 1")
         self.make(np.random.SeedSequence(0))
 
     def make(self, seed: np.random.SeedSequence) -> EpisodeGate:
@@ -73,13 +72,9 @@ class GateConfig:
         return plugin.make(resolve(plugin.defaults, self.options, f"options of gate {self.kind!r}"), seed)
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class BernoulliConfig:
-    share: float = 0.5  # probability that an episode is guided
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"share = {self.share}: choose 0 to 1")
+    share: Share = 0.5  # probability that an episode is guided
 
 
 class BernoulliGate(EpisodeGate):
@@ -106,13 +101,13 @@ class BernoulliGate(EpisodeGate):
         return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class PeriodicConfig:
-    period: int = 2  # of every `period` episodes ...
-    guided: int = 1  # ... the first `guided` are guided
+    period: Count = 2  # of every `period` episodes ...
+    guided: Count = 1  # ... the first `guided` are guided
 
     def __post_init__(self) -> None:
-        if not 1 <= self.guided <= self.period:
+        if self.guided > self.period:
             raise ValueError(f"guided = {self.guided} of period = {self.period}: choose 1 <= guided <= period")
 
 

@@ -17,8 +17,7 @@ Shapes: N environments, A actions, B sampled transitions.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -34,40 +33,37 @@ from lgdrl.guidance.terms import Terms
 from lgdrl.learners.guided import Guided
 from lgdrl.learners.registry import Learner
 from lgdrl.learners.softmax_policy import HIDDEN, DiscreteSACPolicy, Trainable, adam, sample_categorical
+from sim.bounds import BatchSize, Bounds, Count, LearningRate, Positive, Share, Whole, config_dataclass
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class DiscreteSACConfig:
     """Settings of `DiscreteSAC`. Defaults solved the mandatory lane change in 60k decisions of 32 environments."""
 
-    hidden: tuple[int, ...] = HIDDEN  # units per hidden layer, actor and critics alike
-    learning_rate: float = 1e-3  # Adam, all networks and alpha; 3e-4 was 20 points behind at 20k decisions
-    tau: float = 0.01  # share of the critics that flows into their targets per update; goes with the learning rate
-    gamma: float = 0.99  # discount per decision
-    batch_size: int = 128  # transitions per update
-    buffer_size: int = 100_000  # transitions; a whole run of the lane change fits
-    learning_starts: int = 500  # decisions with uniformly random legal proposals, before the first update
-    updates_per_decision: float = 0.25  # gradient steps per decision of one environment; the remainder is carried over
-    target_entropy_ratio: float = 0.2  # H* / ln A; 0.5 keeps a driver undecided
-    alpha_initial: float = 0.1  # temperature at the start
-    alpha_cap: float | None = 0.1  # upper bound, None: none. A constraint holds H under H*, so free alpha runs off
+    hidden: tuple[Annotated[int, Bounds(1, 65_536)], ...] = HIDDEN  # units per hidden layer, actor and critics alike
+    learning_rate: LearningRate = 1e-3  # Adam, all networks and alpha; 3e-4 was 20 points behind at 20k decisions
+    # share of the critics that flows into their targets per update; goes with the learning rate
+    tau: Annotated[float, Bounds(0, 1, open_low=True)] = 0.01
+    gamma: Share = 0.99  # discount per decision
+    batch_size: BatchSize = 128  # transitions per update
+    buffer_size: Count = 100_000  # transitions; a whole run of the lane change fits
+    learning_starts: Whole = 500  # decisions with uniformly random legal proposals, before the first update
+    # gradient steps per decision of one environment; the remainder is carried over
+    updates_per_decision: Annotated[float, Bounds(0, 1000)] = 0.25
+    target_entropy_ratio: Share = 0.2  # H* / ln A; 0.5 keeps a driver undecided
+    alpha_initial: Positive = 0.1  # temperature at the start
+    alpha_cap: Positive | None = 0.1  # upper bound, None: none. A constraint holds H under H*, so free alpha runs off
     alpha_fixed: bool = False  # True: alpha stays at its initial value
-    loss_scale_floor: float | None = 1.0  # L_0 is divided by max(this, mean |Q|), None: not at all. 0 drowns guidance
+    # L_0 is divided by max(this, mean |Q|), None: not at all. 0 drowns guidance
+    loss_scale_floor: Positive | None = 1.0
 
     def __post_init__(self) -> None:
-        _require(bool(self.hidden) and all(units > 0 for units in self.hidden), "hidden", self.hidden, "all > 0")
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "> 0")
-        _require(0 < self.tau <= 1, "tau", self.tau, "in (0, 1]")
-        _require(0 <= self.gamma <= 1, "gamma", self.gamma, "in [0, 1]")
-        _require(self.batch_size > 0, "batch_size", self.batch_size, "> 0")
-        _require(self.buffer_size > 0, "buffer_size", self.buffer_size, "> 0")
-        _require(self.learning_starts >= 0, "learning_starts", self.learning_starts, ">= 0")
-        _require(self.updates_per_decision >= 0, "updates_per_decision", self.updates_per_decision, ">= 0")
-        _require(self.alpha_initial > 0, "alpha_initial", self.alpha_initial, "> 0")
-        if self.alpha_cap is not None:
-            _require(self.alpha_cap >= self.alpha_initial, "alpha_cap", self.alpha_cap, ">= alpha_initial")
-        if self.loss_scale_floor is not None:
-            _require(self.loss_scale_floor > 0, "loss_scale_floor", self.loss_scale_floor, "> 0")
+        if not 1 <= len(self.hidden) <= 16:
+            raise ValueError(f"hidden = {list(self.hidden)}: choose 1 to 16 layers")
+        if self.batch_size > self.buffer_size:
+            raise ValueError(f"batch_size = {self.batch_size:,} exceeds buffer_size = {self.buffer_size:,}")
+        if self.alpha_cap is not None and self.alpha_cap < self.alpha_initial:
+            raise ValueError(f"alpha_cap = {self.alpha_cap}: choose at least alpha_initial = {self.alpha_initial}")
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
