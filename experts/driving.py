@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from experts.provider import Context, Need, PolicyProvider, check_needs
+from experts.provider import Context, Need, PolicyProvider, Status, check_needs
 from experts.views import Choice, ViewExpert
 from sim.actions import NUM_ACTIONS, MetaAction
 from sim.env import DrivingVecEnv, ScenarioVecEnv
@@ -34,8 +35,8 @@ def run_episodes(vec_env: ScenarioVecEnv, driver: PolicyProvider | Actor, seeds:
         seeds: One per episode.
 
     Returns:
-        `EpisodeSummary` values as dicts, in the order of `seeds`, with `seed` and `undecided`: decisions without an
-        action (status FAILED), at which an idle action was executed.
+        `EpisodeSummary` values as dicts, in the order of `seeds`, with `seed`, `undecided`: decisions without an action
+        (status FAILED), at which an idle action was executed, and, of a provider, `statuses`: decisions by status.
     """
     actor: Actor = driver  # type: ignore[assignment]
     if isinstance(driver, ViewExpert):
@@ -63,6 +64,7 @@ def _run_chunk(vec_env: ScenarioVecEnv, actor: Actor, seeds: list[int], first: i
     obs: Any = vec_env.reset_to(seeds + spare)
     results: list[dict[str, Any]] = [{} for _ in seeds]
     undecided = np.zeros(vec_env.num_envs, np.int64)
+    statuses = [Counter[str]() for _ in seeds]
     running = np.arange(len(seeds))
     episodes = range(first, first + vec_env.num_envs)
     step = 0
@@ -70,6 +72,9 @@ def _run_chunk(vec_env: ScenarioVecEnv, actor: Actor, seeds: list[int], first: i
         masks = vec_env.action_masks()
         contexts = partial(contexts_of, vec_env, obs, masks, episodes=episodes, step=step)
         chosen = actor(obs, masks, contexts, running)
+        if isinstance(actor, _Asking):
+            for i, status in zip(running, actor.statuses, strict=True):
+                statuses[i][status.value] += 1
         actions = idle_actions(vec_env.action_space, masks)
         for i, action in zip(running, chosen, strict=True):
             if action is None:
@@ -79,6 +84,8 @@ def _run_chunk(vec_env: ScenarioVecEnv, actor: Actor, seeds: list[int], first: i
         obs, _, dones, infos = vec_env.step(actions)
         for i in running[dones[running]]:
             results[i] = {"seed": seeds[i], **infos[i]["summary"], "undecided": int(undecided[i])}
+            if statuses[i]:
+                results[i]["statuses"] = dict(statuses[i])
         running = running[~dones[running]]
         step += 1
     return results
@@ -152,26 +159,38 @@ def idle_actions(space: spaces.Space, masks: np.ndarray) -> np.ndarray:
     return np.where(masks[:, idle], idle, masks.argmax(axis=1))
 
 
-class _Viewing:
-    """An expert that decides on views, as an actor."""
+class _Asking:
+    """A provider as an actor that keeps the statuses of the last decisions."""
+
+    def __init__(self) -> None:
+        self.statuses: list[Status] = []
+
+
+class _Viewing(_Asking):
+    """An expert that decides on views."""
 
     def __init__(self, expert: ViewExpert, vec_env: DrivingVecEnv) -> None:
+        super().__init__()
         self.expert = expert
         self.vec_env = vec_env
 
     def __call__(self, obs: Any, masks: np.ndarray, contexts: ContextsFn, running: np.ndarray) -> list[int | None]:
         actions, _ = batch_decisions(self.expert, self.vec_env, masks, running)
+        self.statuses = [Status.OK if action >= 0 else Status.FAILED for action in actions]
         return [int(action) if action >= 0 else None for action in actions]
 
 
-class _Provided:
-    """A provider as an actor."""
+class _Provided(_Asking):
+    """Any other provider."""
 
     def __init__(self, provider: PolicyProvider) -> None:
+        super().__init__()
         self.provider = provider
 
     def __call__(self, obs: Any, masks: np.ndarray, contexts: ContextsFn, running: np.ndarray) -> list[Any]:
-        return [decision.action for decision in self.provider.decide(contexts(running.tolist()))]
+        decisions = self.provider.decide(contexts(running.tolist()))
+        self.statuses = [decision.status for decision in decisions]
+        return [decision.action for decision in decisions]
 
 
 def _row(obs: Any, i: int) -> Any:

@@ -127,6 +127,11 @@ class PolicyProvider(ABC):
     endpoint: str | None = None
     """Base URL, without user and password, of the server that makes the decisions; None: no network is used."""
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether a limit of its own (calls, tokens, cost) is reached, so that a fallback decides as configured."""
+        return False
+
     @abstractmethod
     def decide(self, contexts: Sequence[Context]) -> Sequence[Decision]:
         """Decide in each context. One that cannot be decided does not raise: its decision has the status FAILED.

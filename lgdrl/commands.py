@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from lgdrl.display import comparison_table, evaluation_table, training_progress
+from lgdrl.display import comparison_table, decided_by, evaluation_table, training_progress
 from lgdrl.seeds import PUBLISHED
 from sim.config import deep_merge, parse_overrides
 from sim.errors import UsageError
 
 if TYPE_CHECKING:
     from experts.provider import PolicyProvider
+    from lgdrl.training import Trainer
 
 console = Console()
 
@@ -72,10 +73,20 @@ def train(arguments: Namespace) -> int:
         where = f"{trainer.loop.progress:,} {trainer.loop.unit}"
         console.print(f"Stopped at {where}. Continue: lgdrl train --resume {trainer.run.folder}")
         return 130
-    console.print(f"Trained. Next: [bold]lgdrl evaluate {trainer.run.folder}[/bold]")
+    if not trainer.loop.learns:
+        console.print("Nothing was learned: the run ended before the first update (learner_options.learning_starts).")
+    console.print(f"Trained. {_labels_given(trainer)}Next: [bold]lgdrl evaluate {trainer.run.folder}[/bold]")
     if arguments.json:
         _write(arguments.json, trainer.metrics.rows[-1] if trainer.metrics.rows else {}, write_json)
     return 0
+
+
+def _labels_given(trainer: Trainer) -> str:
+    """How many labels a run was given, and what decided on them; empty where no expert is asked."""
+    provider, statuses = trainer.loop.provider, trainer.loop.statuses
+    if provider is None or not statuses:
+        return ""
+    return f"{trainer.loop.labels:,} labels; decided by {decided_by(provider.name, statuses)}.\n"
 
 
 def _print_note(expert: PolicyProvider) -> None:

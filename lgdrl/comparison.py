@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,6 +116,20 @@ class Row:
         """Expert labels used, mean over training seeds; None for references."""
         return self.mean("labels") if self.trained else None
 
+    @property
+    def statuses(self) -> dict[str, int]:
+        """By status, over all seeds: the labels of a method, or the decisions of a reference; empty without expert."""
+        total: Counter[str] = Counter()
+        for result in self.results:
+            total.update(result.get("label_statuses" if self.trained else "statuses", {}))
+        return dict(total)
+
+    @property
+    def by_fallback(self) -> float:
+        """Share of these in [0, 1] on which the expert's fallback decided, after a veto or for lack of an answer."""
+        found = self.statuses
+        return (found.get("fallback", 0) + found.get("vetoed", 0)) / max(sum(found.values()), 1)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         values: dict[str, Any] = {"name": self.name, "kind": self.kind}
@@ -128,6 +143,7 @@ class Row:
         return values | {
             "labels": self.labels,
             "interventions": self.mean("interventions") if self.trained else None,
+            "statuses": self.statuses,
             "decisions_to_90": [result.get("decisions_to_90") for result in self.results],
             "runs": self.results,
         }
@@ -175,15 +191,15 @@ def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Re
         RunFailed: A run broke; the others are finished.
         KeyboardInterrupt: It was interrupted; running methods were saved.
     """
-    from lgdrl.config import RunConfig
+    from lgdrl.config import RunConfig, change
 
     out = Path(folder)
+    base = resolve(RunConfig(), config.base, "base")
     runs: dict[str, tuple[Path, dict[str, Any]]] = {}
     configs: list[RunConfig] = []
     for seed in config.seeds:
         for arm, changes in config.arms.items():
-            overrides = deep_merge(deep_merge(config.base, changes), {"seed": seed})
-            resolved = resolve(RunConfig(), overrides, f"arms.{arm}").resolved()
+            resolved = change(base, deep_merge(changes, {"seed": seed}), f"arms.{arm}").resolved()
             configs.append(resolved)
             runs[f"{arm}/seed{seed}"] = (out / arm / f"seed{seed}", to_dict(resolved))
     references = default_references(configs) if config.references is None else config.references
@@ -244,6 +260,7 @@ def _train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episo
             "outcomes": found.outcome_letters,
             "labels": trainer.loop.labels,
             "interventions": trainer.loop.interventions,
+            "label_statuses": dict(trainer.loop.statuses),
             "decisions_to_90": decisions_to(0.9, trainer.metrics.rows, trainer.loop.unit),
             "elapsed_s": trainer.elapsed_s,
         }
@@ -319,6 +336,7 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+FALLBACK = "By fallback %"
 SUCCESS, RETURN, SEEDS, DIFFERENCE = "Success % [95 %]", "Return [95 %]", "per training seed", "Difference [95 %], p"
 
 
@@ -331,6 +349,7 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
     columns += [f"{outcome.capitalize()} %" for outcome in OUTCOMES[1:] if row.has(outcome)]
     columns += ["Speed m/s"] if row.has("mean_speed_m_s") else []
     columns += ["Return (IQM)"] if row.scored_by_success else []
+    columns += [FALLBACK] if any(row.by_fallback for row in rows) else []
     return [*columns, "Labels"]
 
 
@@ -350,6 +369,7 @@ def cells(row: Row, columns: Sequence[str]) -> list[str]:
             found[f"{outcome.capitalize()} %"] = f"{100 * row.rate(outcome).value:.1f}"
     if row.has("mean_speed_m_s"):
         found["Speed m/s"] = f"{row.mean('mean_speed_m_s'):.1f}"
+    found[FALLBACK] = f"{100 * row.by_fallback:.1f}" if row.statuses else "-"
     found["Return (IQM)"] = f"{row.mean('return_iqm'):.2f}"
     return [found[column] for column in columns]
 

@@ -12,7 +12,7 @@ import sim
 from lgdrl.learners.registry import LEARNERS
 from lgdrl.learners.tuned import TUNED
 from lgdrl.methods import METHODS, Method
-from sim.bounds import Bounds, Count, Seed, Whole, config_dataclass
+from sim.bounds import Bounds, Count, Seed, Share, Whole, config_dataclass
 from sim.config import deep_merge, load_yaml, resolve, to_dict
 from sim.env import DrivingVecEnv, ScenarioVecEnv
 from sim.errors import UsageError
@@ -20,6 +20,8 @@ from sim.scenarios import Scenario
 
 TRAINING_ENVS, EVALUATION_ENVS = 32, 100
 """Parallel environments of a run and of an evaluation, where the simulator takes any number."""
+NAMED = ("scenario", "expert", "strategy", "learner")
+"""Fields of a run's config that name something with options of its own."""
 
 
 @config_dataclass
@@ -49,6 +51,9 @@ class RunConfig:
     # For experts that can be asked ahead (llm)
     label_lag: Annotated[int, Bounds(0, 100_000)] = 0
     label_spread: Annotated[float, Bounds(0, 1, open_high=True)] = 0.05  # of a bare label, over all legal actions
+    # share of the latest 100 queries that the expert's fallback may decide for lack of an answer. Above it the run
+    # stops, since it would learn from something else than its expert; None: it goes on
+    fallback_limit: Share | None = 0.5
     shield: bool = False  # mask actions that fail the safety check, in training and evaluation
     log_every: Count = 1000  # decisions between rows of metrics.csv
     log_scenes: Whole = 10  # the guidance log keeps the scenes of every n-th episode that rules answer without; 0: none
@@ -123,8 +128,42 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any]) -> RunCon
             f"{where} is of an earlier version: settings of the learner are `learner_options` now, not `sac`; rename "
             "them, and train again"
         )
-    config = resolve(RunConfig(), values, "config")
-    return resolve(config, overrides, "config")
+    return change(resolve(RunConfig(), values, "config"), overrides)
+
+
+def change(config: RunConfig, overrides: Mapping[str, Any], where: str = "config") -> RunConfig:
+    """Lay overrides over a config.
+
+    Where they name another scenario, expert, strategy or learner, settings that were defaults of the former one are
+    left out, and those of the new one take their place; settings that differ from these defaults stay, and are refused
+    later, by name, where the new one does not know them.
+
+    Args:
+        config: With options in full, as in a run folder, or in part.
+        overrides: Nested values by name.
+        where: What they belong to, for messages.
+    Raises:
+        UsageError: What is unknown or wrong, and where.
+    """
+    if any(name in overrides and overrides[name] != getattr(config, name) for name in NAMED):
+        names = {name: getattr(config, name) for name in NAMED}
+        defaults = to_dict(RunConfig(**names).resolved())
+        config = resolve(RunConfig(), names | _difference(to_dict(config), defaults), where)
+    return resolve(config, overrides, where)
+
+
+def _difference(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that are not among the defaults, nested as they are."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        default = defaults.get(key)
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            inner = _difference(value, default)
+            if inner:
+                found[key] = inner
+        elif key not in defaults or value != default:
+            found[key] = value
+    return found
 
 
 def make_envs(config: RunConfig, num_envs: int, seed: int | None = None) -> ScenarioVecEnv:

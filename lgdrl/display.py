@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +96,25 @@ def evaluation_table(name: str, scenario: str, found: Evaluation) -> Table:
         table.add_row("lane changes", f"{values['lane_changes_mean']:.1f} in {values['steps_mean']:.0f} decisions")
     elif "steps_mean" in values:
         table.add_row("steps", f"{values['steps_mean']:.0f} mean")
+    if found.statuses:
+        table.add_row("decided by", decided_by(name, found.statuses))
     return table
+
+
+def decided_by(expert: str, statuses: Mapping[str, int]) -> str:
+    """Which of an expert's decisions were its own, in words.
+
+    Args:
+        expert: Its name.
+        statuses: Decisions by status.
+    """
+    total = sum(statuses.values())
+    if not total:
+        return "no decision"
+    others = {"its fallback": "fallback", "its fallback after a veto": "vetoed", "no decision": "failed"}
+    counts = {what: statuses.get(status, 0) for what, status in others.items()}
+    parts = {expert: total - sum(counts.values())} | {what: count for what, count in counts.items() if count}
+    return ", ".join(f"{what} {count:,} ({100 * count / total:.3g} %)" for what, count in parts.items())
 
 
 def speed_table(scenario: str, policy: str, rows: Sequence[Speed]) -> Table:
@@ -166,6 +184,11 @@ def comparison_table(rows: Sequence[Row]) -> Table:
         if row.difference is not None and seeds > 1:
             assert row.against is not None
             notes.append(f"{row.name} - {row.against.name}: {spelled_difference(row.difference, digits)} (paired)")
+    notes += [
+        f"{row.name}: {100 * row.by_fallback:.1f} % of its {'labels' if row.trained else 'decisions'} by a fallback"
+        for row in rows
+        if row.by_fallback
+    ]
     table.caption = "\n".join(notes)
     table.caption_justify = "left"
     return table

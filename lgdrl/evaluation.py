@@ -7,6 +7,7 @@ have them; every scenario has a return, and those with a goal a success.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,14 @@ class Evaluation:
         return float(np.mean([episode[measure] for episode in self.episodes]))
 
     @property
+    def statuses(self) -> dict[str, int]:
+        """Decisions of all episodes by status; empty where the driver is no expert."""
+        total: Counter[str] = Counter()
+        for episode in self.episodes:
+            total.update(episode.get("statuses", {}))
+        return dict(total)
+
+    @property
     def return_iqm(self) -> float:
         """Interquartile mean of the episode return."""
         return float(scipy.stats.trim_mean([episode["episode_return"] for episode in self.episodes], 0.25))
@@ -76,6 +85,8 @@ class Evaluation:
         values |= {name: self.mean(measure) for name, measure in MEANS.items() if self.has(measure)}
         if self.has("min_ttc"):
             values["median_min_ttc_s"] = self.median_min_ttc
+        if self.statuses:
+            values["statuses"] = self.statuses
         return values
 
     def curve_row(self) -> dict[str, float]:

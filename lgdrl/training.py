@@ -23,8 +23,9 @@ from experts.human import Hands
 from experts.provider import PolicyProvider
 from lgdrl.config import RunConfig, load_config
 from lgdrl.evaluation import Evaluation
+from lgdrl.finite import NotFinite
 from lgdrl.loops.loop import Callback, Loop
-from lgdrl.runs import MetricsTable, Run
+from lgdrl.runs import MetricsTable, Run, RunFailed
 from sim.config import dump_yaml, to_dict
 from sim.errors import UsageError
 from sim.files import write_atomically
@@ -67,6 +68,8 @@ class Trainer:
             loop.begin()
         self.metrics.truncate(loop.progress)
         self._interval = loop.progress, self.elapsed_s
+        self._saved: int | None = loop.progress if run.checkpoint.exists() else None
+        """Progress at the last checkpoint."""
         self._board = SummaryWriter(str(run.folder / "tensorboard"), purge_step=loop.progress)
 
     @property
@@ -97,8 +100,14 @@ class Trainer:
             observe: Called at the end of a log interval.
         """
         config, started = self.config, time.perf_counter()
-        self.loop.advance(amount, callback)
+        try:
+            self.loop.advance(amount, callback)
+        except NotFinite as error:
+            raise RunFailed(f"{error}; {self._last_checkpoint()}") from None
         self.elapsed_s += time.perf_counter() - started
+        if self.loop.trouble:
+            self.save()
+            raise RunFailed(f"stopped: {self.loop.trouble}; then lgdrl train --resume {self.run.folder}")
         before, elapsed = self._interval
         now = self.loop.progress
         if not _crossed(before, now, config.log_every) and not self.done:
@@ -137,6 +146,13 @@ class Trainer:
         """Write the checkpoint; a run killed after this continues from here, identically."""
         state = {"elapsed_s": self.elapsed_s, "loop": self.loop.state_dict()}
         write_atomically(self.run.checkpoint, lambda file: torch.save(state, file))
+        self._saved = self.loop.progress
+
+    def _last_checkpoint(self) -> str:
+        """Where a run that broke can begin again."""
+        if self._saved is None:
+            return f"there is no checkpoint yet (checkpoint_every = {self.config.checkpoint_every:,})"
+        return f"the last good checkpoint is {self.run.checkpoint} at {self._saved:,} {self.loop.unit}"
 
     def _restore(self) -> None:
         try:

@@ -23,12 +23,6 @@ class SACDemoConfig:
     decisions: Whole = 10_000  # that the expert drives at the start; 0: recorded demonstrations only
     share: Annotated[float, Bounds(0, 1, open_low=True, open_high=True)] = 0.5  # of every batch that is drawn from them
 
-    def __post_init__(self) -> None:
-        if self.decisions < 0 or not 0 < self.share < 1:
-            raise ValueError(
-                f"decisions = {self.decisions}, share = {self.share}: choose decisions >= 0, 0 < share < 1"
-            )
-
 
 class SACDemo(Strategy):
     """The expert drives the first decisions; batches are mixed from its steps and from all steps."""

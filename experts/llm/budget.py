@@ -79,6 +79,8 @@ class Budget:
 
     def __init__(self, config: BudgetConfig | None = None) -> None:
         self.config = config or BudgetConfig()
+        self.exhausted = False
+        """Whether a call was refused."""
         self.calls = 0
         self.spent = Usage()
         self.cost = 0.0
@@ -103,9 +105,12 @@ class Budget:
         cost = max(self.config.prices.cost(wanted), 0.0)
         with self._lock:
             limits, tokens = self.config, self.spent.total + self._held.total + wanted.total
-            if _over(self.calls + 1, limits.max_calls) or _over(tokens, limits.max_tokens):
-                return None
-            if _over(self.cost + self._held_cost + cost, limits.max_cost):
+            self.exhausted = (
+                _over(self.calls + 1, limits.max_calls)
+                or _over(tokens, limits.max_tokens)
+                or _over(self.cost + self._held_cost + cost, limits.max_cost)
+            )
+            if self.exhausted:
                 return None
             self.calls += 1
             self._held = _add(self._held, wanted)

@@ -195,6 +195,11 @@ class LLMExpert(PolicyProvider):
             return label_distribution(parsed.action, legal, self.config.spread)
         return (1 - self.config.smoothing) * parsed.probs + self.config.smoothing * legal / legal.sum()
 
+    @property
+    def exhausted(self) -> bool:
+        """See `PolicyProvider`."""
+        return self.budget.exhausted
+
     def metrics(self) -> dict[str, float]:
         """Counts since the start of the run, latency percentiles (s) of the last 10,000 decisions, and money."""
         found = self.statistics.metrics()

@@ -23,11 +23,16 @@ from stable_baselines3.common.vec_env import VecEnv
 from experts.driving import batch_decisions
 from experts.provider import Context, Decision, PolicyProvider, Status, label_distribution, label_distributions
 from experts.views import ViewExpert
+from lgdrl.finite import NotFinite
 from lgdrl.guidance.log import GuidanceLog, Query
 from lgdrl.guidance.records import STATUSES, Labels, StepContext
 from sim.env import DrivingVecEnv
 from sim.scene import Scene
 
+WINDOW = 100
+"""Latest queries of which the share of the fallback is taken ..."""
+ENOUGH = 50
+"""... once there were so many."""
 OK, FAILED = STATUSES.index(Status.OK), STATUSES.index(Status.FAILED)
 
 
@@ -80,6 +85,8 @@ class Advisor:
         self.blocked_s = 0.0
         """Seconds on the clock for which the training stood still."""
         self.cost = 0.0
+        self._fallen_back: deque[bool] = deque(maxlen=WINDOW)
+        """Of the latest queries: whether the expert's fallback decided, without a limit of its own being the cause."""
         self._requests: deque[_Request] = deque()
         self._pool = ThreadPoolExecutor(ahead, thread_name_prefix="expert")
 
@@ -88,6 +95,16 @@ class Advisor:
         """Labels that may still be given; each requested one counts as given."""
         requested = sum(request.asked.size for request in self._requests)
         return float("inf") if self.label_budget is None else self.label_budget - self.counts["labels"] - requested
+
+    @property
+    def fallback_share(self) -> float:
+        """Share of the latest queries, in [0, 1], that the expert's fallback decided; 0 before there were enough."""
+        recent = self._fallen_back
+        return sum(recent) / len(recent) if len(recent) >= ENOUGH else 0.0
+
+    def forget_fallbacks(self) -> None:
+        """Begin anew to count how often the fallback decides."""
+        self._fallen_back.clear()
 
     def on_episode_start(self, episodes: np.ndarray) -> None:
         """Episodes with these numbers, int (R,), begin; for experts that draw once per episode."""
@@ -248,12 +265,16 @@ class Advisor:
         self.wait_s += decision.latency_s
         self.cost += decision.cost
         labels.status[i] = STATUSES.index(decision.status)
+        if not self.provider.exhausted:
+            self._fallen_back.append(decision.status == Status.FALLBACK)
         if decision.action is None or decision.status == Status.FAILED:
             return
         if legal is not None and not legal[int(decision.action)]:
             raise ValueError(f"expert {self.provider.name!r} chose action {decision.action}, which is not legal here")
         self.counts["labels"] += 1
         labels.given[i], labels.action[i] = True, decision.action
+        if decision.probs is not None and not np.isfinite(decision.probs).all():
+            raise NotFinite(f"the action probabilities of expert {self.provider.name!r} are {decision.probs}")
         if labels.probs is not None and legal is not None:
             bare = decision.probs is None
             labels.probs[i] = (
@@ -276,6 +297,7 @@ class Advisor:
             "wait_s": self.wait_s,
             "blocked_s": self.blocked_s,
             "cost": self.cost,
+            "fallen_back": list(self._fallen_back),
             "requests": [
                 (request.asked, request.legal, request.empty, request.decisions) for request in self._requests
             ],
@@ -286,5 +308,6 @@ class Advisor:
         """Inverse of `state_dict`."""
         self.counts = Counter(state["counts"])
         self.wait_s, self.blocked_s, self.cost = state["wait_s"], state["blocked_s"], state["cost"]
+        self._fallen_back.extend(state["fallen_back"])
         self._requests = deque(_Request(*request) for request in state["requests"])
         self.provider.load_state_dict(state["provider"])

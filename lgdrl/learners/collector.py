@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
+from lgdrl.finite import require_finite
 from lgdrl.guidance.advisor import Advisor
 from lgdrl.guidance.records import Execution, Labels, PolicySummary, StepContext, Transitions
 from lgdrl.guidance.strategy import Strategy
@@ -175,6 +176,8 @@ class Collector:
         context, execution = self.context, self.execution
         assert context is not None
         assert execution is not None
+        require_finite("the reward", rewards, context.decisions)
+        require_finite("the observation", next_obs, context.decisions)
         successors, next_legal = next_obs.copy(), legal_actions(_innermost(env))
         truncated = np.zeros(len(dones), bool)
         for i in np.flatnonzero(dones):
@@ -182,6 +185,8 @@ class Collector:
             truncated[i] = infos[i].get("TimeLimit.truncated", False)
             if next_legal is not None:
                 next_legal[i] = infos[i].get("terminal_action_mask", True)
+        if dones.any():
+            require_finite("the last observation of an episode", successors, context.decisions)
         return Transitions(
             obs=context.obs,
             next_obs=successors,

@@ -25,6 +25,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
+from lgdrl.finite import NotFinite
 from lgdrl.guidance.advisor import Advisor
 from lgdrl.guidance.records import PolicySummary
 from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
@@ -34,6 +35,9 @@ from lgdrl.learners.guided import Guided
 from lgdrl.learners.registry import Learner
 from lgdrl.learners.softmax_policy import HIDDEN, DiscreteSACPolicy, Trainable, adam, sample_categorical
 from sim.bounds import BatchSize, Bounds, Count, LearningRate, Positive, Share, Whole, config_dataclass
+
+RECORDED = ("the critic loss", "the actor loss", "the loss of alpha", "alpha", "the entropy of the policy")
+"""What an update gives, in order."""
 
 
 @config_dataclass
@@ -208,7 +212,7 @@ class DiscreteSAC(Guided):
         self.record_guidance(measured)
 
     def _update(self, batch_size: int) -> tuple[torch.Tensor, dict[str, float]]:
-        """One update. Returns: (critic loss, actor loss, alpha loss, alpha, entropy) and the strategy's metrics."""
+        """One update. Returns: the numbers named in `RECORDED`, and the strategy's metrics."""
         batches = self.strategy.on_batch(self.replay, batch_size)
         samples, alpha = batches[RL], self.alpha
         critic_terms = self.strategy.critic_terms(batches, self)
@@ -268,6 +272,9 @@ class DiscreteSAC(Guided):
         return loss.squeeze()
 
     def _record(self, means: list[float]) -> None:
+        for name, value in zip(RECORDED, means, strict=True):
+            if not math.isfinite(value):
+                raise NotFinite(f"{name} is {value} at decision {self.num_timesteps:,}, update {self._n_updates:,}")
         critic_loss, actor_loss, alpha_loss, alpha, entropy = means
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/critic_loss", critic_loss)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 if TYPE_CHECKING:
@@ -71,6 +71,21 @@ class Loop(ABC):
     def provider(self) -> PolicyProvider | None:
         """The expert; None where the run asks none."""
         return None
+
+    @property
+    def trouble(self) -> str:
+        """Why the run cannot sensibly go on, in one line; empty: it can. It is saved, and can be resumed."""
+        return ""
+
+    @property
+    def learns(self) -> bool:
+        """Whether a learner has been updated so far."""
+        return self.progress > 0
+
+    @property
+    def statuses(self) -> Mapping[str, int]:
+        """Queries to the expert so far, by the status of its decisions."""
+        return {}
 
     @property
     def labels(self) -> int:

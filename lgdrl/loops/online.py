@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -19,7 +20,8 @@ from experts.data.demonstrations import Demonstrations
 from experts.data.sources import load_demonstrations
 from experts.driving import NEEDS
 from experts.human import Hands
-from experts.provider import Decision, PolicyProvider, check_needs
+from experts.provider import Decision, PolicyProvider, Status, check_needs
+from experts.spaces import check_spaces
 from lgdrl.config import RunConfig, evaluation_envs, load_config, make_envs
 from lgdrl.evaluation import Evaluation, PolicyActor, evaluate
 from lgdrl.guidance.advisor import Advisor
@@ -80,6 +82,7 @@ def online_method(name: str, summary: str, defaults: Any, build: Build, needs: N
         return OnlineLoop(config, run, strategy_of, provider, hands)
 
     def check(config: RunConfig, provider: PolicyProvider | None) -> None:
+        _check_learning_starts(config)
         if strategy_of(config, np.random.SeedSequence(config.seed)).needs_expert:
             _check_expert(config, provider)
         if config.demonstrations is not None:
@@ -90,6 +93,17 @@ def online_method(name: str, summary: str, defaults: Any, build: Build, needs: N
                 envs.close()
 
     return Method(name, summary, defaults, make, check, evaluate_policy, needs or Needs(actions=("discrete",)))
+
+
+def _check_learning_starts(config: RunConfig) -> None:
+    """A setting that leaves no update is refused; a default that does so is said at the end of the run."""
+    starts = config.learner_options.get("learning_starts")
+    defaults = dataclasses.replace(config, learner_options={}).resolved().learner_options
+    if starts is not None and starts >= config.steps and starts != defaults["learning_starts"]:
+        raise UsageError(
+            f"learner_options.learning_starts = {starts:,}: the run has {config.steps:,} decisions, so nothing would "
+            "be learned; choose less, or more --steps"
+        )
 
 
 def _check_expert(config: RunConfig, provider: PolicyProvider | None) -> None:
@@ -192,6 +206,26 @@ class OnlineLoop(Loop):
         return self.advisor.provider if self.advisor is not None else None
 
     @property
+    def trouble(self) -> str:
+        advisor, limit = self.advisor, self.config.fallback_limit
+        if advisor is None or limit is None or advisor.fallback_share <= limit:
+            return ""
+        return (
+            f"the fallback of expert {advisor.provider.name!r} decided {advisor.fallback_share:.0%} of the latest "
+            f"queries (fallback_limit = {limit:g}): check the expert's model and endpoint"
+        )
+
+    @property
+    def learns(self) -> bool:
+        return self.model._n_updates > 0
+
+    @property
+    def statuses(self) -> Mapping[str, int]:
+        if self.advisor is None:
+            return {}
+        return {status.value: self.advisor.counts[status.value] for status in Status}
+
+    @property
     def labels(self) -> int:
         return self.advisor.counts["labels"] if self.advisor is not None else 0
 
@@ -215,7 +249,7 @@ class OnlineLoop(Loop):
             context, execution = self.model.context, self.model.execution
             if self.log is not None and context is not None and execution is not None:
                 self.log.settle(context, execution, local["rewards"], local["infos"])
-            return callback is None or callback(local, everywhere)
+            return not self.trouble and (callback is None or callback(local, everywhere))
 
         return note
 
@@ -274,6 +308,8 @@ class OnlineLoop(Loop):
             self.model._last_obs = cast(np.ndarray, self.envs.reset())
         if self.advisor is not None:
             self.advisor.load_state_dict(state["advisor"])
+            if self.trouble:  # it may have been repaired since
+                self.advisor.forget_fallbacks()
         if self.log is not None:  # rows of decisions after the checkpoint
             self.log.truncate(state["log"])
 
@@ -309,6 +345,7 @@ def evaluate_policy(config: RunConfig, run: Run, episodes: int, first_seed: int)
     model = load_policy(run)
     envs = evaluation_envs(config, episodes)
     try:
+        check_spaces(f"the policy of {str(run.folder)!r}", model, envs, config.scenario)
         return evaluate(envs, PolicyActor(model), range(first_seed, first_seed + episodes))
     finally:
         envs.close()

@@ -6,6 +6,7 @@ import experts.registry
 import sim
 from experts.human import Hands
 from experts.provider import PolicyProvider
+from experts.spaces import check_spaces
 from lgdrl.config import RunConfig
 from lgdrl.guidance.log import LoggedEpisodes
 from lgdrl.loops.online import load_policy
@@ -26,7 +27,9 @@ def watched_run(
         hands: Of the person who may take over.
     """
     learner, title = load_policy(run), f"{config.strategy} · {run.folder.name}"
-    return DriveSession(_environment(config), learner, expert, "learner", hands, title, config.shield)
+    env = _environment(config)
+    check_spaces(f"the policy of {str(run.folder)!r}", learner, env, config.scenario)
+    return DriveSession(env, learner, expert, "learner", hands, title, config.shield)
 
 
 def queried_in_training(run: Run, config: RunConfig) -> ReplaySession:

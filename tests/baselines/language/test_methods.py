@@ -120,7 +120,7 @@ def test_a_budget_of_tokens_ends_a_run_early(tmp_path):
         ({"strategy_options": {"task_options": {"stepps": 2}}}, "did you mean 'steps'"),
         ({"strategy_options": {"task_options": {"steps": 9}}}, "choose 1 to 4"),
         ({"strategy_options": {"method": {"lw": 0.1}}}, "did you mean 'low'"),
-        ({"strategy_options": {"tokens": 0}}, "choose at least 1"),
+        ({"strategy_options": {"tokens": 0}}, "tokens = 0: choose 1 to"),
         ({"scenario": "lane-keeping-v0"}, "scenario 'lane-keeping-v0'"),
         ({"shield": True}, "has no use for it"),
         ({"label_budget": 5}, "has no use for it"),

@@ -78,5 +78,5 @@ def test_batch_size_and_name():
 
 @pytest.mark.parametrize("options", [{"labels": 3, "rounds": 4}, {"rounds": 0}, {"guide_batch": 0}, {"thinning": 0}])
 def test_bad_options_are_refused(options):
-    with pytest.raises(UsageError, match="choose labels >= rounds >= 1"):
+    with pytest.raises(UsageError, match=r"choose (labels >= rounds|1 to )"):
         strategy(**options)

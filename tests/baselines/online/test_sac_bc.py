@@ -48,5 +48,5 @@ def test_batch_size_and_pace_are_those_of_the_config():
 
 @pytest.mark.parametrize("options", [{"weight": -1.0}, {"guide_batch": 0}])
 def test_bad_options_are_refused(options):
-    with pytest.raises(UsageError, match="choose >= 0 and >= 1"):
+    with pytest.raises(UsageError, match=f"{next(iter(options))} = .*: choose"):
         strategy(**options)

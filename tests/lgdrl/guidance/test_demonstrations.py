@@ -207,7 +207,11 @@ def test_what_does_not_fit_is_one_line_and_leaves_no_folder(tmp_path, episodes, 
         assert words in str(error.value)
         assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match=r"raise learner_options\.buffer_size"):
-        start(tmp_path / "run", recording, learner_options=SMALL["learner_options"] | {"buffer_size": 20})
+        start(
+            tmp_path / "run",
+            recording,
+            learner_options=SMALL["learner_options"] | {"buffer_size": 20, "batch_size": 16},
+        )
     with pytest.raises(UsageError, match="cannot read recording"):
         start(tmp_path / "run", "nothing.npz")
     assert not (tmp_path / "run").exists()

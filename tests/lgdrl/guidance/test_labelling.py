@@ -116,7 +116,7 @@ def test_bad_gates_are_refused_in_one_line(kind, options, words):
 
 @pytest.mark.parametrize("until", [-0.1, 1.1])
 def test_guidance_ends_within_the_training(until):
-    with pytest.raises(ValueError, match="share of the training"):
+    with pytest.raises(ValueError, match=r"until = .*: choose 0 to 1"):
         GateConfig(until=until)
 
 

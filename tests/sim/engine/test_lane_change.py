@@ -346,7 +346,7 @@ def test_config_hash_follows_the_values_only():
         ({"density": "dense"}, "density"),
         ({"lanes": 1}, "lanes"),
         ({"goal_lane": 4}, "the lanes are 0 to 3"),
-        ({"slowest": 30.0}, "speed grid"),
+        ({"slowest": 30.0}, "choose slowest < fastest"),
         ({"layout": "publised"}, "layout"),
         ({"layout": "published", "lanes": 3, "goal_lane": 2}, "4 lanes"),
         ({"reward": {"crsh": 1}}, "did you mean 'crash'"),
