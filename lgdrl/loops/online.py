@@ -99,7 +99,7 @@ def _check_learning_starts(config: RunConfig) -> None:
     """A setting that leaves no update is refused; a default that does so is said at the end of the run."""
     starts = config.learner_options.get("learning_starts")
     defaults = dataclasses.replace(config, learner_options={}).resolved().learner_options
-    if starts is not None and starts >= config.steps and starts != defaults["learning_starts"]:
+    if starts is not None and starts > config.steps and starts != defaults["learning_starts"]:
         raise UsageError(
             f"learner_options.learning_starts = {starts:,}: the run has {config.steps:,} decisions, so nothing would "
             "be learned; choose less, or more --steps"

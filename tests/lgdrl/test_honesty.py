@@ -254,7 +254,7 @@ def test_a_run_is_evaluated_where_it_is_asked_to_be(tmp_path, capsys, monkeypatc
 
 
 def test_a_start_of_learning_beyond_the_run_is_refused(tmp_path):
-    changes = SMALL | {"learner_options": {"learning_starts": 400}}
-    with pytest.raises(UsageError, match=r"learning_starts = 400: the run has 400 decisions"):
+    changes = SMALL | {"learner_options": {"learning_starts": 401}}
+    with pytest.raises(UsageError, match=r"learning_starts = 401: the run has 400 decisions"):
         training.start(load_config(None, changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()

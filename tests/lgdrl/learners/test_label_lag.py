@@ -122,8 +122,9 @@ def test_interventions_are_answered_at_once(tmp_path):
 
 def test_labels_meet_the_states_that_they_were_asked_for(tmp_path):
     """Every answer recommends what its own prompt recommends: with or without the lag the same, state by state."""
-    late, trainer, _ = train(tmp_path / "late", "delay=uniform:0:0.02", steps=96, log_every=96, checkpoint_every=96)
-    plain, other, _ = train(tmp_path / "plain", "delay=0", steps=96, log_every=96, checkpoint_every=96, label_lag=0)
+    short = {"steps": 96, "log_every": 96, "checkpoint_every": 96, "learner_options": {"learning_starts": 96}}
+    late, trainer, _ = train(tmp_path / "late", "delay=uniform:0:0.02", **short)
+    plain, other, _ = train(tmp_path / "plain", "delay=0", **short, label_lag=0)
     assert sorted(late["queries"]) == sorted(plain["queries"])  # all before the first update
     labels = [one.loop.model.replay.column("label_actions")[:96].tolist() for one in (trainer, other)]
     assert labels[0] == labels[1]
