@@ -6,15 +6,20 @@ Exit codes: 0 done, 1 a run failed, 2 bad input (one line on stderr says what, w
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from typing import NoReturn
 
 from lgdrl import __version__
 from lgdrl.seeds import FINAL_SEED, PUBLISHED
+from sim.errors import UsageError, unknown
 
 CARLA_LITE = "carla-lite"
 """A command with a parser of its own, so that the server can be started without this package too."""
+OVERRIDE = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
+"""How KEY=VALUE begins; a path that looks so is written ./a=b."""
 BENCHES = "lgdrl.benches"
 """Entry point group of further benchmarks: functions of what follows `lgdrl bench NAME`, with parsers of their own."""
 
@@ -32,10 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return guarded(f"lgdrl {CARLA_LITE}", lambda: _carla_lite(words[1:]))
     if words[:1] == ["bench"] and len(words) > 1 and words[1] in _benches():
         return guarded(f"lgdrl bench {words[1]}", lambda: _benches()[words[1]].load()(words[2:]))
-    arguments = _parser().parse_args(words)
-    if arguments.command is None:
-        _parser().print_help()
+    parser, words = _leaf(words)
+    if parser.get_default("run") is None and not words and parser.get_default("nested"):
+        parser.print_help()
         return 0
+    arguments = parser.parse_intermixed_args(words) if parser.get_default("run") else parser.parse_args(words)
+    _sort_words(parser, arguments)
 
     def run() -> int | None:
         from lgdrl import commands
@@ -56,7 +63,6 @@ def guarded(program: str, run: Callable[[], int | None]) -> int:
     """
     from lgdrl.runs import RunFailed
     from sim.carla.errors import SimError
-    from sim.errors import UsageError
 
     try:
         return run() or 0
@@ -71,8 +77,6 @@ def guarded(program: str, run: Callable[[], int | None]) -> int:
 
 
 def _carla_lite(words: Sequence[str]) -> int:
-    from sim.errors import UsageError
-
     try:
         from sim.carla_lite.server import main as serve
     except ImportError as error:
@@ -93,14 +97,49 @@ def _seed(text: str) -> int | str:
     return int(text)
 
 
+def _path(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty")
+    return text
+
+
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 1")
     return int(text)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One line for what cannot be parsed."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _leaf(words: list[str]) -> tuple[argparse.ArgumentParser, list[str]]:
+    """The parser of the command that words begin with, and the other words."""
+    parser: argparse.ArgumentParser = _parser()
+    while words and words[0] in (nested := parser.get_default("nested") or {}):
+        parser, words = nested[words[0]], words[1:]
+    if words and nested and not words[0].startswith("-") and parser.get_default("run") is None:
+        parser.error(str(unknown("command", words[0], nested)))
+    return parser, words
+
+
+def _sort_words(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Split the words without a dash into overrides, wherever they stand on the line, and names."""
+    words = getattr(arguments, "words", None)
+    if words is None:
+        return
+    most = parser.get_default("names") or 0
+    arguments.overrides = [word for word in words if not most or OVERRIDE.match(word)]
+    arguments.names = [word for word in words if word not in arguments.overrides]
+    if len(arguments.names) > most:
+        parser.error(f"unexpected {arguments.names[most]!r}: settings are written KEY=VALUE")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lgdrl",
         description="Train driving policies under the guidance of LLM, rule-based and human experts.",
     )
@@ -118,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve_lm(commands)
     _add_llm(commands)
     commands.add_parser(CARLA_LITE, help="serve CARLA's API without Unreal Engine and without a GPU", add_help=False)
+    parser.set_defaults(nested=commands.choices)
     return parser
 
 
@@ -136,27 +176,36 @@ def _add_environment(group: Group) -> None:
 
 
 def _add_json(group: Group, text: str = "write the results as JSON") -> None:
-    group.add_argument("--json", metavar="FILE", help=text)
+    group.add_argument("--json", type=_path, metavar="FILE", help=text)
 
 
-def _add_overrides(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="config overrides, e.g. learner_options.gamma=0.98"
-    )
+def _add_words(
+    parser: argparse.ArgumentParser, overrides: str, names: int = 0, metavar: str = "", text: str = ""
+) -> None:
+    """Words without a dash: overrides, and up to `names` others.
 
-
-def _add_set(group: Group, text: str = "config overrides, e.g. num_envs=4") -> None:
-    group.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE", help=text)
+    Args:
+        parser: Of the command.
+        overrides: What they set, with an example.
+        names: Most other words.
+        metavar: Placeholder of these.
+        text: What they are.
+    """
+    shown = f"{metavar} | KEY=VALUE" if names else "KEY=VALUE"
+    parser.add_argument("words", nargs="*", metavar=shown, help=f"{text}{'; ' if text else ''}{overrides}")
+    parser.set_defaults(names=names)
 
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "demo", "train LGDRL and its rivals on the published task and show the results", "demo")
-    parser.add_argument("--out", default="runs/demo", help="output folder, continued if it exists (default: runs/demo)")
+    parser.add_argument(
+        "--out", type=_path, default="runs/demo", help="output folder, continued if it exists (default: runs/demo)"
+    )
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "train", "train a policy with an expert's guidance", "train")
-    _add_overrides(parser)
+    _add_words(parser, "config overrides, e.g. learner_options.gamma=0.98")
     method = parser.add_argument_group("environment and method")
     _add_environment(method)
     method.add_argument("--expert", help="expert that provides labels (default: rule)")
@@ -164,10 +213,12 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     method.add_argument("--learner", help="algorithm that learns (default: discrete-sac)")
     method.add_argument("--steps", type=_count, help="decisions, summed over all environments (default: 60000)")
     method.add_argument("--seed", type=_seed, help=f"root seed, or '{PUBLISHED}' for the published traffic layout")
-    method.add_argument("--config", metavar="FILE", help="YAML file, e.g. the config.yaml of another run")
+    method.add_argument("--config", type=_path, metavar="FILE", help="YAML file, e.g. the config.yaml of another run")
     output = parser.add_argument_group("output")
-    output.add_argument("--out", metavar="DIR", help="new run folder (default: runs/STRATEGY-SCENARIO-SEED)")
-    output.add_argument("--resume", metavar="RUN", help="continue this run from its last checkpoint")
+    output.add_argument(
+        "--out", type=_path, metavar="DIR", help="new run folder (default: runs/STRATEGY-SCENARIO-SEED)"
+    )
+    output.add_argument("--resume", type=_path, metavar="RUN", help="continue this run from its last checkpoint")
     _add_json(output, "write the last metrics as JSON")
 
 
@@ -175,25 +226,24 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser = _command(
         commands, "evaluate", "evaluate a trained policy (expert off) or an expert on fixed seeds", "evaluate"
     )
-    parser.add_argument("run_folder", nargs="?", metavar="RUN", help="finished run; or use --expert")
+    _add_words(parser, "config overrides, e.g. num_envs=4", 1, "RUN", "finished run, or use --expert")
     parser.add_argument("--expert", help="evaluate this expert instead of a run")
     _add_environment(parser)
     parser.add_argument("--episodes", type=_count, default=1000, help="number of episodes (default: 1000)")
     parser.add_argument(
         "--seed", type=_seed, default=FINAL_SEED, help=f"first held-out seed (default: {FINAL_SEED}), or '{PUBLISHED}'"
     )
-    _add_set(parser)
     output = parser.add_argument_group("output")
     _add_json(output)
-    output.add_argument("--video", metavar="FILE", help="also record the first episode (.mp4 or .gif)")
+    output.add_argument("--video", type=_path, metavar="FILE", help="also record the first episode (.mp4 or .gif)")
 
 
 def _add_compare(commands: argparse._SubParsersAction) -> None:
     text = "train several strategies with several seeds in parallel and tabulate the results"
     parser = _command(commands, "compare", text, "compare")
-    _add_overrides(parser)
+    _add_words(parser, "config overrides, e.g. base.learner_options.gamma=0.98")
     arms = parser.add_argument_group("arms")
-    arms.add_argument("--config", metavar="FILE", help="YAML file with base, arms, seeds and references")
+    arms.add_argument("--config", type=_path, metavar="FILE", help="YAML file with base, arms, seeds and references")
     arms.add_argument("--strategies", help="comma-separated strategies, in place of the file's arms")
     _add_environment(arms)
     arms.add_argument("--expert", help="expert of all arms")
@@ -203,19 +253,17 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     arms.add_argument("--episodes", type=_count, help="held-out episodes of each run")
     output = parser.add_argument_group("execution and output")
     output.add_argument("--jobs", type=_count, default=2, help="worker processes (default: 2)")
-    output.add_argument("--out", metavar="DIR", default="runs/comparison", help="output folder; continued if it exists")
+    output.add_argument(
+        "--out", type=_path, metavar="DIR", default="runs/comparison", help="output folder; continued if it exists"
+    )
     _add_json(output)
 
 
 def _add_play(commands: argparse._SubParsersAction) -> None:
     text = "watch, drive, teach, compare and replay in a window, or film without one"
     parser = _command(commands, "play", text, "play")
-    parser.add_argument(
-        "what",
-        nargs="*",
-        metavar="DRIVER",
-        help="run folder, expert:NAME or recording; two are compared; without one, you drive",
-    )
+    text = "run folder, expert:NAME or recording; two are compared; without one, you drive"
+    _add_words(parser, "config overrides, e.g. scenario_config.lanes=3", 9, "DRIVER", text)
     _add_environment(parser)
     parser.add_argument("--expert", help="expert that labels every state, or drives where no DRIVER is named")
     parser.add_argument(
@@ -223,23 +271,26 @@ def _add_play(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--episodes", type=_count, help="number of episodes (default: unlimited; films: 1)")
     parser.add_argument(
-        "--replay", metavar="RUN", help="step through the states at which this training queried its expert"
+        "--replay", type=_path, metavar="RUN", help="step through the states at which this training queried its expert"
     )
-    _add_set(parser)
     driving = parser.add_argument_group("driving")
     driving.add_argument("--drive", action="store_true", help="you drive; --expert only labels")
     driving.add_argument("--dead-man", action="store_true", help="you drive only while you hold a key")
     driving.add_argument("--scripted-person", metavar="EXPERT", help="press the keys of this expert's decisions")
-    driving.add_argument("--keys", metavar="FILE", help="YAML file that remaps keys and buttons")
+    driving.add_argument("--keys", type=_path, metavar="FILE", help="YAML file that remaps keys and buttons")
     training = parser.add_argument_group("live training")
     training.add_argument("--train", action="store_true", help="train in the window; you may take over at any time")
     training.add_argument("--strategy", help="how labels are used (default: lgdrl)")
     training.add_argument("--steps", type=_count, help="decisions")
-    training.add_argument("--out", metavar="DIR", help="new run folder")
-    training.add_argument("--config", metavar="FILE", help="YAML file of the run")
+    training.add_argument("--out", type=_path, metavar="DIR", help="new run folder")
+    training.add_argument("--config", type=_path, metavar="FILE", help="YAML file of the run")
     output = parser.add_argument_group("recording")
-    output.add_argument("--record", metavar="FILE", help="film the driver into FILE (.mp4 or .gif) without a window")
-    output.add_argument("--save", metavar="DIR", help="keep every finished episode there, to replay or learn from")
+    output.add_argument(
+        "--record", type=_path, metavar="FILE", help="film the driver into FILE (.mp4 or .gif) without a window"
+    )
+    output.add_argument(
+        "--save", type=_path, metavar="DIR", help="keep every finished episode there, to replay or learn from"
+    )
     look = parser.add_argument_group("window and film")
     look.add_argument("--pace", type=float, default=1.0, help="simulated seconds per second (default: 1)")
     look.add_argument("--theme", default="light", help="light (default) or dark")
@@ -250,6 +301,7 @@ def _add_play(commands: argparse._SubParsersAction) -> None:
 def _add_profile(commands: argparse._SubParsersAction) -> None:
     text = "measure an expert's latency and its effect on driving"
     parser = _command(commands, "profile", text, "profile")
+    _add_words(parser, "config overrides, e.g. safety.episodes=10")
     measured = parser.add_argument_group("what is measured")
     measured.add_argument("--expert", help="comma-separated (default: llm)")
     measured.add_argument("--scenario", help="comma-separated (default: lane-change)")
@@ -268,13 +320,17 @@ def _add_profile(commands: argparse._SubParsersAction) -> None:
         "--faults", metavar="MIX", help="query the fault server: none, mild, full, a list or a YAML file"
     )
     measured.add_argument("--seed", type=int, help="root seed (default: 0)")
-    measured.add_argument("--config", metavar="FILE", help="YAML file, e.g. experiments/profile.yaml")
-    _add_set(measured)
+    measured.add_argument("--config", type=_path, metavar="FILE", help="YAML file, e.g. experiments/profile.yaml")
     output = parser.add_argument_group("output")
-    output.add_argument("--out", metavar="DIR", default="runs/profile", help="report folder (default: runs/profile)")
+    output.add_argument(
+        "--out", type=_path, metavar="DIR", default="runs/profile", help="report folder (default: runs/profile)"
+    )
     _add_json(output)
-    actions = parser.add_subparsers(dest="action", metavar="compare")
-    gate = _command(actions, "compare", "compare two profiles and fail on regressions", "profile_compare")
+    text = "compare two profiles and fail on regressions"
+    parser.epilog = f"lgdrl profile compare A.json B.json: {text}."
+    gate = _Parser(prog="lgdrl profile compare", description=f"{text[0].upper()}{text[1:]}.")
+    gate.set_defaults(run="profile_compare")
+    parser.set_defaults(nested={"compare": gate})
     gate.add_argument("before", metavar="A.json")
     gate.add_argument("after", metavar="B.json")
     gate.add_argument("--fail-on", default="", metavar="RULES", help="allowed changes, e.g. p95=+10%%,miss=+1pt")
@@ -292,6 +348,7 @@ def _add_demos(commands: argparse._SubParsersAction) -> None:
     export.add_argument("dataset_id", metavar="DATASET_ID", help="e.g. lane-change/person-v0")
     bring = _command(actions, "import", "write a Minari dataset as a recording", "demos_import")
     bring.add_argument("dataset_id", metavar="DATASET_ID", help="dataset in the local Minari folder")
+    parser.set_defaults(nested=actions.choices)
     bring.add_argument("out", metavar="OUT", help="new folder, or .npz file for one episode")
 
 
@@ -315,7 +372,8 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     speed.add_argument("--threads", type=_count, default=2, help="threads of the parallel engine (default: 2)")
     speed.add_argument("--seed", type=_seed, default=0, help="root seed (default: 0)")
     _add_json(speed)
-    speed.add_argument("--plot", metavar="FILE", help="plot the results (.png or .svg)")
+    parser.set_defaults(nested=actions.choices)
+    speed.add_argument("--plot", type=_path, metavar="FILE", help="plot the results (.png or .svg)")
     for name, entry in _benches().items():
         actions.add_parser(name, help=f"study {entry.module}; see `lgdrl bench {name} --help`", add_help=False)
 
@@ -336,7 +394,7 @@ def _add_llm(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("llm", help="fetch a small language model, or evaluate experts on single scenes")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     fetch = _command(actions, "fetch", "download the pinned small model (93 MB) and check its hash", "llm_fetch")
-    fetch.add_argument("--dir", help="folder to keep it in (default: the user's cache)")
+    fetch.add_argument("--dir", type=_path, help="folder to keep it in (default: the user's cache)")
     scored = _command(actions, "eval", "evaluate experts on scenes with safe and unsafe actions", "llm_eval")
     scored.add_argument("--experts", default="llm", help="comma-separated (default: llm)")
     scored.add_argument("--scenario", default="highway-v0", help="scenario of the scenes (default: highway-v0)")
@@ -346,7 +404,8 @@ def _add_llm(commands: argparse._SubParsersAction) -> None:
     )
     scored.add_argument("--seed", type=_seed, default=0, help="root seed (default: 0)")
     _add_json(scored)
-    _add_set(scored, "expert options, e.g. model=gpt-4o-mini")
+    _add_words(scored, "options of the expert llm, e.g. model=gpt-4o-mini")
+    parser.set_defaults(nested=actions.choices)
 
 
 if __name__ == "__main__":

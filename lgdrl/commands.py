@@ -18,6 +18,7 @@ from sim.errors import UsageError
 
 if TYPE_CHECKING:
     from experts.provider import PolicyProvider
+    from lgdrl.runs import Run
     from lgdrl.training import Trainer
 
 console = Console()
@@ -121,11 +122,14 @@ def evaluate(arguments: Namespace) -> int:
     """`lgdrl evaluate`: a trained policy alone, or an expert, on fixed seeds."""
     from lgdrl.config import RunConfig, evaluation_envs, load_config
     from lgdrl.evaluation import evaluate as drive
-    from lgdrl.runs import Run, write_json
+    from lgdrl.runs import write_json
     from lgdrl.training import evaluate_run
 
-    if (arguments.run_folder is None) == (arguments.expert is None):
-        raise UsageError("name either a RUN to evaluate or an --expert to drive, not both")
+    folder = arguments.names[0] if arguments.names else None
+    if folder is None and arguments.expert is None:
+        raise UsageError("evaluate what? Name a RUN, or an --expert")
+    if folder is not None and arguments.expert is not None:
+        raise UsageError(f"RUN {folder!r} and --expert {arguments.expert}: evaluate one of them at a time")
     if arguments.video:
         from sim.render import check_video
 
@@ -133,8 +137,8 @@ def evaluate(arguments: Namespace) -> int:
     changes, first = _environment_changes(arguments), arguments.seed
     if first == PUBLISHED:
         arguments.episodes, first = 1, 0
-    if arguments.run_folder is not None:
-        run = Run.open(arguments.run_folder)
+    if folder is not None:
+        run = _run_to_evaluate(folder)
         name = str(run.folder)
         found = evaluate_run(run, arguments.episodes, first, changes)
         config: RunConfig = load_config(run.config, changes)
@@ -153,14 +157,25 @@ def evaluate(arguments: Namespace) -> int:
         from lgdrl.visualizer.drivers import watched_expert, watched_run
         from lgdrl.visualizer.film import film
 
-        session = watched_run(run, config.resolved()) if arguments.run_folder else watched_expert(config)
+        session = watched_run(run, config.resolved()) if folder is not None else watched_expert(config)
         path, _ = film(session, [first], arguments.video)
         session.close()
         console.print(f"Video: {path}")
     if arguments.json:
-        result = {"driver": name, "scenario": config.scenario} | found.to_dict() | _guidance_used(arguments.run_folder)
+        result = {"driver": name, "scenario": config.scenario} | found.to_dict() | _guidance_used(folder)
         _write(arguments.json, result, write_json)
     return 0
+
+
+def _run_to_evaluate(folder: str) -> Run:
+    """A run folder; UsageError, with the names of its runs, for the folder of a comparison."""
+    from lgdrl.runs import Run
+
+    runs = sorted(str(path.parent) for path in Path(folder).glob("*/seed*/config.yaml"))
+    if runs and not Run(folder).config.exists():
+        shown = ", ".join(runs[:6]) + (f" and {len(runs) - 6} more" if len(runs) > 6 else "")
+        raise UsageError(f"{folder!r} is a comparison of {len(runs)} runs: evaluate one of them, {shown}")
+    return Run.open(folder)
 
 
 def _environment_changes(arguments: Namespace) -> dict[str, Any]:
@@ -228,6 +243,7 @@ def play(arguments: Namespace) -> int:
 
     if not 0 < arguments.pace <= 64:
         raise UsageError(f"--pace {arguments.pace}: choose more than 0, up to 64")
+    arguments.what = arguments.names
     words = run(arguments, _environment_changes(arguments))
     if words:
         console.print(words)

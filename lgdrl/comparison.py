@@ -181,7 +181,7 @@ def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Re
 
     Args:
         config: What is compared.
-        folder: Output folder; a comparison that is there already is continued.
+        folder: Output folder; a comparison that is there already is continued, or extended by what is new.
         jobs: Worker processes.
         report: Receives the progress of each run.
     Returns:
@@ -207,11 +207,11 @@ def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Re
     tasks: list[Job] = [
         (train_and_evaluate, (str(path), values, name, config.episodes, config.first_seed))
         for name, (path, values) in runs.items()
-        if not Run(path).evaluation.exists()
+        if _evaluated(Run(path).evaluation) != config.episodes
     ]
     for name in references:
-        if not _reference(out, name).exists():
-            episodes = config.reference_episodes.get(name, config.episodes)
+        episodes = config.reference_episodes.get(name, config.episodes)
+        if _evaluated(_reference(out, name)) != episodes:
             tasks.append((drive_reference, (str(out), config.base, name, episodes, config.first_seed)))
     run_all(tasks, jobs, report)
     rows = collect(config, references, out)
@@ -224,16 +224,24 @@ def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Re
 
 
 def _claim(out: Path, config: CompareConfig) -> None:
-    """Make the folder this comparison's, or check that it already is."""
-    text = dump_yaml(to_dict(config))
+    """Make the folder this comparison's. What is there may be extended by seeds, methods, references and episodes.
+
+    Raises:
+        UsageError: The folder holds results that do not belong to this comparison, or cannot be written.
+    """
     saved = out / "compare.yaml"
-    if saved.exists() and saved.read_text(encoding="utf-8") != text:
-        raise UsageError(
-            f"{str(out)!r} holds another comparison: choose another --out, or the same settings to continue"
-        )
+    if saved.exists():
+        former = resolve(CompareConfig(), load_yaml(saved), str(saved))
+        clashing = [name for name in ("base", "first_seed") if getattr(former, name) != getattr(config, name)]
+        clashing += [f"arms.{arm}" for arm in config.arms if former.arms.get(arm, config.arms[arm]) != config.arms[arm]]
+        if clashing:
+            raise UsageError(
+                f"{str(out)!r} holds another comparison (other {', '.join(clashing)}): choose another --out, or extend "
+                "it by seeds, methods, references or episodes only"
+            )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_text(saved, text)
+        write_text(saved, dump_yaml(to_dict(config)))
     except OSError as error:
         raise UsageError(f"cannot write the output folder {str(out)!r}: {error.strerror}") from None
 
@@ -298,6 +306,11 @@ def _drive_reference(out: str, base: Mapping[str, Any], name: str, episodes: int
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, found.to_dict() | {"outcomes": found.outcome_letters})
     say(name, 1, 1)
+
+
+def _evaluated(path: Path) -> int:
+    """Episodes of the evaluation in a file; 0 where there is none."""
+    return int(_read(path)["episodes"]) if path.exists() else 0
 
 
 def _reference(out: Path, name: str) -> Path:

@@ -84,12 +84,14 @@ def _curves(rows: Sequence[Row], runs: Mapping[str, Sequence[Path]]) -> Any:
     for index, (arm, folders) in enumerate(runs.items()):
         curves = [learning_curve(folder) for folder in folders]
         if not all(len(progress) for progress, _ in curves):
+            axes.plot([], [], color=COLOURS[index % len(COLOURS)], label=f"{arm} (no points)")
             continue
         grid = curves[0][0]
         values = np.stack([np.interp(grid, progress, score) for progress, score in curves])
         colour = COLOURS[index % len(COLOURS)]
         style = "-" if index < len(COLOURS) else "--"
-        axes.plot(grid / 1000, values.mean(axis=0), style, color=colour, linewidth=1.8, label=arm)
+        dots = "o" if len(grid) < 3 else None
+        axes.plot(grid / 1000, values.mean(axis=0), style, color=colour, linewidth=1.8, label=arm, marker=dots)
         axes.fill_between(grid / 1000, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.13, linewidth=0)
     for row in rows:
         if row.name == "rule":

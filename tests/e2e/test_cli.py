@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lgdrl.cli import main
 
@@ -91,7 +92,7 @@ def test_train_then_evaluate_with_json(run, tmp_path):
 
 def test_published_seed_and_film(run, tmp_path, here):
     film = tmp_path / "film.gif"
-    done = here("evaluate", run, "--seed", "published", "--video", film, "--set", "scenario_config.time_limit=8")
+    done = here("evaluate", run, "--seed", "published", "--video", film, "scenario_config.time_limit=8")
     assert done.returncode == 0, done.stderr
     assert film.read_bytes()[:3] == b"GIF"
 
@@ -112,8 +113,8 @@ def test_list_names_everything(tmp_path, here):
 
 
 def test_compare_is_one_table_and_continues(tmp_path, here):
-    command = ["compare", "--strategies", "lgdrl,sac", "--seeds", "1", "--steps", "600", "--episodes", "5"]
-    command += ["--out", tmp_path / "out", "references=[idle]", "base.evaluate_every=300", "base.evaluate_episodes=5"]
+    command = ["compare", "--strategies", "lgdrl,sac", "--seeds", "1", "--steps", "320", "--episodes", "5"]
+    command += ["--out", tmp_path / "out", "references=[idle]", "base.evaluate_every=160", "base.evaluate_episodes=5"]
     done = here(*command)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
@@ -122,10 +123,16 @@ def test_compare_is_one_table_and_continues(tmp_path, here):
     before = (tmp_path / "out" / "lgdrl" / "seed0" / "policy.zip").stat().st_mtime_ns
     assert here(*command).returncode == 0
     assert (tmp_path / "out" / "lgdrl" / "seed0" / "policy.zip").stat().st_mtime_ns == before
-    assert_one_line(here(*[a if a != "600" else "700" for a in command]), "another comparison")
+    assert_one_line(here(*[a if a != "320" else "330" for a in command]), "another comparison")
+    extended = here(*command, "seeds=[0,1]", "references=[idle,slower]", "episodes=6")
+    assert extended.returncode == 0, extended.stderr
+    rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
+    assert [(row["name"], len(row["runs"])) for row in rows] == [("lgdrl", 2), ("sac", 2), ("idle", 1), ("slower", 1)]
+    assert {run["episodes"] for row in rows for run in row["runs"]} == {6}
+    assert_one_line(here("evaluate", tmp_path / "out"), "a comparison of 4 runs", "sac/seed1")
     (tmp_path / "out" / "sac" / "seed0" / "evaluation.json").unlink()
     (tmp_path / "out" / "sac" / "seed0" / "checkpoint.pt").write_bytes(b"broken")
-    failed = here(*command)
+    failed = here(*command, "seeds=[0,1]", "references=[idle,slower]", "episodes=6")
     assert failed.returncode == 1
     assert "1 of 1 runs failed" in failed.stderr
     assert failed.stderr.count("\n") == 1
@@ -147,7 +154,15 @@ def test_compare_is_one_table_and_continues(tmp_path, here):
         (["train", "--resume", "nowhere", "--steps", "5"], ["drop --steps"]),
         (["train", "--scenario", "racetrack-v0"], ["needs discrete actions", "racetrack-v0"]),
         (["evaluate", "nowhere"], ["no run in 'nowhere'"]),
-        (["evaluate"], ["either a RUN"]),
+        (["evaluate"], ["Name a RUN, or an --expert"]),
+        (["evaluate", "a", "--expert", "rule"], ["one of them at a time"]),
+        (["evaluate", "--expert", "rule", "x.y=1"], ["unknown key in config 'x'"]),
+        (["compare"], ["nothing to compare"]),
+        (["compare", "references=[]"], ["nothing to compare"]),
+        (["train", "--steps", "5", "learner_options.gama=0.9", "--seed", "1"], ["did you mean 'gamma'"]),
+        (["llm", "eval", "--experts", "llm", "modell=x", "--scenes", "1"], ["did you mean 'model'"]),
+        (["play", "expert:rule", "scenario_config.lanez=3"], ["did you mean 'lanes'"]),
+        (["profile", "safety.episode=1", "--quick"], ["did you mean 'episodes'"]),
         (["evaluate", "--expert", "slwer"], ["did you mean 'slower'"]),
         (["compare", "--strategies", "lgdrl,best"], ["unknown strategy 'best'"]),
         (["train", "--expert", "llm", "expert_options.model=gpt-4o-mini"], ["endpoint"]),
@@ -159,6 +174,43 @@ def test_compare_is_one_table_and_continues(tmp_path, here):
 def test_mistakes_get_one_clear_line_and_exit_code_2(tmp_path, here, arguments, words):
     assert_one_line(here(*arguments), *words)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], "did you mean 'train'"),
+        (["llm", "evl"], "did you mean 'eval'"),
+        (["bench", "simm"], "did you mean 'sim'"),
+        (["train", "--stepz", "5"], "--stepz"),
+        (["train", "--steps", "-5"], "--steps"),
+        (["train", "--out", ""], "the path is empty"),
+        (["compare", "--strategies", "sac", "--out", " "], "the path is empty"),
+        (["evaluate", "run", "other"], "unexpected 'other'"),
+        (["profile", "compare", "a.json"], "B.json"),
+        (["demos", "info"], "RECORDING"),
+    ],
+)
+def test_what_cannot_be_parsed_is_one_line_too(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert words in said
+    assert said.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_overrides_stand_anywhere_on_the_line(tmp_path, here):
+    small = ["num_envs=2", "--steps", "32", "evaluate_every=0", "--out", "a", "learner_options.hidden=[8]"]
+    assert here("train", *small).returncode == 0
+    saved = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())
+    assert (saved["num_envs"], saved["evaluate_every"], saved["learner_options"]["hidden"]) == (2, 0, [8])
+    for words in (["a", "scenario_config.time_limit=9"], ["scenario_config.time_limit=9", "a"]):
+        done = here("evaluate", *words, "--episodes", 2, "--json", "found.json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads((tmp_path / "found.json").read_text())["steps_mean"] <= 9
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "steps: [", "steps: ten", "\x00\xff"])

@@ -73,7 +73,7 @@ def test_training_and_advice_from_a_recording(here):
     assert "guided by" not in out
     advised = ["--expert", "recorded", "expert_options.path=takes", "demonstrations=takes"]
     assert here("train", "--steps", "200", "--out", "advised", *advised, *QUICK)[0] == 0
-    driven = ["--expert", "recorded", "--episodes", "3", "--set", "expert_options.path=takes"]
+    driven = ["--expert", "recorded", "--episodes", "3", "expert_options.path=takes"]
     assert here("evaluate", *driven)[0] == 0
     code, _, err = here("train", "--scenario", "highway-fast-v0", "--out", "other", *demo, *QUICK)
     assert (code, "is of scenario 'lane-change', not 'highway-fast-v0'" in err) == (2, True)

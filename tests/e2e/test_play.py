@@ -126,7 +126,7 @@ MIX = "full,delay=0.001,token_delay=0,stall_s=3,drip_s=20,retry_after_s=0.01,ove
 def under_fire(monkeypatch, server):
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     monkeypatch.setenv("OPENAI_API_KEY", "test-key-0123456789abcdef")
-    return ["--set", "expert_options.client.total_s=0.3", "expert_options.client.breaker_failures=1000000"]
+    return ["expert_options.client.total_s=0.3", "expert_options.client.breaker_failures=1000000"]
 
 
 def test_a_window_drives_on_under_the_full_mix_of_faults(tmp_path, monkeypatch):
@@ -158,7 +158,7 @@ def test_leaving_does_not_wait_for_a_language_model():
     with FaultServer([Scripted(delay_s=60.0)]) as server:
         settings = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "test-key-0123456789abcdef"}
         command = [sys.executable, "-m", "lgdrl.cli", "play", "expert:llm"]
-        command += ["--set", "expert_options.client.total_s=120"]
+        command += ["expert_options.client.total_s=120"]
         window = subprocess.Popen(command, env=os.environ | settings)
         while not server.asked and window.poll() is None:
             time.sleep(0.05)

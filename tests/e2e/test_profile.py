@@ -9,7 +9,7 @@ import pytest
 
 from lgdrl.cli import main
 
-QUICK = ["--quick", "--decisions", "12", "--repeats", "1", "--load", "closed:1,constant:200", "--set", "warm_up=3"]
+QUICK = ["--quick", "--decisions", "12", "--repeats", "1", "--load", "closed:1,constant:200", "warm_up=3"]
 
 
 @pytest.fixture(autouse=True)

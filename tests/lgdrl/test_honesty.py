@@ -84,7 +84,7 @@ def test_the_closing_line_and_the_evaluation_say_what_decided(tmp_path, capsys, 
         said = " ".join(capsys.readouterr().out.split())
         assert "decided by llm 0 (0 %), its fallback 24 (100 %)" in said
         assert "Nothing was learned" in said
-        command = ["evaluate", "--expert", "llm", "--episodes", "2", "--json", "found.json", "--set", *expert]
+        command = ["evaluate", "--expert", "llm", "--episodes", "2", "--json", "found.json", *expert]
         assert main(command) == 0
         assert "llm 0 (0 %), its fallback" in " ".join(capsys.readouterr().out.split())
     statuses = json.loads((tmp_path / "found.json").read_text())["statuses"]
@@ -241,8 +241,8 @@ def test_a_run_is_evaluated_where_it_is_asked_to_be(tmp_path, capsys, monkeypatc
     refused = [
         ["--scenario", "exit-v1"],
         ["--scenario", "lane-change"],
-        ["--set", "scenario_config.observation.vehicles_count=8"],
-        ["--set", "scenario_config.action.lateral=false"],
+        ["scenario_config.observation.vehicles_count=8"],
+        ["scenario_config.action.lateral=false"],
     ]
     for words in refused:
         assert main(["evaluate", "a", "--episodes", "1", *words]) == 2
