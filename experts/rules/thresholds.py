@@ -30,7 +30,8 @@ from experts.rules.kernel import (
     SLOWER,
 )
 from experts.rules.published import PUBLISHED_FOLLOWING, PUBLISHED_FRONT_GAP, PUBLISHED_MIN_TTC, PUBLISHED_REAR_GAP
-from experts.views import SIDE_NAMES, KernelExpert
+from experts.views import SIDE_NAMES, KernelExpert, too_near
+from sim.actions import MetaAction
 from sim.compiled import kernel
 from sim.config import resolve
 
@@ -116,19 +117,23 @@ class ThresholdExpert(KernelExpert):
         if rule == CHANGE:
             return f"the {SIDE_NAMES[chosen]} lane is clear"
         waiting = f"{self._shortage(view, verdict)}: wait, " if verdict != CLEAR else ""
+        ahead = "the car ahead in the target lane" if view.changing else "the car ahead"
         if rule == TOO_CLOSE:
-            return f"{waiting}the car ahead at {view.target.front:.1f} m is too close: slow down"
+            return f"{waiting}{ahead} is too close ({view.target.front:.1f} m between centres): slow down"
         if rule == SHORT_TTC:
-            return f"{waiting}TTC {ttc_ahead(view, view.target):.1f} s <= {self.config.min_ttc:g} s: slow down"
-        return f"{waiting}{'the car ahead is far: catch up' if rule == CATCH_UP else 'keep the gap'}"
+            ttc = ttc_ahead(view, view.target)
+            return f"{waiting}TTC to {ahead} {ttc:.1f} s <= {self.config.min_ttc:g} s: slow down"
+        return f"{waiting}{f'{ahead} is far: catch up' if rule == CATCH_UP else 'keep the gap'}"
 
     def _shortage(self, view: np.record, verdict: int) -> str:
+        side = MetaAction.LANE_RIGHT if view.lanes_to_go > 0 else MetaAction.LANE_LEFT
         lane, config = view.right if view.lanes_to_go > 0 else view.left, self.config
         if verdict == FRONT_GAP:
-            return f"front gap {lane.front:.1f} m < {config.gap_ahead:.1f} m"
+            return too_near(side, "ahead", lane.front, config.gap_ahead)
         if verdict == REAR_GAP:
-            return f"rear gap {lane.rear:.1f} m < {config.gap_behind:.1f} m"
-        return f"front TTC {ttc_ahead(view, lane):.1f} s <= {config.min_ttc:g} s"
+            return too_near(side, "behind", lane.rear, config.gap_behind)
+        ttc = ttc_ahead(view, lane)
+        return f"{SIDE_NAMES[side]} lane: TTC to the car ahead {ttc:.1f} s <= {config.min_ttc:g} s"
 
 
 def make_thresholds(options: Mapping[str, Any], scenario: str, seed: int) -> ThresholdExpert:

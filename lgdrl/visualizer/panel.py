@@ -28,14 +28,16 @@ class Curve:
     """A quantity over the episode so far."""
 
     name: str
-    unit: str
     values: list[float]
-    """One per decision; NaN leaves a gap."""
+    """At the beginning of every decision so far; NaN leaves a gap."""
     head: float
     """The playhead, in decisions."""
+    now: float
+    """Value at the playhead: of the scene that is drawn there."""
+    words: str
+    """`now` with its unit; empty: there is none."""
     low: float
     high: float
-    digits: int = 1
     alarm: float | None = None
     """Values below are drawn in the colour of danger."""
 
@@ -176,7 +178,7 @@ class Panel:
         p, theme, assessment = self.p, self.p.theme, state.assessment
         if assessment.expert is None and not state.expert_name:
             return y
-        y = self._rule(surface, x, right, y, f"Expert {state.expert_name}".strip())
+        y = self._rule(surface, x, right, y, f"Expert {state.expert_name} as the decision began".replace("  ", " "))
         if assessment.expert is None:
             doing = "responding" if state.saying else "deciding"
             words = f"is {doing} … {state.waiting_s:.1f} s" if state.waiting_s > 0.2 else "…"
@@ -254,18 +256,14 @@ class Panel:
     def _curve(self, surface: pygame.Surface, area: pygame.Rect, curve: Curve) -> None:
         p, theme = self.p, self.p.theme
         p.text(surface, curve.name.upper(), area.left, area.top, 9, theme.muted)
-        k = min(int(curve.head), len(curve.values) - 1)
-        now = curve.values[k] if k >= 0 else math.nan
-        alarmed = curve.alarm is not None and now < curve.alarm
-        if now == now:
-            off_scale = curve.alarm is not None and now >= curve.high
-            words = f"> {curve.high:.0f} {curve.unit}" if off_scale else f"{now:.{curve.digits}f} {curve.unit}"
-            p.right(surface, words, area.right, area.top - p.px(2), 11, theme.brake if alarmed else theme.ink)
+        alarmed = curve.alarm is not None and curve.now < curve.alarm
+        p.right(surface, curve.words, area.right, area.top - p.px(2), 11, theme.brake if alarmed else theme.ink)
         top, span = area.top + p.px(16), area.height - p.px(16)
         surface.fill(theme.hairline, (area.left, top + span, area.width, 1))
-        count = max(len(curve.values) - 1, 20)
+        count = max(len(curve.values) - 1, curve.head, 20)
         points: list[tuple[float, float]] = []
-        for i, value in enumerate(curve.values[: k + 1]):
+        shown = [(float(i), value) for i, value in enumerate(curve.values) if i < curve.head]
+        for i, value in [*shown, (curve.head, curve.now)]:
             if value != value:
                 self._stroke(surface, points)
                 points = []

@@ -456,7 +456,8 @@ def language_model(server, **options):
 
 
 def shown(app):
-    return app.panes[0].state_at(app.playback.head)
+    head = app.playback.head
+    return app.panes[0].state_at(head, app.panes[0].scene_at(head))
 
 
 @pytest.fixture
