@@ -6,6 +6,7 @@ import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from lgdrl.visualizer.clock import Clock
@@ -13,7 +14,7 @@ from lgdrl.visualizer.panel import Curve, PanelState
 from lgdrl.visualizer.session import PlaySession
 from lgdrl.visualizer.track import Assessment, assessment_of, divergence
 from sim.render import SceneRenderer
-from sim.render.frame import car_ahead
+from sim.render.frame import OPEN_AREA, car_ahead
 from sim.render.panels import TTC_SHOWN, TTC_WARNING, speed_text
 from sim.scene import Scene
 
@@ -183,6 +184,7 @@ class Pane:
             assessment=assessment,
             controller=controller,
             executed=executed,
+            control=self._control(k),
             reward=reward,
             total=float(track.rewards[: k + 1].sum()) if len(track) else 0.0,
             waiting_s=self.clock.now() - self._queried_at if working else 0.0,
@@ -193,6 +195,12 @@ class Pane:
             saying=track.saying if assessment is track.last and assessment.expert is None else "",
             terms=terms,
         )
+
+    def _control(self, k: int) -> np.ndarray | None:
+        """Pedals and steering of decision k, or of the last one; None where actions are discrete."""
+        turns = self.session.track.turns
+        action = turns[min(k, len(turns) - 1)].action if turns else None
+        return action if isinstance(action, np.ndarray) and action.ndim == 1 and action.size <= 2 else None
 
     def _extend_series(self) -> None:
         track, series = self.session.track, self._series
@@ -210,10 +218,11 @@ class Pane:
         fastest = max([points[-1] if points else 30.0, *speeds])
         speed, ttc = _driving(scene)
         words = "" if ttc != ttc else f"{ttc:.1f} s" if ttc < TTC_SHOWN else f"> {TTC_SHOWN:.0f} s"
-        curves = [
-            Curve("Speed", speeds, head, speed, f"{speed_text(scene)} m/s", 0.0, fastest),
-            Curve("Time to collision ahead", ttcs, head, ttc, words, 0.0, LONGEST_TTC, alarm=TTC_WARNING),
-        ]
+        curves = [Curve("Speed", speeds, head, speed, f"{speed_text(scene)} m/s", 0.0, fastest)]
+        if scene.lane_width < OPEN_AREA:
+            curves.append(
+                Curve("Time to collision ahead", ttcs, head, ttc, words, 0.0, LONGEST_TTC, alarm=TTC_WARNING)
+            )
         if any(value == value for value in distances):
             now = math.nan if distance is None else distance
             words = "" if distance is None else f"{now:.2f} nats"

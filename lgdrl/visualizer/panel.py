@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pygame
 
 from experts.data.episodes import Controller
@@ -21,6 +22,10 @@ STATUS_WORDS = {
     "late": "late",
     "failed": "no response",
 }
+
+
+CONTROLS = ("Pedals", "Steering")
+"""Continuous actions: acceleration and steering, or steering alone."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class PanelState:
     controller: Controller
     executed: int | None
     """Action id of the decision under way."""
+    control: np.ndarray | None
+    """Its pedals and steering where actions are continuous, float32 (1 or 2,), each in [-1, 1]."""
     reward: float | None
     total: float
     """Return so far."""
@@ -122,7 +129,9 @@ class Panel:
     def _actions(self, surface: pygame.Surface, x: int, right: int, y: int, state: PanelState) -> int:
         p, theme, assessment = self.p, self.p.theme, state.assessment
         names = action_names(assessment.scene)
-        if len(names) > 9:
+        if state.control is not None:
+            return self._controls(surface, x, right, y, state, state.control)
+        if len(names) > 9 or (state.executed is None and not assessment.scene.meanings):
             return y
         learner = assessment.learner_probs is not None
         y = self._rule(surface, x, right, y, "Learner" if learner else "Actions")
@@ -159,6 +168,30 @@ class Panel:
             if assessment.q_values is not None:
                 p.right(surface, f"{float(assessment.q_values[action]):.1f}", right, y + p.px(3), 11, theme.muted)
             y += row
+        return y + p.px(8)
+
+    def _controls(
+        self, surface: pygame.Surface, x: int, right: int, y: int, state: PanelState, control: np.ndarray
+    ) -> int:
+        """Pedals and steering as bars from the middle: what is executed, and a diamond where the expert's label is."""
+        p, theme = self.p, self.p.theme
+        y = self._rule(surface, x, right, y, "Pedals and steering")
+        label = state.assessment.expert.action if state.assessment.expert is not None else None
+        start, end = x + p.px(74), right - p.px(52)
+        middle, half = (start + end) // 2, (end - start) // 2
+        for k, name in enumerate(CONTROLS[-len(control) :]):
+            value = float(np.clip(control[k], -1.0, 1.0))
+            p.text(surface, name, x, y + p.px(3), 12, theme.ink)
+            surface.fill(mix(theme.panel, theme.muted, 0.2), (start, y + p.px(7), end - start, p.px(6)))
+            left, width = (middle, round(half * value)) if value >= 0 else (middle + round(half * value), 0)
+            bar = pygame.Rect(left, y + p.px(7), width or middle - left, p.px(6))
+            surface.fill(theme.controller(state.controller), bar)
+            surface.fill(theme.ink, (middle, y + p.px(4), 1, p.px(12)))
+            if label is not None and np.ndim(label) and k < len(label):
+                place = middle + round(half * float(np.clip(label[k], -1.0, 1.0)))
+                self._marks(surface, place, y + p.px(10), unsafe=False, labelled=True)
+            p.right(surface, f"{value:+.2f}", right, y + p.px(3), 11, theme.ink)
+            y += p.px(26)
         return y + p.px(8)
 
     def _marks(self, surface: pygame.Surface, x: int, y: int, unsafe: bool, labelled: bool) -> None:
