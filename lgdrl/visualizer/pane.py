@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from lgdrl.visualizer.clock import Clock
 from lgdrl.visualizer.panel import Curve, PanelState
@@ -31,11 +30,8 @@ class Threads:
 
     @classmethod
     def started(cls) -> Threads:
-        """Threads in which torch computes alone: its own helper threads would take the window's time."""
-        environment, expert = (
-            ThreadPoolExecutor(1, name, lambda: torch.set_num_threads(1)) for name in ("environment", "expert")
-        )
-        return cls(environment, expert)
+        """One thread each."""
+        return cls(ThreadPoolExecutor(1, "environment"), ThreadPoolExecutor(1, "expert"))
 
 
 class Pane:
