@@ -60,7 +60,9 @@ def html(profile: Profile) -> str:
             for scenario in profile.scenarios
         ],
         sweep=sweep(profile),
-        sweep_plots=[page.inline(_sweep_plot(profile, of), f"{of} by decision frequency") for of in SWEPT] if sweep(profile) else [],
+        sweep_plots=[page.inline(_sweep_plot(profile, of), f"{of} by decision frequency") for of in SWEPT]
+        if sweep(profile)
+        else [],
         tolerated=profile.config.safety.tolerated_loss,
         settings=dump_yaml(to_dict(profile.config)),
     )

@@ -57,7 +57,9 @@ def play(arguments: Namespace, changes: Mapping[str, Any]) -> str:
     return show.summary
 
 
-def play_session(name: str | None, arguments: Namespace, changes: Mapping[str, Any], hands: Hands | None) -> PlaySession:
+def play_session(
+    name: str | None, arguments: Namespace, changes: Mapping[str, Any], hands: Hands | None
+) -> PlaySession:
     """One driver: a run folder, `expert:NAME`, a recording, or None for a person."""
     if name is None and arguments.expert and not arguments.drive:
         name = EXPERT + arguments.expert
@@ -155,12 +157,13 @@ class _Window:
             if name:
                 if not isinstance(sessions[0], DriveSession):
                     raise UsageError("--scripted-person presses the keys of a driver: a recording cannot be driven")
-                if not isinstance(sessions[0].env.action_space, spaces.Discrete):
+                env = sessions[0].env
+                if not isinstance(env.action_space, spaces.Discrete):
                     raise UsageError(
-                        f"--scripted-person presses the keys of meta-actions, scenario {sessions[0].env.scenario!r} has "
-                        "continuous actions: drive yourself, or record expert:idle or expert:random"
+                        f"--scripted-person presses the keys of meta-actions, scenario {env.scenario!r} has continuous "
+                        "actions: drive yourself, or record expert:idle or expert:random"
                     )
-                named = load_config(None, {"expert": name, "scenario": sessions[0].env.scenario})
+                named = load_config(None, {"expert": name, "scenario": env.scenario})
                 person = ScriptedPerson(stack.enter_context(expert_of(named)))
             clock = VirtualClock() if self.arguments.fast else RealClock()
             app = App(sessions, self.options, self.keys, clock, person)

@@ -216,9 +216,7 @@ class Pane:
         words = "" if ttc != ttc else f"{ttc:.1f} s" if ttc < TTC_SHOWN else f"> {TTC_SHOWN:.0f} s"
         curves = [Curve("Speed", speeds, head, speed, f"{speed_text(scene)} m/s", 0.0, fastest)]
         if scene.lane_width < OPEN_AREA:
-            curves.append(
-                Curve("Time to collision ahead", ttcs, head, ttc, words, 0.0, LONGEST_TTC, alarm=TTC_WARNING)
-            )
+            curves.append(Curve("Time to collision ahead", ttcs, head, ttc, words, 0.0, LONGEST_TTC, alarm=TTC_WARNING))
         if any(value == value for value in distances):
             now = math.nan if distance is None else distance
             words = "" if distance is None else f"{now:.2f} nats"

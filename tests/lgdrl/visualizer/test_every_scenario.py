@@ -101,7 +101,14 @@ def test_experts_of_meta_actions_are_refused_by_what_would_fit(expert, capsys):
 
 
 def test_a_config_that_makes_actions_continuous_is_refused_by_rules_and_driven_by_chance(capsys):
-    words = ["--scenario", "highway-fast-v0", "--episodes", "1", "--set", "scenario_config.action.type=ContinuousAction"]
+    words = [
+        "--scenario",
+        "highway-fast-v0",
+        "--episodes",
+        "1",
+        "--set",
+        "scenario_config.action.type=ContinuousAction",
+    ]
     assert main(["evaluate", "--expert", "rule", *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert main(["evaluate", "--expert", "random", *words]) == 0

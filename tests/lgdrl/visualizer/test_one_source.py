@@ -16,7 +16,15 @@ from sim.render import interpolate
 from sim.render.text import Typist
 from tests.experts.expert_scenes import make_scene
 
-DRIVEN = ["lane-change", "intersection-v0", "highway-fast-v0", "merge-v0", "roundabout-v0", "parking-v0", "racetrack-v0"]
+DRIVEN = [
+    "lane-change",
+    "intersection-v0",
+    "highway-fast-v0",
+    "merge-v0",
+    "roundabout-v0",
+    "parking-v0",
+    "racetrack-v0",
+]
 
 
 @pytest.fixture
