@@ -43,7 +43,10 @@ class RestExpert(PolicyProvider):
 
 
 class RandomExpert(PolicyProvider):
-    """A uniformly random legal action, also a continuous one. Its random stream advances with every context of any environment."""
+    """A uniformly random legal action, also a continuous one.
+
+    Its random stream advances with every context of any environment.
+    """
 
     name = "random"
 

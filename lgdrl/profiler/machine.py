@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 BUSY = 0.25
-"""Share of the CPU that other processes may use before a profile says that its latencies are those of a busy machine."""
+"""Share of the CPU from which on the use by other processes makes a machine a busy one."""
 PROC = Path("/proc")
 
 

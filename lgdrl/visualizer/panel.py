@@ -176,7 +176,8 @@ class Panel:
         """Pedals and steering as bars from the middle: what is executed, and a diamond where the expert's label is."""
         p, theme = self.p, self.p.theme
         y = self._rule(surface, x, right, y, "Pedals and steering")
-        label = state.assessment.expert.action if state.assessment.expert is not None else None
+        expert = state.assessment.expert
+        label = expert.action if expert is not None and isinstance(expert.action, np.ndarray) else None
         start, end = x + p.px(74), right - p.px(52)
         middle, half = (start + end) // 2, (end - start) // 2
         for k, name in enumerate(CONTROLS[-len(control) :]):
@@ -187,7 +188,7 @@ class Panel:
             bar = pygame.Rect(left, y + p.px(7), width or middle - left, p.px(6))
             surface.fill(theme.controller(state.controller), bar)
             surface.fill(theme.ink, (middle, y + p.px(4), 1, p.px(12)))
-            if label is not None and np.ndim(label) and k < len(label):
+            if label is not None and k < len(label):
                 place = middle + round(half * float(np.clip(label[k], -1.0, 1.0)))
                 self._marks(surface, place, y + p.px(10), unsafe=False, labelled=True)
             p.right(surface, f"{value:+.2f}", right, y + p.px(3), 11, theme.ink)
