@@ -1,4 +1,4 @@
-"""Blueprints of sensors, with the attributes and defaults of CARLA 0.9.16's sensor reference.
+"""Blueprints of sensors, with the attributes and defaults of CARLA's sensor reference.
 
 `docs/carla.md` lists them; a test compares the two.
 """

@@ -1,4 +1,4 @@
-"""Blueprints against the reference of CARLA 0.9.16: names, defaults, recommended values; docs/carla.md lists them."""
+"""Blueprints against the published reference of CARLA: names, defaults, recommended values; docs/carla.md lists them."""
 
 from __future__ import annotations
 
