@@ -1,4 +1,4 @@
-"""Blueprints against the published reference of CARLA: names, defaults, recommended values; docs/carla.md lists them."""
+"""Blueprints against the published reference of CARLA: names, defaults, recommended values; docs/carla.md has them."""
 
 from __future__ import annotations
 
