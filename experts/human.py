@@ -48,7 +48,10 @@ class Hands:
         self.engaged = False
         self._queued: MetaAction | None = None
         self._held: dict[str, HeldInput] = {}
-        self._throttle = self._steering = 0.0  # of the axes
+        self._pushed: dict[str, tuple[float, float]] = {}
+        """Throttle and steering of the axes that are away from rest."""
+        self._ignored: set[str] = set()
+        """Axes that count only after they have been at rest."""
         self._shown_at = 0.0
         self._reaction: float | None = None
 
@@ -80,18 +83,30 @@ class Hands:
         """
         self._held.pop(source, None)
 
-    def steer(self, throttle: float | None, steering: float | None, now: float) -> None:
-        """An axis moved.
+    def push(self, source: str, throttle: float, steering: float, now: float) -> None:
+        """An axis moved; axes that are held together add up.
 
         Args:
-            throttle: -1 (brake) to 1; None: unchanged.
-            steering: -1 (left) to 1; None: unchanged.
+            source: Which one.
+            throttle: -1 (brake) to 1, 0 at rest.
+            steering: -1 (left) to 1, 0 at rest.
             now: s.
         """
-        self._throttle = self._throttle if throttle is None else throttle
-        self._steering = self._steering if steering is None else steering
-        if self._throttle or self._steering:
+        if not throttle and not steering:
+            self._pushed.pop(source, None)
+            self._ignored.discard(source)
+        elif source not in self._ignored:
+            self._pushed[source] = throttle, steering
             self._touch(now)
+
+    def ignore(self, source: str) -> None:
+        """An axis counts only after it has been at rest.
+
+        Args:
+            source: Which one.
+        """
+        self._pushed.pop(source, None)
+        self._ignored.add(source)
 
     def _touch(self, now: float) -> None:
         self.engaged = True
@@ -104,31 +119,47 @@ class Hands:
         self.let_go()
 
     def let_go(self) -> None:
-        """Nothing is held any more (the window lost the keyboard, a gamepad was unplugged)."""
+        """Nothing is held any more (hand-back, the window lost the keyboard, a gamepad was unplugged).
+
+        Axes that are still away from rest count again after they have been there.
+        """
         self._queued = None
         self._held.clear()
-        self._throttle = self._steering = 0.0
+        self._ignored |= self._pushed.keys()
+        self._pushed.clear()
 
     def take(self) -> Wish | None:
         """The input for the decision that is due; None when the person does not drive. Ends a dead man's engagement."""
         held = list(self._held.values())
         queued, reaction = self._queued, self._reaction
         self._queued = self._reaction = None
-        if self.dead_man and queued is None and not held and not self._throttle and not self._steering:
+        if self.dead_man and queued is None and not held and not self._pushed:
             self.engaged = False
         if not self.engaged:
             return None
+        throttle = _within(sum(axis[0] for axis in self._pushed.values()))
+        steering = _within(sum(axis[1] for axis in self._pushed.values()))
+        keys = held[-1].manoeuvre if held else _manoeuvre(throttle, steering)
         return Wish(
-            queued if queued is not None else held[-1].manoeuvre if held else MetaAction.IDLE,
-            throttle=_pedal(self._throttle, [each.throttle for each in held]),
-            steering=_pedal(self._steering, [each.steering for each in held]),
+            queued if queued is not None else keys,
+            throttle=_within(throttle + sum(each.throttle for each in held)),
+            steering=_within(steering + sum(each.steering for each in held)),
             reaction_s=reaction,
         )
 
 
-def _pedal(axis: float, keys: Sequence[float]) -> float:
-    """An axis and the keys that are held, together, within [-1, 1]."""
-    return min(max(axis + sum(keys), -1.0), 1.0)
+def _within(value: float) -> float:
+    """Within [-1, 1]."""
+    return min(max(value, -1.0), 1.0)
+
+
+def _manoeuvre(throttle: float, steering: float) -> MetaAction:
+    """What axes mean where actions are discrete: the one that is pushed farther, from half its way on."""
+    if max(abs(throttle), abs(steering)) < 0.5:
+        return MetaAction.IDLE
+    if abs(throttle) >= abs(steering):
+        return MetaAction.FASTER if throttle > 0 else MetaAction.SLOWER
+    return MetaAction.LANE_RIGHT if steering > 0 else MetaAction.LANE_LEFT
 
 
 def action_of(wish: Wish, space: spaces.Space, meanings: tuple[MetaAction, ...], legal: np.ndarray) -> int | np.ndarray:

@@ -1,4 +1,4 @@
-"""Baselines that need no scene: one constant manoeuvre, or a random legal action."""
+"""Baselines that need no scene: one constant manoeuvre, pedals and steering at rest, or a random legal action."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+import sim
 from experts.answers import failed, legal_mask, require_discrete
 from experts.provider import Context, Decision, PolicyProvider
 from experts.views import Choice, Requests, ViewExpert
@@ -27,8 +28,25 @@ class ConstantExpert(ViewExpert):
         return Choice(np.full(len(requests.views), int(self.manoeuvre)), lambda k: None)
 
 
+class RestExpert(PolicyProvider):
+    """Pedals and steering at rest: the middle of every continuous action."""
+
+    name = "idle"
+
+    def decide(self, contexts: Sequence[Context]) -> list[Decision]:
+        return [self._answer(context.action_space) for context in contexts]
+
+    def _answer(self, space: spaces.Space) -> Decision:
+        if not isinstance(space, spaces.Box):
+            return failed("pedals and steering belong to continuous actions")
+        return Decision(np.clip(np.zeros(space.shape, np.float32), space.low, space.high))
+
+
 class RandomExpert(PolicyProvider):
-    """A uniformly random legal action. Its random stream advances with every context of any environment."""
+    """A uniformly random legal action, also a continuous one.
+
+    Its random stream advances with every context of any environment.
+    """
 
     name = "random"
 
@@ -46,9 +64,12 @@ class RandomExpert(PolicyProvider):
         return [self._answer(context) for context in contexts]
 
     def _answer(self, context: Context) -> Decision:
-        if not isinstance(context.action_space, spaces.Discrete):
-            return failed("random actions are drawn from discrete actions only")
-        started = time.perf_counter()
+        started, space = time.perf_counter(), context.action_space
+        if isinstance(space, spaces.Box) and space.is_bounded():
+            drawn = self._rng.uniform(space.low, space.high).astype(np.float32)
+            return Decision(action=drawn, latency_s=time.perf_counter() - started)
+        if not isinstance(space, spaces.Discrete):
+            return failed("random actions are drawn from discrete or bounded actions only")
         mask = legal_mask(context)
         legal = np.flatnonzero(mask)
         if not legal.size:
@@ -58,8 +79,8 @@ class RandomExpert(PolicyProvider):
         return Decision(action=action, probs=probs, latency_s=time.perf_counter() - started)
 
 
-def make_idle(options: Mapping[str, Any], scenario: str, seed: int) -> ConstantExpert:
-    """The expert `idle`: keep speed and lane.
+def make_idle(options: Mapping[str, Any], scenario: str, seed: int) -> PolicyProvider:
+    """The expert `idle`: keep speed and lane; pedals and steering at rest where actions are continuous.
 
     Args:
         options: None are known.
@@ -67,8 +88,11 @@ def make_idle(options: Mapping[str, Any], scenario: str, seed: int) -> ConstantE
         seed: Not used.
 
     Raises:
-        UsageError: An option is bad, or the scenario has continuous actions.
+        UsageError: An option is bad.
     """
+    if sim.get(scenario).actions == "continuous":
+        resolve(NoOptions(), options, "idle")
+        return RestExpert()
     return _constant("idle", MetaAction.IDLE, options, scenario)
 
 
@@ -109,9 +133,8 @@ def make_random(options: Mapping[str, Any], scenario: str, seed: int) -> RandomE
         seed: The same seed gives the same actions for the same sequence of contexts.
 
     Raises:
-        UsageError: An option is bad, or the scenario has continuous actions.
+        UsageError: An option is bad.
     """
-    require_discrete("random", scenario)
     resolve(NoOptions(), options, "random")
     return RandomExpert(seed)
 

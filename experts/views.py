@@ -19,6 +19,18 @@ from sim.view import Views, manoeuvres, views_of
 SIDE_NAMES = {MetaAction.LANE_LEFT: "left", MetaAction.LANE_RIGHT: "right"}
 
 
+def too_near(side: MetaAction, place: str, distance: float, needed: float) -> str:
+    """Why a lane change is not possible, in the measure that rules decide on.
+
+    Args:
+        side: Of the lane.
+        place: ahead or behind.
+        distance: m between the centres of two cars.
+        needed: m.
+    """
+    return f"{SIDE_NAMES[side]} lane: car {place} {distance:.1f} m < {needed:.1f} m between centres"
+
+
 @dataclass(frozen=True)
 class Requests:
     """R states of environments of one scenario in which decisions are requested."""

@@ -61,6 +61,13 @@ def guarded(program: str, run: Callable[[], int | None]) -> int:
     Returns:
         The exit code.
     """
+    from lgdrl.threads import limit_threads
+
+    try:
+        limit_threads()  # before numerical libraries are imported
+    except ValueError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
     from lgdrl.runs import RunFailed
     from sim.carla.errors import SimError
 

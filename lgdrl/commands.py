@@ -146,7 +146,7 @@ def evaluate(arguments: Namespace) -> int:
         import experts.registry
 
         name = arguments.expert
-        config = load_config(None, changes | {"expert": arguments.expert}).resolved()
+        config = load_config(None, changes | {"expert": arguments.expert}).driven()
         envs = evaluation_envs(config, arguments.episodes)
         with experts.registry.make(name, config.scenario, config.expert_options, config.seed) as provider:
             _print_note(provider)
@@ -334,7 +334,7 @@ def show_list(arguments: Namespace) -> int:
     lists: dict[str, list[dict[str, Any]]] = {}
     if arguments.what in (None, "scenarios"):
         lists["scenarios"] = [
-            {"name": each.name, "backends": list(each.backends), "summary": each.summary}
+            {"name": each.name, "actions": each.actions, "backends": list(each.backends), "summary": each.summary}
             for each in sim.registry().values()
         ]
     if arguments.what in (None, "experts"):

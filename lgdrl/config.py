@@ -90,6 +90,17 @@ class RunConfig:
             learner_options=learner_options,
         )
 
+    def driven(self) -> RunConfig:
+        """This config with scenario and backend checked and written out, for drivers that do not learn.
+
+        Raises:
+            UsageError: Scenario, backend or one of their options is unknown.
+        """
+        scenario = sim.get(self.scenario)
+        scenario_config = resolve(scenario.defaults, self.scenario_config, "scenario_config")
+        backend, _ = scenario.backend(self.backend, scenario_config)
+        return dataclasses.replace(self, backend=backend, scenario_config=to_dict(scenario_config))
+
 
 def action_type(scenario: Scenario) -> str:
     """ "discrete" or "continuous"."""

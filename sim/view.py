@@ -15,6 +15,7 @@ import numpy as np
 
 from sim.actions import MetaAction
 from sim.compiled import kernel
+from sim.errors import UsageError
 from sim.kinematics import speed_index
 from sim.scene import Scene
 from sim.sizes import CAR_LENGTH, LANE_MARGIN
@@ -73,11 +74,13 @@ def manoeuvres(scene: Scene) -> tuple[MetaAction, ...]:
     Returns:
         `Scene.meanings`.
     Raises:
-        ValueError: Its actions are not meta-actions.
+        UsageError: Its actions are not meta-actions.
     """
     if not scene.meanings:
-        count = len(scene.legal)
-        raise ValueError(f"scenario {scene.scenario!r} has {count} actions, not meta-actions: rules cannot drive it")
+        raise UsageError(
+            f"scenario {scene.scenario!r} as configured has other actions than meta-actions, among which rules choose: "
+            "random, policy:PATH or a person (lgdrl play --drive) can drive there"
+        )
     return scene.meanings
 
 
@@ -89,7 +92,7 @@ def views_of(scenes: Sequence[Scene]) -> Views:
     Returns:
         One view each.
     Raises:
-        ValueError: The actions are not meta-actions.
+        UsageError: The actions are not meta-actions.
     """
     rows = np.zeros(len(scenes), VIEW)
     for scene, view in zip(scenes, rows, strict=True):

@@ -17,7 +17,7 @@ import numpy as np
 from experts.answers import require_discrete
 from experts.rules import kernel
 from experts.rules.config import RuleConfig
-from experts.views import SIDE_NAMES, KernelExpert
+from experts.views import SIDE_NAMES, KernelExpert, too_near
 from sim.actions import MetaAction
 from sim.config import resolve
 from sim.view import NO_GOAL
@@ -48,20 +48,20 @@ class RuleExpert(KernelExpert):
         if not view.lanes_to_go or not legal[side]:
             return _speed_words(chosen, wanted)
         beside = view.right if view.lanes_to_go > 0 else view.left
-        return f"{self._shortage(view, beside, verdict)}: {_speed_words(chosen, wanted)}"
+        return f"{self._shortage(view, side, beside, verdict)}: {_speed_words(chosen, wanted)}"
 
-    def _shortage(self, view: np.record, beside: np.record, verdict: int) -> str:
+    def _shortage(self, view: np.record, side: MetaAction, beside: np.record, verdict: int) -> str:
         """The test that a lane change fails, in numbers."""
         if verdict == kernel.FRONT_GAP:
             needed = kernel.front_needed(view.speed - beside.front_speed, view.braking, self.parameters[0])
-            return f"front gap {beside.front:.1f} m < {needed:.1f} m"
+            return too_near(side, "ahead", beside.front, needed)
         if verdict == kernel.REAR_GAP:
             needed = kernel.rear_needed(beside.rear_speed - view.speed, self.parameters[0])
-            return f"rear gap {beside.rear:.1f} m < {needed:.1f} m"
+            return too_near(side, "behind", beside.rear, needed)
         if verdict == kernel.FRONT_TTC:
-            return f"front TTC < {self.config.front_ttc:g} s"
+            return f"{SIDE_NAMES[side]} lane: TTC to the car ahead < {self.config.front_ttc:g} s"
         if verdict == kernel.REAR_TTC:
-            return f"rear TTC < {self.config.rear_ttc:g} s"
+            return f"{SIDE_NAMES[side]} lane: TTC of the car behind < {self.config.rear_ttc:g} s"
         return "still changing lane"
 
 

@@ -116,6 +116,7 @@ def show(found: Profile, console: Console) -> None:
         console.print(tables.rich_table(grid))
     if found.served:
         console.print("Faults served: " + ", ".join(f"{name} {count}" for name, count in found.served.items()))
+    console.print(f"Machine: {found.machine.words()}.")
     whole = found.overhead.latencies["e2e"]
     assert whole is not None
     console.print(f"The profiler itself takes {1e3 * whole.p50:.2f} ms per query (p99 {1e3 * whole.at('p99'):.1f} ms).")

@@ -14,6 +14,7 @@ from experts import registry
 from experts.serving.fault_server import FaultServer, read_mix
 from lgdrl.profiler.config import ExpertConfig, ProfileConfig
 from lgdrl.profiler.load import LoadConfig, run_load
+from lgdrl.profiler.machine import LoadWatch
 from lgdrl.profiler.measurement import LANGUAGE_MODEL, Observer, ScenarioMeasurement
 from lgdrl.profiler.metrics import ProfileCell, summarise
 from lgdrl.profiler.result import Profile
@@ -40,7 +41,7 @@ def profile(config: ProfileConfig, observer: Observer, keep: Callable[[Profile],
     for given in experts.values():
         if given.expert not in registry.available():
             raise unknown("expert", given.expert, registry.available())
-    begin = time.perf_counter()
+    begin, watch = time.perf_counter(), LoadWatch()
     with _faults(config, experts) as (experts, server):
         frequencies = config.frequencies or (None,)
         rows: list[dict[str, Any]] = []
@@ -49,10 +50,10 @@ def profile(config: ProfileConfig, observer: Observer, keep: Callable[[Profile],
             for name in config.scenarios
             for hertz in frequencies
         ]
-        found = Profile(config, [], _overhead(config, observer), 0.0, rows=rows)
+        found = Profile(config, [], _overhead(config, observer), 0.0, watch.load(), rows=rows)
         for one in each:
             found.scenarios.append(one.profile(experts, server.freeze if server else None))
-            found.seconds = time.perf_counter() - begin
+            found.seconds, found.machine = time.perf_counter() - begin, watch.load()
             found.served = dict(server.counts) if server else {}
             keep(found)
     return found

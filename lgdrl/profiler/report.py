@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 
 from lgdrl.plots import COLOURS, GREY, figure_of
 from lgdrl.profiler.lateness import LatencyOutcome
+from lgdrl.profiler.pictures import SvgPage
 from lgdrl.profiler.result import ExpertProfile, Profile, ScenarioProfile
 from lgdrl.profiler.tables import csv_text, driven_as_measured, grids, markdown, sweep
 from lgdrl.runs import write_json, write_text
@@ -49,37 +48,45 @@ def html(profile: Profile) -> str:
     whole = profile.overhead.latencies["e2e"]
     assert whole is not None
     names = dict.fromkeys(expert.name for scenario in profile.scenarios for expert in scenario.experts)
+    page = SvgPage()
     return environment.from_string(assets.read_text(TEMPLATE)).render(
         data=profile.to_dict(),
         names=", ".join(names),
+        machine=profile.machine.words(),
         overhead=f"{1e3 * whole.p50:.2f} ms (p99 {1e3 * whole.at('p99'):.1f} ms)",
         experts=profile.scenarios[0].experts,
         sections=[
-            {"name": scenario.label, "plots": plots(scenario), "grids": grids(scenario)}
+            {"name": scenario.label, "plots": plots(scenario, page), "grids": grids(scenario)}
             for scenario in profile.scenarios
         ],
         sweep=sweep(profile),
-        sweep_plots=[_svg(_sweep_plot(profile, of)) for of in SWEPT] if sweep(profile) else [],
+        sweep_plots=[page.inline(_sweep_plot(profile, of), f"{of} by decision frequency") for of in SWEPT]
+        if sweep(profile)
+        else [],
         tolerated=profile.config.safety.tolerated_loss,
         settings=dump_yaml(to_dict(profile.config)),
     )
 
 
-def plots(scenario: ScenarioProfile) -> list[str]:
-    """SVG pictures of a scenario."""
-    found = [_svg(_latency_plot(scenario)), _svg(_frequency_plot(scenario))]
+def plots(scenario: ScenarioProfile, page: SvgPage) -> list[str]:
+    """SVG pictures of a scenario, each with a label for people who do not see it.
+
+    Args:
+        scenario: What was measured.
+        page: The page that they are part of.
+    """
+    name = scenario.label
+    found = [
+        page.inline(_latency_plot(scenario), f"{name}: share of decisions that took longer, by latency"),
+        page.inline(_frequency_plot(scenario), f"{name}: deadlines missed, by decision frequency"),
+    ]
     if any(cell.parts for expert in scenario.experts for cell in expert.cells):
-        found.append(_svg(_parts_plot(scenario)))
-    curves = [k for k, expert in enumerate(scenario.experts) if len({one.latency_s for one in _injected(expert)}) > 1]
-    found += [_svg(_safety_plot(scenario, k)) for k in curves]
+        found.append(page.inline(_parts_plot(scenario), f"{name}: what the latency is made of, by load"))
+    for k, expert in enumerate(scenario.experts):
+        if len({one.latency_s for one in _injected(expert)}) > 1:
+            label = f"{name}, {expert.name}: episodes that succeed, by injected latency"
+            found.append(page.inline(_safety_plot(scenario, k), label))
     return found
-
-
-def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    text = buffer.getvalue()
-    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
 
 
 def _legend_below(axes: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lgdrl.profiler.config import ProfileConfig
 from lgdrl.profiler.lateness import LatencyOutcome
+from lgdrl.profiler.machine import MachineLoad
 from lgdrl.profiler.metrics import MEANINGS, ProfileCell
 from lgdrl.profiler.stall import Recovery
 from lgdrl.profiler.training import Cost
@@ -93,6 +94,7 @@ class Profile:
     scenarios: list[ScenarioProfile]
     overhead: ProfileCell
     seconds: float
+    machine: MachineLoad
     served: dict[str, int] = field(default_factory=dict)
     """What the fault server did, by class; empty without one."""
     rows: list[dict[str, Any]] = field(default_factory=list, repr=False)
@@ -106,6 +108,7 @@ class Profile:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": self.seconds,
             "environment": fingerprint_environment(),
+            "machine": self.machine.to_dict(),
             "config": to_dict(self.config),
             "meanings": MEANINGS,
             "overhead": self.overhead.to_dict(),

@@ -284,6 +284,7 @@ def rich_table(grid: Grid) -> Table:
 def markdown(profile: Profile) -> str:
     """All tables for a document."""
     lines = [f"# Expert profile, {', '.join(one.label for one in profile.scenarios)}", ""]
+    lines += [f"Machine: {profile.machine.words()}.", ""]
     for title, columns, rows in every(profile):
         lines += [f"**{title}**", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
         lines += [f"| {' | '.join(row)} |" for row in rows]

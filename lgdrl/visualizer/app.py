@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pygame
 
+from lgdrl.visualizer import pads
 from lgdrl.visualizer.clock import Clock, RealClock
 from lgdrl.visualizer.controls import Command, Keymap
 from lgdrl.visualizer.inputs import DeviceInput, MouseInput, SeedEntry
@@ -25,6 +26,7 @@ from lgdrl.visualizer.session import PlaySession
 from lgdrl.visualizer.view import REFERENCE, MessageLine, WindowText, WindowView
 from sim.errors import UsageError
 from sim.render import THEMES, SceneRenderer
+from sim.render.window import open_display
 
 BANNER_S = 1.6
 """Seconds that the end of an episode stays before the next one starts."""
@@ -52,11 +54,11 @@ def open_window(size: tuple[int, int]) -> None:
     Args:
         size: Width and height, pixels.
     Raises:
-        UsageError: There is no display.
+        UsageError: There is no display, and `SDL_VIDEODRIVER` does not name an invisible one.
     """
     try:
-        pygame.display.init()
-        pygame.joystick.init()
+        open_display()
+        pads.start()
         pygame.display.set_mode(size, pygame.RESIZABLE)
         pygame.display.set_caption("lgdrl")
         pygame.key.set_repeat(0)
@@ -175,6 +177,7 @@ class App:
         for pane in self.panes:
             pane.close()
         sys.setswitchinterval(self._switch_interval)
+        pads.stop()
         pygame.display.quit()
 
     # -- episodes ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gymnasium import spaces
+
 from experts.data.episodes import load_episodes
 from experts.human import Hands
 from lgdrl.config import load_config
@@ -51,16 +53,18 @@ def play(arguments: Namespace, changes: Mapping[str, Any]) -> str:
         return show.summary
     hands = Hands(dead_man=arguments.dead_man)
     names = arguments.what or [None]
-    show.run([_session(name, arguments, changes, None if k else hands) for k, name in enumerate(names)])
+    show.run([play_session(name, arguments, changes, None if k else hands) for k, name in enumerate(names)])
     return show.summary
 
 
-def _session(name: str | None, arguments: Namespace, changes: Mapping[str, Any], hands: Hands | None) -> PlaySession:
+def play_session(
+    name: str | None, arguments: Namespace, changes: Mapping[str, Any], hands: Hands | None
+) -> PlaySession:
     """One driver: a run folder, `expert:NAME`, a recording, or None for a person."""
     if name is None and arguments.expert and not arguments.drive:
         name = EXPERT + arguments.expert
     if name is None:
-        config = load_config(None, {**changes, "expert": arguments.expert or "rule"}).resolved()
+        config = load_config(None, {**changes, "expert": arguments.expert or "rule"}).driven()
         try:
             expert = expert_of(config)
         except UsageError:
@@ -69,12 +73,12 @@ def _session(name: str | None, arguments: Namespace, changes: Mapping[str, Any],
             expert = None  # the default expert does not know this scenario
         return driven_by_hand(config, expert, hands)
     if name.startswith(EXPERT):
-        return watched_expert(load_config(None, {**changes, "expert": name.removeprefix(EXPERT)}).resolved(), hands)
+        return watched_expert(load_config(None, {**changes, "expert": name.removeprefix(EXPERT)}).driven(), hands)
     run = Run(name)
     if not run.config.exists():
         return ReplaySession(load_episodes(Path(name)))
     config = load_config(run.config, changes)
-    config = replace(config, expert=arguments.expert or config.expert).resolved()
+    config = replace(config, expert=arguments.expert or config.expert).driven()
     return watched_run(run, config, expert_of(config), hands)
 
 
@@ -153,7 +157,13 @@ class _Window:
             if name:
                 if not isinstance(sessions[0], DriveSession):
                     raise UsageError("--scripted-person presses the keys of a driver: a recording cannot be driven")
-                named = load_config(None, {"expert": name, "scenario": sessions[0].env.scenario})
+                env = sessions[0].env
+                if not isinstance(env.action_space, spaces.Discrete):
+                    raise UsageError(
+                        f"--scripted-person presses the keys of meta-actions, scenario {env.scenario!r} has continuous "
+                        "actions: drive yourself, or record expert:idle or expert:random"
+                    )
+                named = load_config(None, {"expert": name, "scenario": env.scenario})
                 person = ScriptedPerson(stack.enter_context(expert_of(named)))
             clock = VirtualClock() if self.arguments.fast else RealClock()
             app = App(sessions, self.options, self.keys, clock, person)
@@ -187,7 +197,7 @@ def _film(arguments: Namespace, changes: Mapping[str, Any]) -> str:
     check_video(arguments.record)
     style = FilmStyle(arguments.theme, _size(arguments.size or "1280x320", (320, 160)), arguments.pace)
     name = arguments.what[0] if arguments.what else EXPERT + (arguments.expert or "rule")
-    session = _queries(arguments) if arguments.replay else _session(name, arguments, changes, None)
+    session = _queries(arguments) if arguments.replay else play_session(name, arguments, changes, None)
     first, count = _first_seed(arguments), arguments.episodes or 1
     save = Path(arguments.save) if arguments.save else None
     try:

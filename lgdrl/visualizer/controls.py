@@ -109,29 +109,82 @@ KEYS: dict[str, tuple[str, ...]] = {
     "help": ("h", "f1"),
     "quit": ("escape", "q"),
 }
-BUTTONS: dict[str, tuple[int, ...]] = {
-    "keep": (0,),
-    "hand_back": (1,),
-    "restart": (2,),
-    "next": (3,),
-    "calmer": (4,),
-    "quicker": (5,),
-    "help": (6,),
-    "pause": (7,),
+BUTTONS: dict[str, tuple[str | int, ...]] = {
+    "lane_left": ("dpad_up",),
+    "lane_right": ("dpad_down",),
+    "faster": ("dpad_right",),
+    "slower": ("dpad_left",),
+    "keep": ("a", 0),
+    "hand_back": ("b", 1),
+    "restart": ("x", 2),
+    "next": ("y", 3),
+    "calmer": ("left_shoulder", 4),
+    "quicker": ("right_shoulder", 5),
+    "help": ("back", 6),
+    "pause": ("start", 7),
 }
-"""Gamepad buttons as SDL numbers those of an Xbox pad: A, B, X, Y, LB, RB, back, start."""
-HAT = {(0, 1): Command.LANE_LEFT, (0, -1): Command.LANE_RIGHT, (1, 0): Command.FASTER, (-1, 0): Command.SLOWER}
-"""The directional pad."""
+"""Gamepad buttons by SDL's names, which are those of an Xbox pad; by number on pads that SDL has no mapping for."""
+PAD_BUTTONS = {
+    pygame.CONTROLLER_BUTTON_A: "a",
+    pygame.CONTROLLER_BUTTON_B: "b",
+    pygame.CONTROLLER_BUTTON_X: "x",
+    pygame.CONTROLLER_BUTTON_Y: "y",
+    pygame.CONTROLLER_BUTTON_BACK: "back",
+    pygame.CONTROLLER_BUTTON_GUIDE: "guide",
+    pygame.CONTROLLER_BUTTON_START: "start",
+    pygame.CONTROLLER_BUTTON_LEFTSTICK: "left_stick",
+    pygame.CONTROLLER_BUTTON_RIGHTSTICK: "right_stick",
+    pygame.CONTROLLER_BUTTON_LEFTSHOULDER: "left_shoulder",
+    pygame.CONTROLLER_BUTTON_RIGHTSHOULDER: "right_shoulder",
+    pygame.CONTROLLER_BUTTON_DPAD_UP: "dpad_up",
+    pygame.CONTROLLER_BUTTON_DPAD_DOWN: "dpad_down",
+    pygame.CONTROLLER_BUTTON_DPAD_LEFT: "dpad_left",
+    pygame.CONTROLLER_BUTTON_DPAD_RIGHT: "dpad_right",
+}
+"""Names of mapped buttons; a hat on an unmapped pad has the names of the directional pad."""
+PAD_AXES = {
+    pygame.CONTROLLER_AXIS_LEFTX: "left_x",
+    pygame.CONTROLLER_AXIS_LEFTY: "left_y",
+    pygame.CONTROLLER_AXIS_RIGHTX: "right_x",
+    pygame.CONTROLLER_AXIS_RIGHTY: "right_y",
+    pygame.CONTROLLER_AXIS_TRIGGERLEFT: "left_trigger",
+    pygame.CONTROLLER_AXIS_TRIGGERRIGHT: "right_trigger",
+}
+"""Names of mapped axes."""
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Gamepad axes of continuous control, by number."""
+    """Axes of gamepads that SDL has a mapping for, by name, and the dead zones of all."""
 
-    steering: int = 0
-    throttle: int = 5  # right trigger, -1 at rest
-    brake: int = 2  # left trigger, -1 at rest
-    dead_zone: float = 0.12  # share of the steering axis that counts as centred
+    steering: str | int = "left_x"
+    throttle: str | int = "right_trigger"
+    brake: str | int = "left_trigger"
+    dead_zone: float = 0.24  # share of the steering axis that counts as centred; that of XInput's left stick
+    trigger_dead_zone: float = 0.12  # share of a pedal's way that counts as at rest; that of XInput's triggers
+
+    def __post_init__(self) -> None:
+        for name in (self.steering, self.throttle, self.brake):
+            if name not in PAD_AXES.values():
+                known = ", ".join(PAD_AXES.values())
+                raise ValueError(f"there is no axis {name!r}; axes are {known} (numbers belong to raw_axes)")
+        for share in (self.dead_zone, self.trigger_dead_zone):
+            if not 0.0 <= share <= 0.9:
+                raise ValueError(f"a dead zone is a share from 0 to 0.9, found {share}")
+
+
+@dataclass(frozen=True)
+class RawAxes:
+    """Axes by number, of gamepads that SDL has no mapping for. None: there is no such pedal, the d-pad serves."""
+
+    steering: int | None = 0
+    throttle: int | None = None
+    brake: int | None = None
+
+    def __post_init__(self) -> None:
+        for number in (self.steering, self.throttle, self.brake):
+            if number is not None and not 0 <= number < 64:
+                raise ValueError(f"axis {number} is not a number from 0 to 63")
 
 
 @dataclass(frozen=True)
@@ -139,36 +192,44 @@ class Keymap:
     """Commands by key code and by gamepad button."""
 
     keys: dict[int, Command]
-    buttons: dict[int, Command]
+    buttons: dict[str | int, Command]
     axes: Axes = field(default_factory=Axes)
+    raw_axes: RawAxes = field(default_factory=RawAxes)
 
     def names(self, command: Command) -> str:
         """The keys of a command, by name."""
         return ", ".join(pygame.key.name(code) for code, each in self.keys.items() if each is command)
 
 
+SECTIONS = ("keys", "buttons", "axes", "raw_axes")
+
+
 def keymap(path: Path | str | None = None) -> Keymap:
     """The built-in map with the changes of a YAML file.
 
     Args:
-        path: The file, with `keys`, `buttons` (command: list) and `axes`; None: no changes.
+        path: The file, with `keys`, `buttons` (command: list), `axes` and `raw_axes`; None: no changes.
     Raises:
         UsageError: A command or key is unknown, or a key would mean two things.
     """
     changes: dict[str, Any] = dict(load_yaml(path) or {}) if path else {}
     for section in changes:
-        if section not in ("keys", "buttons", "axes"):
-            raise unknown("section of the key map", section, ("keys", "buttons", "axes"))
+        if section not in SECTIONS:
+            raise unknown("section of the key map", str(section), SECTIONS)
     keys = _table(KEYS, changes.get("keys"), _key_code, "key")
     buttons = _table(BUTTONS, changes.get("buttons"), _button, "button")
-    return Keymap(keys, buttons, resolve(Axes(), changes.get("axes"), "axes"))
+    axes, raw_axes = (
+        resolve(Axes(), changes.get("axes"), "axes"),
+        resolve(RawAxes(), changes.get("raw_axes"), "raw_axes"),
+    )
+    return Keymap(keys, buttons, axes, raw_axes)
 
 
-def _table(defaults: dict[str, Any], changes: Any, code: Any, kind: str) -> dict[int, Command]:
+def _table(defaults: dict[str, Any], changes: Any, code: Any, kind: str) -> dict[Any, Command]:
     if changes is not None and not isinstance(changes, dict):
         raise UsageError(f"key map: {kind}s must map commands to lists, found {changes!r}")
     changes = changes or {}
-    table: dict[int, Command] = {}
+    table: dict[Any, Command] = {}
     for name in changes:
         if name not in list(Command):
             raise unknown("command in the key map", str(name), [str(each) for each in Command])
@@ -194,7 +255,13 @@ def _key_code(name: Any) -> int:
         raise UsageError(f"key map: there is no key {name!r} (names are SDL's: space, return, up, f1, a ...)") from None
 
 
-def _button(number: Any) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 64:
-        raise UsageError(f"key map: button {number!r} is not a number from 0 to 63")
-    return number
+def _button(name: Any) -> str | int:
+    if isinstance(name, str):
+        if name not in PAD_BUTTONS.values():
+            raise unknown("gamepad button in the key map", name, PAD_BUTTONS.values())
+        return name
+    if isinstance(name, bool) or not isinstance(name, int) or not 0 <= name < 64:
+        raise UsageError(
+            f"key map: button {name!r} is neither a name (a, start, dpad_up ...) nor a number from 0 to 63"
+        )
+    return name

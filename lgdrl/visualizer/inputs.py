@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import pygame
 
 from experts.human import Hands
 from lgdrl.visualizer.clock import Clock
-from lgdrl.visualizer.controls import DRIVING, HAT, Command, Keymap
+from lgdrl.visualizer.controls import DRIVING, Command, Keymap
+from lgdrl.visualizer.pads import Gamepads
 from lgdrl.visualizer.playback import Playback
 from lgdrl.visualizer.view import WindowView
 
@@ -34,25 +34,16 @@ class DeviceInput:
         say: Callable[[str], None],
     ) -> None:
         self.keys, self.hands, self.clock, self.commands, self._say = keys, hands, clock, commands, say
-        self._pads: dict[int, Any] = {}
-        """Opened gamepads by instance: SDL closes those that nothing refers to."""
+        self._pads = Gamepads(keys, hands, clock, self.command, say)
         self._handlers: dict[int, Callable[[pygame.Event], None]] = {
             pygame.KEYDOWN: self._key,
             pygame.KEYUP: self._key,
-            pygame.JOYBUTTONDOWN: self._button,
-            pygame.JOYBUTTONUP: self._button,
-            pygame.JOYHATMOTION: self._hat,
-            pygame.JOYAXISMOTION: self._axis,
-            pygame.JOYDEVICEADDED: self._plugged,
-            pygame.JOYDEVICEREMOVED: self._unplugged,
             pygame.WINDOWFOCUSLOST: lambda event: self.let_go(),
         }
 
     def handle(self, event: pygame.Event) -> None:
         """Act on an event; those of other devices are ignored."""
-        handler = self._handlers.get(event.type)
-        if handler is not None:
-            handler(event)
+        self._handlers.get(event.type, self._pads.handle)(event)
 
     def command(self, command: Command, source: str = "", down: bool = True) -> None:
         """Do what a key or button stands for.
@@ -85,40 +76,6 @@ class DeviceInput:
         command = self.keys.keys.get(event.key)
         if command is not None:
             self.command(command, f"key {event.key}", event.type == pygame.KEYDOWN)
-
-    def _button(self, event: pygame.Event) -> None:
-        command = self.keys.buttons.get(event.button)
-        if command is not None:
-            self.command(command, f"button {event.button}", event.type == pygame.JOYBUTTONDOWN)
-
-    def _hat(self, event: pygame.Event) -> None:
-        for direction, command in HAT.items():
-            if tuple(event.value) == direction:
-                self._drive(command, f"hat {direction}", True)
-            elif self.hands is not None:
-                self.hands.release(f"hat {direction}")
-
-    def _axis(self, event: pygame.Event) -> None:
-        axes, hands = self.keys.axes, self.hands
-        if hands is None:
-            return
-        if event.axis == axes.steering:
-            value = event.value if abs(event.value) > axes.dead_zone else 0.0
-            hands.steer(None, value, self.clock.now())
-        elif event.axis in (axes.throttle, axes.brake):
-            share = (event.value + 1.0) / 2.0
-            sign = 1.0 if event.axis == axes.throttle else -1.0
-            hands.steer(sign * share if share > axes.dead_zone else 0.0, None, self.clock.now())
-
-    def _plugged(self, event: pygame.Event) -> None:
-        pad = pygame.joystick.Joystick(event.device_index)
-        self._pads[pad.get_instance_id()] = pad
-        self._say(f"Gamepad: {pad.get_name()}")
-
-    def _unplugged(self, event: pygame.Event) -> None:
-        self._pads.pop(event.instance_id, None)
-        self.let_go()
-        self._say("Gamepad unplugged: nothing is held any more")
 
 
 class MouseInput:

@@ -6,18 +6,19 @@ import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
 from lgdrl.visualizer.clock import Clock
 from lgdrl.visualizer.panel import Curve, PanelState
 from lgdrl.visualizer.session import PlaySession
 from lgdrl.visualizer.track import Assessment, assessment_of, divergence
-from sim.lane_change import TTC_WARNING
 from sim.render import SceneRenderer
+from sim.render.frame import OPEN_AREA, car_ahead
+from sim.render.panels import TTC_SHOWN, TTC_WARNING, speed_text
 from sim.scene import Scene
 
 LONGEST_TTC = 10.0
-"""s: the top of the chart, and what is short."""
+"""s: the top of the chart."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,8 @@ class Threads:
 
     @classmethod
     def started(cls) -> Threads:
-        """Threads in which torch computes alone: its own helper threads would take the window's time."""
-        environment, expert = (
-            ThreadPoolExecutor(1, name, lambda: torch.set_num_threads(1)) for name in ("environment", "expert")
-        )
-        return cls(environment, expert)
+        """One thread each."""
+        return cls(ThreadPoolExecutor(1, "environment"), ThreadPoolExecutor(1, "expert"))
 
 
 class Pane:
@@ -155,10 +153,15 @@ class Pane:
         k = min(int(head), len(track))
         return track.between(k, head - k)
 
-    def state_at(self, head: float) -> PanelState:
-        """What the panel shows at a playhead: the decision under way, or the one that is due."""
+    def state_at(self, head: float, scene: Scene) -> PanelState:
+        """What the panel shows at a playhead: the decision under way, or the one that is due.
+
+        Args:
+            head: The playhead, in decisions.
+            scene: What the road shows there; speed and time to collision are read from it, and from nothing else.
+        """
         track, k = self.session.track, int(head)
-        curves = self._curves(head)
+        self._extend_series()
         if k < len(track):
             turn = track.turns[k]
             executed = int(turn.action) if not hasattr(turn.action, "shape") else None
@@ -177,33 +180,51 @@ class Pane:
             assessment=assessment,
             controller=controller,
             executed=executed,
+            control=self._control(k),
             reward=reward,
             total=float(track.rewards[: k + 1].sum()) if len(track) else 0.0,
             waiting_s=self.clock.now() - self._queried_at if working else 0.0,
             divergence=distance,
             facts=tuple(self.session.facts()),
-            curves=curves,
+            curves=self._curves(head, scene, distance),
             expert_name=self.session.expert_name,
             saying=track.saying if assessment is track.last and assessment.expert is None else "",
             terms=terms,
         )
 
-    def _curves(self, head: float) -> tuple[Curve, ...]:
+    def _control(self, k: int) -> np.ndarray | None:
+        """Pedals and steering of decision k, or of the last one; None where actions are discrete."""
+        turns = self.session.track.turns
+        action = turns[min(k, len(turns) - 1)].action if turns else None
+        return action if isinstance(action, np.ndarray) and action.ndim == 1 and action.size <= 2 else None
+
+    def _extend_series(self) -> None:
         track, series = self.session.track, self._series
         if len(series) > len(track):
             series.clear()
         while len(series) < len(track):
             turn = track.turns[len(series)]
-            front = turn.scene.front(turn.scene.ego.lane)
-            ttc = math.nan if front is None else min(front.ttc, LONGEST_TTC)
-            series.append((turn.scene.ego.speed, ttc, divergence(assessment_of(turn))))
-        speeds, ttcs = [row[0] for row in series], [row[1] for row in series]
-        distances = [math.nan if row[2] is None else row[2] for row in series]
-        points = track.scene(0).set_points
-        curves = [
-            Curve("Speed", "m/s", speeds, head, 0.0, max([points[-1] if points else 30.0, *speeds])),
-            Curve("Time to collision ahead", "s", ttcs, head, 0.0, LONGEST_TTC, alarm=TTC_WARNING),
-        ]
+            series.append((*_driving(turn.scene), divergence(assessment_of(turn))))
+
+    def _curves(self, head: float, scene: Scene, distance: float | None) -> tuple[Curve, ...]:
+        """The curves up to a playhead, where they have the values of the scene that is drawn there."""
+        speeds, ttcs = [row[0] for row in self._series], [row[1] for row in self._series]
+        distances = [math.nan if row[2] is None else row[2] for row in self._series]
+        points = self.session.track.scene(0).set_points
+        fastest = max([points[-1] if points else 30.0, *speeds])
+        speed, ttc = _driving(scene)
+        words = "" if ttc != ttc else f"{ttc:.1f} s" if ttc < TTC_SHOWN else f"> {TTC_SHOWN:.0f} s"
+        curves = [Curve("Speed", speeds, head, speed, f"{speed_text(scene)} m/s", 0.0, fastest)]
+        if scene.lane_width < OPEN_AREA:
+            curves.append(Curve("Time to collision ahead", ttcs, head, ttc, words, 0.0, LONGEST_TTC, alarm=TTC_WARNING))
         if any(value == value for value in distances):
-            curves.append(Curve("JS of learner and expert", "nats", distances, head, 0.0, math.log(2), digits=2))
+            now = math.nan if distance is None else distance
+            words = "" if distance is None else f"{now:.2f} nats"
+            curves.append(Curve("JS of learner and expert", distances, head, now, words, 0.0, math.log(2)))
         return tuple(curves)
+
+
+def _driving(scene: Scene) -> tuple[float, float]:
+    """Speed, m/s, and time to collision with the car ahead, s (NaN without one), as the gauges have them."""
+    front = car_ahead(scene)
+    return abs(scene.ego.speed), math.nan if front is None else front.ttc

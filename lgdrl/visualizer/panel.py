@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pygame
 
 from experts.data.episodes import Controller
@@ -23,19 +24,25 @@ STATUS_WORDS = {
 }
 
 
+CONTROLS = ("Pedals", "Steering")
+"""Continuous actions: acceleration and steering, or steering alone."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """A quantity over the episode so far."""
 
     name: str
-    unit: str
     values: list[float]
-    """One per decision; NaN leaves a gap."""
+    """At the beginning of every decision so far; NaN leaves a gap."""
     head: float
     """The playhead, in decisions."""
+    now: float
+    """Value at the playhead: of the scene that is drawn there."""
+    words: str
+    """`now` with its unit; empty: there is none."""
     low: float
     high: float
-    digits: int = 1
     alarm: float | None = None
     """Values below are drawn in the colour of danger."""
 
@@ -48,6 +55,8 @@ class PanelState:
     controller: Controller
     executed: int | None
     """Action id of the decision under way."""
+    control: np.ndarray | None
+    """Its pedals and steering where actions are continuous, float32 (1 or 2,), each in [-1, 1]."""
     reward: float | None
     total: float
     """Return so far."""
@@ -120,7 +129,9 @@ class Panel:
     def _actions(self, surface: pygame.Surface, x: int, right: int, y: int, state: PanelState) -> int:
         p, theme, assessment = self.p, self.p.theme, state.assessment
         names = action_names(assessment.scene)
-        if len(names) > 9:
+        if state.control is not None:
+            return self._controls(surface, x, right, y, state, state.control)
+        if len(names) > 9 or (state.executed is None and not assessment.scene.meanings):
             return y
         learner = assessment.learner_probs is not None
         y = self._rule(surface, x, right, y, "Learner" if learner else "Actions")
@@ -159,6 +170,31 @@ class Panel:
             y += row
         return y + p.px(8)
 
+    def _controls(
+        self, surface: pygame.Surface, x: int, right: int, y: int, state: PanelState, control: np.ndarray
+    ) -> int:
+        """Pedals and steering as bars from the middle: what is executed, and a diamond where the expert's label is."""
+        p, theme = self.p, self.p.theme
+        y = self._rule(surface, x, right, y, "Pedals and steering")
+        expert = state.assessment.expert
+        label = expert.action if expert is not None and isinstance(expert.action, np.ndarray) else None
+        start, end = x + p.px(74), right - p.px(52)
+        middle, half = (start + end) // 2, (end - start) // 2
+        for k, name in enumerate(CONTROLS[-len(control) :]):
+            value = float(np.clip(control[k], -1.0, 1.0))
+            p.text(surface, name, x, y + p.px(3), 12, theme.ink)
+            surface.fill(mix(theme.panel, theme.muted, 0.2), (start, y + p.px(7), end - start, p.px(6)))
+            left, width = (middle, round(half * value)) if value >= 0 else (middle + round(half * value), 0)
+            bar = pygame.Rect(left, y + p.px(7), width or middle - left, p.px(6))
+            surface.fill(theme.controller(state.controller), bar)
+            surface.fill(theme.ink, (middle, y + p.px(4), 1, p.px(12)))
+            if label is not None and k < len(label):
+                place = middle + round(half * float(np.clip(label[k], -1.0, 1.0)))
+                self._marks(surface, place, y + p.px(10), unsafe=False, labelled=True)
+            p.right(surface, f"{value:+.2f}", right, y + p.px(3), 11, theme.ink)
+            y += p.px(26)
+        return y + p.px(8)
+
     def _marks(self, surface: pygame.Surface, x: int, y: int, unsafe: bool, labelled: bool) -> None:
         """A diamond: the expert's label. A triangle: unsafe by the safety check."""
         p, theme, half = self.p, self.p.theme, self.p.px(5)
@@ -176,7 +212,7 @@ class Panel:
         p, theme, assessment = self.p, self.p.theme, state.assessment
         if assessment.expert is None and not state.expert_name:
             return y
-        y = self._rule(surface, x, right, y, f"Expert {state.expert_name}".strip())
+        y = self._rule(surface, x, right, y, f"Expert {state.expert_name} as the decision began".replace("  ", " "))
         if assessment.expert is None:
             doing = "responding" if state.saying else "deciding"
             words = f"is {doing} … {state.waiting_s:.1f} s" if state.waiting_s > 0.2 else "…"
@@ -254,18 +290,14 @@ class Panel:
     def _curve(self, surface: pygame.Surface, area: pygame.Rect, curve: Curve) -> None:
         p, theme = self.p, self.p.theme
         p.text(surface, curve.name.upper(), area.left, area.top, 9, theme.muted)
-        k = min(int(curve.head), len(curve.values) - 1)
-        now = curve.values[k] if k >= 0 else math.nan
-        alarmed = curve.alarm is not None and now < curve.alarm
-        if now == now:
-            off_scale = curve.alarm is not None and now >= curve.high
-            words = f"> {curve.high:.0f} {curve.unit}" if off_scale else f"{now:.{curve.digits}f} {curve.unit}"
-            p.right(surface, words, area.right, area.top - p.px(2), 11, theme.brake if alarmed else theme.ink)
+        alarmed = curve.alarm is not None and curve.now < curve.alarm
+        p.right(surface, curve.words, area.right, area.top - p.px(2), 11, theme.brake if alarmed else theme.ink)
         top, span = area.top + p.px(16), area.height - p.px(16)
         surface.fill(theme.hairline, (area.left, top + span, area.width, 1))
-        count = max(len(curve.values) - 1, 20)
+        count = max(len(curve.values) - 1, curve.head, 20)
         points: list[tuple[float, float]] = []
-        for i, value in enumerate(curve.values[: k + 1]):
+        shown = [(float(i), value) for i, value in enumerate(curve.values) if i < curve.head]
+        for i, value in [*shown, (curve.head, curve.now)]:
             if value != value:
                 self._stroke(surface, points)
                 points = []

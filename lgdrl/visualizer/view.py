@@ -148,11 +148,12 @@ class WindowView:
             text: What is written over the pictures.
         """
         for pane, road, side in zip(self.panes, self.roads, self.sides, strict=True):
-            state = pane.state_at(head)
+            scene = pane.scene_at(head)
+            state = pane.state_at(head, scene)
             overlay = Overlay(
                 controller=state.controller, executed_action=state.executed, unsafe=state.assessment.unsafe
             )
-            self.canvas.blit(pane.renderer.draw_surface(pane.scene_at(head), overlay), road.topleft)
+            self.canvas.blit(pane.renderer.draw_surface(scene, overlay), road.topleft)
             if self.show_panel:
                 self.panel.draw(self.canvas, side, state, pane.session.title)
             if head >= len(pane.session.track):

@@ -9,7 +9,8 @@ import numpy as np
 
 from sim.carla_lite import physics
 from sim.carla_lite.actors import Actor, CallRefused
-from sim.carla_lite.blueprints import FLAT, Blueprint
+from sim.carla_lite.blueprints import Blueprint
+from sim.carla_lite.library import FLAT
 from sim.carla_lite.roads import RoadMap
 
 SPAWN_LIFT = 0.5

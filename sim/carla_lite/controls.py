@@ -12,6 +12,9 @@ from sim.carla_lite.bodies import Bodies
 PEDAL = 0.5
 """Pedal per m/s of speed error of an Ackermann command."""
 
+AT_REST = (0.0, 0.0, 0.0, False, False, False, 0)
+"""Throttle, steering, brake, hand brake, reverse, manual gear shift, gear."""
+
 
 class VehicleControls:
     """The commands in force for the vehicles of one episode."""
@@ -23,6 +26,10 @@ class VehicleControls:
         self._due: list[tuple[int, tuple]] = []
         self._ackermann: set[int] = set()
         """Ids of vehicles that follow an Ackermann command."""
+        self._loose: set[int] = set()
+        """Ids of vehicles whose `sticky_control` is false: a command holds for one frame."""
+        self._commanded: set[int] = set()
+        """Those among them that have a command for the next frame."""
 
     def apply(self, actor: Actor, values: tuple) -> None:
         """Set pedals and steering.
@@ -44,6 +51,9 @@ class VehicleControls:
             raise ValueError(f"expected finite numbers, not {values[:3]}")
         if self._ackermann:
             self._ackermann.discard(actor.id)
+        if actor.attributes.get("sticky_control") == "false":
+            self._loose.add(actor.id)
+            self._commanded.add(actor.id)
         if self._delay:
             self._received.append((actor.id, values))
         else:
@@ -67,9 +77,14 @@ class VehicleControls:
     def forget(self, actor_id: int) -> None:
         """Drop the commands of an actor that is destroyed."""
         self._ackermann.discard(actor_id)
+        self._loose.discard(actor_id)
 
     def before_step(self) -> None:
-        """Apply delayed commands that are due, and update the pedals of Ackermann commands."""
+        """Let go what does not stick, apply delayed commands that are due, update the pedals of Ackermann commands."""
+        commanded = {number for number, _ in self._due} if self._delay else self._commanded
+        for number in self._loose - commanded - self._ackermann:
+            _set_pedals(self._bodies.of(self._actors[number]), AT_REST)
+        self._commanded = set()
         due, self._due, self._received = self._due, self._received, []
         for number, values in due:
             if number in self._actors:

@@ -33,6 +33,7 @@ LONGEST_JITTER = 10.0
 """Seconds."""
 PORT_ATTEMPTS = 20
 """Attempts to find two adjacent free ports."""
+NO_MESH = "no navigation mesh: get_random_location_from_navigation() gives None, place walkers yourself"
 log = logging.getLogger("carla-lite")
 
 
@@ -225,7 +226,7 @@ def run(options: ServerOptions) -> int:
 
 def _announce(server: WorldServer) -> None:
     place = f"{server.options.host}:{server.port}"
-    print(f"carla-lite {server.version.name} listening on {place} (map {server.world.map_name})", flush=True)
+    print(f"carla-lite {server.version.name} listening on {place} (map {server.world.map_name}; {NO_MESH})", flush=True)
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, end: Callable[[int], None]) -> None:

@@ -5,6 +5,7 @@ Times are in s. Angles of poses are in degrees on the wire and in radians inside
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -13,13 +14,15 @@ import numpy as np
 
 from sim.carla_lite import codec, maps
 from sim.carla_lite.actors import NO_ROOM, Actor, CallRefused, attached_pose
-from sim.carla_lite.blueprints import NOT_DRAWN, Blueprint, check_attributes, library
+from sim.carla_lite.blueprints import Blueprint, check_attributes
 from sim.carla_lite.bodies import SPAWN_LIFT, Bodies, Contact
 from sim.carla_lite.controls import VehicleControls
 from sim.carla_lite.frames import ActorTable
+from sim.carla_lite.library import library
 from sim.carla_lite.lights import TrafficLights
 from sim.carla_lite.physics import GRAVITY
 from sim.carla_lite.roads import RoadMap
+from sim.carla_lite.sensor_blueprints import NOT_SERVED
 
 MAP_PREFIX = "CarlaLite/Maps/"
 GENERATED = "OpenDriveMap"
@@ -27,6 +30,9 @@ REAL_TIME_STEP = 0.05
 """Seconds of a frame without a fixed step."""
 SPECTATOR_HEIGHT = 50.0
 """Metres above the first spawn point."""
+WALKER_AI = "controller.ai.walker"
+STANDING = "walkers under controller.ai.walker stand still, for want of a navigation mesh: move them with WalkerControl"
+log = logging.getLogger("carla-lite")
 CLIENT_SIDE = "sensor.other.lane_invasion"
 """The sensor that the client computes by itself."""
 
@@ -58,6 +64,8 @@ class LiteWorld:
         self.seed = seed
         self.delay = delay
         self.generated: str | None = None
+        self.own_maps = {map_name: text}
+        """The map that the server began with, by name: it may be a file, which clients leave and return to."""
         self.roads: RoadMap
         self.map_text: str
         self._next_stream = 2
@@ -89,6 +97,8 @@ class LiteWorld:
         self._next_id = 1
         self.contacts: list[Contact] = []
         """Of the last frame."""
+        self.ai_walkers = False
+        """Whether a client made an AI controller of walkers in this episode."""
         self.map_changed = True
         self.spectator = self._place_spectator()
         self._place_lights()
@@ -97,20 +107,34 @@ class LiteWorld:
         """Begin a new episode on a map that the server knows.
 
         Args:
-            name: A shipped map or the generated one, with or without path; "" for the present map.
+            name: A shipped map, the server's own one or the generated one, with or without path and without regard to
+                case where that is clear, as on CARLA; "" for the present map.
 
         Raises:
             CallRefused: There is no such map.
         """
-        short = name.rpartition("/")[2]
         if not name:
             self.load(self.map_name, self.map_text)
-        elif short == GENERATED and self.generated is not None:
-            self.load(GENERATED, self.generated)
-        elif short in maps.available():
-            self.load(short, maps.read(short))
+            return
+        short = self._known_map(name)
+        if short is None:
+            raise CallRefused(f"carla-lite has no map '{name}' (it has: {', '.join(self.available_maps())})")
+        if short == GENERATED and self.generated is not None:
+            self.load(short, self.generated)
         else:
-            raise CallRefused(f"carla-lite has no map '{name}' (it has: {', '.join(maps.available())})")
+            self.load(short, self.own_maps[short] if short in self.own_maps else maps.read(short))
+
+    def available_maps(self) -> tuple[str, ...]:
+        """Names of the maps that clients can load: the server's own one first, then those that are shipped."""
+        return (*self.own_maps, *(name for name in maps.available() if name not in self.own_maps))
+
+    def _known_map(self, name: str) -> str | None:
+        short = name.replace("\\", "/").rstrip("/").rpartition("/")[2].removesuffix(".xodr")
+        known = [*self.available_maps(), *([GENERATED] if self.generated is not None else [])]
+        if short in known:
+            return short
+        alike = [each for each in known if each.lower() == short.lower()]
+        return alike[0] if len(alike) == 1 else None
 
     @property
     def full_map_name(self) -> str:
@@ -180,8 +204,8 @@ class LiteWorld:
         blueprint = self.by_uid.get(uid)
         if blueprint is None or blueprint.id != name or blueprint.kind in ("spectator", "light"):
             raise CallRefused(f"unknown blueprint '{name}'")
-        if name.removeprefix("sensor.camera.") in NOT_DRAWN:
-            raise CallRefused(f"carla-lite does not draw what {name} shows: use an rgb, depth or segmentation camera")
+        if name in NOT_SERVED:
+            raise CallRefused(f"carla-lite does not serve {name}: {NOT_SERVED[name]}")
         try:
             attributes = check_attributes(blueprint, given)
         except ValueError as error:
@@ -190,6 +214,9 @@ class LiteWorld:
         has_body = carrier is None and (blueprint.kind in ("vehicle", "walker") or name.startswith("static.prop."))
         if has_body and self.bodies.occupied(blueprint, pose):
             raise CallRefused(NO_ROOM)
+        if name == WALKER_AI and not self.ai_walkers:
+            log.warning("%s", STANDING)
+        self.ai_walkers = self.ai_walkers or name == WALKER_AI
         actor = self._new_actor(blueprint, attributes)
         actor.offset = tuple(pose)
         if carrier is not None:

@@ -18,6 +18,15 @@ OPEN_AREA = 8.0
 """Metres: where lanes are at least this wide, as in a parking lot, there is no car ahead in a lane."""
 
 
+def car_ahead(scene: Scene) -> Neighbour | None:
+    """The car ahead in the ego's lane; None where there is none, and in open areas.
+
+    Args:
+        scene: The scene of one moment.
+    """
+    return scene.front(scene.ego.lane) if scene.lane_width < OPEN_AREA else None
+
+
 class Finish(NamedTuple):
     """Where the ego's lane meets the goal."""
 
@@ -51,7 +60,7 @@ class FrameContext:
     @cached_property
     def front(self) -> Neighbour | None:
         """The car ahead in the ego's lane; None in open areas."""
-        return self.scene.front(self.scene.ego.lane) if self.scene.lane_width < OPEN_AREA else None
+        return car_ahead(self.scene)
 
     def metres(self, pixels: float) -> float:
         """The length that a number of pixels shows, m."""

@@ -20,8 +20,9 @@ def interpolate(scene_a: Scene, scene_b: Scene, share: float) -> Scene:
 
     Bodies are matched by id and follow the cubic that has their positions and velocities at both ends. A body that is
     only in one of the scenes moves at constant velocity in the half next to that scene. The targets of the ego's
-    controllers are those of the later scene; a crash shows in the later scene only. Scenes of different episodes give
-    the nearer one.
+    controllers are those of the later scene; a crash shows in the later scene only. Where the ego's road changes,
+    places along it are those of the nearer scene, moved on at its speeds. Scenes of different episodes give the nearer
+    one.
 
     Args:
         scene_a: The earlier scene.
@@ -39,11 +40,16 @@ def interpolate(scene_a: Scene, scene_b: Scene, share: float) -> Scene:
     span = scene_b.time - scene_a.time
     if scene_a.scenario != scene_b.scenario or span <= 0.0:
         return near
+    same_road = _same_road(scene_a, scene_b, span)
+    away = share * span if near is scene_a else (share - 1.0) * span
+    vehicles = _vehicles(scene_a.vehicles, scene_b.vehicles, share, span)
+    if not same_road:
+        vehicles = _along_road(vehicles, near, away)
     return dataclasses.replace(
         near,
         time=scene_a.time + share * span,
-        ego=_ego(scene_a, scene_b, near, share, span),
-        vehicles=_vehicles(scene_a.vehicles, scene_b.vehicles, share, span),
+        ego=_ego(scene_a, scene_b, near, share, span, same_road),
+        vehicles=vehicles,
         goal=_goal(scene_a.goal, scene_b.goal, near.goal, share),
     )
 
@@ -82,7 +88,32 @@ def smooth(scenes: Iterable[Scene], fps: float) -> Iterator[Scene]:
         last = scene
 
 
-def _ego(a: Scene, b: Scene, near: Scene, share: float, span: float) -> Ego:
+def _same_road(a: Scene, b: Scene, span: float) -> bool:
+    """Whether places along the ego's road mean the same in both scenes."""
+    driven = (a.ego.speed + b.ego.speed) / 2 * span
+    return a.lane_centers == b.lane_centers and abs(b.ego.s - a.ego.s - driven) < TELEPORT
+
+
+def _along_road(between: Vehicles, near: Scene, away: float) -> Vehicles:
+    """Places along the road of the nearer scene, for vehicles of both scenes.
+
+    Args:
+        between: The vehicles at the moment that is shown.
+        near: The nearer scene.
+        away: s from `near` to that moment; negative where it is earlier.
+    """
+    cars = near.vehicles
+    along = np.cos(cars.heading - near.ego.heading) * cars.speed
+    row = {int(number): k for k, number in enumerate(cars.ids)}
+    rows = [row.get(int(number), -1) for number in between.ids]
+    known = np.array([k >= 0 for k in rows], bool)
+    s = np.where(known, np.append(cars.s + away * along, np.nan)[rows], np.nan)
+    d = np.where(known, np.append(cars.d, np.nan)[rows], np.nan)
+    lane = np.where(known, np.append(cars.lane, -1)[rows], -1)
+    return dataclasses.replace(between, s=s, d=d, lane=lane)
+
+
+def _ego(a: Scene, b: Scene, near: Scene, share: float, span: float, same_road: bool) -> Ego:
     old, new = a.ego, b.ego
     x, y = _hermite(
         _state(old),
@@ -90,7 +121,6 @@ def _ego(a: Scene, b: Scene, near: Scene, share: float, span: float) -> Ego:
         share,
         span,
     )
-    same_road = a.lane_centers == b.lane_centers and abs(new.s - old.s - (old.speed + new.speed) / 2 * span) < TELEPORT
     if same_road:
         s, d = _line(old.s, new.s, share), _line(old.d, new.d, share)
     else:

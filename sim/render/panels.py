@@ -24,6 +24,11 @@ def gap_text(front: Neighbour) -> str:
     return f"{words} · TTC {front.ttc:.1f} s" if front.ttc < TTC_SHOWN else words
 
 
+def speed_text(scene: Scene) -> str:
+    """The ego's speed in words, m/s; also where it reverses."""
+    return f"{abs(scene.ego.speed):.1f}"
+
+
 def remaining_text(metres: float) -> str:
     """Distance to the goal in words."""
     return f"{metres:.0f} m" if metres >= 0.5 else "passed"
@@ -110,7 +115,7 @@ class Panels:
     def _speed(self, surface: pygame.Surface, scene: Scene) -> int:
         """Number and bar with the set-point in force; returns where the next field starts."""
         theme, ego = self.theme, scene.ego
-        number = self.typist.text(f"{abs(ego.speed):.1f}", self.px(22), theme.ink, bold=True)
+        number = self.typist.text(speed_text(scene), self.px(22), theme.ink, bold=True)
         slot = self.typist.text("88.8", self.px(22), theme.ink, bold=True).get_width()
         x = self.px(16)
         surface.blit(number, (x + slot - number.get_width(), (self.px(TOP) - number.get_height()) // 2))

@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pygame
 
 from sim.errors import UsageError
 
 FPS = 30
 TITLE = "driving"
+INVISIBLE = ("offscreen", "dummy", "evdev")
+"""SDL's video drivers that show nothing. SDL takes one where it finds no display; here it has to be named."""
+
+
+def open_display() -> None:
+    """Start SDL's video.
+
+    Raises:
+        pygame.error: There is no display, and `SDL_VIDEODRIVER` does not name a driver that shows nothing.
+    """
+    running = pygame.display.get_init()
+    with _quiet():
+        pygame.display.init()
+    driver = pygame.display.get_driver()
+    if driver in INVISIBLE and driver not in os.environ.get("SDL_VIDEODRIVER", "").split(","):
+        if not running:
+            pygame.display.quit()
+        raise pygame.error("there is no display")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what libraries of the window system write to stderr about servers that they do not find."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # stderr is closed
+        yield
+        return
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 class RenderWindow:
@@ -23,7 +62,7 @@ class RenderWindow:
             UsageError: There is no display.
         """
         try:
-            pygame.display.init()
+            open_display()
             self._window: pygame.Window | None = pygame.Window(TITLE, size)
         except pygame.error as error:
             raise UsageError(f"cannot open a window ({error}): use render mode 'rgb_array'") from None

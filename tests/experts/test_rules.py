@@ -63,7 +63,13 @@ def test_ttc_in_the_other_lane_forbids_the_change():
 
 
 def test_refusal_names_the_numbers():
-    assert decide(ThresholdExpert(), make_scene([(1, -18.8, 20.0)])).reason.startswith("rear gap 18.8 m < 22.0 m: wait")
+    reason = decide(ThresholdExpert(), make_scene([(1, -18.8, 20.0)])).reason
+    assert reason.startswith("right lane: car behind 18.8 m < 22.0 m between centres: wait")
+
+
+def test_the_lane_that_a_number_belongs_to_is_said_while_changing():
+    scene = make_scene([(0, 60.0, 20.0), (1, 12.0, 20.0)], lane=0, target=1, goal=1)
+    assert "ahead in the target lane is too close (12.0 m between centres)" in decide(ThresholdExpert(), scene).reason
 
 
 def test_thresholds_are_a_weak_driver(envs):
@@ -165,7 +171,7 @@ def test_rule_changes_into_an_empty_lane_and_says_so():
 def test_rule_waits_and_names_the_gap():
     decision = decide(RuleExpert(), make_scene([(1, -6.0, 20.0), (1, 30.0, 20.0)]))
     assert decision.action != MetaAction.LANE_RIGHT
-    assert decision.reason.startswith("rear gap 6.0 m < 6.5 m")
+    assert decision.reason.startswith("right lane: car behind 6.0 m < 6.5 m between centres")
 
 
 def test_rule_stays_in_the_goal_lane():

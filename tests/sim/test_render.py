@@ -309,6 +309,17 @@ def test_a_window_without_a_display_is_a_usage_error(monkeypatch):
         SceneRenderer(window=True)
 
 
+def test_a_driver_that_shows_nothing_is_not_taken_for_a_display(monkeypatch):
+    import pygame
+
+    for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    pygame.display.quit()
+    with pytest.raises(UsageError, match="rgb_array"):
+        SceneRenderer(window=True)
+    assert not pygame.display.get_init()
+
+
 def test_a_window_shows_pictures_and_closes_alone(monkeypatch):
     import pygame
 

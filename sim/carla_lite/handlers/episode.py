@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from sim.carla_lite import codec, maps
+from sim.carla_lite import codec
 from sim.carla_lite.actors import CallRefused
 from sim.carla_lite.codec import Wire
 from sim.carla_lite.handlers.context import ServerContext
@@ -62,7 +62,7 @@ def get_map_data(server: ServerContext) -> Wire:
 
 @HANDLERS.returns()
 def get_available_maps(server: ServerContext) -> Wire:
-    return [MAP_PREFIX + name for name in maps.available()]
+    return [MAP_PREFIX + name for name in server.world.available_maps()]
 
 
 @HANDLERS.returns()

@@ -13,7 +13,7 @@ import numpy as np
 
 from sim.carla_lite import codec
 from sim.carla_lite.actors import Actor
-from sim.carla_lite.blueprints import PROP_TAG
+from sim.carla_lite.library import PROP_TAG
 from sim.carla_lite.rays import Boxes, cast, ground_distance, rotation
 from sim.carla_lite.sensors.payloads import Content
 from sim.carla_lite.world import LiteWorld
@@ -47,15 +47,33 @@ def lidar(world: LiteWorld, sensor: Actor) -> Content:
     head, counts, points, _, _ = _sweep(world, sensor)
     distance = np.linalg.norm(points, axis=1)
     intensity = np.exp(-float(values["atmosphere_attenuation_rate"]) * distance)
-    deviation, lost = float(values["noise_stddev"]), float(values["dropoff_general_rate"])
+    deviation = float(values["noise_stddev"])
     if deviation > 0:
         points = points * (1.0 + rng.normal(0.0, deviation, len(points)) / np.maximum(distance, 1e-6))[:, None]
-    if lost > 0:
-        kept = rng.random(len(points)) >= lost
+    kept = rng.random(len(points)) < share_kept(
+        intensity, *(float(values[f"dropoff_{name}"]) for name in ("general_rate", "intensity_limit", "zero_intensity"))
+    )
+    if not kept.all():
         channel = np.repeat(np.arange(len(counts)), counts)[kept]
         points, intensity, counts = points[kept], intensity[kept], np.bincount(channel, minlength=len(counts))
     body = np.column_stack([points, intensity]).astype("<f4").tobytes()
     return "lidar", head + counts.astype("<u4").tobytes() + body
+
+
+def share_kept(intensity: np.ndarray, lost: float, limit: float, lost_at_zero: float) -> np.ndarray:
+    """Probability that a point is not dropped: by chance alone, and the more, the weaker it is.
+
+    Args:
+        intensity: (N,) in [0, 1].
+        lost: Share that is dropped at any intensity.
+        limit: Intensity from which on nothing else is dropped.
+        lost_at_zero: Share that is dropped besides at intensity 0; linear from there to the limit.
+
+    Returns:
+        (N,)
+    """
+    weak = np.clip(1.0 - intensity / limit, 0.0, 1.0) if limit > 0 else np.zeros_like(intensity)
+    return (1.0 - lost) * (1.0 - lost_at_zero * weak)
 
 
 def semantic_lidar(world: LiteWorld, sensor: Actor) -> Content:

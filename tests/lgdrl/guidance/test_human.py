@@ -115,7 +115,7 @@ def test_without_scenes_the_person_cannot_drive(hands):
 def test_a_person_steers_continuous_actions(hands):
     scene = replace(SCENE, legal=np.ones(2, bool))
     context = step_of(np.zeros((2, 2), np.float32), scene_list=[scene, scene])
-    hands.steer(0.5, -1.0, now=0.0)
+    hands.push("pad", 0.5, -1.0, now=0.0)
     execution = PersonArbiter(LearnerDrives(), hands).decide(context, Labels.none(2, BOX), ALL)
     assert execution.actions.tolist() == [[0.5, -1.0], [0.0, 0.0]]
     assert execution.labels.action[0].tolist() == [0.5, -1.0]

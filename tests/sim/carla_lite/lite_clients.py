@@ -29,10 +29,17 @@ STEP = 0.05
 THREADS = 14
 """More than sensors in any script: on small machines the client's streams wait for one another."""
 SCRIPTS: dict[str, Callable[[carla.Client], None]] = {}
+FILE_SCRIPTS: dict[str, Callable[[carla.Client], None]] = {}
+"""For a server whose map is a file, `town.xodr`."""
 
 
 def script(function: Callable[[carla.Client], None]) -> Callable[[carla.Client], None]:
     SCRIPTS[function.__name__] = function
+    return function
+
+
+def script_of_a_file(function: Callable[[carla.Client], None]) -> Callable[[carla.Client], None]:
+    FILE_SCRIPTS[function.__name__] = function
     return function
 
 
@@ -197,23 +204,47 @@ def every_blueprint_can_be_spawned_and_keeps_its_attributes(client):
         assert library.find(f"vehicle.{name}").has_attribute("role_name")
     host = car(world, 10)
     spots = ((40.0 + 15.0 * k, 60.0 + 15.0 * row, 0.5) for row in range(100) for k in range(20))
-    undrawn = ("optical_flow", "normals", "dvs", "cosmos_visualization")
-    for name in undrawn:
-        with refused("does not draw", name):
-            spawn(world, f"sensor.camera.{name}", carla.Transform(), host)
-    for blueprint in (found for found in library if not found.id.endswith(undrawn)):
+    unserved = [f"sensor.camera.{name}" for name in ("optical_flow", "normals", "dvs", "cosmos_visualization")]
+    unserved += ["sensor.other.v2x", "sensor.other.v2x_custom"]
+    for name in unserved:
+        with refused("does not serve", name):
+            spawn(world, name, carla.Transform(), host)
+    for blueprint in (found for found in library if found.id not in unserved):
         sensor = blueprint.id.startswith(("sensor.", "controller."))
         actor = spawn(world, blueprint.id, carla.Transform() if sensor else next(spots), host if sensor else None)
         assert actor.type_id == blueprint.id
         assert (actor.parent.id == host.id) if sensor else actor.parent is None
         assert actor.attributes.get("role_name") == blueprint.get_attribute("role_name").as_str()
     world.tick()
-    assert len(world.get_actors()) == len(library) - len(undrawn) + 2  # and the host and the spectator
+    assert len(world.get_actors()) == len(library) - len(unserved) + 2  # and the host and the spectator
     model3 = world.get_actors().filter("vehicle.tesla.model3")[0]
     assert close(model3.bounding_box.extent.x, 2.396)
     assert close(model3.bounding_box.location.z, model3.bounding_box.extent.z)
     assert library.find("vehicle.diamondback.century").get_attribute("number_of_wheels").as_int() == 2
     assert library.find("vehicle.carlamotors.carlacola").get_attribute("base_type").as_str() == "truck"
+
+
+@script
+def a_control_that_does_not_stick_holds_for_one_frame(client):
+    world = load(client, "straight")
+    points = world.get_map().get_spawn_points()
+    sticky = spawn(world, "vehicle.audi.tt", points[0])
+    loose = spawn(world, "vehicle.audi.tt", points[30], sticky_control="false")
+    held = spawn(world, "vehicle.audi.tt", points[60], sticky_control="false")
+    world.tick()
+    go = carla.VehicleControl(throttle=1.0)
+    for actor in (sticky, loose):
+        actor.apply_control(go)
+    for _ in range(40):
+        held.apply_control(go)
+        world.tick()
+    assert sticky.get_control().throttle == held.get_control().throttle == 1.0
+    assert loose.get_control().throttle == 0.0
+    assert sticky.get_velocity().length() > 3.0
+    assert held.get_velocity().length() > 3.0
+    assert loose.get_velocity().length() < 1.0
+    loose.destroy()
+    ticks(world, 2)
 
 
 @script
@@ -981,6 +1012,81 @@ def traffic_report(client: carla.Client, name: str, seed: int, count: int) -> di
     return {"hash": digest.hexdigest(), "collisions": sum(map(len, hits)), **did}
 
 
+# ------------------------------------------------------------------------------------------------- a map from a file
+
+
+@script_of_a_file
+def the_servers_own_map_is_listed_left_and_returned_to(client):
+    names = client.get_available_maps()
+    own = "CarlaLite/Maps/town"
+    assert names[0] == own
+    assert len(set(names)) == len(names)
+    text = client.get_world().get_map().to_opendrive()
+    for name in ("town", own, "Town", "/Game/Carla/Maps/town", "town.xodr"):
+        world = client.load_world(name)
+        assert world.get_map().name == own
+        assert world.get_map().to_opendrive() == text
+        assert client.load_world("straight").get_map().name == "CarlaLite/Maps/straight"
+    client.load_world("town")
+    assert client.reload_world().get_map().name == own
+    world = client.load_world_if_different("town") or client.get_world()
+    assert world.get_map().name == own
+    client.generate_opendrive_world(client.load_world("curve").get_map().to_opendrive())
+    assert client.load_world("town").get_map().to_opendrive() == text
+    with refused("nowhere", "town", "straight"):
+        client.load_world("nowhere")
+
+
+@script_of_a_file
+def a_scenario_runner_reloads_its_town_and_finds_it_empty(client):
+    """ScenarioRunner does so between scenarios, the leaderboard between routes: load by the short name of the map."""
+    world = load(client, "town")
+    for _ in range(3):
+        car(world)
+        assert len(world.get_actors().filter("vehicle.*")) == 1
+        name = world.get_map().name.split("/")[-1]
+        world = load(client, name)
+        assert len(world.get_actors().filter("vehicle.*")) == 0
+        assert world.get_map().name.split("/")[-1] == "town"
+
+
+@script_of_a_file
+def a_town_has_lanes_to_drive_on_and_lanes_that_are_not(client):
+    world_map = load(client, "town").get_map()
+    points = world_map.get_spawn_points()
+    assert len(points) >= 100
+    for point in points[::7]:
+        waypoint = world_map.get_waypoint(point.location)
+        assert waypoint.lane_type == carla.LaneType.Driving
+        assert math.cos(math.radians(waypoint.transform.rotation.yaw - point.rotation.yaw)) > 0.999
+    arm = [each for each in world_map.generate_waypoints(5.0) if each.road_id == 1]
+    assert max(each.transform.location.z for each in arm) > 1.4  # the hill
+    kinds = set()
+    for waypoint in arm:
+        while waypoint is not None and waypoint.lane_id * waypoint.road_id < 0:
+            kinds.add(waypoint.lane_type)
+            waypoint = waypoint.get_right_lane()
+    assert {carla.LaneType.Driving, carla.LaneType.Shoulder, carla.LaneType.Sidewalk} <= kinds
+
+
+@script_of_a_file
+def forty_cars_of_the_traffic_manager_drive_in_a_town(client):
+    world = load(client, "town")
+    manager, cars = traffic(client, world, 40, 3)
+    assert len(cars) == 40
+    fastest = dict.fromkeys((actor.id for actor in cars), 0.0)
+    for _ in range(300):
+        world.tick()
+        for actor in cars:
+            fastest[actor.id] = max(fastest[actor.id], actor.get_velocity().length())
+    assert sum(speed > 5.0 for speed in fastest.values()) >= 36
+    assert max(fastest.values()) < 1.1 * 25 * 0.44704
+    roads = RoadMap.parse(world.get_map().to_opendrive())
+    places = np.array([[each.x, each.y] for each in (actor.get_location() for actor in cars)])
+    assert roads.on_road(places).all()
+    leave(manager, world)
+
+
 PORT = 0
 
 
@@ -993,7 +1099,7 @@ def main() -> None:
             name, seed, count = sys.argv[3:]
             print(json.dumps(traffic_report(connect(PORT), name, int(seed), int(count))), flush=True)
         else:
-            SCRIPTS[sys.argv[1]](connect(PORT))
+            (SCRIPTS | FILE_SCRIPTS)[sys.argv[1]](connect(PORT))
     except BaseException:
         traceback.print_exc()
         code = 1

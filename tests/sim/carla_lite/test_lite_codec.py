@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lite_servers import read_token
 
 from sim.carla_lite import blueprints, codec
+from sim.carla_lite.library import library
 from sim.errors import UsageError
 
 TABLE = codec.VERSIONS["0.9.16"]
@@ -123,7 +124,7 @@ def test_without_a_client_the_newest_table_is_spoken(monkeypatch):
 
 
 def test_blueprints_pack_to_what_is_read_as_definitions():
-    for blueprint in blueprints.library().values():
+    for blueprint in library().values():
         uid, name, tags, attributes = _sent(blueprint.pack(TABLE))
         assert (uid, name) == (blueprint.uid, blueprint.id)
         assert tags.split(",") == name.split(".")
@@ -143,14 +144,14 @@ def test_blueprints_pack_to_what_is_read_as_definitions():
     ],
 )
 def test_attributes_that_make_no_sense_are_refused(name, value, problem):
-    camera = blueprints.library()["sensor.camera.rgb"]
+    camera = library()["sensor.camera.rgb"]
     with pytest.raises(ValueError, match=problem):
         blueprints.check_attributes(camera, [[name, 4, value]])
 
 
 def test_attributes_are_read_as_people_write_them():
     def read(name: str, attribute: str, value: str) -> str:
-        return blueprints.check_attributes(blueprints.library()[name], [[attribute, 4, value]])[attribute]
+        return blueprints.check_attributes(library()[name], [[attribute, 4, value]])[attribute]
 
     assert read("sensor.other.obstacle", "only_dynamics", "True") == "true"
     assert read("vehicle.audi.tt", "color", "1,2,3") == "1,2,3"

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("carla", reason="the CARLA client is not installed (extra `carla`)")
 
 import lite_clients
+import town_files
 from lite_servers import ServerProcess
 
 PATIENCE = 120.0
@@ -34,6 +35,30 @@ def server() -> Iterator[ServerProcess]:
 @pytest.mark.parametrize("script", lite_clients.SCRIPTS)
 def test_the_real_client_finds_that(script, server):
     run(server, script)
+
+
+@pytest.fixture(scope="module")
+def town_server(tmp_path_factory) -> Iterator[ServerProcess]:
+    path = tmp_path_factory.mktemp("maps") / "town.xodr"
+    path.write_text(town_files.town(), encoding="utf-8")
+    with ServerProcess("--map", str(path)) as server:
+        yield server
+        assert server.running(), server.errors()
+        assert "failed" not in server.errors().replace("nowhere", "")
+
+
+@pytest.mark.parametrize("script", lite_clients.FILE_SCRIPTS)
+def test_on_a_map_of_its_own_the_real_client_finds_that(script, town_server):
+    run(town_server, script)
+
+
+def test_a_missing_navigation_mesh_is_said_at_the_start_and_where_a_walker_would_need_it():
+    with ServerProcess("--map", "straight") as server:
+        assert "no navigation mesh" in server.greeting
+        run(server, "settings_are_kept_and_reset_by_a_load_unless_asked_otherwise")
+        assert server.errors() == ""
+        run(server, "walkers_walk_straight_and_their_ai_has_no_navigation_mesh")
+        assert server.errors().count("WalkerControl") == 1
 
 
 @pytest.mark.slow

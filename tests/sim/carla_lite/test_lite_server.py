@@ -76,7 +76,8 @@ def test_bad_starts_end_in_one_line_and_exit_code_2(tmp_path, server, capfd):
 
 def test_it_says_where_it_listens_and_ends_quietly():
     with ServerProcess("--map", "curve") as server:
-        assert server.greeting == f"carla-lite 0.9.16 listening on 127.0.0.1:{server.port} (map curve)\n"
+        assert server.greeting.startswith(f"carla-lite 0.9.16 listening on 127.0.0.1:{server.port} (map curve; ")
+        assert server.greeting.count("\n") == 1
         with Caller(server.port) as caller, RawStreamReader(server.port, codec.WORLD_STREAM) as reader:
             assert caller.call("version") == [[1, "0.9.16"]]
             reader.frame()
@@ -102,6 +103,18 @@ def test_an_xodr_file_can_be_the_map(tmp_path):
     with ServerProcess("--map", str(path)) as server, Caller(server.port) as caller:
         assert caller.call("get_map_info")[0][1][0] == "CarlaLite/Maps/mine"
         assert caller.call("get_map_data")[0][1] == maps.read("straight")
+        assert caller.call("get_available_maps")[0][1][0] == "CarlaLite/Maps/mine"
+
+
+def test_a_file_with_the_name_of_a_shipped_map_takes_its_place(tmp_path):
+    path = tmp_path / "straight.xodr"
+    path.write_text(maps.read("curve"))
+    with ServerProcess("--map", str(path)) as server, Caller(server.port) as caller:
+        for name in ("curve", "straight"):
+            caller.call("load_new_episode", name, True, 0)
+        names = caller.call("get_available_maps")[0][1]
+        assert names.count("CarlaLite/Maps/straight") == 1
+        assert caller.call("get_map_data")[0][1] == maps.read("curve")
 
 
 def test_starting_takes_neither_torch_nor_pygame():
