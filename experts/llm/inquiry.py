@@ -165,6 +165,8 @@ class Inquirer:
 
     def _query(self, prompt: Prompt) -> CachedQuery:
         sampling = to_dict(self.config.sampling) | {"choice": self.ability.choice}
+        if not sampling["extra"]:  # what was recorded before there was such an option stays valid
+            del sampling["extra"]
         return CachedQuery(self.config.model, prompt.version, sampling, self.ability.rung, prompt.text())
 
     def _lookup(self, inquiry: Inquiry, prompt: Prompt) -> StoredCompletion | None:
