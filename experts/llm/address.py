@@ -19,6 +19,7 @@ PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 _BLANK = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff"
 _QUOTES = "\"'`‘’“”"
 _SECRET_NAME = re.compile(r"key|token|secret|password|passwd|sig|auth|code|cred", re.IGNORECASE)
+_LIKE_HOST = re.compile(r"(localhost|[\w-]+(\.[\w-]+)+|[\w.-]+:\d+)(:\d+)?(/|$)")
 _PASTED = re.compile(r"/(?:chat/completions|completions|responses|embeddings|models)/*$")
 """Ends of a pasted URL that belong to one kind of request."""
 
@@ -99,11 +100,7 @@ def read_address(url: str) -> Address:
     shown = plain_url(url)
     parts = _split(url)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        meant = (
-            f"http://{shown}"
-            if re.match(r"(localhost|[\w-]+(\.[\w-]+)+|[\w.-]+:\d+)(:\d+)?(/|$)", shown) and "://" not in shown
-            else ""
-        )
+        meant = f"http://{shown}" if "://" not in shown and _LIKE_HOST.match(shown) else ""
         hint = f"did you mean {meant!r}?" if meant else "expected http://host:port/v1 or the like"
         raise UsageError(f"base URL {shown!r}: {hint}")
     if re.search(r"\s", url) or not url.isprintable():
@@ -153,7 +150,7 @@ def read_key(text: str | None) -> str:
     """
     key = unwrapped(text)
     for prefix in (f"export {KEY_VARIABLE}=", f"{KEY_VARIABLE}=", "Authorization:", "Bearer "):
-        if key.lower().startswith(prefix.lower()):
+        if f"{key} ".lower().startswith(prefix.lower()):
             key = unwrapped(key[len(prefix) :])
     bad = next((position for position, letter in enumerate(key) if not "!" <= letter <= "~"), None)
     if bad is not None:

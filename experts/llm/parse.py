@@ -63,7 +63,7 @@ def parse(completion: Completion, prompt: Prompt) -> Parsed:
     """Read an answer in the form that `prompt` asked for. Never raises; never returns an illegal action."""
     said = visible(completion.content, prompt.form == "json")
     thought = completion.thought or said.thought
-    if prompt.form == "label" and completion.first_token and not thought:  # else the token is a thought's
+    if prompt.form == "label" and completion.first_token and not (thought or said.cut):  # else it is a thought's
         return _legal(parse_labels(completion.first_token, prompt), prompt)
     if completion.refusal or completion.finish_reason == "content_filter":
         return Parsed(fault=Fault.REFUSAL)
@@ -88,6 +88,14 @@ def _parse_visible(text: str, hit_limit: bool, prompt: Prompt) -> Parsed:
     if found.fault in (Fault.MALFORMED, Fault.TWO_ACTIONS) and _REFUSAL.search(text):
         return Parsed(fault=Fault.REFUSAL)
     return _legal(found, prompt)
+
+
+def spent_on_thinking(completion: Completion, parsed: Parsed) -> bool:
+    """Whether an answer ends with thoughts, where it should have named an action."""
+    if parsed.fault not in (Fault.TRUNCATED, Fault.EMPTY):
+        return False
+    said = visible(completion.content)
+    return said.cut or bool(completion.thought or completion.reasoning_tokens or said.thought)
 
 
 def settled(text: str, form: Form) -> int | None:

@@ -19,9 +19,8 @@ from experts.llm.dialect import PARAMETERS
 from experts.llm.failures import AttemptFailed
 from experts.llm.faults import Fault
 from experts.llm.ladder import FIELDS, Rung, SamplingConfig, request, supported
-from experts.llm.parse import Parsed, parse
+from experts.llm.parse import Parsed, parse, spent_on_thinking
 from experts.llm.prompt import Prompt, PromptConfig, PromptGenerator, probe_scene
-from experts.llm.thoughts import visible
 from experts.llm.timeline import RequestTimeline
 from sim.errors import UsageError
 
@@ -68,11 +67,9 @@ class Trial:
     @property
     def spent_on_thinking(self) -> bool:
         """There are thoughts, and no usable answer."""
-        found = self.completion
-        if found is None or self.parsed is None or self.parsed.action is not None:
+        if self.completion is None or self.parsed is None:
             return False
-        thinks = bool(found.thought or found.reasoning_tokens or visible(found.content).thought)
-        return thinks and self.parsed.fault in (Fault.TRUNCATED, Fault.EMPTY)
+        return spent_on_thinking(self.completion, self.parsed)
 
 
 def probe(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import html
-import json
 import logging
 import re
-from collections.abc import Callable, Iterable
-from urllib.parse import quote, unquote
+from collections.abc import Callable, Iterator
+from urllib.parse import unquote
 
 REDACTED = "[redacted]"
 SHORTEST = 4
@@ -22,6 +20,8 @@ PLACEHOLDERS = frozenset({
 """Words that stand for no key; they may well be part of an answer."""
 BEGINNING = 8
 """First characters of a long key by which a part of it is recognised."""
+ENTITIES = {'"': ("quot",), "'": ("apos",), "&": ("amp",), "<": ("lt",), ">": ("gt",)}
+"""Names of letters in HTML."""
 LOGGERS = ("openai", "httpx2", "httpcore2")
 """The libraries through which secrets pass, and whose records may show them."""
 
@@ -33,16 +33,14 @@ def redactor(*secrets: str) -> Callable[[str], str]:
         secrets: The API key, passwords; empty ones count for nothing.
 
     Returns:
-        text -> text without any form of the secrets (literal, in another case, escaped, URL-encoded, HTML-escaped, in
-        base64), without the longer parts of a key from its beginning, and without anything that looks like a key.
+        text -> text without any form of the secrets (literal, in another case, with any of their letters escaped as in
+        Python, JSON, URLs or HTML, in hexadecimal, in base64), without the longer parts of a key from its beginning,
+        and without anything that looks like a key.
     """
-    secrets = tuple(each for each in secrets if len(each) >= SHORTEST and each.lower() not in PLACEHOLDERS)
-    forms = {form for secret in secrets for form in _forms(secret)}
-    patterns = [re.escape(form) for form in sorted(forms, key=len, reverse=True)]
-    long = [secret for secret in secrets if len(secret) >= 2 * BEGINNING]
-    patterns += [re.escape(secret[:BEGINNING]) + r"[\w*.…-]*" for secret in long]
-    patterns.append(r"\bsk-[A-Za-z0-9_*-]{8,}")
-    pattern = re.compile("|".join(patterns), re.IGNORECASE)
+    known = {unquote(each) for each in secrets} | set(secrets)
+    known = {each for each in known if len(each) >= SHORTEST and each.lower() not in PLACEHOLDERS}
+    patterns = [form for secret in sorted(known, key=len, reverse=True) for form in _patterns(secret)]
+    pattern = re.compile("|".join([*patterns, r"\bsk-[A-Za-z0-9_*-]{8,}"]), re.IGNORECASE)
 
     def redact(text: str) -> str:
         return pattern.sub(REDACTED, text).encode("utf-8", "replace").decode()
@@ -50,18 +48,26 @@ def redactor(*secrets: str) -> Callable[[str], str]:
     return redact
 
 
-def _forms(secret: str) -> Iterable[str]:
-    """How a secret may be written."""
-    for text in (secret, unquote(secret)):
-        yield from (text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
-        yield from (json.dumps(json.dumps(text)[1:-1])[1:-1], text.encode("unicode_escape").decode())
-        yield from (quote(text, safe=""), quote(quote(text, safe=""), safe=""), html.escape(text))
-        yield "".join(f"%{byte:02x}" for byte in text.encode())
-        yield text.encode().hex()
-        yield from _base64_forms(text.encode())
+def _patterns(secret: str) -> Iterator[str]:
+    """Regular expressions for the ways in which a secret may be written."""
+    yield "".join(map(_letter, secret))
+    if len(secret) >= 2 * BEGINNING:
+        yield "".join(map(_letter, secret[:BEGINNING])) + r"[\w*.…-]*"
+    yield re.escape(secret.encode().hex())
+    yield from map(re.escape, _base64_forms(secret.encode()))
 
 
-def _base64_forms(secret: bytes) -> Iterable[str]:
+def _letter(letter: str) -> str:
+    """A regular expression for one letter, as it is or escaped, also several times."""
+    number = ord(letter)
+    octets = "".join(f"%(?:25){{0,4}}{byte:02x}" for byte in letter.encode())
+    names = "".join(f"|&(?:amp;){{0,4}}{name};" for name in ENTITIES.get(letter, ()))
+    escapes = rf"\\{{1,8}}(?:x|u00|u\{{0{{0,4}}){number:02x}\}}?"
+    escapes += rf"|&(?:amp;){{0,4}}#(?:x0{{0,4}}{number:x}|0{{0,4}}{number});{names}"
+    return rf"(?:\\{{0,8}}{re.escape(letter)}|{octets}|{escapes})"
+
+
+def _base64_forms(secret: bytes) -> Iterator[str]:
     """What base64 makes of a secret, wherever it stands in the encoded text: without the letters shared with others."""
     for before in range(3):
         bits = 8 * len(secret)
