@@ -86,6 +86,8 @@ class _ChatConnection(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the standard library refuses by itself (no HTTP, endless headers), in the API's form."""
         self.close_connection = True
+        if self.request_version == "HTTP/0.9":  # also what could not be read counts as that, and would get no status
+            self.request_version = "HTTP/1.0"
         self._send(error_response(ApiError(int(code), message or "the request cannot be read")))
 
     def _send(self, response: ApiResponse) -> None:

@@ -125,8 +125,7 @@ def test_requests_that_cannot_be_read_end_the_connection(server, head, status):
         with contextlib.suppress(ConnectionError):
             sock.sendall(head.encode("latin-1"))
         answer = everything(sock)
-    if status != 400 or b"HTTP" in head.encode("latin-1"):
-        assert answer.startswith(f"HTTP/1.1 {status}".encode())
+    assert answer.startswith(f"HTTP/1.1 {status}".encode())
     assert b'"error"' in answer
     asks_well(server, 1)
 
