@@ -25,7 +25,7 @@ _PASTED = re.compile(r"/(?:chat/completions|completions|responses|embeddings|mod
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class EndpointAddress:
     """A base URL in the form that the client takes."""
 
     url: str
@@ -88,7 +88,7 @@ def named_url(configured: str | None) -> str:
     return unwrapped(configured) or unwrapped(os.environ.get(URL_VARIABLE))
 
 
-def read_address(url: str) -> Address:
+def read_address(url: str) -> EndpointAddress:
     """A base URL as it was pasted: whole paths are cut back, a query is kept apart.
 
     Args:
@@ -109,7 +109,7 @@ def read_address(url: str) -> Address:
     secret = [value for name, value in query.items() if _SECRET_NAME.search(name)]
     path = _PASTED.sub("", parts.path.rstrip("/")).rstrip("/")
     found = tuple(filter(None, (parts.password, unquote(parts.password or ""), *secret)))
-    return Address(f"{parts.scheme}://{parts.netloc}{path}", query, found)
+    return EndpointAddress(f"{parts.scheme}://{parts.netloc}{path}", query, found)
 
 
 def _split(url: str) -> SplitResult | None:
@@ -159,7 +159,7 @@ def read_key(text: str | None) -> str:
     return key
 
 
-def proxy_for(address: Address) -> HttpProxy | None:
+def proxy_for(address: EndpointAddress) -> HttpProxy | None:
     """The proxy that the environment names for an endpoint; none for this machine itself.
 
     Args:
@@ -176,7 +176,7 @@ def proxy_for(address: Address) -> HttpProxy | None:
     return found
 
 
-def ignored_proxy(address: Address) -> str:
+def ignored_proxy(address: EndpointAddress) -> str:
     """A sentence about a proxy that could not be used, if it had to be; empty where there is nothing to say.
 
     Args:

@@ -77,6 +77,8 @@ def connect(
     """
     import openai
 
+    from experts.llm.transport import EndpointTransport
+
     dialect = Dialect(config.leave_out)
     if in_process is not None:
         http = openai.DefaultAsyncHttpx2Client(transport=in_process.transport)
@@ -98,7 +100,7 @@ def connect(
         max_retries=0,
         timeout=config.total_s,
         default_query=dict(address.query),
-        http_client=_http_client(None if proxy is None else proxy.url),
+        http_client=openai.DefaultAsyncHttpx2Client(transport=EndpointTransport(proxy.url if proxy else None)),
     )
     redact = redactor(key, *address.secrets, *(proxy.secrets if proxy else ()))
     place = Place(urlsplit(address.url).path, bool(key), proxy.variable if proxy else "")
@@ -106,12 +108,3 @@ def connect(
     endpoint = Endpoint(made, model, config.connect_s, config.max_bytes, redact, dialect, place, hidden.remove)
     endpoint.note = ignored_proxy(address)
     return ChatClient(endpoint, config, budget, seed)
-
-
-def _http_client(proxy: str | None) -> httpx.AsyncClient:
-    """A client that goes through this proxy and no other. With a transport of its own it reads no variable for them."""
-    import httpx2 as httpx
-    import openai
-
-    transport = httpx.AsyncHTTPTransport(proxy=proxy, limits=openai.DEFAULT_CONNECTION_LIMITS)
-    return openai.DefaultAsyncHttpx2Client(transport=transport)

@@ -23,13 +23,13 @@ class Asked:
 
 class Answering(ThreadingHTTPServer):
     """`answer(body)` gives (status, payload) or (status, payload, headers); a payload is JSON, text of a message, or
-    bytes. A context manager; `asked` are the requests."""
+    bytes. A context manager; `asked` are the requests, `hung_up` counts clients that left before the end."""
 
     daemon_threads = True
 
     def __init__(self, answer):
         super().__init__(("127.0.0.1", 0), _Answer)
-        self.answer, self.asked = answer, []
+        self.answer, self.asked, self.hung_up = answer, [], 0
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
     def __enter__(self):
@@ -41,7 +41,8 @@ class Answering(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request, client_address):
-        """Clients hang up on purpose here."""
+        """A client hung up."""
+        self.hung_up += 1
 
 
 class _Answer(BaseHTTPRequestHandler):

@@ -195,3 +195,15 @@ def test_in_mid_run_a_status_is_counted_and_its_meaning_is_the_reason(expert, st
         decision = llm.decide([free_road()])[0]
     assert (decision.status, decision.faults) == (Status.FALLBACK, (fault,))
     assert decision.reason.startswith(f"{fault}: HTTP {status}: scripted: ")
+
+
+def test_of_an_error_without_end_only_the_beginning_is_read(expert):
+    with Answering(good) as server:
+        llm = expert(server)
+        server.answer = lambda body: (400, b'{"error": {"message": "no"}}' + b" " * 50_000_000)
+        decision = llm.decide([free_road()])[0]
+        assert decision.faults == (Fault.REQUEST,)
+        until = time.monotonic() + 10
+        while not server.hung_up and time.monotonic() < until:
+            time.sleep(0.01)
+        assert server.hung_up == 1
