@@ -14,6 +14,7 @@ from sim.errors import UsageError
 
 DEFAULT_URL = "https://api.openai.com/v1"
 URL_VARIABLE, KEY_VARIABLE = "OPENAI_BASE_URL", "OPENAI_API_KEY"
+HEADERS_VARIABLE = "OPENAI_CUSTOM_HEADERS"
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 _BLANK = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff"
@@ -152,11 +153,44 @@ def read_key(text: str | None) -> str:
     for prefix in (f"export {KEY_VARIABLE}=", f"{KEY_VARIABLE}=", "Authorization:", "Bearer "):
         if f"{key} ".lower().startswith(prefix.lower()):
             key = unwrapped(key[len(prefix) :])
-    bad = next((position for position, letter in enumerate(key) if not "!" <= letter <= "~"), None)
-    if bad is not None:
-        kind = "a character that is not ASCII" if ord(key[bad]) > 127 else "white space or a control character"
-        raise UsageError(f"{KEY_VARIABLE} holds {kind} at position {bad + 1} of {len(key)}: paste the key again")
+    _check_letters(KEY_VARIABLE, key, "!")
     return key
+
+
+def read_header(variable: str) -> str | None:
+    """A variable that goes into a header of every request; None where it is not set.
+
+    Args:
+        variable: Its name.
+
+    Raises:
+        UsageError: It holds characters that no header can carry; the message does not show it.
+    """
+    if variable not in os.environ:
+        return None
+    value = unwrapped(os.environ[variable])
+    _check_letters(variable, value, " ")
+    return value
+
+
+def read_custom_headers() -> tuple[str, ...]:
+    """Values of the headers in OPENAI_CUSTOM_HEADERS, which the client library sends: they may be secrets.
+
+    Raises:
+        UsageError: As for `read_header`.
+    """
+    lines = os.environ.get(HEADERS_VARIABLE, "").splitlines()
+    for line in lines:
+        _check_letters(HEADERS_VARIABLE, line.strip(), " ")
+    return tuple(line.partition(":")[2].strip() for line in lines)
+
+
+def _check_letters(variable: str, text: str, first: str) -> None:
+    """UsageError unless all letters lie between `first` and the last one of ASCII."""
+    bad = next((position for position, letter in enumerate(text) if not first <= letter <= "~"), None)
+    if bad is not None:
+        kind = "a character that is not ASCII" if ord(text[bad]) > 127 else "white space or a control character"
+        raise UsageError(f"{variable} holds {kind} at position {bad + 1} of {len(text)}: paste it again")
 
 
 def proxy_for(address: EndpointAddress) -> HttpProxy | None:

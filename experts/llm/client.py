@@ -285,7 +285,8 @@ class ChatClient:
             attempt: How many there were.
             until: `time.monotonic()` value after which no attempt begins.
         """
-        if failed.fault not in RETRYABLE or attempt > self.config.retries:
+        used_up = failed.fault is Fault.RATE_LIMITED and not failed.passing
+        if failed.fault not in RETRYABLE or used_up or attempt > self.config.retries:
             return None
         ceiling = min(self.config.backoff_cap_s, self.config.backoff_s * 2 ** (attempt - 1))
         pause = max(self._rng.uniform(0.0, ceiling), failed.retry_after or 0.0)

@@ -14,10 +14,13 @@ from urllib.parse import urlsplit
 from experts.llm.address import (
     DEFAULT_URL,
     KEY_VARIABLE,
+    HttpProxy,
     ignored_proxy,
     named_url,
     proxy_for,
     read_address,
+    read_custom_headers,
+    read_header,
     read_key,
     unwrapped,
 )
@@ -77,8 +80,6 @@ def connect(
     """
     import openai
 
-    from experts.llm.transport import EndpointTransport
-
     dialect = Dialect(config.leave_out)
     if in_process is not None:
         http = openai.DefaultAsyncHttpx2Client(transport=in_process.transport)
@@ -94,17 +95,31 @@ def connect(
             " or name another endpoint with client.base_url or OPENAI_BASE_URL"
         )
     proxy = proxy_for(address)
+    redact = redactor(key, *read_custom_headers(), *address.secrets, *(proxy.secrets if proxy else ()))
     made = openai.AsyncOpenAI(
         api_key=key or NO_KEY,
         base_url=address.url,
         max_retries=0,
         timeout=config.total_s,
+        organization=read_header("OPENAI_ORG_ID"),
+        project=read_header("OPENAI_PROJECT_ID"),
         default_query=dict(address.query),
-        http_client=openai.DefaultAsyncHttpx2Client(transport=EndpointTransport(proxy.url if proxy else None)),
+        http_client=openai.DefaultAsyncHttpx2Client(transport=_transport(proxy)),
     )
-    redact = redactor(key, *address.secrets, *(proxy.secrets if proxy else ()))
     place = Place(urlsplit(address.url).path, bool(key), proxy.variable if proxy else "")
     hidden = SecretFilter(redact)
     endpoint = Endpoint(made, model, config.connect_s, config.max_bytes, redact, dialect, place, hidden.remove)
     endpoint.note = ignored_proxy(address)
     return ChatClient(endpoint, config, budget, seed)
+
+
+def _transport(proxy: HttpProxy | None) -> httpx.AsyncBaseTransport:
+    """The connections to an endpoint. UsageError where the certificates that the environment names cannot be read."""
+    from experts.llm.transport import EndpointTransport
+
+    try:
+        return EndpointTransport(None if proxy is None else proxy.url)
+    except OSError as error:  # also ssl.SSLError
+        file = os.environ.get("SSL_CERT_FILE", "")
+        why = error.strerror or "it holds no certificates"
+        raise UsageError(f"SSL_CERT_FILE = {file!r} cannot be used: {why}: correct or unset it") from None

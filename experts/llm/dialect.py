@@ -41,6 +41,7 @@ class Dialect:
         self._configured = frozenset(left_out)
         self._refused: dict[str, None] = {}
         """In the order in which they were found."""
+        self._supposed: tuple[str, ...] = ()
         self._token_field: str | None = None
         """The name to be used in place of the configured one."""
         self._limits: dict[str, int] = {}
@@ -49,18 +50,27 @@ class Dialect:
     @property
     def left_out(self) -> frozenset[str]:
         """Parameters that are not sent."""
-        return self._configured | frozenset(self._refused)
+        return self._configured | frozenset(self._refused) | frozenset(self._supposed)
 
     @property
     def notes(self) -> list[str]:
         """What was learnt, a sentence each."""
         found = []
-        if self._refused:
-            found.append(f"The endpoint refuses {' and '.join(self._refused)}: left out.")
+        refused = dict.fromkeys((*self._refused, *self._supposed))
+        if refused:
+            found.append(f"The endpoint refuses {' and '.join(refused)}: left out.")
         if self._token_field is not None and self._token_field not in self.left_out:
             found.append(f"The endpoint takes {self._token_field} for the token limit.")
         found += [f"The endpoint limits {name}: {value} is sent." for name, value in self._limits.items()]
         return found
+
+    def suppose(self, names: Sequence[str]) -> None:
+        """Leave parameters out although the endpoint has not named them.
+
+        Args:
+            names: All those that it is supposed to refuse.
+        """
+        self._supposed = tuple(names)
 
     def apply(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments as this endpoint takes them.

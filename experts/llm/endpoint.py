@@ -15,7 +15,7 @@ from experts.llm.address import plain_url
 from experts.llm.budget import Usage
 from experts.llm.completion import Completion, read_completion
 from experts.llm.dialect import Dialect
-from experts.llm.failures import AttemptFailed, Place, status_failure
+from experts.llm.failures import AttemptFailed, Place, read_error, status_failure
 from experts.llm.faults import Fault
 from experts.llm.parse import MAX_ANSWER
 from experts.llm.stream import Draft
@@ -212,7 +212,9 @@ def _json(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        raise AttemptFailed(Fault.PROTOCOL, "the body is not JSON") from None
+        page = read_error(body[:10_000].decode("utf-8", "replace")).is_page
+        what = "an HTML page and no JSON: check client.base_url, and whether it needs /v1" if page else "not JSON"
+        raise AttemptFailed(Fault.PROTOCOL, f"the body is {what}") from None
 
 
 def _body_text(response: Any) -> str:

@@ -20,7 +20,7 @@ from experts.llm.failures import AttemptFailed
 from experts.llm.faults import Fault
 from experts.llm.ladder import FIELDS, Rung, SamplingConfig, request, supported
 from experts.llm.parse import Parsed, parse, spent_on_thinking
-from experts.llm.prompt import Prompt, PromptConfig, PromptGenerator, probe_scene
+from experts.llm.prompt import Prompt, PromptGenerator, probe_scene
 from experts.llm.timeline import RequestTimeline
 from sim.errors import UsageError
 
@@ -32,6 +32,8 @@ REMEDIES = {
 """What the user can do about faults without an HTTP status that no other rung avoids."""
 LASTING = frozenset({Fault.AUTH, Fault.RATE_LIMITED, *REMEDIES})
 """Faults that no other rung avoids."""
+SUSPECTS = (("seed",), ("temperature",), ("seed", "temperature"))
+"""Parameters that endpoints refuse, also without saying which one, in the order in which they are suspected."""
 LONGEST_PAUSE_S = 2.0
 """s between two questions to a server that is loading."""
 
@@ -91,23 +93,104 @@ def probe(
     Raises:
         UsageError: The endpoint cannot be reached, refuses the key, limits the rate, or gives no usable answer.
     """
-    lost: dict[Rung, str] = {}
-    trial = Trial()
-    thinks = False
-    for rung in _possible(rungs, client.endpoint.dialect.left_out):
-        prompt = generator.build(probe_scene(), rung.form)
-        choices = (False, True) if rung is Rung.LOGPROBS and sampling.choice else (False,)
-        for choice in choices:
-            trial = _try(client, prompt, rung, generator.config, sampling, choice)
-            if repair and rung is Rung.TEXT and trial.completion is not None and not _passes(rung, trial):
-                fault = str(trial.parsed.fault) if trial.parsed else ""
-                again = prompt.repair(trial.completion.content, fault)
-                trial = _try(client, again, rung, generator.config, sampling, choice)
-            if _passes(rung, trial):
-                return Ability(rung, choice, tuple(f"{name}: {why}" for name, why in lost.items()))
-            thinks = thinks or trial.spent_on_thinking
-            lost.setdefault(rung, trial.short)
-    raise UsageError(_hopeless(client, sampling, rungs, trial, thinks))
+    prober = Prober(client, generator, sampling, repair)
+    possible = _possible(rungs, client.endpoint.dialect.left_out)
+    found = prober.climb(possible)
+    if found is None and prober.found_unnamed_refusal(possible[-1]):
+        found = prober.climb(possible)
+    if found is None:
+        raise UsageError(prober.hopeless(pinned=len(rungs) == 1))
+    return found
+
+
+class Prober:
+    """Tries rungs, and remembers what came of them."""
+
+    def __init__(self, client: ChatClient, generator: PromptGenerator, sampling: SamplingConfig, repair: bool) -> None:
+        """Ask nothing yet.
+
+        Args:
+            client: As for `probe`.
+            generator: As for `probe`.
+            sampling: As for `probe`.
+            repair: As for `probe`.
+        """
+        self._client, self._generator, self._sampling, self._repair = client, generator, sampling, repair
+        self._last = Trial()
+        self._thinks = False
+
+    def climb(self, rungs: Sequence[Rung]) -> Ability | None:
+        """The first rung that passes; None where none does.
+
+        Args:
+            rungs: In the order in which they are tried.
+        """
+        lost: dict[Rung, str] = {}
+        for rung in rungs:
+            for choice in (False, True) if rung is Rung.LOGPROBS and self._sampling.choice else (False,):
+                trial = self._last = self._question(rung, choice)
+                if _passes(rung, trial):
+                    return Ability(rung, choice, tuple(f"{name}: {why}" for name, why in lost.items()))
+                self._thinks = self._thinks or trial.spent_on_thinking
+                lost.setdefault(rung, trial.short)
+        return None
+
+    def found_unnamed_refusal(self, rung: Rung) -> bool:
+        """Whether the endpoint refuses one of `SUSPECTS` without naming it; that is then left out.
+
+        Args:
+            rung: The last one that was tried.
+        """
+        last, dialect = self._last, self._client.endpoint.dialect
+        if last.failure is None or last.failure.status not in (400, 422):
+            return False
+        for names in SUSPECTS:
+            dialect.suppose(names)
+            if self._question(rung, False).completion is not None:
+                return True
+        dialect.suppose(())
+        return False
+
+    def hopeless(self, pinned: bool) -> str:
+        """The line about an endpoint without any usable rung.
+
+        Args:
+            pinned: The configuration names the only rung that was tried.
+        """
+        endpoint, last = self._client.endpoint, self._last
+        who = f"endpoint {endpoint.url} does not serve model {endpoint.model!r} in a usable way"
+        if self._thinks:
+            limit = self._sampling.max_tokens
+            return (
+                f"{who}: the model spends its tokens on reasoning: raise sampling.max_tokens (now {limit}),"
+                " or set the endpoint's reasoning option, for example sampling.extra.reasoning_effort=low"
+            )
+        pin = ", or pin a rung that it has" if pinned else ""
+        if last.failure is not None:
+            return f"{who} ({last.failure.detail}{pin})"
+        return f"{who} (no usable answer: {last.short}): choose another model{pin}"
+
+    def _question(self, rung: Rung, choice: bool) -> Trial:
+        """The probe's query on a rung, on the last one with one repair."""
+        prompt = self._generator.build(probe_scene(), rung.form)
+        trial = self._try(prompt, rung, choice)
+        if self._repair and rung is Rung.TEXT and trial.completion is not None and not _passes(rung, trial):
+            fault = str(trial.parsed.fault) if trial.parsed else ""
+            return self._try(prompt.repair(trial.completion.content, fault), rung, choice)
+        return trial
+
+    def _try(self, prompt: Prompt, rung: Rung, choice: bool) -> Trial:
+        """One query. UsageError for what no other rung avoids."""
+        client = self._client
+        args = request(rung, prompt, self._generator.config, self._sampling, choice)
+        until = time.monotonic() + client.config.startup_s
+        outcome = client.run([_ask(client, args, prompt.text(), until)])[0]
+        if isinstance(outcome, Completion):
+            return Trial(outcome, parse(outcome, prompt))
+        if outcome.fault in LASTING or outcome.passing:
+            remedy = f": {REMEDIES[outcome.fault]}" if outcome.fault in REMEDIES and outcome.status is None else ""
+            raise UsageError(f"LLM endpoint {client.endpoint.url}: {outcome.detail}{remedy}")
+        return Trial(failure=outcome)
 
 
 def _possible(rungs: Sequence[Rung], left_out: frozenset[str]) -> list[Rung]:
@@ -121,35 +204,6 @@ def _possible(rungs: Sequence[Rung], left_out: frozenset[str]) -> list[Rung]:
 
 def _passes(rung: Rung, trial: Trial) -> bool:
     return trial.completion is not None and trial.parsed is not None and supported(rung, trial.completion, trial.parsed)
-
-
-def _hopeless(client: ChatClient, sampling: SamplingConfig, rungs: Sequence[Rung], trial: Trial, thinks: bool) -> str:
-    """The line about an endpoint without any usable rung."""
-    who = f"endpoint {client.endpoint.url} does not serve model {client.endpoint.model!r} in a usable way"
-    if thinks:
-        return (
-            f"{who}: the model spends its tokens on reasoning: raise sampling.max_tokens (now {sampling.max_tokens}),"
-            " or set the endpoint's reasoning option, for example sampling.extra.reasoning_effort=low"
-        )
-    pin = ", or pin a rung that it has" if len(rungs) == 1 else ""
-    if trial.failure is not None:
-        return f"{who} ({trial.failure.detail}{pin})"
-    return f"{who} (no usable answer: {trial.short}): choose another model{pin}"
-
-
-def _try(
-    client: ChatClient, prompt: Prompt, rung: Rung, config: PromptConfig, sampling: SamplingConfig, choice: bool
-) -> Trial:
-    """One query. UsageError for what no other rung avoids."""
-    args = request(rung, prompt, config, sampling, choice)
-    until = time.monotonic() + client.config.startup_s
-    outcome = client.run([_ask(client, args, prompt.text(), until)])[0]
-    if isinstance(outcome, Completion):
-        return Trial(outcome, parse(outcome, prompt))
-    if outcome.fault in LASTING or outcome.passing:
-        remedy = f": {REMEDIES[outcome.fault]}" if outcome.fault in REMEDIES and outcome.status is None else ""
-        raise UsageError(f"LLM endpoint {client.endpoint.url}: {outcome.detail}{remedy}")
-    return Trial(failure=outcome)
 
 
 async def _ask(client: ChatClient, args: Mapping[str, Any], text: str, until: float) -> Completion | AttemptFailed:

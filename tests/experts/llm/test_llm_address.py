@@ -242,6 +242,41 @@ def test_a_key_of_nothing_is_none(text):
     assert read_key(text) == ""
 
 
+@pytest.mark.parametrize("name", ["OPENAI_ORG_ID", "OPENAI_PROJECT_ID"])
+def test_other_variables_that_go_into_headers_are_checked_alike(expert, monkeypatch, name):
+    with Answering(good) as server:
+        monkeypatch.setenv(name, ' "org-1"\n')
+        expert(server)
+        assert "org-1" in server.asked[0].headers.values()
+        for value in ("örg", "a\nb"):
+            monkeypatch.setenv(name, value)
+            with pytest.raises(UsageError, match=f"^{name} holds") as caught:
+                expert(server)
+            assert value not in line(caught)
+
+
+def test_headers_of_the_users_own_are_checked_and_secret(expert, monkeypatch):
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "api-key: hunter22hunter22")
+    with Answering(good) as server:
+        llm = expert(server)
+        assert server.asked[0].headers["api-key"] == "hunter22hunter22"
+        server.answer = lambda body: (401, {"error": {"message": "who is hunter22hunter22?"}})
+        assert "hunter22" not in llm.decide([free_road()])[0].reason
+        monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "api-key: é")
+        with pytest.raises(UsageError, match=r"^OPENAI_CUSTOM_HEADERS holds"):
+            expert(server)
+
+
+def test_certificates_that_cannot_be_read_are_one_line(expert, monkeypatch, tmp_path):
+    (tmp_path / "empty.pem").write_text("nothing")
+    with Answering(good) as server:
+        for file in (tmp_path / "none.pem", tmp_path / "empty.pem", tmp_path):
+            monkeypatch.setenv("SSL_CERT_FILE", str(file))
+            with pytest.raises(UsageError, match=r"^SSL_CERT_FILE = ") as caught:
+                expert(server)
+            assert "correct or unset it" in line(caught)
+
+
 # The key appears nowhere
 
 NASTY = ["abcdefgh", "pa\"ss'w\\ord+/=1", "a%41b&<key>~", "sk-proj-0123456789abcdef", KEY]

@@ -275,3 +275,14 @@ def test_what_was_not_sent_is_not_learnt():
     assert dialect.learn(ErrorText("max_tokens is unknown, use max_completion_tokens"), sent)
     assert dialect.apply(sent) == {"messages": [], "temperature": 0.0, "max_completion_tokens": 5}
     assert not dialect.learn(ErrorText("no temperature_scale"), sent)
+
+
+@pytest.mark.parametrize("names", [("seed",), ("temperature",), ("seed", "temperature")])
+def test_a_refusal_that_names_nothing_is_found_by_trying(expert, names):
+    def answer(body):
+        return (400, {"error": "Bad Request"}) if any(name in body for name in names) else good(body)
+
+    with Answering(answer) as server:
+        llm = decide(expert, server)
+        assert all(name not in server.asked[-1].body for name in names)
+    assert f"refuses {' and '.join(names)}: left out" in llm.note

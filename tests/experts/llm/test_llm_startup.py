@@ -207,3 +207,19 @@ def test_of_an_error_without_end_only_the_beginning_is_read(expert):
         while not server.hung_up and time.monotonic() < until:
             time.sleep(0.01)
         assert server.hung_up == 1
+
+
+def test_a_web_page_in_place_of_an_api_is_recognised(expert):
+    page = b"<!doctype html><html><title>Log in</title></html>"
+    with Answering(lambda body: (200, page)) as server, pytest.raises(UsageError, match="an HTML page and no JSON"):
+        expert(server)
+
+
+def test_a_quota_that_is_used_up_is_not_asked_again_in_mid_run(expert):
+    with Answering(good) as server:
+        llm = expert(server, client={"retries": 3})
+        server.answer = lambda body: (429, {"error": {"message": "You exceeded your current quota"}})
+        before = len(server.asked)
+        decision = llm.decide([free_road()])[0]
+        assert len(server.asked) == before + 1
+    assert "quota or credit" in decision.reason
