@@ -83,7 +83,15 @@ def connect(
     dialect = Dialect(config.leave_out)
     if in_process is not None:
         http = openai.DefaultAsyncHttpx2Client(transport=in_process.transport)
-        made = openai.AsyncOpenAI(api_key=NO_KEY, base_url=in_process.url, max_retries=0, http_client=http)
+        read_custom_headers()
+        made = openai.AsyncOpenAI(
+            api_key=NO_KEY,
+            base_url=in_process.url,
+            max_retries=0,
+            http_client=http,
+            organization="",  # this and the next: else the client library reads the environment's
+            project="",
+        )
         place = Place(urlsplit(in_process.url).path, False, "")
         endpoint = Endpoint(made, model, config.connect_s, config.max_bytes, redactor(), dialect, place)
         return ChatClient(endpoint, dataclasses.replace(config, concurrency=IN_PROCESS_CONCURRENCY), budget, seed)

@@ -86,7 +86,7 @@ class Dialect:
                 continue
             if "strict" in self.left_out and name in ("response_format", "tools"):
                 value = _without_strict(value)
-            found[name] = self._limits.get("token limit" if name in TOKEN_FIELDS and value == 1 else name, value)
+            found[name] = self._limits.get("one-token answers" if name in TOKEN_FIELDS and value == 1 else name, value)
         return found
 
     def learn(self, error: ErrorText, sent: Mapping[str, Any]) -> bool:
@@ -126,7 +126,7 @@ class Dialect:
         """Another number of tokens where the message names one; else the other name of the field; else none."""
         fits = [n for n in numbers if (1 < n <= 64 if value == 1 else 16 <= n < value)]
         if fits and value == 1:
-            self._limits["token limit"] = min(fits)
+            self._limits["one-token answers"] = min(fits)
         elif fits:
             self._limits[name] = max(fits)
         elif self._token_field is None:
