@@ -93,7 +93,7 @@ def _labels_given(trainer: Trainer) -> str:
 def _print_note(expert: PolicyProvider) -> None:
     """The note that some experts have about themselves."""
     if expert.note:
-        console.print(expert.note)
+        console.print(expert.note, markup=False)
 
 
 def _run_overrides(arguments: Namespace) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def build(
     try:
         rungs = rungs_for(config.prompt) if config.rung == "auto" else (Rung(config.rung),)
         generator = PromptGenerator(config.prompt)
-        ability = probe(client, generator, config.sampling, rungs)
+        ability = probe(client, generator, config.sampling, rungs, config.repair)
         if cache is not None:
             cache.record_rung(config.model, generator.version, ability.rung, ability.choice)
     except (UsageError, sqlite3.Error) as error:
@@ -66,6 +66,8 @@ def build(
     expert = LLMExpert(config, ability, client, cache, budget, fallback, not given)
     if in_process is None:
         expert.endpoint = client.endpoint.url
+        lost = f"Its answers use rung {ability.rung} ({'; '.join(ability.lost)})." if ability.lost else ""
+        expert.note = " ".join(filter(None, [client.endpoint.note, *client.endpoint.dialect.notes, lost]))
     else:
         expert.note = in_process.note
     return expert

@@ -19,13 +19,16 @@ from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from experts.llm.address import check_storable
 from experts.llm.breaker import CircuitBreaker
 from experts.llm.budget import Budget, Reservation, Usage
 from experts.llm.completion import Completion
-from experts.llm.endpoint import AttemptFailed, Endpoint, Listener, Received
+from experts.llm.dialect import PARAMETERS
+from experts.llm.endpoint import Endpoint, Listener, Received
+from experts.llm.failures import AttemptFailed
 from experts.llm.faults import RETRYABLE, Fault
 from experts.llm.timeline import RequestTimeline
-from sim.errors import UsageError
+from sim.errors import UsageError, unknown
 
 T = TypeVar("T")
 
@@ -34,10 +37,11 @@ T = TypeVar("T")
 class ClientConfig:
     """How the endpoint is reached."""
 
-    base_url: str | None = None  # None: OPENAI_BASE_URL, else the vendor's own endpoint
+    base_url: str | None = None  # None: OPENAI_BASE_URL, else the vendor's own endpoint; no password or key in it
+    leave_out: tuple[str, ...] = ()  # request parameters never sent; those that the endpoint refuses are found anyway
     connect_s: float = 5.0  # s to open a connection
     total_s: float = 30.0  # s for one query, retries and repair included
-    startup_s: float = 30.0  # s for each request of the start-up probe (a local model may be loading)
+    startup_s: float = 30.0  # s for each request of the start-up probe; a model that is loading is waited for
     retries: int = 3  # further attempts after a time-out, lost connection, 429 or 5xx
     backoff_s: float = 0.5  # s, first ceiling of the random wait; doubles with each attempt
     backoff_cap_s: float = 8.0  # s, highest ceiling
@@ -55,6 +59,10 @@ class ClientConfig:
                 raise UsageError(f"{name} = {getattr(self, name)!r}: expected 1 or more")
         if self.retries < 0:
             raise UsageError(f"retries = {self.retries}: expected 0 or more")
+        for name in self.leave_out:
+            if name not in PARAMETERS:
+                raise unknown("request parameter in leave_out", name, PARAMETERS)
+        check_storable(self.base_url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +202,8 @@ class ChatClient:
                 return bill.succeeded(result)
             if self._interrupted:
                 continue
+            if result.adapted:
+                continue
             self.faults[result.fault] += 1
             if result.fault is Fault.REQUEST and listen is not None:  # it may be the stream that is not supported
                 listen, refused = None, True
@@ -275,7 +285,8 @@ class ChatClient:
             attempt: How many there were.
             until: `time.monotonic()` value after which no attempt begins.
         """
-        if failed.fault not in RETRYABLE or attempt > self.config.retries:
+        used_up = failed.fault is Fault.RATE_LIMITED and not failed.passing
+        if failed.fault not in RETRYABLE or used_up or attempt > self.config.retries:
             return None
         ceiling = min(self.config.backoff_cap_s, self.config.backoff_s * 2 ** (attempt - 1))
         pause = max(self._rng.uniform(0.0, ceiling), failed.retry_after or 0.0)

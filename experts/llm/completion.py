@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
+
+THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks")
+"""Members of a message in which endpoints report thoughts."""
+MAX_THOUGHT = 20_000
+"""Characters of a thought that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +22,10 @@ class Completion:
     finish_reason: str = ""
     first_token: Mapping[str, float] | None = None
     """Log-probabilities of the first token's alternatives, where asked for."""
+    thought: str = ""
+    """What the model thought, where the endpoint keeps it apart from the content; its end, where it is long."""
+    reasoning_tokens: int = 0
+    """Tokens spent on thinking, where the endpoint counts them."""
 
 
 def read_completion(body: Mapping[str, Any]) -> Completion | None:
@@ -34,14 +43,75 @@ def read_completion(body: Mapping[str, Any]) -> Completion | None:
     message = choices[0].get("message")
     if not isinstance(message, dict):
         return None
-    content = message.get("content")
-    arguments = _tool_arguments(message.get("tool_calls"))
+    parts = read_parts(message.get("content"))
     return Completion(
-        content=arguments or (content if isinstance(content, str) else ""),
-        refusal=_text(message.get("refusal")),
+        content=_tool_arguments(message.get("tool_calls")) or parts.text,
+        refusal=_text(message.get("refusal")) or parts.refusal,
         finish_reason=_text(choices[0].get("finish_reason")),
         first_token=_first_token(choices[0].get("logprobs")),
+        thought=(read_thought(message) or parts.thought)[-MAX_THOUGHT:],
+        reasoning_tokens=_reasoning_tokens(body.get("usage")),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ContentParts:
+    """The content of a message by what it is."""
+
+    text: str = ""
+    thought: str = ""
+    refusal: str = ""
+
+
+def read_parts(content: Any) -> ContentParts:
+    """Read a message's content, which is a text or a list of parts.
+
+    Args:
+        content: Any JSON value.
+
+    Returns:
+        Texts, thoughts and refusals; parts of other kinds (pictures, sound) are left out.
+    """
+    if isinstance(content, str):
+        return ContentParts(content)
+    found: dict[str, list[str]] = {"text": [], "thought": [], "refusal": []}
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            found["text"].append(part)
+        elif isinstance(part, dict):
+            kind = _text(part.get("type")).lower()
+            if any(word in kind for word in ("think", "reason", "thought")) or part.get("thought") is True:
+                found["thought"].append(_gathered(part))
+            elif "refusal" in kind:
+                found["refusal"].append(_text(part.get("refusal")))
+            elif kind in ("", "text", "output_text"):
+                found["text"].append(_text(part.get("text")))
+    return ContentParts(*("".join(found[name]) for name in ("text", "thought", "refusal")))
+
+
+def read_thought(message: Mapping[str, Any]) -> str:
+    """The thought that an endpoint reports beside the content.
+
+    Args:
+        message: A message, or what a stream adds to one.
+    """
+    return next((text for name in THOUGHTS if (text := _gathered(message.get(name)))), "")
+
+
+def _gathered(value: Any, depth: int = 0) -> str:
+    """All texts inside a thought, however it is packed."""
+    if isinstance(value, str):
+        return value
+    if depth > 4 or not isinstance(value, list | dict):
+        return ""
+    items = value if isinstance(value, list) else [value.get(name) for name in ("text", *THOUGHTS, "summary")]
+    return "".join(_gathered(item, depth + 1) for item in items)
+
+
+def _reasoning_tokens(usage: Any) -> int:
+    details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
+    count = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    return count if isinstance(count, int) and 0 <= count < 2**31 else 0
 
 
 def _text(value: Any) -> str:
@@ -78,14 +148,19 @@ def dump_completion(completion: Completion) -> str:
     Args:
         completion: Any.
     """
-    return json.dumps([completion.content, completion.refusal, completion.finish_reason, completion.first_token])
+    return json.dumps([getattr(completion, each.name) for each in fields(completion)])
 
 
 def load_completion(text: str) -> Completion:
-    """Inverse of `dump_completion`.
+    """Inverse of `dump_completion`; what earlier versions stored has no thoughts.
 
     Args:
         text: What that returned.
+
+    Raises:
+        ValueError: It is something else.
     """
-    content, refusal, finish_reason, first_token = json.loads(text)
-    return Completion(content, refusal, finish_reason, first_token)
+    values = json.loads(text)
+    if not isinstance(values, list) or not 4 <= len(values) <= len(fields(Completion)):
+        raise ValueError("not a completion")
+    return Completion(*values)

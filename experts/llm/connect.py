@@ -1,25 +1,40 @@
 """A client for the endpoint that the configuration or the environment names, or for a model in this process.
 
 The API key comes from OPENAI_API_KEY only and is read once, here; it is cut out of every text that leaves the client.
+The environment's proxies are chosen here too (`experts.llm.address`), not by the client library.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from experts.llm.address import (
+    DEFAULT_URL,
+    KEY_VARIABLE,
+    HttpProxy,
+    ignored_proxy,
+    named_url,
+    proxy_for,
+    read_address,
+    read_custom_headers,
+    read_header,
+    read_key,
+    unwrapped,
+)
 from experts.llm.budget import Budget
 from experts.llm.client import ChatClient, ClientConfig
+from experts.llm.dialect import Dialect
 from experts.llm.endpoint import Endpoint
-from experts.llm.redact import plain_url, redactor
+from experts.llm.failures import Place
+from experts.llm.redact import SecretFilter, redactor
 from sim.errors import UsageError
 
 if TYPE_CHECKING:
     import httpx2 as httpx
 
-DEFAULT_URL = "https://api.openai.com/v1"
 NO_KEY = "not-needed"
 """Sent to endpoints of the user's own when no key is set; the client library refuses to send none."""
 IN_PROCESS_CONCURRENCY = 4096
@@ -45,7 +60,7 @@ def is_configured(config: ClientConfig) -> bool:
     Args:
         config: May name a URL; else the environment may.
     """
-    return any((config.base_url, os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY")))
+    return bool(named_url(config.base_url) or unwrapped(os.environ.get(KEY_VARIABLE)))
 
 
 def connect(
@@ -61,29 +76,58 @@ def connect(
         in_process: Asked in the endpoint's place.
 
     Raises:
-        UsageError: The vendor's endpoint is meant and no key is set, or the URL is no URL.
+        UsageError: The vendor's endpoint is meant and no key is set; URL, key or proxy cannot be used.
     """
     import openai
 
+    dialect = Dialect(config.leave_out)
     if in_process is not None:
-        transport = openai.DefaultAsyncHttpx2Client(transport=in_process.transport)
-        made = openai.AsyncOpenAI(api_key=NO_KEY, base_url=in_process.url, max_retries=0, http_client=transport)
-        return _client(made, model, dataclasses.replace(config, concurrency=IN_PROCESS_CONCURRENCY), budget, "", seed)
-    url = config.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
-    key = os.environ.get("OPENAI_API_KEY") or ""
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise UsageError(f"base URL {plain_url(url)!r}: expected http://host:port/v1 or the like")
-    if not key and url == DEFAULT_URL:
+        http = openai.DefaultAsyncHttpx2Client(transport=in_process.transport)
+        read_custom_headers()
+        made = openai.AsyncOpenAI(
+            api_key=NO_KEY,
+            base_url=in_process.url,
+            max_retries=0,
+            http_client=http,
+            organization="",  # this and the next: else the client library reads the environment's
+            project="",
+        )
+        place = Place(urlsplit(in_process.url).path, False, "")
+        endpoint = Endpoint(made, model, config.connect_s, config.max_bytes, redactor(), dialect, place)
+        return ChatClient(endpoint, dataclasses.replace(config, concurrency=IN_PROCESS_CONCURRENCY), budget, seed)
+    address = read_address(named_url(config.base_url) or DEFAULT_URL)
+    key = read_key(os.environ.get(KEY_VARIABLE))
+    if not key and address.url == DEFAULT_URL:
         raise UsageError(
             f"no key for {DEFAULT_URL}: set OPENAI_API_KEY,"
             " or name another endpoint with client.base_url or OPENAI_BASE_URL"
         )
-    made = openai.AsyncOpenAI(api_key=key or NO_KEY, base_url=url, max_retries=0, timeout=config.total_s)
-    return _client(made, model, config, budget, key, seed, url)
-
-
-def _client(
-    made: Any, model: str, config: ClientConfig, budget: Budget, key: str, seed: int, url: str = ""
-) -> ChatClient:
-    endpoint = Endpoint(made, model, config.connect_s, config.max_bytes, redactor(key, url))
+    proxy = proxy_for(address)
+    redact = redactor(key, *read_custom_headers(), *address.secrets, *(proxy.secrets if proxy else ()))
+    made = openai.AsyncOpenAI(
+        api_key=key or NO_KEY,
+        base_url=address.url,
+        max_retries=0,
+        timeout=config.total_s,
+        organization=read_header("OPENAI_ORG_ID"),
+        project=read_header("OPENAI_PROJECT_ID"),
+        default_query=dict(address.query),
+        http_client=openai.DefaultAsyncHttpx2Client(transport=_transport(proxy)),
+    )
+    place = Place(urlsplit(address.url).path, bool(key), proxy.variable if proxy else "")
+    hidden = SecretFilter(redact)
+    endpoint = Endpoint(made, model, config.connect_s, config.max_bytes, redact, dialect, place, hidden.remove)
+    endpoint.note = ignored_proxy(address)
     return ChatClient(endpoint, config, budget, seed)
+
+
+def _transport(proxy: HttpProxy | None) -> httpx.AsyncBaseTransport:
+    """The connections to an endpoint. UsageError where the certificates that the environment names cannot be read."""
+    from experts.llm.transport import EndpointTransport
+
+    try:
+        return EndpointTransport(None if proxy is None else proxy.url)
+    except OSError as error:  # also ssl.SSLError
+        file = os.environ.get("SSL_CERT_FILE", "")
+        why = error.strerror or "it holds no certificates"
+        raise UsageError(f"SSL_CERT_FILE = {file!r} cannot be used: {why}: correct or unset it") from None

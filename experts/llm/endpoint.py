@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from experts.llm.address import plain_url
 from experts.llm.budget import Usage
 from experts.llm.completion import Completion, read_completion
+from experts.llm.dialect import Dialect
+from experts.llm.failures import AttemptFailed, Place, read_error, status_failure
 from experts.llm.faults import Fault
 from experts.llm.parse import MAX_ANSWER
-from experts.llm.redact import plain_url
 from experts.llm.stream import Draft
 from experts.llm.timeline import RequestTimeline
 
@@ -23,22 +25,6 @@ Listener = Callable[[str], None]
 """Gets the text of a response so far, whenever it has grown; called in the client's thread."""
 STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 """Arguments of a streamed request."""
-
-
-class AttemptFailed(Exception):
-    """One request ended with a fault."""
-
-    def __init__(self, fault: Fault, detail: str, retry_after: float | None = None, billed: bool = True) -> None:
-        """Name the fault.
-
-        Args:
-            fault: Its class.
-            detail: One redacted line about it.
-            retry_after: Seconds for which the server asks to wait.
-            billed: The endpoint may have charged for it.
-        """
-        super().__init__(detail)
-        self.fault, self.detail, self.retry_after, self.billed = fault, detail, retry_after, billed
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +42,15 @@ class Endpoint:
     """One model of one endpoint."""
 
     def __init__(
-        self, openai_client: Any, model: str, connect_s: float, max_bytes: int, redact: Callable[[str], str]
+        self,
+        openai_client: Any,
+        model: str,
+        connect_s: float,
+        max_bytes: int,
+        redact: Callable[[str], str],
+        dialect: Dialect,
+        place: Place,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         """Open no connection yet.
 
@@ -66,9 +60,14 @@ class Endpoint:
             connect_s: Seconds to open a connection.
             max_bytes: Largest body that is read; of a stream, all of its events.
             redact: See `experts.llm.redact.redactor`.
+            dialect: What is known of the parameters that it takes; learns from refusals.
+            place: Where it is, for the meaning of failures.
+            on_close: Called at the end.
         """
-        self.model, self.redact = model, redact
-        self._openai, self._connect_s, self._max_bytes = openai_client, connect_s, max_bytes
+        self.model, self.redact, self.dialect, self.place = model, redact, dialect, place
+        self.note = ""
+        """A sentence for the user about the way to it; empty: nothing to say."""
+        self._openai, self._connect_s, self._max_bytes, self._on_close = openai_client, connect_s, max_bytes, on_close
 
     @property
     def url(self) -> str:
@@ -92,20 +91,30 @@ class Endpoint:
         """
         import openai
 
+        wanted = dict(args) if listen is None else {**args, **STREAMED}
+        sent = self.dialect.apply(wanted)
         try:
-            data = await self._completion(args, seconds, timeline, listen)
+            data = await self._completion(sent, seconds, timeline, listen)
         except (TimeoutError, openai.APITimeoutError):
             raise TimeoutError from None
         except openai.APIStatusError as error:
-            raise self._status_failure(error) from None
+            response = error.response
+            code, text = int(response.status_code), _body_text(response)
+            raise self._status_failure(wanted, sent, code, text, response.headers) from None
         except (openai.APIConnectionError, OSError) as error:
             raise self._lost(error.__cause__ or error) from None
         except openai.OpenAIError as error:
             raise AttemptFailed(Fault.PROTOCOL, self.redact(f"the client refused the response: {error}")) from None
+        said = data.get("error") if isinstance(data, dict) else None
+        if said and not data.get("choices"):  # a failure with status 200, as routers report it
+            named = said.get("code") if isinstance(said, dict) else None
+            status = named if isinstance(named, int) and 300 <= named < 600 else 500
+            raise self._status_failure(wanted, sent, status, json.dumps(data), {})
         return self._read(data)
 
     async def close(self) -> None:
         """Close connections."""
+        self._on_close()
         await self._openai.close()
 
     async def _completion(
@@ -122,11 +131,11 @@ class Endpoint:
             if len(heard) <= MAX_ANSWER and draft.text != heard:
                 heard = draft.text
                 timeline.heard.append((time.monotonic(), len(heard)))
-                listen(heard)
+                listen(self.redact(heard))
             return draft.done
 
         try:
-            body = await self._body({**args, **STREAMED}, seconds, timeline, feed)
+            body = await self._body(args, seconds, timeline, feed)
         except ValueError as error:
             raise AttemptFailed(Fault.PROTOCOL, self.redact(str(error))) from None
         if not draft.events:
@@ -166,17 +175,21 @@ class Endpoint:
             raise self._lost(error) from None
 
     def _lost(self, error: BaseException) -> AttemptFailed:
-        return AttemptFailed(Fault.CONNECTION, self.redact(f"connection failed: {str(error) or type(error).__name__}"))
+        way = f" through the proxy named by {self.place.proxy}" if self.place.proxy else ""
+        detail = " ".join(f"connection failed{way}: {str(error) or type(error).__name__}".split())
+        return AttemptFailed(Fault.CONNECTION, self.redact(detail)[:300])
 
-    def _status_failure(self, error: Any) -> AttemptFailed:
-        code = int(error.status_code)
-        detail = " ".join(self.redact(f"HTTP {code}: {error.message}").split())[:300]
-        if code in (401, 403):
-            return AttemptFailed(Fault.AUTH, detail, billed=False)
-        if code == 429 or code >= 500:
-            fault = Fault.RATE_LIMITED if code == 429 else Fault.SERVER
-            return AttemptFailed(fault, detail, _retry_after(error.response.headers.get("retry-after")), billed=False)
-        return AttemptFailed(Fault.REQUEST, detail, billed=False)
+    def _status_failure(
+        self, wanted: Mapping[str, Any], sent: Mapping[str, Any], status: int, body: str, headers: Mapping[str, str]
+    ) -> AttemptFailed:
+        """The failure that a status stands for; from a refused request the dialect learns.
+
+        Another request may have learnt it meanwhile: then `wanted` is no longer what was `sent`.
+        """
+        failure, error = status_failure(status, body, headers, self.place, self.redact)
+        if failure.fault is Fault.REQUEST or status in (500, 501):
+            failure.adapted = self.dialect.learn(error, sent) or self.dialect.apply(wanted) != sent
+        return failure
 
     def _read(self, data: Any) -> Received:
         found = read_completion(data) if isinstance(data, dict) else None
@@ -188,6 +201,8 @@ class Endpoint:
             self.redact(found.refusal),
             self.redact(found.finish_reason)[:40],
             None if tokens is None else {self.redact(token): value for token, value in tokens.items()},
+            self.redact(found.thought),
+            found.reasoning_tokens,
         )
         fingerprint = data.get("system_fingerprint")
         return Received(clean, _usage(data.get("usage")), self.redact(str(fingerprint or ""))[:80])
@@ -197,16 +212,19 @@ def _json(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        raise AttemptFailed(Fault.PROTOCOL, "the body is not JSON") from None
+        page = read_error(body[:10_000].decode("utf-8", "replace")).is_page
+        what = "an HTML page and no JSON: check client.base_url, and whether it needs /v1" if page else "not JSON"
+        raise AttemptFailed(Fault.PROTOCOL, f"the body is {what}") from None
 
 
-def _retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header in its numeric form; None for a date or nonsense."""
+def _body_text(response: Any) -> str:
+    """The text of an error response, as far as it was read."""
+    import httpx2 as httpx
+
     try:
-        seconds = float(value) if value else 0.0
-    except ValueError:
-        return None
-    return seconds if 0.0 < seconds < float("inf") else None
+        return str(response.text)
+    except (httpx.StreamError, LookupError, ValueError):
+        return ""
 
 
 def _usage(value: Any) -> Usage | None:

@@ -17,7 +17,7 @@ from experts.llm.config import LLMConfig
 from experts.llm.endpoint import Listener
 from experts.llm.faults import VETOES, Fault
 from experts.llm.ladder import request
-from experts.llm.parse import Parsed, parse, reason_so_far
+from experts.llm.parse import Parsed, parse, reason_so_far, spent_on_thinking
 from experts.llm.probe import Ability
 from experts.llm.prompt import Prompt
 from experts.llm.statistics import Statistics
@@ -25,6 +25,9 @@ from experts.llm.timeline import RequestTimeline
 from experts.provider import Status
 from sim.config import to_dict
 from sim.scene import Scene
+
+SPENT = "the model spent its tokens on reasoning: raise sampling.max_tokens, or set its option in sampling.extra"
+"""Detail of an answer that ends with thoughts."""
 
 
 @dataclass(slots=True)
@@ -165,6 +168,8 @@ class Inquirer:
 
     def _query(self, prompt: Prompt) -> CachedQuery:
         sampling = to_dict(self.config.sampling) | {"choice": self.ability.choice}
+        if not sampling["extra"]:  # what was recorded before there was such an option stays valid
+            del sampling["extra"]
         return CachedQuery(self.config.model, prompt.version, sampling, self.ability.rung, prompt.text())
 
     def _lookup(self, inquiry: Inquiry, prompt: Prompt) -> StoredCompletion | None:
@@ -191,5 +196,6 @@ class Inquirer:
 def _take(inquiry: Inquiry, completion: Completion, prompt: Prompt) -> None:
     inquiry.answer = completion.content or completion.refusal
     inquiry.parsed = parse(completion, prompt)
+    inquiry.detail = ""
     if inquiry.parsed.fault is not None:
-        inquiry.fail(inquiry.parsed.fault)
+        inquiry.fail(inquiry.parsed.fault, SPENT if spent_on_thinking(completion, inquiry.parsed) else "")

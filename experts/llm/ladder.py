@@ -12,8 +12,9 @@ unsupported one with 400, 404 or 500, or silently ignore it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -21,6 +22,7 @@ from experts.llm.completion import Completion
 from experts.llm.faults import Fault
 from experts.llm.parse import Parsed
 from experts.llm.prompt import MAX_REASON, Form, Prompt, PromptConfig
+from sim.errors import UsageError
 
 TOOL = "choose_action"
 
@@ -42,10 +44,16 @@ class Rung(StrEnum):
         return "text" if self is Rung.TEXT else "json"
 
 
-STRUCTURAL = frozenset(
-    {Fault.EMPTY, Fault.TRUNCATED, Fault.MALFORMED, Fault.TWO_ACTIONS, Fault.PROMPT_ECHO, Fault.NAN_CONFIDENCE}
-)
-"""Faults of a probe's answer that mean the server did not honour the rung."""
+FIELDS = {
+    Rung.LOGPROBS: frozenset({"logprobs", "top_logprobs"}),
+    Rung.JSON_SCHEMA: frozenset({"response_format"}),
+    Rung.TOOLS: frozenset({"tools"}),
+    Rung.JSON_OBJECT: frozenset({"response_format"}),
+    Rung.TEXT: frozenset[str](),
+}
+"""Request parameters without which a rung is none."""
+OWN = frozenset({"messages", "model", "stream", "n"})
+"""Members of a request that the client alone decides."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,12 @@ class SamplingConfig:
     max_tokens: int = 256  # of an answer, in the JSON and text rungs
     top_logprobs: int = 20  # alternatives asked for in the logprobs rung; 20 is the protocol's limit
     choice: bool = True  # name the labels as `structured_outputs.choice` where the probe found that the server reads it
-    token_field: str = "max_tokens"  # or "max_completion_tokens", which some hosted reasoning models insist on
+    token_field: str = "max_tokens"  # or "max_completion_tokens"; where one is refused, the other is tried
+    extra: dict[str, Any] = field(default_factory=dict)  # further members of the request: {"reasoning_effort": "low"}
+
+    def __post_init__(self) -> None:
+        for name in sorted(OWN & self.extra.keys()):
+            raise UsageError(f"extra.{name}: this member of a request cannot be set")
 
 
 def rungs_for(prompt: PromptConfig) -> tuple[Rung, ...]:
@@ -72,6 +85,7 @@ def request(rung: Rung, prompt: Prompt, config: PromptConfig, sampling: Sampling
     `choice` restricts the logprobs rung to the available labels by vLLM's extension `structured_outputs.choice`.
     """
     one_token = rung is Rung.LOGPROBS
+    extra = copy.deepcopy(sampling.extra)
     args: dict[str, Any] = {
         "messages": list(prompt.messages),
         "temperature": sampling.temperature,
@@ -81,7 +95,7 @@ def request(rung: Rung, prompt: Prompt, config: PromptConfig, sampling: Sampling
     if one_token:
         args |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
         if choice:
-            args["extra_body"] = {"structured_outputs": {"choice": sorted(prompt.labels)}}
+            extra["structured_outputs"] = {"choice": sorted(prompt.labels)}
     elif rung is Rung.JSON_SCHEMA:
         schema = {"name": TOOL, "strict": True, "schema": answer_schema(prompt, config)}
         args["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -91,7 +105,7 @@ def request(rung: Rung, prompt: Prompt, config: PromptConfig, sampling: Sampling
         args["tool_choice"] = {"type": "function", "function": {"name": TOOL}}
     elif rung is Rung.JSON_OBJECT:
         args["response_format"] = {"type": "json_object"}
-    return args
+    return args | ({"extra_body": extra} if extra else {})
 
 
 def answer_schema(prompt: Prompt, config: PromptConfig) -> dict[str, Any]:
@@ -125,7 +139,11 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def supported(rung: Rung, completion: Completion, parsed: Parsed) -> bool:
-    """Whether a successful probe's answer shows that the server honours the rung."""
+    """Whether a probe's answer shows that the server honours the rung, and that decisions could be read from it.
+
+    An action that is not available now is readable, too.
+    """
+    readable = parsed.action is not None or parsed.fault is Fault.UNAVAILABLE
     if rung is Rung.LOGPROBS:
-        return bool(completion.first_token) and parsed.fault not in STRUCTURAL
-    return rung is Rung.TEXT or parsed.fault not in STRUCTURAL
+        return readable and bool(completion.first_token) and not completion.thought
+    return readable

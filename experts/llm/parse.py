@@ -1,7 +1,8 @@
 """From an answer to an action, strictly. Nothing here raises on any text, and no illegal action ever comes out.
 
 Text answers are read in the order `#### <id>` (the last one), action names, label letters; JSON answers by the schema
-of `experts.llm.ladder`; label answers from the probabilities of their first token.
+of `experts.llm.ladder`; label answers from the probabilities of their first token. What a model thinks on the way
+(`experts.llm.thoughts`, `Completion.thought`) is at most the reason.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from experts.labels import ActionSet
 from experts.llm.completion import Completion
 from experts.llm.faults import Fault
 from experts.llm.prompt import MAX_REASON, Form, Prompt
+from experts.llm.thoughts import visible
 
 MAX_ANSWER = 20_000
 """Characters of an answer beyond which it is not read."""
@@ -59,42 +61,59 @@ class Parsed:
 
 def parse(completion: Completion, prompt: Prompt) -> Parsed:
     """Read an answer in the form that `prompt` asked for. Never raises; never returns an illegal action."""
-    if prompt.form == "label" and completion.first_token:
+    said = visible(completion.content, prompt.form == "json")
+    thought = completion.thought or said.thought
+    if prompt.form == "label" and completion.first_token and not (thought or said.cut):  # else it is a thought's
         return _legal(parse_labels(completion.first_token, prompt), prompt)
     if completion.refusal or completion.finish_reason == "content_filter":
         return Parsed(fault=Fault.REFUSAL)
-    text = completion.content
-    if len(text) > MAX_ANSWER:
-        return Parsed(fault=Fault.OVERSIZED)
+    if said.cut:
+        return Parsed(fault=Fault.TRUNCATED)
+    found = _parse_visible(said.answer, completion.finish_reason == "length", prompt)
+    return replace(found, reason=_newest(thought)) if found.action is not None and not found.reason else found
+
+
+def _parse_visible(text: str, hit_limit: bool, prompt: Prompt) -> Parsed:
+    """Read an answer without its thoughts."""
     if not text.strip():
-        return Parsed(fault=Fault.TRUNCATED if completion.finish_reason == "length" else Fault.EMPTY)
+        return Parsed(fault=Fault.TRUNCATED if hit_limit else Fault.EMPTY)
+    if len(text.strip()) > MAX_ANSWER:
+        return Parsed(fault=Fault.OVERSIZED)
     text, echoed = _without_echo(text, prompt)
     found = parse_json(text, prompt) if prompt.form == "json" else parse_text(text, prompt.actions)
     if echoed and (prompt.form != "text" or not _MARKED_LINE.search(text)):
         found = Parsed(fault=Fault.PROMPT_ECHO)
-    if completion.finish_reason == "length" and not _complete(found, text, prompt):
+    if hit_limit and not _complete(found, text, prompt):
         return Parsed(fault=Fault.TRUNCATED)
     if found.fault in (Fault.MALFORMED, Fault.TWO_ACTIONS) and _REFUSAL.search(text):
         return Parsed(fault=Fault.REFUSAL)
     return _legal(found, prompt)
 
 
+def spent_on_thinking(completion: Completion, parsed: Parsed) -> bool:
+    """Whether an answer ends with thoughts, where it should have named an action."""
+    if parsed.fault not in (Fault.TRUNCATED, Fault.EMPTY):
+        return False
+    said = visible(completion.content)
+    return said.cut or bool(completion.thought or completion.reasoning_tokens or said.thought)
+
+
 def settled(text: str, form: Form) -> int | None:
     """Characters of an answer after which its action is certain, whatever follows; None where it names none."""
     pattern = {"json": _ACTION, "text": _MARKED_LINE, "label": _LETTER}[form]
-    found = list(pattern.finditer(text))
+    found = list(pattern.finditer(visible(text, form == "json").answer))
     return (found[-1] if form == "text" else found[0]).end() if found else None
 
 
 def reason_so_far(text: str, form: Form) -> str:
     """The reason in an answer that is still arriving, its newest `MAX_REASON` characters; empty while there is none."""
-    found = _REASON.search(text) if form == "json" else None
+    said = visible(text, form == "json")
+    found = _REASON.search(said.answer) if form == "json" else None
     if found is not None:
         reason = json.loads(f'"{found.group(1)}"', strict=False)
     else:
-        reason = text.split("####")[0].rstrip("#") if form == "text" else ""
-    line = " ".join(reason.encode("utf-8", "replace").decode().split())
-    return line if len(line) <= MAX_REASON else "..." + line[3 - MAX_REASON :]
+        reason = said.answer.split("####")[0].rstrip("#") if form == "text" else ""
+    return _newest(reason if reason.strip() else said.thought) or ""
 
 
 def parse_labels(first_token: Mapping[str, float], prompt: Prompt) -> Parsed:
@@ -285,10 +304,14 @@ def _broken_json(body: str, actions: ActionSet) -> Fault:
 
 
 def _complete(found: Parsed, text: str, prompt: Prompt) -> bool:
-    """Whether an answer that hit its token limit was nevertheless finished as far as the action goes."""
-    if found.action is None:
-        return False
-    return prompt.form != "text" or _MARKED_LINE.search(text) is not None
+    """Whether an answer that hit its token limit was nevertheless finished as far as the action goes.
+
+    A text after a marked line may have been going on to another one (a thought that the chat template has opened).
+    """
+    if found.action is None or prompt.form != "text":
+        return found.action is not None
+    marked = list(_MARKED_LINE.finditer(text))
+    return bool(marked) and not text[marked[-1].end() :].strip()
 
 
 def _without_echo(text: str, prompt: Prompt) -> tuple[str, bool]:
@@ -322,3 +345,9 @@ def _shorten(text: str) -> str:
     """At most `MAX_REASON` characters on one line, storable everywhere (no lone surrogates)."""
     line = " ".join(text.encode("utf-8", "replace").decode().split())
     return line if len(line) <= MAX_REASON else line[: MAX_REASON - 3] + "..."
+
+
+def _newest(text: str) -> str | None:
+    """The end of a text, at most `MAX_REASON` characters on one line; None where it is empty."""
+    line = " ".join(text.encode("utf-8", "replace").decode().split())
+    return (line if len(line) <= MAX_REASON else "..." + line[3 - MAX_REASON :]) or None

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from experts.llm.completion import read_parts, read_thought
+
 
 class Draft:
     """A completion as far as it has arrived. Fed with bytes cut anywhere, it always comes to the same."""
@@ -23,6 +25,7 @@ class Draft:
         self._begun = False
         self._content: list[str] = []
         self._refusal: list[str] = []
+        self._thought: list[str] = []
         self._calls: dict[int, list[str]] = {}
         self._tokens: list[Any] = []
         self._finish_reason: str | None = None
@@ -52,6 +55,7 @@ class Draft:
     def body(self) -> dict[str, Any]:
         """What the endpoint would have sent in one piece."""
         message: dict[str, Any] = {"content": "".join(self._content), "refusal": "".join(self._refusal) or None}
+        message["reasoning_content"] = "".join(self._thought)
         if self._calls:
             calls = [{"function": {"arguments": "".join(call)}} for _, call in sorted(self._calls.items())]
             message["tool_calls"] = calls
@@ -83,9 +87,10 @@ class Draft:
         self._begun = True
         delta, logprobs = choice.get("delta"), choice.get("logprobs")
         delta = delta if isinstance(delta, dict) else {}
-        for name, parts in (("content", self._content), ("refusal", self._refusal)):
-            if isinstance(delta.get(name), str):
-                parts.append(delta[name])
+        content = read_parts(delta.get("content"))
+        self._content.append(content.text)
+        self._thought.append(read_thought(delta) or content.thought)
+        self._refusal.append(delta["refusal"] if isinstance(delta.get("refusal"), str) else content.refusal)
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else []:
             self._call(call)

@@ -1,13 +1,15 @@
 """The OpenAI protocol without sockets: requests are read and checked here, and responses written.
 
-POST /v1/chat/completions (plain and streamed), GET /v1/models, GET /health. `RequestHandler` serves one `Served` model
-and maps bytes to bytes; `experts.serving.server` puts it on the network, `experts.serving.in_process` into this
-process. What cannot be served is an error as OpenAI reports it. Function calls get a 400.
+POST /v1/chat/completions (plain and streamed), GET /v1/models and /v1/models/ID, GET /health; OPTIONS for each.
+`RequestHandler` serves one `Served` model and maps bytes to bytes; `experts.serving.server` puts it on the network,
+`experts.serving.in_process` into this process. What cannot be served is an error as OpenAI reports it. Function calls
+get a 400.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 import traceback
@@ -15,6 +17,7 @@ import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 CHAT, MODELS, HEALTH = "/v1/chat/completions", "/v1/models", "/health"
 METHODS = {CHAT: ("POST",), MODELS: ("GET", "HEAD"), HEALTH: ("GET", "HEAD")}
@@ -101,7 +104,7 @@ class ApiResponse:
     events: Iterator[bytes] | None = None
     """Server-sent events; the caller closes them if it stops before the last one."""
     allow: str = ""
-    """Methods that the path knows, where another one was used."""
+    """Methods that the path knows, where another one or OPTIONS was used."""
 
     @property
     def content_type(self) -> str:
@@ -128,7 +131,7 @@ class RequestHandler:
     def receive(self, method: str, path: str, body: bytes) -> ApiResponse | ChatRequest:
         """The response where no model is needed for it; else what the model is asked."""
         try:
-            return self._receive(method, path.split("?")[0], body)
+            return self._receive(method, _normal(path), body)
         except ApiError as error:
             return error_response(error)
 
@@ -145,7 +148,10 @@ class RequestHandler:
     def _receive(self, method: str, path: str, body: bytes) -> ApiResponse | ChatRequest:
         place = MODELS if path.startswith(f"{MODELS}/") else path
         if place not in METHODS:
-            raise ApiError(404, f"no such path: {path[:100]}")
+            hint = f": did you mean /v1{path[:100]}?" if f"/v1{path}" in METHODS else ""
+            raise ApiError(404, f"no such path: {path[:100]}{hint}")
+        if method == "OPTIONS":
+            return ApiResponse(204, allow=", ".join((*METHODS[place], "OPTIONS")))
         if method not in METHODS[place]:
             allowed = ", ".join(METHODS[place])
             error = ApiError(405, f"{path[:100]} takes {allowed}, not {method}", code="method_not_allowed")
@@ -220,6 +226,12 @@ def error_response(error: Exception) -> ApiResponse:
 
 def _json(status: int, data: Mapping[str, Any], allow: str = "") -> ApiResponse:
     return ApiResponse(status, json.dumps(data).encode(), allow=allow)
+
+
+def _normal(path: str) -> str:
+    """The path of a request target: no origin, no query, no doubled or trailing slashes, nothing encoded."""
+    bare = re.split(r"[?#]", re.sub(r"^https?://[^/]*", "", path, flags=re.IGNORECASE))[0]
+    return re.sub(r"/{2,}", "/", unquote(bare)).rstrip("/") or "/"
 
 
 def _event(data: Mapping[str, Any]) -> bytes:

@@ -2,27 +2,25 @@
 
 One thread per connection reads and writes; what is read and written is the business of `experts.serving.api`, what is
 answered that of the model, which is never held while a socket is waited for. A client that neither sends nor reads for
-a while is dropped, one that hangs up is forgotten; others do not notice.
+a while is dropped, one that hangs up is forgotten; others do not notice. `experts.serving.access` says whom it answers.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import signal
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from experts.serving.access import cors_headers, judge
 from experts.serving.api import ApiError, ApiResponse, RequestHandler, Served, error_response
+from experts.serving.body import BodyReader
 from sim.errors import UsageError, unknown
 
-MAX_BODY = 2_000_000
-"""Bytes of a request."""
-MAX_REFUSED = 16_000_000
-"""Bytes of a request that is too large which are read nevertheless, so that its sender gets to read why."""
 PATIENCE_S = 60.0
 """s for the body of a request to arrive, and for a client to take the next part of an answer."""
 DRIVER, SMOLLM2 = "driver", "smollm2"
@@ -42,6 +40,7 @@ class ChatServer(ThreadingHTTPServer):
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or "a port is a number from 0 to 65535"
             raise UsageError(f"cannot listen on {host}:{port}: {why}: choose another port") from None
+        self.on_loopback = ipaddress.ip_address(str(self.server_address[0])).is_loopback
 
     @property
     def url(self) -> str:
@@ -59,6 +58,8 @@ class _ChatConnection(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = 65536
+    origin: str | None = None
+    """Of the browser's page that asks, where it may."""
 
     def setup(self) -> None:
         super().setup()
@@ -68,8 +69,12 @@ class _ChatConnection(BaseHTTPRequestHandler):
         """Quiet: the client side counts requests."""
 
     def do_POST(self) -> None:
+        version = self.request_version
+        refusal, self.origin = judge(self.headers, version, self.server.on_loopback)
         try:
-            body = self._body()
+            body = BodyReader(self.rfile, self.server.patience_s).read(self.command, version, self.headers)
+            if refusal is not None:
+                raise refusal
         except ApiError as error:
             self.close_connection = True
             self._send(error_response(error))
@@ -81,53 +86,27 @@ class _ChatConnection(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the standard library refuses by itself (no HTTP, endless headers), in the API's form."""
         self.close_connection = True
+        if self.request_version == "HTTP/0.9":  # also what could not be read counts as that, and would get no status
+            self.request_version = "HTTP/1.0"
         self._send(error_response(ApiError(int(code), message or "the request cannot be read")))
-
-    def _body(self) -> bytes:
-        """The request's body. ApiError where it has none that can be read; ConnectionError when the client left."""
-        text = self.headers.get("Content-Length")
-        if text is None and self.command != "POST" and "Transfer-Encoding" not in self.headers:
-            return b""
-        if text is None:
-            raise ApiError(411, f"a body of at most {MAX_BODY} bytes with a Content-Length is needed")
-        if not (text.isascii() and text.isdigit()):
-            raise ApiError(400, f"Content-Length {text[:20]!r} is not a number of bytes")
-        length = int(text[:20])
-        if length > MAX_BODY:
-            if length <= MAX_REFUSED:
-                self._read(length, keep=False)
-            raise ApiError(413, f"a body of {length} bytes: at most {MAX_BODY} are read")
-        return self._read(length)
-
-    def _read(self, length: int, keep: bool = True) -> bytes:
-        """Bytes of the body; all of them have to come in time."""
-        until = time.monotonic() + self.server.patience_s
-        parts = []
-        while length:
-            try:
-                part = self.rfile.read1(min(length, 65536))
-            except TimeoutError:
-                part = None
-            if part is None or time.monotonic() > until:
-                raise ApiError(408, f"the body did not arrive within {self.server.patience_s:g} s")
-            if not part:
-                raise ConnectionResetError
-            length -= len(part)
-            parts += [part] if keep else []
-        return b"".join(parts)
 
     def _send(self, response: ApiResponse) -> None:
         streamed = response.events is not None
         chunked = streamed and self.request_version == "HTTP/1.1"
         self.send_response(response.status)
-        self.send_header("Content-Type", response.content_type)
+        if response.status != 204:
+            self.send_header("Content-Type", response.content_type)
         if response.allow:
             self.send_header("Allow", response.allow)
+        if self.origin is not None:
+            methods = response.allow.split(", ") if self.command == "OPTIONS" and response.allow else []
+            for name, value in cors_headers(self.origin, self.headers, methods):
+                self.send_header(name, value)
         if chunked:
             self.send_header("Transfer-Encoding", "chunked")
         elif streamed:
             self.close_connection = True
-        else:
+        elif response.status != 204:
             self.send_header("Content-Length", str(len(response.body)))
         if self.close_connection:
             self.send_header("Connection", "close")

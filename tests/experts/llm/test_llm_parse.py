@@ -139,7 +139,8 @@ def test_a_truncated_answer_counts_only_when_its_action_is_complete():
     assert read("json", '{"action": "B", "reas', finish_reason="length").fault is Fault.TRUNCATED
     assert read("json", "", finish_reason="length").fault is Fault.TRUNCATED
     assert read("json", '{"action": "B"}', finish_reason="length").action == 1
-    assert read("text", "#### 1\nand mor", finish_reason="length").action == 1
+    assert read("text", "#### 1\n", finish_reason="length").action == 1
+    assert read("text", "#### 1\nand mor", finish_reason="length").fault is Fault.TRUNCATED
 
 
 def test_an_echo_of_the_prompt_is_not_an_answer():

@@ -7,13 +7,14 @@ import zipfile
 
 import pytest
 
+from experts.llm.address import plain_url
 from experts.llm.breaker import CircuitBreaker
 from experts.llm.budget import Budget, BudgetConfig, Prices, Usage
 from experts.llm.cache import AnswerCache, CachedQuery, StoredCompletion
 from experts.llm.completion import Completion
 from experts.llm.config import LLMConfig
 from experts.llm.ladder import Rung
-from experts.llm.redact import plain_url, redactor
+from experts.llm.redact import redactor
 from experts.serving import fetch as fetching
 from sim.config import resolve
 from sim.errors import UsageError
@@ -98,7 +99,7 @@ def test_the_breaker_lets_one_probe_through():
 
 
 def test_keys_and_passwords_are_cut_out():
-    redact = redactor("topsecret", "http://me:hunter22@host/v1")
+    redact = redactor("topsecret", "hunter22")
     assert redact("a topsecret b hunter22 c sk-abcdefghijk d \ud800") == "a [redacted] b [redacted] c [redacted] d ?"
     assert plain_url("http://me:hunter22@host/v1/") == "http://host/v1"
 

@@ -47,7 +47,7 @@ def connect(server):
 
 def send(sock, content, path=PATH, method="POST", length=None, version="1.1"):
     length = len(content) if length is None else length
-    head = f"{method} {path} HTTP/{version}\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+    head = f"{method} {path} HTTP/{version}\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
     sock.sendall(head.encode() + content)
 
 
@@ -112,7 +112,7 @@ def test_mistakes_are_named_in_the_protocols_words(server, method, path, content
     ("head", "status"),
     [
         (f"POST {PATH} HTTP/1.1\r\n\r\n", 411),
-        (f"POST {PATH} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 411),
+        (f"POST {PATH} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 408),
         (f"POST {PATH} HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
         (f"POST {PATH} HTTP/1.1\r\nContent-Length: \xb2\r\n\r\n", 400),
         (f"POST {PATH} HTTP/1.1\r\nContent-Length: {10**30}\r\n\r\n", 413),
@@ -125,8 +125,7 @@ def test_requests_that_cannot_be_read_end_the_connection(server, head, status):
         with contextlib.suppress(ConnectionError):
             sock.sendall(head.encode("latin-1"))
         answer = everything(sock)
-    if status != 400 or b"HTTP" in head.encode("latin-1"):
-        assert answer.startswith(f"HTTP/1.1 {status}".encode())
+    assert answer.startswith(f"HTTP/1.1 {status}".encode())
     assert b'"error"' in answer
     asks_well(server, 1)
 

@@ -242,3 +242,10 @@ def test_remote_defaults_stay_as_they_were(monkeypatch, tmp_path, embedded):
     assert remote.config.model == "gpt-4o-mini"
     assert remote.config.prompt.reasoning == "none"
     assert not remote.note
+
+
+def test_what_the_environment_says_about_networks_does_not_matter_here(weights, monkeypatch):
+    for name, value in (("OPENAI_ORG_ID", "é"), ("ALL_PROXY", "socks://x"), ("SSL_CERT_FILE", "/nowhere")):
+        monkeypatch.setenv(name, value)
+    with make({"model": str(weights), "fallback": Fallback()}, "lane-change", 0) as expert:
+        assert expert.decide([free_road()])[0].action is not None
