@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
+from sim.bounds import NonNegative, config_dataclass
 from sim.errors import UsageError
 
 P99 = NormalDist().inv_cdf(0.99)
@@ -16,14 +16,13 @@ KINDS = {"constant": ("SECONDS",), "uniform": ("LOW", "HIGH"), "lognormal": ("P5
 FORMS = ", ".join(":".join((kind, *names)) for kind, names in KINDS.items())
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class Delay:
     """A distribution of seconds."""
 
     kind: Literal["constant", "uniform", "lognormal", "exponential"] = "constant"
-    values: tuple[float, ...] = (
-        0.0,
-    )  # s; constant: the delay; uniform: bounds; lognormal: p50, p99; exponential: mean
+    # s; constant: the delay; uniform: bounds; lognormal: p50, p99; exponential: mean
+    values: tuple[NonNegative, ...] = (0.0,)
 
     def __post_init__(self) -> None:
         if len(self.values) != len(KINDS[self.kind]) or not all(0 <= value <= LONGEST_S for value in self.values):
@@ -72,4 +71,9 @@ def read_delay(text: str) -> Delay:
         values = ()
     if kind not in KINDS or not values:
         raise UsageError(f"delay {text!r}: write seconds, or one of {FORMS}")
-    return Delay(kind, values)  # type: ignore[arg-type]
+    try:
+        return Delay(kind, values)  # type: ignore[arg-type]
+    except UsageError:
+        raise
+    except ValueError:
+        raise UsageError(f"delay {text!r}: write {FORMS}, in seconds from 0 to {LONGEST_S:g}") from None

@@ -8,23 +8,24 @@ A lane change that has no effect, because there is no lane, counts as keeping th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
 from experts.rules import kernel
 from experts.rules.config import RuleConfig
 from sim.actions import MetaAction
+from sim.bounds import NonNegative, Number, config_dataclass
 from sim.scene import Scene
 from sim.view import Views, manoeuvres, view_of
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class ActionSafetyConfig:
     """Tolerances of the test; its distances and times are the rule's."""
 
-    gap_scale: float = 0.8  # share of the rule's distances and times that a lane change must keep
-    speed_margin: float = 0.6  # m/s above the safe speed that are tolerated (half a set-point)
+    gap_scale: NonNegative = 0.8  # share of the rule's distances and times that a lane change must keep
+    speed_margin: Number = 0.6  # m/s above the safe speed that are tolerated (half a set-point)
     rule: RuleConfig = field(default_factory=RuleConfig)
 
 

@@ -91,7 +91,7 @@ def check_numbers(instance: Any) -> None:
         value = getattr(instance, name)
         for found in numbers_in(value):
             if not math.isfinite(found) or (bounds and not any(each.holds(found) for each in bounds)):
-                choice = " or ".join(map(str, bounds)) or "a finite number"
+                choice = " or ".join(dict.fromkeys(map(str, bounds))) or "a finite number"
                 raise ValueError(f"{name} = {spelled(value)}: choose {choice}")
 
 

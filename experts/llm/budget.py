@@ -11,25 +11,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sim.errors import UsageError
+from sim.bounds import NonNegative, Whole, config_dataclass
 
 BYTES_PER_TOKEN = 2
 MESSAGE_TOKENS = 16
 """Tokens that a chat template may add around a request's messages, per message."""
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class Prices:
     """Price table of the model, in any currency per million tokens."""
 
-    input: float = 0.0  # prompt tokens that were not cached
-    cached_input: float = 0.0  # prompt tokens that the endpoint's prefix cache had
-    output: float = 0.0  # answer tokens
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not 0 <= value < float("inf"):
-                raise UsageError(f"{name} = {value!r}: expected a price of 0 or more")
+    input: NonNegative = 0.0  # prompt tokens that were not cached
+    cached_input: NonNegative = 0.0  # prompt tokens that the endpoint's prefix cache had
+    output: NonNegative = 0.0  # answer tokens
 
     def cost(self, usage: Usage) -> float:
         """What `usage` costs."""
@@ -37,20 +32,14 @@ class Prices:
         return (fresh * self.input + usage.cached * self.cached_input + usage.output * self.output) / 1e6
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class BudgetConfig:
     """Limits of a whole run, resumes included; None is no limit."""
 
-    max_calls: int | None = None  # requests sent, retries and start-up probes included
-    max_tokens: int | None = None  # prompt plus answer tokens
-    max_cost: float | None = None  # in the currency of `prices`
+    max_calls: Whole | None = None  # requests sent, retries and start-up probes included
+    max_tokens: Whole | None = None  # prompt plus answer tokens
+    max_cost: NonNegative | None = None  # in the currency of `prices`
     prices: Prices = field(default_factory=Prices)  # free by default: local models
-
-    def __post_init__(self) -> None:
-        for name in ("max_calls", "max_tokens", "max_cost"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise UsageError(f"{name} = {value!r}: expected 0 or more, or null for no limit")
 
 
 @dataclass(frozen=True, slots=True)

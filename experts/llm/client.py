@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from experts.llm.address import check_storable
 from experts.llm.breaker import CircuitBreaker
@@ -28,37 +28,31 @@ from experts.llm.endpoint import Endpoint, Listener, Received
 from experts.llm.failures import AttemptFailed
 from experts.llm.faults import RETRYABLE, Fault
 from experts.llm.timeline import RequestTimeline
-from sim.errors import UsageError, unknown
+from sim.bounds import Bounds, Count, config_dataclass
+from sim.errors import unknown
 
 T = TypeVar("T")
+Seconds = Annotated[float, Bounds(0, 86_400, open_low=True)]
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class ClientConfig:
     """How the endpoint is reached."""
 
     base_url: str | None = None  # None: OPENAI_BASE_URL, else the vendor's own endpoint; no password or key in it
     leave_out: tuple[str, ...] = ()  # request parameters never sent; those that the endpoint refuses are found anyway
-    connect_s: float = 5.0  # s to open a connection
-    total_s: float = 30.0  # s for one query, retries and repair included
-    startup_s: float = 30.0  # s for each request of the start-up probe; a model that is loading is waited for
-    retries: int = 3  # further attempts after a time-out, lost connection, 429 or 5xx
-    backoff_s: float = 0.5  # s, first ceiling of the random wait; doubles with each attempt
-    backoff_cap_s: float = 8.0  # s, highest ceiling
-    concurrency: int = 8  # requests in flight at most
-    breaker_failures: int = 5  # failed requests in a row that open the circuit
-    breaker_open_s: float = 30.0  # s before a single probe is let through
-    max_bytes: int = 1_000_000  # largest body that is read; of a stream, all of its events
+    connect_s: Seconds = 5.0  # s to open a connection
+    total_s: Seconds = 30.0  # s for one query, retries and repair included
+    startup_s: Seconds = 30.0  # s for each request of the start-up probe; a model that is loading is waited for
+    retries: Annotated[int, Bounds(0, 1000)] = 3  # further attempts after a time-out, lost connection, 429 or 5xx
+    backoff_s: Seconds = 0.5  # s, first ceiling of the random wait; doubles with each attempt
+    backoff_cap_s: Seconds = 8.0  # s, highest ceiling
+    concurrency: Annotated[int, Bounds(1, 10_000)] = 8  # requests in flight at most
+    breaker_failures: Count = 5  # failed requests in a row that open the circuit
+    breaker_open_s: Seconds = 30.0  # s before a single probe is let through
+    max_bytes: Count = 1_000_000  # largest body that is read; of a stream, all of its events
 
     def __post_init__(self) -> None:
-        for name in ("connect_s", "total_s", "startup_s", "backoff_s", "backoff_cap_s", "breaker_open_s"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} = {getattr(self, name)!r}: expected seconds above 0")
-        for name in ("concurrency", "breaker_failures", "max_bytes"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} = {getattr(self, name)!r}: expected 1 or more")
-        if self.retries < 0:
-            raise UsageError(f"retries = {self.retries}: expected 0 or more")
         for name in self.leave_out:
             if name not in PARAMETERS:
                 raise unknown("request parameter in leave_out", name, PARAMETERS)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
 from experts.llm.budget import BudgetConfig
 from experts.llm.cache import Mode
 from experts.llm.client import ClientConfig
 from experts.llm.ladder import Rung, SamplingConfig, rungs_for
 from experts.llm.prompt import PromptConfig
+from sim.bounds import Bounds, Positive, config_dataclass
 from sim.config import resolve
 from sim.errors import UsageError
 
@@ -19,7 +19,7 @@ AUTO, HOSTED = "auto", "gpt-4o-mini"
 """Names of models: the default, and what it means at an endpoint."""
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class CacheConfig:
     """Where completions are kept."""
 
@@ -31,15 +31,17 @@ class CacheConfig:
             raise UsageError(f"mode = {self.mode!r}: name the file with cache.path")
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class LLMConfig:
     """Options of the expert `llm`."""
 
     model: str = AUTO  # as the endpoint calls it; auto: gpt-4o-mini, or without an endpoint the embedded driver
     rung: Literal["auto", "logprobs", "json_schema", "tools", "json_object", "text"] = "auto"  # auto: probe at start-up
-    deadline_s: float | None = None  # s from the call to a timely answer; None: the environment waits (training)
-    spread: float = 0.05  # share that a bare label spreads over all legal actions
-    smoothing: float = 0.01  # share of the uniform distribution mixed into given ones, so that none is zero
+    deadline_s: Positive | None = None  # s from the call to a timely answer; None: the environment waits (training)
+    # share that a bare label spreads over all legal actions
+    spread: Annotated[float, Bounds(0, 1, open_high=True)] = 0.05
+    # share of the uniform distribution mixed into given ones, so that none is zero
+    smoothing: Annotated[float, Bounds(0, 1, open_high=True)] = 0.01
     veto_unsafe: bool = True  # refuse answers that `experts.safety` calls unsafe where something else is not
     repair: bool = True  # ask once more after an unusable answer
     stream: Literal["watched", "always", "never"] = "watched"  # watched: where a listener shows the reason as it comes
@@ -56,11 +58,6 @@ class LLMConfig:
             raise UsageError(
                 f"rung = {self.rung!r}: one token cannot carry reasoning, probs or a plan; use another rung"
             )
-        if self.deadline_s is not None and not 0 < self.deadline_s < math.inf:
-            raise UsageError(f"deadline_s = {self.deadline_s!r}: expected seconds above 0, or null")
-        for name in ("spread", "smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} = {getattr(self, name)!r}: expected a share in [0, 1)")
 
 
 def read_config(options: Mapping[str, Any], defaults: LLMConfig | None = None) -> LLMConfig:

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from experts.llm.completion import Completion
 from experts.llm.faults import Fault
 from experts.llm.parse import Parsed
 from experts.llm.prompt import MAX_REASON, Form, Prompt, PromptConfig
+from sim.bounds import Bounds, Whole, config_dataclass
 from sim.errors import UsageError
 
 TOOL = "choose_action"
@@ -56,14 +57,15 @@ OWN = frozenset({"messages", "model", "stream", "n"})
 """Members of a request that the client alone decides."""
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class SamplingConfig:
     """How answers are sampled; all of it is part of the cache key."""
 
-    temperature: float = 0.0  # greedy: the nearest to reproducible that an endpoint offers
-    seed: int = 0  # sent along; endpoints may ignore it
-    max_tokens: int = 256  # of an answer, in the JSON and text rungs
-    top_logprobs: int = 20  # alternatives asked for in the logprobs rung; 20 is the protocol's limit
+    temperature: Annotated[float, Bounds(0, 100)] = 0.0  # greedy: the nearest to reproducible that an endpoint offers
+    seed: Whole = 0  # sent along; endpoints may ignore it
+    max_tokens: Annotated[int, Bounds(1, 10_000_000)] = 256  # of an answer, in the JSON and text rungs
+    # alternatives asked for in the logprobs rung; 20 is the protocol's limit
+    top_logprobs: Annotated[int, Bounds(0, 1000)] = 20
     choice: bool = True  # name the labels as `structured_outputs.choice` where the probe found that the server reads it
     token_field: str = "max_tokens"  # or "max_completion_tokens"; where one is refused, the other is tried
     extra: dict[str, Any] = field(default_factory=dict)  # further members of the request: {"reasoning_effort": "low"}

@@ -21,6 +21,7 @@ from experts.labels import ActionSet
 from experts.llm.utility import Utility, analyse
 from sim import assets
 from sim.actions import FULL, LATERAL, MetaAction, legal_mask
+from sim.bounds import Whole, config_dataclass
 from sim.config import to_dict
 from sim.errors import UsageError
 from sim.scene import Ego, Goal, Neighbour, Scene, Vehicles
@@ -31,19 +32,19 @@ MAX_REASON = 200
 """Characters of a reason that are kept."""
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class PromptConfig:
     """What the prompt contains. Everything here is part of its version hash."""
 
     verdicts: bool = True  # hand the model the finished SAFE/UNSAFE analysis (small models cannot do without)
-    few_shot: int = 0  # examples, 0-4; they made small models worse, so none by default
+    few_shot: Whole = 0  # examples, 0-4; they made small models worse, so none by default
     reasoning: Literal["none", "short", "long"] = "none"  # text asked for before or beside the action
     ask_probs: bool = False  # ask JSON answers for a probability per label
     ask_plan: bool = False  # ask JSON answers for the labels of the next decisions and their horizon
 
     def __post_init__(self) -> None:
         limit = len(_example_data())
-        if not 0 <= self.few_shot <= limit:
+        if self.few_shot > limit:
             raise UsageError(f"few_shot = {self.few_shot}: expected 0 to {limit}")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import field, replace
+from typing import Annotated, Any, Literal
 
 from lgdrl.profiler.load import LoadConfig
 from lgdrl.profiler.safety import LatencySafetyConfig
 from lgdrl.profiler.stall import StallConfig
 from lgdrl.profiler.training import TrainingConfig
+from sim.bounds import Bounds, Count, Seed, Whole, config_dataclass
 from sim.config import resolve
 from sim.errors import UsageError, unknown
 
@@ -16,7 +17,7 @@ OF_AN_EXPERT = ("loads", "decisions", "warm_up", "repeats", "safety", "stall", "
 """Settings that one expert may have for itself: a slow one needs fewer queries."""
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class ExpertConfig:
     """The expert that is profiled."""
 
@@ -30,19 +31,15 @@ class ExpertConfig:
                 raise unknown("setting of an expert", name, OF_AN_EXPERT)
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class QualityConfig:
     """Quality of the decisions, as in `lgdrl llm eval`: latency means little where the decisions are bad."""
 
-    scenes: int = 60  # with safe and unsafe actions; 0: leave out
-    episodes: int = 0  # that the expert drives alone, the environment waiting for it
-
-    def __post_init__(self) -> None:
-        if self.scenes < 0 or self.episodes < 0:
-            raise UsageError(f"scenes = {self.scenes}, episodes = {self.episodes}: expected 0 or more")
+    scenes: Whole = 60  # with safe and unsafe actions; 0: leave out
+    episodes: Whole = 0  # that the expert drives alone, the environment waiting for it
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class ProfileConfig:
     """A profile: every expert in every scenario under every load, and what its latency means there."""
 
@@ -50,28 +47,24 @@ class ProfileConfig:
     scenarios: tuple[str, ...] = ("lane-change",)
     scenario_config: dict[str, Any] = field(default_factory=dict)  # the same changes in all of them
     backend: str | None = None  # None: the fastest of each scenario
-    frequencies: tuple[float, ...] = ()  # Hz of decisions, one after the other; none: each scenario's own. D = 1 / Hz
+    frequencies: tuple[
+        Annotated[float, Bounds(0, 1000, open_low=True)], ...
+    ] = ()  # Hz of decisions, one after the other; none: each scenario's own. D = 1 / Hz
     loads: tuple[LoadConfig, ...] = (LoadConfig(), LoadConfig(kind="clock", cars=8))
-    decisions: int = 200  # queries of each load and repeat, warm-up not counted
-    warm_up: int = 10  # queries of each load and repeat that are reported apart
-    repeats: int = 3
+    decisions: Count = 200  # queries of each load and repeat, warm-up not counted
+    warm_up: Whole = 10  # queries of each load and repeat that are reported apart
+    repeats: Count = 3
     driver: Literal["rule", "random"] = "rule"  # what drives through the scenes of the queries
     faults: str | None = None  # a mix of the fault server, which then is the endpoint of the experts `llm`
     quality: QualityConfig = field(default_factory=QualityConfig)
     safety: LatencySafetyConfig = field(default_factory=LatencySafetyConfig)
     stall: StallConfig = field(default_factory=StallConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("decisions", 1), ("repeats", 1), ("warm_up", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} = {getattr(self, name)}: expected {least} or more")
         if not self.scenarios:
             raise UsageError("scenarios is empty: name one or more (see `lgdrl list scenarios`)")
-        for hertz in self.frequencies:
-            if not 0 < hertz <= 1000:
-                raise UsageError(f"frequencies = {list(self.frequencies)}: expected Hz above 0")
         if len(set(self.frequencies)) < len(self.frequencies):
             raise UsageError(f"frequencies = {list(self.frequencies)}: one is named twice")
         for name, expert in self.experts.items():

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from experts.llm.decision import LLMDecision
 from experts.llm.timeline import RequestTimeline
 from experts.provider import PolicyProvider, Status
 from lgdrl.profiler.scenes import SceneQuery
+from sim.bounds import Bounds, config_dataclass
 from sim.errors import UsageError
 
 IN_FLIGHT = 512
@@ -34,22 +35,19 @@ GROWTH = 0.05
 Kind = Literal["closed", "clock", "constant", "poisson", "trace"]
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class LoadConfig:
     """When queries are sent."""
 
     kind: Kind = "closed"
-    cars: int = 1  # closed: each with one open query; clock: each with a query at every decision
-    rate: float | None = None  # queries/s; constant and poisson
+    # closed: each with one open query; clock: each with a query at every decision
+    cars: Annotated[int, Bounds(1, 100_000)] = 1
+    rate: Annotated[float, Bounds(0, 100_000, open_low=True)] | None = None  # queries/s; constant and poisson
     trace: str | None = None  # file of one ascending number per line: seconds at which a query is sent
 
     def __post_init__(self) -> None:
-        if self.cars < 1:
-            raise UsageError(f"cars = {self.cars}: expected 1 or more")
         if (self.rate is None) == (self.kind in ("constant", "poisson")):
             raise UsageError(f"load {self.kind!r}, rate = {self.rate}: constant and poisson need one, others have none")
-        if self.rate is not None and not 0 < self.rate <= 100_000:
-            raise UsageError(f"rate = {self.rate}: expected queries per second above 0")
         if (self.trace is None) == (self.kind == "trace"):
             raise UsageError(f"load {self.kind!r}, trace = {self.trace!r}: kind trace needs a file, others have none")
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 
 from lgdrl.profiler.lateness import Delay, Late, LatencyOutcome, Policy
 from lgdrl.seeds import LATE_SEED
+from sim.bounds import Bounds, Whole, config_dataclass
 from sim.errors import UsageError
 
 MEASURED = "measured"
@@ -19,28 +21,30 @@ STALL_BEGINS_S = 10.0
 """A stall begins at a moment before this one, drawn anew for each episode."""
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class LatencySafetyConfig:
     """Episodes under injected latency."""
 
-    episodes: int = 20  # for each latency and policy; 0: leave out
-    latencies: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # in deadlines; without 0 there is no budget
+    episodes: Whole = 20  # for each latency and policy; 0: leave out
+    latencies: tuple[Annotated[float, Bounds(0, 100)], ...] = (
+        0.0,
+        0.25,
+        0.5,
+        1.0,
+        2.0,
+        4.0,
+    )  # in deadlines; without 0 there is no budget
     policies: tuple[Policy, ...] = ("pause", "hold-last", "rule", "unchecked")
     measured: bool = True  # also with the latencies that were measured under the first load
     novice: str | None = None  # run folder whose policy decides where the policy is `novice`
-    tolerated_loss: float = 0.05  # of success rate, which ends the latency budget
+    # of success rate, which ends the latency budget
+    tolerated_loss: Annotated[float, Bounds(0, 1, open_low=True, open_high=True)] = 0.05
 
     def __post_init__(self) -> None:
-        if self.episodes < 0:
-            raise UsageError(f"safety.episodes = {self.episodes}: expected 0 or more")
-        if 0 not in self.latencies or any(not 0 <= latency <= 100 for latency in self.latencies):
-            raise UsageError(
-                f"safety.latencies = {list(self.latencies)}: expected deadlines from 0 to 100, 0 among them"
-            )
+        if 0 not in self.latencies:
+            raise UsageError(f"safety.latencies = {list(self.latencies)}: expected 0 among them")
         if ("novice" in self.policies) != (self.novice is not None):
             raise UsageError(f"safety.novice = {self.novice!r}: policy `novice` and a run folder need each other")
-        if not 0 < self.tolerated_loss < 1:
-            raise UsageError(f"safety.tolerated_loss = {self.tolerated_loss}: expected a share above 0")
 
 
 def curve(

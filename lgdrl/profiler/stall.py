@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from math import ceil
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from experts.provider import Context, Decision, PolicyProvider
 from lgdrl.profiler.load import LoadConfig, TimedQuery, by_car, run_load
 from lgdrl.profiler.metrics import missed
 from lgdrl.profiler.scenes import SceneQuery
-from sim.errors import UsageError
+from sim.bounds import Bounds, config_dataclass
 
 AFTERMATH = 2.0
 """Queries go on after the stall for this multiple of its length ..."""
@@ -30,18 +30,12 @@ LEAST_PERIODS = 6
 """... and for at least this number of decision periods, which is also the number before the stall."""
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class StallConfig:
     """One stall in the middle of a clock load, and in each of some episodes."""
 
-    seconds: float = 0.0  # 0: leave out
-    cars: int = 8  # each with a query at every decision
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seconds <= 600:
-            raise UsageError(f"stall.seconds = {self.seconds}: expected 0 to 600")
-        if self.cars < 1:
-            raise UsageError(f"stall.cars = {self.cars}: expected 1 or more")
+    seconds: Annotated[float, Bounds(0, 600)] = 0.0  # 0: leave out
+    cars: Annotated[int, Bounds(1, 100_000)] = 8  # each with a query at every decision
 
 
 @dataclass(frozen=True)

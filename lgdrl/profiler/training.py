@@ -13,20 +13,16 @@ from experts.provider import PolicyProvider
 from lgdrl import training
 from lgdrl.config import load_config
 from lgdrl.loops.online import OnlineLoop
+from sim.bounds import Whole, config_dataclass
 from sim.config import deep_merge
-from sim.errors import UsageError
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class TrainingConfig:
     """Short trainings, timed."""
 
-    decisions: int = 1000  # of each; 0: leave out
-    config: dict[str, Any] = field(default_factory=lambda: {"learner_options": {"learning_starts": 200}})  # of the runs
-
-    def __post_init__(self) -> None:
-        if self.decisions < 0:
-            raise UsageError(f"training.decisions = {self.decisions}: expected 0 or more")
+    decisions: Whole = 1000  # of each; 0: leave out
+    config: dict[str, Any] = field(default_factory=dict)  # of the runs
 
 
 @dataclass(frozen=True)
@@ -98,6 +94,8 @@ def costs(
         "scenario_config": dict(scenario_config),
         "steps": config.decisions,
         "evaluate_every": 0,
+        "learner_options": {"learning_starts": min(200, config.decisions)},
+        "fallback_limit": None,  # faults are part of what is measured
     }
     base |= {"seed": seed, "backend": backend} if backend else {"seed": seed}
     base = deep_merge(base, config.config)

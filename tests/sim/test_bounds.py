@@ -11,6 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sim
+from experts.idm import IDMConfig
+from experts.llm.config import LLMConfig
+from experts.recorded import RecordedConfig
+from experts.rules.config import RuleConfig
+from experts.rules.thresholds import ThresholdConfig
+from experts.safety import ActionSafetyConfig
+from experts.search import SearchConfig
+from experts.serving.fault_server.mix import FaultMix
 from lgdrl.comparison import CompareConfig
 from lgdrl.config import RunConfig
 from lgdrl.guidance.arbiters import ARBITERS
@@ -18,6 +26,7 @@ from lgdrl.guidance.labelling import GATES
 from lgdrl.learners.discrete_sac import DiscreteSACConfig
 from lgdrl.learners.registry import LEARNERS
 from lgdrl.methods import METHODS
+from lgdrl.profiler.config import ProfileConfig
 from sim.bounds import Bounds, Count, Share, bounds_of, config_dataclass, spelled
 from sim.config import resolve
 from sim.errors import UsageError
@@ -84,7 +93,8 @@ def test_long_values_are_short_in_messages():
 
 def configs() -> list[Any]:
     """The defaults of everything that is configured by name, and of runs and comparisons."""
-    found = [RunConfig(), CompareConfig()]
+    found = [RunConfig(), CompareConfig(), ProfileConfig(), LLMConfig(), FaultMix()]
+    found += [RuleConfig(), ThresholdConfig(), SearchConfig(), IDMConfig(), RecordedConfig(), ActionSafetyConfig()]
     found += [each.defaults for each in sim.registry().values() if each.family == "lane-change" or "carla" in each.name]
     for registry in (METHODS, LEARNERS, ARBITERS, GATES):
         found += [registry.get(name).defaults for name in registry.available()]

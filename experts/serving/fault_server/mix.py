@@ -10,66 +10,58 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
 
 from experts.delay import LONGEST_S, Delay, read_delay
+from sim.bounds import Bounds, Share, config_dataclass
 from sim.config import load_yaml, resolve, to_dict
 from sim.errors import UsageError, unknown
 
 HEALTHY = "healthy"
+Seconds = Annotated[float, Bounds(0, LONGEST_S)]
 
 
-@dataclass(frozen=True)
+@config_dataclass
 class FaultMix:
     """Shares of the requests, 0 to 1, that meet each fault (the rest is healthy), and times.
 
     Start-up probes are spared.
     """
 
-    stall: float = 0.0  # the answer is good but comes `stall_s` after the request
-    rate_limit: float = 0.0  # 429 with Retry-After
-    server_error: float = 0.0  # 500
-    hang_up: float = 0.0  # the connection closes without a byte
-    hang_up_body: float = 0.0  # ... after half of the body
-    hang_up_stream: float = 0.0  # ... inside a chunked body, or between the events of a stream
-    slow_drip: float = 0.0  # the body comes byte by byte (a stream event by event) over `drip_s`
-    truncated_json: float = 0.0  # the body, or an event of the stream, is half a JSON text
-    wrong_type: float = 0.0  # a gateway's HTML page with status 200
-    oversized: float = 0.0  # a body of `oversized_bytes`
-    no_usage: float = 0.0  # good, but without a token count
-    no_logprobs: float = 0.0  # good, but without the log-probabilities that were asked for
-    wrong_enum: float = 0.0  # an action that does not exist
-    illegal_action: float = 0.0  # an action that exists but is not available now; healthy where all of them are
-    two_actions: float = 0.0
-    refusal: float = 0.0
-    empty: float = 0.0
-    cut_off: float = 0.0  # the answer ends at the token limit, in its first third
-    nan_confidence: float = 0.0  # a confidence or log-probability that is no number; free text has neither
-    instructions: float = 0.0  # text that gives orders, without any action
-    injected_reason: float = 0.0  # a good action with such text beside it
-    prompt_echo: float = 0.0  # the prompt instead of an answer
+    stall: Share = 0.0  # the answer is good but comes `stall_s` after the request
+    rate_limit: Share = 0.0  # 429 with Retry-After
+    server_error: Share = 0.0  # 500
+    hang_up: Share = 0.0  # the connection closes without a byte
+    hang_up_body: Share = 0.0  # ... after half of the body
+    hang_up_stream: Share = 0.0  # ... inside a chunked body, or between the events of a stream
+    slow_drip: Share = 0.0  # the body comes byte by byte (a stream event by event) over `drip_s`
+    truncated_json: Share = 0.0  # the body, or an event of the stream, is half a JSON text
+    wrong_type: Share = 0.0  # a gateway's HTML page with status 200
+    oversized: Share = 0.0  # a body of `oversized_bytes`
+    no_usage: Share = 0.0  # good, but without a token count
+    no_logprobs: Share = 0.0  # good, but without the log-probabilities that were asked for
+    wrong_enum: Share = 0.0  # an action that does not exist
+    illegal_action: Share = 0.0  # an action that exists but is not available now; healthy where all of them are
+    two_actions: Share = 0.0
+    refusal: Share = 0.0
+    empty: Share = 0.0
+    cut_off: Share = 0.0  # the answer ends at the token limit, in its first third
+    nan_confidence: Share = 0.0  # a confidence or log-probability that is no number; free text has neither
+    instructions: Share = 0.0  # text that gives orders, without any action
+    injected_reason: Share = 0.0  # a good action with such text beside it
+    prompt_echo: Share = 0.0  # the prompt instead of an answer
     delay: Delay = field(default_factory=Delay)  # from a request to its answer, of a stream to its first content
     token_delay: Delay = field(default_factory=Delay)  # between the contents of a stream; drawn once for each
     stall_s: Delay = field(default_factory=lambda: Delay("constant", (5.0,)))
-    drip_s: float = 60.0  # s over which a dripping answer is spread
-    retry_after_s: float = 1.0  # s that a 429 asks for
-    oversized_bytes: int = 2_000_000
-    freezes: tuple[tuple[float, float], ...] = ()  # (start, length) in s after the first request: nothing leaves then
+    drip_s: Seconds = 60.0  # s over which a dripping answer is spread
+    retry_after_s: Seconds = 1.0  # s that a 429 asks for
+    oversized_bytes: Annotated[int, Bounds(0, 10**9)] = 2_000_000
+    # (start, length) in s after the first request: nothing leaves then
+    freezes: tuple[tuple[Seconds, Seconds], ...] = ()
 
     def __post_init__(self) -> None:
-        for name in SHARES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} = {getattr(self, name)}: expected a share from 0 to 1")
         if sum(self.shares.values()) > 1 + 1e-9:
             raise UsageError(f"the shares add up to {sum(self.shares.values()):g}: expected 1 at most")
-        for name in ("drip_s", "retry_after_s"):
-            if not 0 <= getattr(self, name) <= LONGEST_S:
-                raise UsageError(f"{name} = {getattr(self, name)}: expected seconds from 0 to {LONGEST_S:g}")
-        if not 0 <= self.oversized_bytes <= 10**9:
-            raise UsageError(f"oversized_bytes = {self.oversized_bytes}: expected 0 to 1,000,000,000")
-        if not all(0 <= begin <= LONGEST_S and 0 <= length <= LONGEST_S for begin, length in self.freezes):
-            text = _freezes_text(self.freezes)
-            raise UsageError(f"freezes = {text}: expected START:LENGTH, each from 0 to {LONGEST_S:g} s")
 
     @property
     def shares(self) -> dict[str, float]:

@@ -111,10 +111,10 @@ def test_keys_and_passwords_are_cut_out():
         ({"rung": "smoke"}, "rung"),
         ({"cache": {"mode": "replay-only"}}, "name the file"),
         ({"client": {"total_s": 0}}, "total_s = 0"),
-        ({"budget": {"prices": {"input": -1}}}, "price of 0 or more"),
+        ({"budget": {"prices": {"input": -1}}}, "prices.input = -1.0: choose 0 to"),
         ({"prompt": {"few_shot": 50}}, "few_shot = 50"),
         ({"rung": "logprobs", "prompt": {"reasoning": "long"}}, "one token cannot carry"),
-        ({"spread": 1.0}, "share in"),
+        ({"spread": 1.0}, "spread = 1.0: choose 0 to below 1"),
     ],
 )
 def test_bad_options_are_one_line(options, words):

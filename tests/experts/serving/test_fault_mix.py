@@ -75,8 +75,8 @@ def test_any_text_is_a_mix_or_one_clear_line(text):
         ("stall=", "NAME=VALUE"),
         ("stal=0.1", "did you mean 'stall'"),
         ("stall=much", "faults.stall = 'much'"),
-        ("stall=2", "a share from 0 to 1"),
-        ("stall=nan", "a share from 0 to 1"),
+        ("stall=2", "choose 0 to 1"),
+        ("stall=nan", "choose 0 to 1"),
         ("stall=0.6,refusal=0.6", "add up to 1.2"),
         ("stall=0.1,stall=0.2", "set it once"),
         ("delay=soon", "lognormal:P50:P99"),
@@ -84,10 +84,10 @@ def test_any_text_is_a_mix_or_one_clear_line(text):
         ("delay=nan", "in seconds from 0"),
         ("delay=uniform:3:1", "LOW <= HIGH"),
         ("delay=lognormal:0:1", "above 0"),
-        ("drip_s=-1", "seconds from 0"),
+        ("drip_s=-1", "choose 0 to 3,600"),
         ("oversized_bytes=2e12", "oversized_bytes"),
-        ("freezes=10", "START:LENGTH"),
-        ("freezes=-1:2", "START:LENGTH"),
+        ("freezes=10", "choose 0 to 3,600"),
+        ("freezes=-1:2", "choose 0 to 3,600"),
         ("no-such.yaml", "no-such.yaml"),
     ],
 )
@@ -110,7 +110,7 @@ def test_names_settings_and_files_say_the_same(tmp_path):
     assert read_mix("full,stall=0,delay=0.2") == replace(MIXES["full"], stall=0.0, delay=Delay("constant", (0.2,)))
     assert all(MIXES["full"].shares.values())
     file.write_text("stall: 3\n")
-    with pytest.raises(UsageError, match="a share from 0 to 1"):
+    with pytest.raises(UsageError, match="choose 0 to 1"):
         read_mix(str(file))
 
 

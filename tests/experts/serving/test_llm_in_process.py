@@ -3,8 +3,9 @@
 import threading
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
-import httpx2
 import numpy as np
 import pytest
 import torch
@@ -204,29 +205,41 @@ def test_a_missing_model_is_one_line(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("environment", "options"),
-    [
-        ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, {}),
-        ({"OPENAI_API_KEY": KEY}, {"client": {"base_url": "http://127.0.0.1:9/v1"}}),
-        ({}, {"client": {"base_url": "http://127.0.0.1:9/v1"}, "model": "lgdrl-driver"}),
-    ],
-)
-def test_an_endpoint_that_is_named_is_asked(monkeypatch, shipped, environment, options):
-    asked = []
+class Refusing(BaseHTTPRequestHandler):
+    """Remembers what it was asked for, and has none of it."""
 
-    class Transport(httpx2.AsyncHTTPTransport):
-        async def handle_async_request(self, request):
-            asked.append(str(request.url))
-            raise httpx2.ConnectError("connection refused")
+    asked: ClassVar[list[str]] = []
 
-    monkeypatch.setattr(httpx2, "AsyncHTTPTransport", Transport)
-    monkeypatch.setattr("httpx2._client.AsyncHTTPTransport", Transport)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="start the server"):
-        make({"fallback": Fallback()} | options, "lane-change", 0)
-    assert asked == ["http://127.0.0.1:9/v1/chat/completions"]
+    def do_POST(self):
+        self.asked.append(self.path)
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(404)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        """Nothing is printed."""
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("by_environment", [True, False])
+def test_an_endpoint_that_is_named_is_asked(monkeypatch, shipped, by_environment, key):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Refusing.asked.clear()
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    options = {} if by_environment else {"client": {"base_url": url}, "model": "lgdrl-driver"}
+    if by_environment:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+    if key:
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+    try:
+        with pytest.raises(UsageError, match="404"):
+            make({"fallback": Fallback(), **options}, "lane-change", 0)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert Refusing.asked[0] == "/v1/chat/completions"
 
 
 def test_a_hosted_model_needs_its_key(shipped):
