@@ -16,12 +16,14 @@ small costs for a commanded lane change and for a bumper time-to-collision under
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from sim.by_value import ByValue
+from sim.errors import UsageError
 from sim.outcome import Outcome
 
 SIMULATION_STEP = 0.05
@@ -51,6 +53,10 @@ SPEED_SCALE = 20.0
 """... m/s of a relative speed ..."""
 ACCELERATION_SCALE = 2.0
 """... and m/s2 of an acceleration."""
+
+
+HIGHWAY_ENV_NAMES = {"lanes_count": "lanes", "initial_lane_id": "start_lane", "policy_frequency": "decision_frequency"}
+"""highway-env's names of settings that this task has too."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,32 @@ class LaneChangeConfig:
     behind: float = 280.0  # traffic reaches this far back at the start
     ahead: float = 440.0  # and this far ahead
     reward: RewardWeights = field(default_factory=RewardWeights)
+    observation: dict[str, Any] | None = None  # None: as above; else as highway-env's, which only that backend has
+    action: dict[str, Any] | None = None  # None: meta-actions over the set-points; else as highway-env's, as before
+
+    @classmethod
+    def renamed(cls, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """Overrides under highway-env's names of lane settings, by the names of this config.
+
+        Args:
+            overrides: Values by either name.
+        Returns:
+            Values by field name.
+        Raises:
+            UsageError: A setting is given under both names.
+        """
+        for theirs, ours in HIGHWAY_ENV_NAMES.items():
+            if theirs in overrides and ours in overrides:
+                raise UsageError(f"{theirs} and {ours} are the same setting of lane-change: give one")
+        return {HIGHWAY_ENV_NAMES.get(name, name): value for name, value in overrides.items()}
 
     def __post_init__(self) -> None:
+        for part in ("observation", "action"):
+            value = getattr(self, part)
+            if value is not None:
+                from sim.highway.schema import checked
+
+                object.__setattr__(self, part, checked(part, value))
         ranges = {
             "density": (self.density, 1.0, 90.0),
             "traffic_speed": (self.traffic_speed, 1.0, 40.0),
@@ -151,6 +181,22 @@ class LaneChangeConfig:
     def cars_per_lane(self) -> int:
         """Cars per lane at the start."""
         return self.cars_behind + int(np.ceil(self.ahead * self.density[1] / 1000.0))
+
+
+def uncovered(scenario: Any, config: LaneChangeConfig) -> str | None:
+    """What only the backend highway-env has: its own observation and action types.
+
+    Args:
+        scenario: Not used.
+        config: The resolved config.
+    Returns:
+        What it is; None: nothing.
+    """
+    for part in ("observation", "action"):
+        value = getattr(config, part)
+        if value is not None:
+            return f"{part} type {value['type']} in this task"
+    return None
 
 
 def reward_terms(
@@ -228,8 +274,8 @@ def observation(
     return np.clip(np.array(values, dtype=np.float64), -1.0, 1.0).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class TrafficDraw:
+@dataclass(frozen=True, eq=False)
+class TrafficDraw(ByValue):
     """Initial traffic, each (lanes, cars), cars in ascending x: position, speed (= desired speed), IDM a and T."""
 
     x: np.ndarray
