@@ -182,8 +182,8 @@ def refuse_options(options: Mapping[str, Any] | None) -> None:
         raise UsageError(f"reset options {sorted(options)}: not supported, make a new one with another config")
 
 
-def no_render_mode() -> None:
-    """What `render()` does without a render mode: it says so, as gymnasium's environments do, and returns None."""
+def warn_of_no_render_mode() -> None:
+    """What `render()` says without a render mode, as gymnasium's environments do, before it returns None."""
     gym.logger.warn("render() without a render mode: make the environment with render_mode='rgb_array' or 'human'")
 
 

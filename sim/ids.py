@@ -1,21 +1,20 @@
 """gymnasium ids: every built-in driving scenario as `lgdrl/NAME`, e.g. `gymnasium.make("lgdrl/highway-fast-v0")`.
 
-Importing `sim` or `lgdrl` is enough; `gymnasium.make("sim:lgdrl/highway-fast-v0")` imports it by itself. gymnasium costs
-a quarter of a second, which `lgdrl --help` does not have: where it has not been imported yet, the ids are registered
-as soon as it is.
+Importing `sim` or `lgdrl` is enough; `gymnasium.make("sim:lgdrl/highway-fast-v0")` imports it by itself. gymnasium
+takes a quarter of a second, which `lgdrl --help` does not have: where it has not been imported yet, the ids are
+registered as soon as it is.
 """
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
     import gymnasium
     from gymnasium.envs.registration import EnvSpec
 
@@ -85,16 +84,16 @@ def make_vector_env(
     return sim.make_vector(scenario, num_envs, autoreset=autoreset_mode, **keywords)
 
 
-class _AfterGymnasium(importlib.abc.MetaPathFinder):
-    """Waits for the import of gymnasium, and registers the ids when it is done."""
+class _AfterGymnasium:
+    """A finder on `sys.meta_path` that waits for the import of gymnasium, and registers the ids when it is done."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname != GYMNASIUM:
             return None
+        from importlib.util import find_spec
+
         sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        spec = find_spec(fullname)
         if spec is None or spec.loader is None:
             return None
         load = spec.loader.exec_module

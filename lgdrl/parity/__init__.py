@@ -1,1 +1,1 @@
-"""Engine and highway-env side by side: what "bit for bit" means, shown by `lgdrl bench sim --parity` and by the tests."""
+"""Engine and highway-env side by side: what "bit for bit" means; for `lgdrl bench sim --parity` and for the tests."""

@@ -1,7 +1,7 @@
-"""`lgdrl bench sim --parity`: the engine against highway-env on this machine, with NumPy and BLAS pinned and as they are.
+"""`lgdrl bench sim --parity`: engine against highway-env on this machine, with NumPy and BLAS pinned and as they are.
 
-Pinned, everything is equal bit for bit. As they are, NumPy and BLAS may fuse or vectorise what highway-env computes with
-them, and highway-env itself rounds differently; the engine's own arithmetic is the same in both.
+Pinned, everything is equal bit for bit. As they are, NumPy and BLAS may fuse what highway-env computes with them, and
+highway-env itself rounds differently; the engine's own arithmetic is the same in both.
 """
 
 from __future__ import annotations

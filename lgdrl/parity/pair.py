@@ -225,9 +225,11 @@ def compare_seeds(pair: Pair, seeds: list[int], limit: int = 40, past_end: int =
     return result(None)
 
 
-@njit
-def _substep(envs: Any, bodies: Any, lanes: Any, params: Any, meaning: int) -> None:
+def _one_substep(envs: Any, bodies: Any, lanes: Any, params: Any, meaning: int) -> None:
     traffic.substep(envs[0], bodies[0, 0], lanes[0], params[0], meaning)
+
+
+_substep: Any = njit(_one_substep)
 
 
 def locate(pair: Pair, seed: int, actions: list[int]) -> str | None:
@@ -260,4 +262,4 @@ def choose(pair: Pair, rng: np.random.Generator, kind: int) -> int:
         action = int(rng.choice(5, p=weights))
         return action if legal[action] else 1
     env = pair.env
-    return pair.rule.decide([Context(pair.obs, env.action_space, env.scene(), legal)])[0].action
+    return int(pair.rule.decide([Context(pair.obs, env.action_space, env.scene(), legal)])[0].action)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """Comparisons in processes of their own, with NumPy and BLAS pinned to unfused functions or left as they are.
 
 NumPy's AVX-512 tangent and arc functions differ from libm in the last bit, and on some processors its BLAS adds
-products without rounding them first: highway-env itself is another there. A pinned process is started with both switched
-off (`PINNED`), and refuses to compare where that did not work.
+products without rounding them first: highway-env itself is another there. A pinned process is started with both
+switched off (`PINNED`), and refuses to compare where that did not work.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from sim.carla.servers import CarlaServer
 from sim.carla.session import CarlaSession, Patience
 from sim.carla.task import CarlaTask, DecisionResult
 from sim.carla_lite import maps
-from sim.env import Branches, DrivingEnv, no_render_mode, refuse_options, reset_needed
+from sim.env import Branches, DrivingEnv, refuse_options, reset_needed, warn_of_no_render_mode
 from sim.errors import UsageError
 from sim.outcome import Outcome
 from sim.scene import LaneShape, Scene
@@ -166,7 +166,8 @@ class CarlaDrivingEnv(DrivingEnv):
         from sim.render import SceneRenderer
 
         if self.render_mode is None:
-            return no_render_mode()
+            warn_of_no_render_mode()
+            return None
         if self._renderer is None:
             self._renderer = SceneRenderer(window=self.render_mode == "human")
         frame = self._renderer.draw(self.scene())

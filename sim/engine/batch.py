@@ -347,8 +347,8 @@ class EnvBatch(ABC):
         count, horizon = plans.shape
         if self._scratch is None or len(self._scratch.envs) < count:
             self._scratch = self.allocate(count)
-        for copy, own in zip(self._scratch, self.state, strict=True):
-            copy[:count] = own[source]
+        for scratch, own in zip(self._scratch, self.state, strict=True):
+            scratch[:count] = own[source]
         rewards, final = np.zeros((count, horizon)), np.zeros((count, 6))
         self._roll_out(self._scratch, plans, rewards, final)
         ended = self._scratch.envs[:count]

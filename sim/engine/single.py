@@ -8,7 +8,7 @@ import numpy as np
 
 from sim.actions import one_action
 from sim.engine.batch import EnvBatch
-from sim.env import Branches, DrivingEnv, no_render_mode, refuse_options, reset_needed
+from sim.env import Branches, DrivingEnv, refuse_options, reset_needed, warn_of_no_render_mode
 from sim.errors import UsageError
 from sim.scene import Scene
 
@@ -139,10 +139,11 @@ class EngineEnv(DrivingEnv):
         from sim.render import SceneRenderer
 
         if self.render_mode is None:
-            return no_render_mode()
+            warn_of_no_render_mode()
+            return None
         scene = self.scene()
         if self._renderer is None:
-            self._renderer = SceneRenderer(window=self.render_mode == "human" and not self.config["offscreen_rendering"])
+            self._renderer = SceneRenderer(window=not self.config["offscreen_rendering"])
         frame = self._renderer.draw(scene)
         return frame if self.render_mode == "rgb_array" else None
 

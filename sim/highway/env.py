@@ -20,7 +20,7 @@ from highway_env.envs.common.abstract import AbstractEnv
 
 from sim.actions import continuous_action, one_action, plans_of_actions
 from sim.config import fingerprint
-from sim.env import Branches, DrivingEnv, no_render_mode, refuse_options, reset_needed
+from sim.env import Branches, DrivingEnv, refuse_options, reset_needed, warn_of_no_render_mode
 from sim.errors import UsageError
 from sim.highway import copying
 from sim.highway.episode import EpisodeTotals
@@ -147,7 +147,8 @@ class HighwayDrivingEnv(DrivingEnv):
             gymnasium.error.ResetNeeded: Before the first reset.
         """
         if self.render_mode is None:
-            return no_render_mode()
+            warn_of_no_render_mode()
+            return None
         if self._episode is None:
             raise reset_needed("render")
         viewer = self._viewer()

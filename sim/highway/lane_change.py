@@ -7,6 +7,7 @@ reward and outcome as `sim.lane_change` defines them. It runs a few decisions pe
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from highway_env.vehicle.controller import MDPVehicle
 from highway_env.vehicle.kinematics import Vehicle
 
 from sim import lane_change as task
+from sim.errors import UsageError
 from sim.highway.env import HighwayDrivingEnv
 from sim.highway.kinds import EnvKind
-from sim.highway.schema import inner_observation
+from sim.highway.schema import checked, inner_observation
 from sim.highway.upstream import construct
 from sim.kinematics import speed_index
 from sim.lane_change import LaneChangeConfig
@@ -238,7 +240,17 @@ KIND = EnvKind("lane-change", "sim.highway.lane_change:LaneChangeEnv", outcome=_
 
 
 def make_env(scenario: Scenario, config: LaneChangeConfig, render_mode: str | None = None) -> HighwayDrivingEnv:
-    """One lane-change environment on highway-env; `config` is resolved."""
+    """One lane-change environment on highway-env; `config` is resolved.
+
+    Raises:
+        UsageError: highway-env has no such observation or action settings.
+    """
+    for part in ("observation", "action"):
+        value = getattr(config, part)
+        try:
+            config = config if value is None else replace(config, **{part: checked(part, value)})
+        except ValueError as error:
+            raise UsageError(f"{scenario.name}.{part}: {error}") from None
     return HighwayDrivingEnv(scenario.name, config, construct(LaneChangeEnv, {"task": config}), KIND, render_mode)
 
 

@@ -1,4 +1,8 @@
-"""Every family of scenarios passes gymnasium's and SB3's checkers; all of them can be made, vectorised, seen and drawn."""
+"""What commands, wrappers and learners need of scenarios beyond meta-actions, and of those on CARLA without a server.
+
+gymnasium's and SB3's checkers run over the scenarios in `engine/test_interfaces.py` and
+`highway/test_highway_catalog.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +11,16 @@ import warnings
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as check_gymnasium
-from highway_envs import GYM_IDS, NAMES, few_cars
 from stable_baselines3.common.env_checker import check_env as check_sb3
 
 import sim
 from sim.render import SceneRenderer
+from tests.sim.highway.highway_envs import NAMES, few_cars
 
-FAMILIES = [name for name in GYM_IDS if not name.endswith("-v0") or name[:-1] + "1" not in GYM_IDS]
-"""One of each pair that differs in the sight of its traffic only."""
 CONTINUOUS = [name for name in NAMES if sim.get(name).actions == "continuous"]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_both_checkers_pass_on_the_reference_backend(name):
-    env = sim.make(name, "highway-env", few_cars(name))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        check_gymnasium(env, skip_render_check=True)
-        check_sb3(env)
-
-
-def test_they_pass_on_lane_change_with_highway_envs_spaces_too():
+def test_both_checkers_pass_on_lane_change_with_highway_envs_spaces():
     config = {"density": [5, 5], "observation": {"type": "OccupancyGrid"}, "action": {"type": "ContinuousAction"}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

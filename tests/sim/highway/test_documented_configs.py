@@ -10,7 +10,7 @@ from highway_envs import GYM_IDS, action_sequence
 
 import sim
 from sim.errors import UsageError
-from sim.highway.upstream import env_class
+from sim.highway.upstream import construct, env_class
 
 FEATURES = ["presence", "x", "y", "vx", "vy", "cos_h", "sin_h"]
 RANGES = {"x": [-100, 100], "y": [-100, 100], "vx": [-20, 20], "vy": [-20, 20]}
@@ -156,13 +156,10 @@ def test_the_rest_is_still_refused_in_one_line(config, message):
 
 
 def test_clocks_that_do_not_divide_run_as_highway_envs_own():
-    import gymnasium
-    import highway_env  # noqa: F401
-
     config = {"policy_frequency": 2, "vehicles_count": 5}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        reference = gymnasium.make("highway-v0", config=config)
+        reference = construct(env_class("highway_env.envs.highway_env:HighwayEnv"), config)
         ours = [sim.make("highway-v0", backend, config) for backend in ("engine", "highway-env")]
     first = reference.reset(seed=3)[0]
     for env in ours:
