@@ -113,7 +113,7 @@ class EnvBatch(ABC):
     def __deepcopy__(self, memo: dict[int, Any]) -> EnvBatch:
         """A batch with state and buffers of its own; what never changes (road, parameters, spaces) is shared."""
         copied = copy.copy(self)
-        copied.state = EngineState(*self.get_state()[:2])
+        copied.state = EngineState(*self.get_state())
         for name in ("obs", "masks", "started", "last_actions"):
             setattr(copied, name, getattr(self, name).copy())
         copied._share_memory()
@@ -193,6 +193,18 @@ class EnvBatch(ABC):
     def running(self, i: int) -> bool:
         """Whether environment i has begun an episode that has not ended."""
         return bool(self.started[i]) and self.outcomes[i] == Outcome.RUNNING
+
+    def require_running(self, i: int, method: str) -> None:
+        """Check that environment i has an episode that has not ended.
+
+        Args:
+            i: The environment.
+            method: What needs it, for the message.
+        Raises:
+            gymnasium.error.ResetNeeded: It has none.
+        """
+        if not self.running(i):
+            raise reset_needed(method)
 
     def require_started(self, rows: Sequence[int] | np.ndarray | slice, method: str) -> None:
         """Check that environments have been reset.
@@ -293,7 +305,7 @@ class EnvBatch(ABC):
 
     def get_state(self) -> tuple[np.ndarray, ...]:
         """Copies of the state arrays; with `set_state` the future repeats bit for bit."""
-        return tuple(array.copy() for array in (*self.state, self.started))
+        return tuple(array.copy() for array in self.state)
 
     def set_state(self, state: Sequence[np.ndarray]) -> None:
         """Continue exactly from a `get_state` value.
@@ -303,10 +315,10 @@ class EnvBatch(ABC):
         Raises:
             UsageError: It is of another batch size or config.
         """
-        own = (*self.state, self.started)
-        _check_shapes(own, state)
-        for array, given in zip(own, state, strict=True):
+        _check_shapes(self.state, state)
+        for array, given in zip(self.state, state, strict=True):
             array[...] = given
+        self.started[:] = True
         self.last_actions[:] = NONE_YET
 
     def set_row(self, i: int, state: Sequence[np.ndarray]) -> None:
@@ -318,10 +330,11 @@ class EnvBatch(ABC):
         Raises:
             UsageError: It is of another config.
         """
-        own = [array[i : i + 1] for array in (*self.state, self.started)]
+        own = [array[i : i + 1] for array in self.state]
         _check_shapes(own, state)
         for array, given in zip(own, state, strict=True):
             array[...] = given
+        self.started[i] = True
         self.last_actions[i] = NONE_YET
 
     def clone(self, source: int, rows: Sequence[int] | np.ndarray) -> None:
@@ -339,11 +352,8 @@ class EnvBatch(ABC):
             How they went.
         Raises:
             UsageError: Wrong shape or type, or an action that does not exist.
-            gymnasium.error.ResetNeeded: No episode is running.
         """
         plans = plans_of_actions(plans, self.num_actions)
-        if not self.running(source):
-            raise reset_needed("branch")
         count, horizon = plans.shape
         if self._scratch is None or len(self._scratch.envs) < count:
             self._scratch = self.allocate(count)

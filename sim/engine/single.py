@@ -8,7 +8,7 @@ import numpy as np
 
 from sim.actions import one_action
 from sim.engine.batch import EnvBatch
-from sim.env import Branches, DrivingEnv, refuse_options, reset_needed, warn_of_no_render_mode
+from sim.env import Branches, DrivingEnv, refuse_options, warn_of_no_render_mode
 from sim.errors import UsageError
 from sim.scene import Scene
 
@@ -77,8 +77,7 @@ class EngineEnv(DrivingEnv):
         batch = self.batch
         if not self._alone:
             raise UsageError(f"environment {self.row} of a batch cannot be stepped alone: step the whole batch")
-        if not batch.running(0):
-            raise reset_needed("step")
+        batch.require_running(0, "step")
         batch.step(np.array([one_action(action, batch.num_actions)]))
         info = batch.info(0)
         if not batch.running(0):
@@ -107,13 +106,14 @@ class EngineEnv(DrivingEnv):
             UsageError: The shape is wrong, or an action does not exist.
             gymnasium.error.ResetNeeded: No episode is running.
         """
+        self.batch.require_running(self.row, "branch")
         return self.batch.branch(self.row, plans)
 
     def get_state(self) -> Any:
         """Everything that decides this environment's future, its random stream included; picklable."""
         batch = self.batch
-        own = [array[self.row : self.row + 1].copy() for array in (*batch.state, batch.started)]
-        return own, batch.obs[self.row].copy(), batch.masks[self.row].copy()
+        own = [array[self.row : self.row + 1].copy() for array in batch.state]
+        return own, batch.obs[self.row].copy(), batch.masks[self.row].copy(), bool(batch.started[self.row])
 
     def set_state(self, state: Any) -> None:
         """Continue exactly from a `get_state` value.
@@ -123,9 +123,10 @@ class EngineEnv(DrivingEnv):
         Raises:
             UsageError: It is of another config.
         """
-        arrays, obs, masks = state
-        self.batch.set_row(self.row, arrays)
-        self.batch.obs[self.row], self.batch.masks[self.row] = obs, masks
+        arrays, obs, masks, started = state
+        batch, row = self.batch, self.row
+        batch.set_row(row, arrays)
+        batch.obs[row], batch.masks[row], batch.started[row] = obs, masks, started
         self._seeded = True
 
     def render(self) -> np.ndarray | None:

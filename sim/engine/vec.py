@@ -125,11 +125,12 @@ class EngineVecEnv(DrivingVecEnv):
         return self.batch.masks.copy()
 
     def branch(self, index: int, plans: np.ndarray) -> Branches:
-        return self.batch.branch(self.existing(index)[0], plans)
+        return self.envs[self.existing(index)[0]].branch(plans)
 
     def get_state(self) -> Any:
         batch = self.batch
-        return batch.get_state(), batch.obs.copy(), batch.masks.copy(), list(self._seeds), list(self.reset_infos)
+        buffers = batch.obs.copy(), batch.masks.copy(), batch.started.copy()
+        return batch.get_state(), *buffers, list(self._seeds), list(self.reset_infos)
 
     def set_state(self, state: Any) -> None:
         """As in `DrivingVecEnv`.
@@ -137,10 +138,10 @@ class EngineVecEnv(DrivingVecEnv):
         Raises:
             UsageError: The state is of another N or config.
         """
-        arrays, obs, masks, seeds, infos = state
-        self.batch.set_state(arrays)
-        self.batch.obs[...] = obs
-        self.batch.masks[...] = masks
+        arrays, obs, masks, started, seeds, infos = state
+        batch = self.batch
+        batch.set_state(arrays)
+        batch.obs[...], batch.masks[...], batch.started[...] = obs, masks, started
         self._seeds, self.reset_infos = list(seeds), list(infos)
 
     def close(self) -> None:
