@@ -248,7 +248,8 @@ def make_env(scenario: Scenario, config: LaneChangeConfig, render_mode: str | No
     for part in ("observation", "action"):
         value = getattr(config, part)
         try:
-            config = config if value is None else replace(config, **{part: checked(part, value)})
+            values: Any = {} if value is None else {part: checked(part, value)}
+            config = replace(config, **values)
         except ValueError as error:
             raise UsageError(f"{scenario.name}.{part}: {error}") from None
     return HighwayDrivingEnv(scenario.name, config, construct(LaneChangeEnv, {"task": config}), KIND, render_mode)
