@@ -378,6 +378,10 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     speed.add_argument("--seconds", type=float, default=2.0, help="time of each simulator in each round (default: 2)")
     speed.add_argument("--threads", type=_count, default=2, help="threads of the parallel engine (default: 2)")
     speed.add_argument("--seed", type=_seed, default=0, help="root seed (default: 0)")
+    speed.add_argument(
+        "--parity", action="store_true", help="compare engine and highway-env bit by bit instead of measuring speed"
+    )
+    speed.add_argument("--decisions", type=_count, default=100, help="with --parity: of each scenario (default: 100)")
     _add_json(speed)
     parser.set_defaults(nested=actions.choices)
     speed.add_argument("--plot", type=_path, metavar="FILE", help="plot the results (.png or .svg)")

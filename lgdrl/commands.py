@@ -388,6 +388,8 @@ def bench_sim(arguments: Namespace) -> int:
         raise UsageError(f"--seconds {arguments.seconds}: choose up to 600")
     names = arguments.scenario.split(",")
     check(names, arguments.policy, arguments.threads)
+    if arguments.parity:
+        return _bench_parity(arguments, names)
     rows: list[Any] = []
     for name in names:
         found: list[Any] = []
@@ -409,6 +411,23 @@ def bench_sim(arguments: Namespace) -> int:
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot write --plot {arguments.plot!r}: {error}") from None
     return 0
+
+
+def _bench_parity(arguments: Namespace, names: list[str]) -> int:
+    """`lgdrl bench sim --parity`: 1 where the engine differs from a pinned highway-env."""
+    from lgdrl.parity.command import measure, parity_table, verdict
+    from lgdrl.runs import fingerprint_environment, write_json
+
+    if arguments.plot:
+        raise UsageError("--plot draws speeds: leave it out, or leave --parity out")
+    with console.status("driving both side by side ..."):
+        rows = measure(names, arguments.decisions, arguments.seed)
+    console.print(parity_table(rows))
+    console.print(verdict(rows), highlight=False)
+    if arguments.json:
+        results = {"environment": fingerprint_environment(), "rows": [row.to_dict() for row in rows]}
+        _write(arguments.json, results, write_json)
+    return int(any(row.pinned and row.decisions_differ for row in rows))
 
 
 # --- language models -------------------------------------------------------------------------------------------------

@@ -61,6 +61,8 @@ def resolve(default: T, overrides: Mapping[str, Any] | None = None, where: str =
 
     if not overrides:
         return default
+    if hasattr(default, "renamed") and isinstance(overrides, Mapping):
+        overrides = default.renamed(overrides)  # a config may know some of its settings by other names too
     _check_keys(default, overrides, where)
     _check_numbers(overrides, where)
     merged = deep_merge(to_dict(default), overrides)

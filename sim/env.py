@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
+from sim.by_value import ByValue
+from sim.config import to_dict
 from sim.errors import UsageError
 from sim.scene import Scene
 from sim.view import Views, views_of
@@ -38,8 +40,8 @@ class EpisodeSummary:
     backend: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Branches:
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Branches(ByValue):
     """Outcome of rolling P action sequences of length H out from one exact state, (P, H) unless noted.
 
     A branch that ends early keeps its last state; `steps` (P,) says how many decisions it made.
@@ -57,6 +59,33 @@ class Branches:
     """Final scenes where the caller asked for them."""
     final: np.ndarray | None = None
     """(P, 6) float: s, d, lane, target lane, speed, bumper gap ahead in the target lane (inf when free)."""
+
+
+class ReadOnlyConfig(Mapping[str, Any]):
+    """Settings to read. What highway-env changes by writing to them needs a new environment here."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(self._values)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        raise UsageError(f"config[{name!r}] = {value!r}: settings are fixed, make an environment with config={{...}}")
+
+    def update(self, *args: Any, **values: Any) -> None:
+        """Refused as assignments are."""
+        for name, value in dict(*args, **values).items():
+            self[name] = value
 
 
 class ScenarioEnv(gym.Env, ABC):
@@ -101,9 +130,25 @@ class ScenarioEnv(gym.Env, ABC):
 class DrivingEnv(ScenarioEnv):
     """A single driving environment: it has scenes, and most can be rolled out from copies."""
 
+    @property
+    def config(self) -> ReadOnlyConfig:
+        """The resolved settings by name, as highway-env's `unwrapped.config`, which scripts read."""
+        values = {**self._simulator_config(), **to_dict(self.scenario_config)}
+        if values.get("offscreen_rendering") is None:
+            values["offscreen_rendering"] = self.render_mode != "human"
+        return ReadOnlyConfig(values)
+
+    def _simulator_config(self) -> dict[str, Any]:
+        """Settings under highway-env's names that the scenario's config does not hold."""
+        return {}
+
     @abstractmethod
     def scene(self) -> Scene:
-        """The present scene."""
+        """The present scene.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
 
     @abstractmethod
     def branch(self, plans: np.ndarray) -> Branches:
@@ -120,6 +165,28 @@ class DrivingEnv(ScenarioEnv):
         return {}
 
 
+def reset_needed(method: str) -> gym.error.ResetNeeded:
+    """The error for a call that needs an episode where none is running, or none has begun."""
+    return gym.error.ResetNeeded(f"no episode is running: call reset() before {method}()")
+
+
+def refuse_options(options: Mapping[str, Any] | None) -> None:
+    """Reset options are refused: another config needs another environment.
+
+    Args:
+        options: As given to `reset`.
+    Raises:
+        UsageError: There are some.
+    """
+    if options:
+        raise UsageError(f"reset options {sorted(options)}: not supported, make a new one with another config")
+
+
+def warn_of_no_render_mode() -> None:
+    """What `render()` says without a render mode, as gymnasium's environments do, before it returns None."""
+    gym.logger.warn("render() without a render mode: make the environment with render_mode='rgb_array' or 'human'")
+
+
 class ScenarioVecEnv(VecEnv, ABC):
     """N environments behind SB3's contract: same-step reset, `terminal_observation`, `TimeLimit.truncated`."""
 
@@ -129,9 +196,28 @@ class ScenarioVecEnv(VecEnv, ABC):
     exact_state: bool = True
     """As in `ScenarioEnv`."""
 
+    def existing(self, indices: Any) -> list[int]:
+        """SB3's `indices` as numbers of environments.
+
+        Args:
+            indices: None for all, one number, or several.
+        Returns:
+            The numbers, in the order given.
+        Raises:
+            UsageError: There is no such environment.
+        """
+        wanted = [int(i) for i in self._get_indices(indices)]
+        if any(not 0 <= i < self.num_envs for i in wanted):
+            raise UsageError(f"indices {wanted}: there are environments 0 to {self.num_envs - 1}")
+        return wanted
+
     @abstractmethod
     def action_masks(self) -> np.ndarray:
-        """Legal actions of every environment now, bool (N, A)."""
+        """Legal actions of every environment now, bool (N, A).
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
 
     @abstractmethod
     def reset_to(self, seeds: Sequence[int]) -> np.ndarray:
@@ -167,6 +253,9 @@ class DrivingVecEnv(ScenarioVecEnv):
             indices: Environments.
         Returns:
             One scene each.
+        Raises:
+            UsageError: There is no such environment.
+            gymnasium.error.ResetNeeded: Before the first reset.
         """
 
     def views(self, indices: Sequence[int]) -> Views:

@@ -155,6 +155,13 @@ def make_env(scenario: Scenario, config: GymConfig, render_mode: str | None) -> 
     return GymScenarioEnv(scenario.name, config, render_mode)
 
 
-def make_vec(scenario: Scenario, config: GymConfig, num_envs: int, seed: int | None, workers: int) -> ScenarioEnvs:
+def make_vec(
+    scenario: Scenario,
+    config: GymConfig,
+    num_envs: int,
+    seed: int | None,
+    workers: int,
+    render_mode: str | None = None,
+) -> ScenarioEnvs:
     """N environments, see `sim.make_vec`."""
-    return ScenarioEnvs([functools.partial(make_env, scenario, config, None)] * num_envs, seed, workers)
+    return ScenarioEnvs([functools.partial(make_env, scenario, config, render_mode)] * num_envs, seed, workers)

@@ -16,13 +16,15 @@ small costs for a commanded lane change and for a bumper time-to-collision under
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from sim.bounds import Bounds, Number, Positive, Whole, config_dataclass
+from sim.by_value import ByValue
+from sim.errors import UsageError
 from sim.outcome import Outcome
 
 SIMULATION_STEP = 0.05
@@ -54,6 +56,8 @@ ACCELERATION_SCALE = 2.0
 """... and m/s2 of an acceleration."""
 
 
+HIGHWAY_ENV_NAMES = {"lanes_count": "lanes", "initial_lane_id": "start_lane", "policy_frequency": "decision_frequency"}
+"""highway-env's names of settings that this task has too."""
 Density = Annotated[float, Bounds(1, 90)]
 TrafficSpeed = Annotated[float, Bounds(1, 40)]
 TrafficParameter = Annotated[float, Bounds(0.1, 10)]
@@ -98,8 +102,30 @@ class LaneChangeConfig:
     behind: Positive = 280.0  # traffic reaches this far back at the start
     ahead: Positive = 440.0  # and this far ahead
     reward: RewardWeights = field(default_factory=RewardWeights)
+    observation: dict[str, Any] | None = None  # None: as above; else as highway-env's, which only that backend has
+    action: dict[str, Any] | None = None  # None: meta-actions over the set-points; else as highway-env's, as before
+
+    @classmethod
+    def renamed(cls, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """Overrides under highway-env's names of lane settings, by the names of this config.
+
+        Args:
+            overrides: Values by either name.
+        Returns:
+            Values by field name.
+        Raises:
+            UsageError: A setting is given under both names.
+        """
+        for theirs, ours in HIGHWAY_ENV_NAMES.items():
+            if theirs in overrides and ours in overrides:
+                raise UsageError(f"{theirs} and {ours} are the same setting of lane-change: give one")
+        return {HIGHWAY_ENV_NAMES.get(name, name): value for name, value in overrides.items()}
 
     def __post_init__(self) -> None:
+        for part in ("observation", "action"):
+            value = getattr(self, part)
+            if value is not None and not isinstance(value.get("type"), str):
+                raise ValueError(f"{part} = {value}: name its type, e.g. {{'type': 'Kinematics'}}, as in highway-env")
         for name in ("density", "traffic_speed", "traffic_acceleration", "traffic_headway"):
             low, high = getattr(self, name)
             if low > high:
@@ -150,6 +176,22 @@ class LaneChangeConfig:
     def cars_per_lane(self) -> int:
         """Cars per lane at the start."""
         return self.cars_behind + int(np.ceil(self.ahead * self.density[1] / 1000.0))
+
+
+def uncovered(scenario: Any, config: LaneChangeConfig) -> str | None:
+    """What only the backend highway-env has: its own observation and action types.
+
+    Args:
+        scenario: Not used.
+        config: The resolved config.
+    Returns:
+        What it is; None: nothing.
+    """
+    for part in ("observation", "action"):
+        value = getattr(config, part)
+        if value is not None:
+            return f"{part} type {value['type']} in this task"
+    return None
 
 
 def reward_terms(
@@ -227,8 +269,8 @@ def observation(
     return np.clip(np.array(values, dtype=np.float64), -1.0, 1.0).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class TrafficDraw:
+@dataclass(frozen=True, eq=False)
+class TrafficDraw(ByValue):
     """Initial traffic, each (lanes, cars), cars in ascending x: position, speed (= desired speed), IDM a and T."""
 
     x: np.ndarray

@@ -17,7 +17,7 @@ from sim.config import resolve
 from sim.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from gymnasium.vector import VectorEnv
+    from gymnasium.vector import AutoresetMode, VectorEnv
 
     from sim.env import DrivingEnv, DrivingVecEnv, ScenarioEnv, ScenarioVecEnv
 
@@ -30,6 +30,7 @@ BUILT_IN = (
 """The catalogs, as "module:name", imported when the registry is first read."""
 GYM = "gym:"
 """Prefix of the names of gymnasium's environments."""
+RENDER_MODES = ("rgb_array", "human")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Backend:
     """How one simulator builds a scenario: functions as "module:function", imported only when used.
 
     `env(scenario, config, render_mode) -> ScenarioEnv`;
-    `vec(scenario, config, num_envs, seed, workers) -> ScenarioVecEnv`;
+    `vec(scenario, config, num_envs, seed, workers, render_mode) -> ScenarioVecEnv`;
     `why_not(scenario, config) -> str | None`: what in a resolved config the simulator does not cover. None: it covers
     every config.
     """
@@ -46,7 +47,8 @@ class Backend:
     vec: str
     why_not: str | None = None
     vector: str | None = None
-    """`vector(scenario, config, num_envs, autoreset) -> gymnasium.vector.VectorEnv`; None: single ones in turn."""
+    """`vector(scenario, config, num_envs, autoreset, render_mode) -> gymnasium.vector.VectorEnv`, the mode being
+    gymnasium's; None: single ones in turn."""
     max_envs: int | None = None
     """How many environments at once make sense where each is a process of its own; None: any number."""
     places: bool = False
@@ -99,12 +101,15 @@ class Scenario:
 
 
 @functools.cache
+def built_in() -> Mapping[str, Scenario]:
+    """The scenarios of this package by name."""
+    return {scenario.name: scenario for path in BUILT_IN for scenario in _scenarios(_load(path))}
+
+
+@functools.cache
 def registry() -> dict[str, Scenario]:
     """All scenarios by name, the built-in ones first."""
-    found: dict[str, Scenario] = {}
-    for path in BUILT_IN:
-        for scenario in _scenarios(_load(path)):
-            found[scenario.name] = scenario
+    found = dict(built_in())
     for entry in entry_points(group="lgdrl.scenarios"):
         for scenario in _scenarios(entry.load()):
             if scenario.name in found:
@@ -156,12 +161,10 @@ def make(
     Raises:
         UsageError: Unknown name, backend, key or value.
     """
-    if render_mode not in (None, "rgb_array", "human"):
-        raise unknown("render_mode", render_mode, ("rgb_array", "human"))
-    chosen = get(scenario)
-    resolved = resolve(chosen.defaults, config, chosen.name)
-    name, factories = chosen.backend(backend, resolved)
-    return _load(factories.env)(chosen, resolved, render_mode, **_place(name))
+    made = _Making(scenario, backend, config, 1, render_mode)
+    env = _load(made.factories.env)(made.scenario, made.config, render_mode, **made.place)
+    env.spec = _load("sim.ids:spec_of")(scenario, backend, config, render_mode)
+    return env
 
 
 def make_vec(
@@ -171,6 +174,7 @@ def make_vec(
     backend: str | None = None,
     config: Mapping[str, Any] | None = None,
     workers: int = 0,
+    render_mode: str | None = None,
 ) -> ScenarioVecEnv:
     """Several environments of a scenario as an SB3 VecEnv.
 
@@ -181,17 +185,15 @@ def make_vec(
         backend: As in `make`.
         config: As in `make`.
         workers: > 0 spreads simulators that hold the interpreter (highway-env) over that many worker processes.
+        render_mode: As in `make`.
     Returns:
         The vectorised environment.
     Raises:
         UsageError: As in `make`.
     """
-    if num_envs < 1:
-        raise UsageError(f"num_envs = {num_envs}: at least one environment is needed")
-    chosen = get(scenario)
-    resolved = resolve(chosen.defaults, config, chosen.name)
-    name, factories = chosen.backend(backend, resolved)
-    return _load(factories.vec)(chosen, resolved, num_envs, seed, workers, **_place(name))
+    made = _Making(scenario, backend, config, num_envs, render_mode)
+    build = _load(made.factories.vec)
+    return build(made.scenario, made.config, num_envs, seed, workers, render_mode, **made.place)
 
 
 def make_driving(scenario: str, backend: str | None = None, config: Mapping[str, Any] | None = None) -> DrivingEnv:
@@ -238,7 +240,8 @@ def make_vector(
     num_envs: int = 1,
     backend: str | None = None,
     config: Mapping[str, Any] | None = None,
-    autoreset: str = "NextStep",
+    autoreset: AutoresetMode | str = "NextStep",
+    render_mode: str | None = None,
 ) -> VectorEnv:
     """Several environments of a scenario as a gymnasium.vector.VectorEnv.
 
@@ -247,7 +250,8 @@ def make_vector(
         num_envs: N, at least 1.
         backend: As in `make`.
         config: As in `make`.
-        autoreset: One of gymnasium's modes: NextStep, SameStep (what SB3's VecEnv does) or Disabled.
+        autoreset: gymnasium's mode, or its name: NextStep, SameStep (what SB3's VecEnv does) or Disabled.
+        render_mode: As in `make`.
     Returns:
         The vectorised environment.
     Raises:
@@ -255,17 +259,36 @@ def make_vector(
     """
     from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-    if autoreset not in [mode.value for mode in AutoresetMode]:
-        raise unknown("autoreset mode", autoreset, [mode.value for mode in AutoresetMode])
-    if num_envs < 1:
-        raise UsageError(f"num_envs = {num_envs}: at least one environment is needed")
-    chosen = get(scenario)
-    resolved = resolve(chosen.defaults, config, chosen.name)
-    name, factories = chosen.backend(backend, resolved)
-    if factories.vector:
-        return _load(factories.vector)(chosen, resolved, num_envs, autoreset)
-    one = functools.partial(_load(factories.env), chosen, resolved, **_place(name))
-    return SyncVectorEnv([one] * num_envs, autoreset_mode=AutoresetMode(autoreset))
+    try:
+        mode = AutoresetMode(autoreset)
+    except ValueError:
+        raise unknown("autoreset mode", autoreset, [known.value for known in AutoresetMode]) from None
+    made = _Making(scenario, backend, config, num_envs, render_mode)
+    if made.factories.vector:
+        return _load(made.factories.vector)(made.scenario, made.config, num_envs, mode, render_mode)
+    one = functools.partial(_load(made.factories.env), made.scenario, made.config, render_mode, **made.place)
+    return SyncVectorEnv([one] * num_envs, autoreset_mode=mode)
+
+
+class _Making:
+    """What is to be made: a scenario, its resolved config, and the factories of the backend that runs it."""
+
+    def __init__(
+        self,
+        scenario: str,
+        backend: str | None,
+        config: Mapping[str, Any] | None,
+        num_envs: int,
+        render_mode: str | None,
+    ) -> None:
+        if render_mode not in (None, *RENDER_MODES):
+            raise unknown("render_mode", render_mode, RENDER_MODES)
+        if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
+            raise UsageError(f"num_envs = {num_envs!r}: give a whole number, at least 1")
+        self.scenario = get(scenario)
+        self.config = resolve(self.scenario.defaults, config, self.scenario.name)
+        name, self.factories = self.scenario.backend(backend, self.config)
+        self.place = _place(name)
 
 
 def _kind(backend: str) -> str:

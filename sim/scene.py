@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sim.actions import FULL, LATERAL, LONGITUDINAL, NUM_ACTIONS, MetaAction
+from sim.by_value import ByValue
 from sim.sizes import CAR_LENGTH, CAR_WIDTH, LANE_MARGIN
 
 
@@ -34,8 +35,8 @@ class Ego:
     crashed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Vehicles:
+@dataclass(frozen=True, slots=True, eq=False)
+class Vehicles(ByValue):
     """All other road users as arrays of shape (V,), in a stable order; `ids` identify them for the whole episode.
 
     A vehicle that is not on the ego's road has `s` and `d` NaN and `lane` -1.
@@ -79,8 +80,8 @@ class Neighbour:
         return max(self.gap, 0.0) / self.closing
 
 
-@dataclass(frozen=True, slots=True)
-class LaneShape:
+@dataclass(frozen=True, slots=True, eq=False)
+class LaneShape(ByValue):
     """A lane to draw: centre line as (P, 2) points, width in metres, and the kind of its two borders."""
 
     center: np.ndarray
@@ -98,9 +99,9 @@ class Goal:
     remaining: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """A traffic scene from the ego's point of view."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene(ByValue):
+    """A traffic scene from the ego's point of view. Scenes of equal values are equal."""
 
     scenario: str
     time: float

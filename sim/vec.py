@@ -23,7 +23,8 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 
-from sim.env import Branches, DrivingEnv, DrivingVecEnv, ScenarioEnv, ScenarioVecEnv
+from sim.actions import batch_of_actions
+from sim.env import Branches, DrivingEnv, DrivingVecEnv, ScenarioEnv, ScenarioVecEnv, reset_needed
 from sim.errors import UsageError
 from sim.scene import Scene
 
@@ -270,7 +271,7 @@ class ScenarioEnvs(ScenarioVecEnv):
         self.exact_state = about["exact_state"]
         super().__init__(len(makers), about["observation_space"], about["action_space"])
         self.metadata = about["metadata"]
-        self._masks = np.zeros((0, 0), dtype=bool)
+        self._masks: np.ndarray | None = None
         self._waiting = False
         if seed is not None:
             self.seed(seed)
@@ -287,6 +288,12 @@ class ScenarioEnvs(ScenarioVecEnv):
         return self._stack([obs for obs, _, _ in started])
 
     def step_async(self, actions: np.ndarray) -> None:
+        if self._masks is None:
+            raise reset_needed("step")
+        if isinstance(self.action_space, spaces.Discrete):  # all are checked before any environment moves
+            actions = batch_of_actions(actions, self.num_envs, int(self.action_space.n))
+        elif len(actions) != self.num_envs:
+            raise UsageError(f"{len(actions)} actions: give one to each of {self.num_envs} environments")
         for share, part in zip(self._shares, self._indices, strict=True):
             share.send("step", [actions[i] for i in part])
         self._waiting = True
@@ -337,9 +344,8 @@ class ScenarioEnvs(ScenarioVecEnv):
     # -- ScenarioVecEnv ------------------------------------------------------------------------------------------------
 
     def action_masks(self) -> np.ndarray:
-        """Legal actions now, bool (N, A), a fresh array. RuntimeError before the first reset."""
-        if not len(self._masks):
-            raise RuntimeError("action_masks() needs running episodes: call reset() first")
+        if self._masks is None:
+            raise reset_needed("action_masks")
         return self._masks.copy()
 
     def reset_to(self, seeds: Sequence[int]) -> Any:
@@ -367,10 +373,10 @@ class ScenarioEnvs(ScenarioVecEnv):
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _responses(self) -> list[Any]:
-        """Every share's response; an error is raised only after all have come, so that none stays in a pipe."""
+    def _responses(self, shares: Sequence[_InProcess | _InWorker] | None = None) -> list[Any]:
+        """The response of each share (None: of all); an error is raised after all have come, so that none is left."""
         responses, errors = [], []
-        for share in self._shares:
+        for share in self._shares if shares is None else shares:
             try:
                 responses.append(share.receive())
             except Exception as error:
@@ -393,9 +399,7 @@ class ScenarioEnvs(ScenarioVecEnv):
 
     def _some(self, method: str, indices: Any, *args: Any) -> list[Any]:
         """Responses of the environments `indices` (None: all; or one number), in that order."""
-        wanted = list(self._get_indices(indices))
-        if any(not 0 <= i < self.num_envs for i in wanted):
-            raise UsageError(f"indices {wanted}: there are environments 0 to {self.num_envs - 1}")
+        wanted = self.existing(indices)
         reached = []
         for share, part in zip(self._shares, self._indices, strict=True):
             mine = [i for i in wanted if i in part]
@@ -403,8 +407,8 @@ class ScenarioEnvs(ScenarioVecEnv):
                 share.send(method, *args, [part.index(i) for i in mine])
                 reached.append((share, mine))
         found: dict[int, Any] = {}
-        for share, mine in reached:
-            values = share.receive()
+        responses = self._responses([share for share, _ in reached])
+        for (_, mine), values in zip(reached, responses, strict=True):
             found.update(zip(mine, values or [None] * len(mine), strict=True))
         return [found[i] for i in wanted]
 
@@ -429,8 +433,7 @@ class DrivingEnvs(ScenarioEnvs, DrivingVecEnv):
         return self._some("scenes", indices)
 
     def branch(self, index: int, plans: np.ndarray) -> Branches:
-        for share, part in zip(self._shares, self._indices, strict=True):
-            if index in part:
-                share.send("branch", part.index(index), plans)
-                return share.receive()
-        raise UsageError(f"index {index}: there are environments 0 to {self.num_envs - 1}")
+        number = self.existing(index)[0]
+        share, part = next(pair for pair in zip(self._shares, self._indices, strict=True) if number in pair[1])
+        share.send("branch", part.index(number), plans)
+        return share.receive()

@@ -14,9 +14,15 @@ from experts.provider import Context
 from sim.config import to_dict
 
 
-def drive(scenario: str = "lane-change", expert: str = "rule", seed: int = 0, turns: int = 10_000) -> Episode:
+def drive(
+    scenario: str = "lane-change",
+    expert: str = "rule",
+    seed: int = 0,
+    turns: int = 10_000,
+    config: dict[str, Any] | None = None,
+) -> Episode:
     """An episode of a built-in expert, broken off after `turns` decisions."""
-    env, provider = sim.make(scenario), registry.make(expert, scenario)
+    env, provider = sim.make(scenario, config=config), registry.make(expert, scenario)
     obs, info = env.reset(seed=seed)
     driven: list[Turn] = []
     terminated = truncated = False

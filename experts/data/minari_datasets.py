@@ -1,6 +1,7 @@
 """Minari datasets (https://minari.farama.org): recordings out and in, and datasets of others to learn from.
 
-An exported dataset is complete for any reader: observations, actions, rewards, ends, and `infos["legal"]`. What
+An exported dataset is complete for any reader: observations, actions, rewards, ends, `infos["legal"]`, and a spec from
+which `recover_environment()` makes the scenario again with the same config, wherever this package is installed. What
 Minari has no place for (scenes, who drove, what was proposed) travels along as `infos["lgdrl_recording"]`: uint8
 (T + 1, k), the recording's file behind its length (8 bytes, little-endian), padded with zeros.
 """
@@ -57,8 +58,7 @@ def export_dataset(episodes: Sequence[Episode], dataset_id: str) -> Path:
             minari.create_dataset_from_buffers(
                 dataset_id=dataset_id,
                 buffer=[_buffer(minari, k, episode) for k, episode in enumerate(episodes)],
-                observation_space=env.observation_space,
-                action_space=env.action_space,
+                env=env,
                 algorithm_name=first.driver,
                 description=f"{len(episodes)} episodes of scenario {first.scenario} ({first.driver})",
                 data_format="hdf5",

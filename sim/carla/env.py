@@ -12,10 +12,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from sim.actions import continuous_action, one_action
 from sim.carla.beginning import begin_episode
 from sim.carla.config import STEP
 from sim.carla.ego import ego_command, set_targets
@@ -26,7 +26,7 @@ from sim.carla.servers import CarlaServer
 from sim.carla.session import CarlaSession, Patience
 from sim.carla.task import CarlaTask, DecisionResult
 from sim.carla_lite import maps
-from sim.env import Branches, DrivingEnv
+from sim.env import Branches, DrivingEnv, refuse_options, reset_needed, warn_of_no_render_mode
 from sim.errors import UsageError
 from sim.outcome import Outcome
 from sim.scene import LaneShape, Scene
@@ -101,10 +101,7 @@ class CarlaDrivingEnv(DrivingEnv):
             SimError: The server failed `ATTEMPTS` times in a row.
             UsageError: Options were given, or another server or client is needed.
         """
-        if options:
-            raise UsageError(
-                f"reset options {sorted(options)}: not supported, make a new environment with another config"
-            )
+        refuse_options(options)
         super().reset(seed=seed)
         if seed is not None:
             self.action_space.seed(seed)
@@ -161,17 +158,16 @@ class CarlaDrivingEnv(DrivingEnv):
         """Draw the present scene.
 
         Returns:
-            uint8 (height, width, 3) in mode rgb_array; None in mode human, which draws to a window.
+            uint8 (height, width, 3) in mode rgb_array; None in mode human, which draws to a window, and without a mode.
 
         Raises:
-            UsageError: The environment has no render mode.
+            ResetNeeded: Before the first reset.
         """
         from sim.render import SceneRenderer
 
         if self.render_mode is None:
-            raise UsageError(
-                "render() needs a render mode: make the environment with render_mode 'rgb_array' or 'human'"
-            )
+            warn_of_no_render_mode()
+            return None
         if self._renderer is None:
             self._renderer = SceneRenderer(window=self.render_mode == "human")
         frame = self._renderer.draw(self.scene())
@@ -195,7 +191,7 @@ class CarlaDrivingEnv(DrivingEnv):
         """
         episode = self._episode
         if episode is None:
-            raise gym.error.ResetNeeded("there is no scene yet: call reset() first")
+            raise reset_needed("scene")
         if episode.scene is None:
             assert self._session is not None
             shapes = self._lane_shapes(self._session.map)
@@ -306,17 +302,14 @@ class CarlaDrivingEnv(DrivingEnv):
 
     def _running(self) -> CarlaEpisode:
         if self._episode is None or self._episode.ended:
-            raise gym.error.ResetNeeded("no episode is running: call reset() before step()")
+            raise reset_needed("step")
         return self._episode
 
     def _checked(self, action: Any) -> Any:
         space = self.action_space
         if isinstance(space, spaces.Discrete):
-            number = np.asarray(action)
-            if number.size != 1 or number.dtype.kind not in "iu" or not 0 <= number.item() < space.n:
-                raise UsageError(f"action {action!r}: {self.scenario} takes the integers 0 to {int(space.n) - 1}")
-            return int(number.item())
-        values = np.array(action, dtype=np.float32)
-        if values.shape != space.shape or not np.isfinite(values).all():
-            raise UsageError(f"action {action!r}: {self.scenario} takes 2 numbers in [-1, 1]: pedal and steering")
-        return np.clip(values, -1.0, 1.0)
+            return one_action(action, int(space.n))
+        return np.clip(continuous_action(action, space.shape), -1.0, 1.0)  # type: ignore[arg-type]
+
+    def _simulator_config(self) -> dict[str, Any]:
+        return {"simulation_frequency": round(1 / STEP), "policy_frequency": 1 / self._period}

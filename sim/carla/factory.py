@@ -51,7 +51,13 @@ def make_lite_env(scenario: Scenario, config: Any, render_mode: str | None = Non
 
 
 def make_vec(
-    scenario: Scenario, config: Any, num_envs: int, seed: int | None, workers: int, place: str | None = None
+    scenario: Scenario,
+    config: Any,
+    num_envs: int,
+    seed: int | None,
+    workers: int,
+    render_mode: str | None = None,
+    place: str | None = None,
 ) -> DrivingEnvs:
     """One environment on a real server, behind the vectorised contract.
 
@@ -61,6 +67,7 @@ def make_vec(
         num_envs: 1.
         seed: Of the episodes.
         workers: Worker processes; 0 for none.
+        render_mode: rgb_array, human, or None.
         place: HOST:PORT, or the path of a CarlaUE4.sh; None for 127.0.0.1:2000.
 
     Returns:
@@ -71,10 +78,12 @@ def make_vec(
     """
     if num_envs > 1:
         raise UsageError(f"num_envs = {num_envs}: a CARLA server has one world; use 1, or backend 'carla-lite'")
-    return DrivingEnvs([functools.partial(make_env, scenario, config, place=place)], seed, workers)
+    return DrivingEnvs([functools.partial(make_env, scenario, config, render_mode, place)], seed, workers)
 
 
-def make_lite_vec(scenario: Scenario, config: Any, num_envs: int, seed: int | None, workers: int) -> DrivingEnvs:
+def make_lite_vec(
+    scenario: Scenario, config: Any, num_envs: int, seed: int | None, workers: int, render_mode: str | None = None
+) -> DrivingEnvs:
     """Environments on a carla-lite each.
 
     Args:
@@ -83,11 +92,12 @@ def make_lite_vec(scenario: Scenario, config: Any, num_envs: int, seed: int | No
         num_envs: Number of environments.
         seed: Of the episodes.
         workers: Worker processes for the client side; 0 for none. Every carla-lite is a process of its own anyway.
+        render_mode: rgb_array, human, or None.
 
     Returns:
         The environments.
     """
-    return DrivingEnvs([functools.partial(make_lite_env, scenario, config)] * num_envs, seed, workers)
+    return DrivingEnvs([functools.partial(make_lite_env, scenario, config, render_mode)] * num_envs, seed, workers)
 
 
 def _make(scenario: Scenario, config: Any, server: CarlaServer, render_mode: str | None) -> CarlaDrivingEnv:

@@ -6,18 +6,21 @@ is what search, branched roll-outs and resumed runs are made of.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from gymnasium import spaces
 
+from sim.actions import batch_of_actions, plans_of_actions
 from sim.compiled import compile_once
 from sim.engine.rng import seeded_stream
-from sim.env import Branches, EpisodeSummary
+from sim.env import Branches, EpisodeSummary, reset_needed
 from sim.errors import UsageError
 from sim.outcome import Outcome
 from sim.scene import Scene
@@ -25,6 +28,11 @@ from sim.view import Views
 
 PARALLEL_FROM = 256
 """Batch size from which the parallel kernel pays; below it the serial one is used whatever `threads` says."""
+
+
+VIEWS_OF_BUFFERS = ("flat_obs", "rewards", "outcomes", "terminated", "truncated")
+"""Attributes of a batch that share memory with its state or its observations."""
+NONE_YET = -1
 
 
 class EngineState(NamedTuple):
@@ -70,8 +78,21 @@ class EnvBatch(ABC):
         self.state = self.allocate(num_envs)
         self.obs = np.zeros((num_envs, *self.observation_space.shape), np.float32)
         """float32 (N, ...)"""
-        self.flat_obs = self.obs.reshape(num_envs, -1, self.obs.shape[-1])
-        """The same buffer as (N, rows, columns)."""
+        self.masks = np.ones((num_envs, self.num_actions), bool)
+        """bool (N, A) legal actions."""
+        self.started = np.zeros(num_envs, bool)
+        """bool (N,): whether each has been reset at least once."""
+        self.last_actions = np.full(num_envs, NONE_YET)
+        """int64 (N,): action of the last step; `NONE_YET` after a reset or a restored state."""
+        self._scratch: EngineState | None = None
+        self._share_memory()
+        compile_once(f"the {self.family} engine{' for threads' * self.parallel}", self._try_out)
+        self.seed(range(num_envs), [None] * num_envs)
+
+    def _share_memory(self) -> None:
+        """Name parts of state and observations."""
+        self.flat_obs = self.obs.reshape(self.num_envs, -1, self.obs.shape[-1])
+        """The observations as (N, rows, columns)."""
         self.rewards = self.state.envs["reward"]
         """float64 (N,)"""
         self.outcomes = self.state.envs["outcome"]
@@ -80,20 +101,33 @@ class EnvBatch(ABC):
         """bool (N,): the task itself ended with the last step."""
         self.truncated = self.state.envs["truncated"]
         """bool (N,): a time limit outside the task was reached; may come together with `terminated`."""
-        self.masks = np.ones((num_envs, self.num_actions), bool)
-        """bool (N, A) legal actions."""
-        self._scratch: EngineState | None = None
-        compile_once(f"the {self.family} engine{' for threads' * self.parallel}", self._try_out)
-        self.seed(range(num_envs), [None] * num_envs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what shares memory with the rest: a copy of a part would no longer be a part of the copy."""
+        return {name: value for name, value in vars(self).items() if name not in VIEWS_OF_BUFFERS} | {"_scratch": None}
+
+    def __setstate__(self, values: dict[str, Any]) -> None:
+        vars(self).update(values)
+        self._share_memory()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EnvBatch:
+        """A batch with state and buffers of its own; what never changes (road, parameters, spaces) is shared."""
+        copied = copy.copy(self)
+        copied.state = EngineState(*self.get_state())
+        for name in ("obs", "masks", "started", "last_actions"):
+            setattr(copied, name, getattr(self, name).copy())
+        copied._share_memory()
+        memo[id(self)] = copied
+        return copied
 
     def _try_out(self) -> None:
         """Call every kernel once, and clear what they have computed."""
         self.seed(range(self.num_envs), [0] * self.num_envs)
-        self._reset(np.arange(self.num_envs))
-        self._step(np.zeros(self.num_envs, np.int64))
+        self.reset()
         self.branch(0, np.zeros((1, 1), np.int64))
         self.views(np.arange(1))
-        for array in (*self.state, self.obs):
+        self._step(np.zeros(self.num_envs, np.int64))
+        for array in (*self.state, self.obs, self.started):
             array[...] = np.zeros((), array.dtype)
 
     # -- what a family supplies ----------------------------------------------------------------------------------------
@@ -138,11 +172,8 @@ class EnvBatch(ABC):
         """What the egos of the environments `rows` see: `views_of` their scenes, by a kernel."""
 
     @abstractmethod
-    def reward_terms(self, i: int, action: int) -> dict[str, float]:
-        """Terms of environment i's last reward, as the reference simulator names them; `action` led to it.
-
-        Computed on request: this takes up to ten times as long as the decision.
-        """
+    def _reward_terms(self, i: int, action: int) -> dict[str, float]:
+        """Terms of environment i's last reward, as the reference simulator names them; `action` led to it."""
 
     # -- what all have -------------------------------------------------------------------------------------------------
 
@@ -151,9 +182,62 @@ class EnvBatch(ABC):
         """Action space of one environment."""
         return spaces.Discrete(self.num_actions)
 
+    def reward_terms(self, i: int) -> dict[str, float]:
+        """Terms of environment i's last reward, as the reference simulator names them; {} before its first decision.
+
+        Computed on request: this takes up to ten times as long as the decision.
+        """
+        action = int(self.last_actions[i])
+        return {} if action == NONE_YET else self._reward_terms(i, action)
+
+    def running(self, i: int) -> bool:
+        """Whether environment i has begun an episode that has not ended."""
+        return bool(self.started[i]) and self.outcomes[i] == Outcome.RUNNING
+
+    def require_running(self, i: int, method: str) -> None:
+        """Check that environment i has an episode that has not ended.
+
+        Args:
+            i: The environment.
+            method: What needs it, for the message.
+        Raises:
+            gymnasium.error.ResetNeeded: It has none.
+        """
+        if not self.running(i):
+            raise reset_needed(method)
+
+    def require_started(self, rows: Sequence[int] | np.ndarray | slice, method: str) -> None:
+        """Check that environments have been reset.
+
+        Args:
+            rows: The environments.
+            method: What needs it, for the message.
+        Raises:
+            gymnasium.error.ResetNeeded: One of them has not.
+        """
+        if not self.started[rows].all():
+            raise reset_needed(method)
+
+    def infos(self, more: Mapping[str, Any] = MappingProxyType({})) -> list[dict[str, Any]]:
+        """Facts of every environment that every step reports.
+
+        Args:
+            more: Added to each.
+        Returns:
+            A new dict for each environment, which callers may keep and change.
+        """
+        common = {"backend": "engine", **more}
+        columns = zip(self.speeds.tolist(), self.crashed.tolist(), strict=True)
+        return [{**common, "speed": speed, "crashed": crashed} for speed, crashed in columns]
+
     def info(self, i: int) -> dict[str, Any]:
-        """Facts of environment i that every step reports."""
-        return {"speed": float(self.speeds[i]), "crashed": bool(self.crashed[i])}
+        """`infos` of environment i."""
+        return {"backend": "engine", "speed": float(self.speeds[i]), "crashed": bool(self.crashed[i])}
+
+    def clock(self) -> dict[str, Any]:
+        """Rates by highway-env's names, Hz."""
+        rate = self.decision_frequency
+        return {"simulation_frequency": round(rate * self.substeps), "policy_frequency": rate}
 
     def summary(self, i: int) -> EpisodeSummary:
         """Figures of environment i's episode so far."""
@@ -198,7 +282,10 @@ class EnvBatch(ABC):
         Args:
             rows: Environments, int (R,); None: all.
         """
-        self._reset(np.arange(self.num_envs) if rows is None else np.asarray(rows, np.int64))
+        chosen = np.arange(self.num_envs) if rows is None else np.asarray(rows, np.int64)
+        self._reset(chosen)
+        self.started[chosen] = True
+        self.last_actions[chosen] = NONE_YET
 
     def step(self, actions: np.ndarray) -> None:
         """Make one decision in every environment. Ended ones must be reset before the next step.
@@ -206,19 +293,15 @@ class EnvBatch(ABC):
         Args:
             actions: Action ids, int (N,).
         Raises:
-            ValueError: Wrong shape, or an action that does not exist.
+            UsageError: Wrong shape or type, or an action that does not exist.
+            gymnasium.error.ResetNeeded: Before the first reset.
         """
-        actions = np.ascontiguousarray(actions, np.int64)
-        if actions.shape != (self.num_envs,):
-            raise ValueError(f"expected actions of shape ({self.num_envs},), found {actions.shape}")
-        self._check_actions(actions, "actions")
+        actions = batch_of_actions(actions, self.num_envs, self.num_actions)
+        self.require_started(slice(None), "step")
+        self.last_actions[:] = actions
         if self.parallel:
             numba.set_num_threads(self.threads)
         self._step(actions)
-
-    def _check_actions(self, actions: np.ndarray, what: str) -> None:
-        if actions.size and actions.view(np.uint64).max() >= self.num_actions:  # negative ones count as huge
-            raise ValueError(f"{what} must be 0 to {self.num_actions - 1}, found {actions.min()} to {actions.max()}")
 
     def get_state(self) -> tuple[np.ndarray, ...]:
         """Copies of the state arrays; with `set_state` the future repeats bit for bit."""
@@ -230,16 +313,33 @@ class EnvBatch(ABC):
         Args:
             state: The value.
         Raises:
-            ValueError: It is of another batch size or config.
+            UsageError: It is of another batch size or config.
         """
-        for own, given in zip(self.state, state, strict=True):
-            if own.shape != given.shape:
-                raise ValueError(f"state of another batch or config: expected shape {own.shape}, found {given.shape}")
-            own[...] = given
+        _check_shapes(self.state, state)
+        for array, given in zip(self.state, state, strict=True):
+            array[...] = given
+        self.started[:] = True
+        self.last_actions[:] = NONE_YET
+
+    def set_row(self, i: int, state: Sequence[np.ndarray]) -> None:
+        """Put environment i into a state.
+
+        Args:
+            i: The environment.
+            state: As from `get_state` of a batch of one.
+        Raises:
+            UsageError: It is of another config.
+        """
+        own = [array[i : i + 1] for array in self.state]
+        _check_shapes(own, state)
+        for array, given in zip(own, state, strict=True):
+            array[...] = given
+        self.started[i] = True
+        self.last_actions[i] = NONE_YET
 
     def clone(self, source: int, rows: Sequence[int] | np.ndarray) -> None:
         """Make `rows` exact copies of environment `source`, its random stream included."""
-        for array in self.state:
+        for array in (*self.state, self.started, self.last_actions):
             array[rows] = array[source]
 
     def branch(self, source: int, plans: np.ndarray) -> Branches:
@@ -251,17 +351,14 @@ class EnvBatch(ABC):
         Returns:
             How they went.
         Raises:
-            ValueError: Wrong shape, or an action that does not exist.
+            UsageError: Wrong shape or type, or an action that does not exist.
         """
-        plans = np.ascontiguousarray(plans, np.int64)
-        if plans.ndim != 2:
-            raise ValueError(f"plans must have shape (P, H), found {plans.shape}")
-        self._check_actions(plans, "plans")
+        plans = plans_of_actions(plans, self.num_actions)
         count, horizon = plans.shape
         if self._scratch is None or len(self._scratch.envs) < count:
             self._scratch = self.allocate(count)
-        for copy, own in zip(self._scratch, self.state, strict=True):
-            copy[:count] = own[source]
+        for scratch, own in zip(self._scratch, self.state, strict=True):
+            scratch[:count] = own[source]
         rewards, final = np.zeros((count, horizon)), np.zeros((count, 6))
         self._roll_out(self._scratch, plans, rewards, final)
         ended = self._scratch.envs[:count]
@@ -274,3 +371,9 @@ class EnvBatch(ABC):
             ended=outcomes != Outcome.RUNNING,
             final=final,
         )
+
+
+def _check_shapes(own: Sequence[np.ndarray], state: Sequence[np.ndarray]) -> None:
+    shapes, given = ([np.shape(array) for array in arrays] for arrays in (own, state))
+    if shapes != given:
+        raise UsageError(f"state of another batch or config: expected arrays of shapes {shapes}, found {given}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gymnasium.vector import AutoresetMode
+
 from sim.engine.batch import EnvBatch
 from sim.engine.families import family_of
 from sim.engine.single import EngineEnv
@@ -30,11 +32,14 @@ def make_batch(scenario: Scenario, config: Any, num_envs: int, threads: int = 1)
     Returns:
         The batch.
     Raises:
-        UsageError: No family covers the scenario, or the machine does not offer so many threads.
+        UsageError: No family covers the scenario or its config, or the machine does not offer so many threads.
     """
     family = family_of(scenario)
     if family is None:
         raise UsageError(f"scenario {scenario.name!r} does not run on the engine: choose another backend")
+    reason = family.why_not(config)
+    if reason is not None:
+        raise UsageError(f"scenario {scenario.name!r}: the engine does not cover {reason}: choose another backend")
     return family.make(scenario, config, num_envs, threads)
 
 
@@ -43,11 +48,15 @@ def make_env(scenario: Scenario, config: Any, render_mode: str | None = None) ->
     return EngineEnv(scenario.name, make_batch(scenario, config, 1), render_mode)
 
 
-def make_vec(scenario: Scenario, config: Any, num_envs: int, seed: int | None, workers: int) -> EngineVecEnv:
+def make_vec(
+    scenario: Scenario, config: Any, num_envs: int, seed: int | None, workers: int, render_mode: str | None = None
+) -> EngineVecEnv:
     """`num_envs` environments of the scenario, number i starting from seed + i. `workers` counts threads (0: one)."""
-    return EngineVecEnv(scenario.name, make_batch(scenario, config, num_envs, max(workers, 1)), seed)
+    return EngineVecEnv(scenario.name, make_batch(scenario, config, num_envs, max(workers, 1)), seed, render_mode)
 
 
-def make_vector(scenario: Scenario, config: Any, num_envs: int, autoreset: str) -> EngineVectorEnv:
+def make_vector(
+    scenario: Scenario, config: Any, num_envs: int, autoreset: AutoresetMode, render_mode: str | None = None
+) -> EngineVectorEnv:
     """`num_envs` environments of the scenario for gymnasium's vector interface."""
-    return EngineVectorEnv(scenario.name, make_batch(scenario, config, num_envs), autoreset)
+    return EngineVectorEnv(scenario.name, make_batch(scenario, config, num_envs), autoreset, render_mode)

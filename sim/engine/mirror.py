@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ from sim.scene import Scene
 
 
 class Mirror:
-    """One highway-env environment that takes the state of engine environments."""
+    """One highway-env environment that takes the state of engine environments.
+
+    Copies of a batch share it: `lock` is held from `show` until what was shown has been read.
+    """
 
     def __init__(self, scenario: Any, config: Any) -> None:
         """Build the environment of a `HighwayScenario` from its resolved config."""
@@ -21,7 +25,8 @@ class Mirror:
         from sim.highway.schema import to_inner
         from sim.highway.upstream import construct, env_class
 
-        self.scenario = scenario
+        self.lock = threading.RLock()
+        self.scenario, self._config = scenario, config
         self.inner = construct(env_class(scenario.kind.env_class), to_inner(config, scenario.kind))
         self.inner.reset(seed=0)
         self.network = self.inner.road.network
@@ -30,6 +35,10 @@ class Mirror:
         self.shapes = lane_shapes(self.inner)
         self._car = IDMVehicle
         self._pool = list(self.inner.road.vehicles[1:])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what it is built from."""
+        return Mirror, (self.scenario, self._config)
 
     def scene(self, time: float) -> Scene:
         """Scene of what was shown last, `time` seconds into its episode."""

@@ -6,6 +6,7 @@ The road is highway-env's own network, compiled to a table; traffic, observation
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -53,9 +54,23 @@ class RoadRules:
     uncovered: Callable[[Any], str | None] = lambda config: None
     """What of a config, beyond what no family covers, this one leaves to highway-env."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by name: rules are code."""
+        return _rules, (self.start.__module__, self.name)
+
+
+RULES: dict[str, RoadRules] = {}
+"""Rules by the name of their family."""
+
+
+def _rules(module: str, name: str) -> RoadRules:
+    importlib.import_module(module)
+    return RULES[name]
+
 
 def road_family(rules: RoadRules) -> Family:
     """The family with these rules."""
+    RULES[rules.name] = rules
 
     def make(scenario: Any, config: Any, num_envs: int, threads: int) -> RoadBatch:
         return RoadBatch(rules, scenario, config, num_envs, threads)
@@ -71,6 +86,8 @@ def _uncovered_by_all(rules: RoadRules, config: Any) -> str | None:
         return f"action type {config.action['type']}"
     if getattr(config, "other_vehicles_type", TRAFFIC) != TRAFFIC:
         return f"traffic of class {config.other_vehicles_type.rpartition('.')[2]}"
+    if config.offscreen_rendering is False:
+        return "a window beside the frames (offscreen_rendering: false)"
     if getattr(config, "show_trajectories", False) or getattr(config, "manual_control", False):
         return "trajectories and manual control"
     if len(config.action.get("target_speeds") or ()) > MOST_SPEEDS:
@@ -135,8 +152,9 @@ class RoadBatch(EnvBatch):
         road.views(*self.state, self.lanes, self.frames, self.params, self._set_points, rows, columns, found)
         return Views(found, self.manoeuvres)
 
-    def reward_terms(self, i: int, action: int) -> dict[str, float]:
-        terms = self._show(i)._rewards(action)
+    def _reward_terms(self, i: int, action: int) -> dict[str, float]:
+        with self.mirror.lock:
+            terms = self._show(i)._rewards(action)
         return {name: float(value) for name, value in terms.items()}
 
     @property
@@ -152,8 +170,9 @@ class RoadBatch(EnvBatch):
         return self.state.bodies["crashed"][:, 0] > 0
 
     def scene(self, i: int) -> Scene:
-        self._show(i)
-        return self.mirror.scene(float(self.state.envs[i]["steps"]) * float(self.params["period"][0]))
+        with self.mirror.lock:
+            self._show(i)
+            return self.mirror.scene(float(self.state.envs[i]["steps"]) * float(self.params["period"][0]))
 
     def _show(self, i: int) -> Any:
         """The mirror's environment in the state of environment i."""

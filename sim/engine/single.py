@@ -4,112 +4,163 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
+from sim.actions import one_action
 from sim.engine.batch import EnvBatch
-from sim.env import Branches, DrivingEnv
+from sim.env import Branches, DrivingEnv, refuse_options, warn_of_no_render_mode
 from sim.errors import UsageError
 from sim.scene import Scene
 
 
 class EngineEnv(DrivingEnv):
-    """A batch of one. Infos as on highway-env: `speed`, `crashed`, `backend`, at the end `outcome` and `summary`."""
+    """One environment of a batch; where it is alone in it, it can be stepped.
+
+    Infos as on highway-env: `speed`, `crashed`, `backend`, at the end `outcome` and `summary`. It can be copied deeply
+    and pickled, with a render mode too: a copy has a renderer of its own.
+    """
 
     backend = "engine"
 
-    def __init__(self, scenario: str, batch: EnvBatch, render_mode: str | None = None) -> None:
-        """Wrap a batch of one.
+    def __init__(self, scenario: str, batch: EnvBatch, render_mode: str | None = None, row: int | None = None) -> None:
+        """Take one environment of a batch.
 
         Args:
             scenario: Registry name.
-            batch: The batch, owned by this object from now on.
+            batch: The batch; without `row` a batch of one, owned by this object from now on.
             render_mode: None | rgb_array | human.
+            row: Its number in a batch that others step; None: the batch is its own.
         """
         self.scenario = scenario
         self.scenario_config = batch.config
         self.batch = batch
+        self.row = row or 0
         self.render_mode = render_mode
-        self.metadata = {"render_modes": ["human", "rgb_array"], "render_fps": max(round(batch.decision_frequency), 1)}
+        self.metadata = engine_metadata(batch)
         self.observation_space = batch.observation_space
         self.action_space = batch.action_space
-        self._running = self._seeded = False
-        self._last_action: int | None = None
+        self._alone = row is None
+        self._seeded = not self._alone
         self._renderer: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """Start an episode. Options are refused: another config needs another environment."""
-        if options:
-            raise UsageError(f"reset options {sorted(options)}: not supported, make a new one with another config")
+        """Start an episode.
+
+        Args:
+            seed: Seeds the environment and `action_space`; None: the random stream goes on.
+            options: Refused: another config needs another environment.
+        Returns:
+            Observation and info.
+        Raises:
+            UsageError: There are options.
+        """
+        refuse_options(options)
         if seed is not None or not self._seeded:
             super().reset(seed=seed)
-            self.batch.seed([0], [self.np_random_seed])
+            self.batch.seed([self.row], [self.np_random_seed])
             self.action_space.seed(seed)
             self._seeded = True
-        self.batch.reset()
-        self._running, self._last_action = True, None
-        return self.batch.obs[0].copy(), self._info()
+        self.batch.reset(np.array([self.row]))
+        return self.batch.obs[self.row].copy(), self.batch.info(self.row)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """One decision. UsageError for an action that does not exist, ResetNeeded without a running episode."""
-        if not self._running:
-            raise gym.error.ResetNeeded("no episode is running: call reset() before step()")
-        number = np.asarray(action)
-        if number.size != 1 or number.dtype.kind not in "iu" or not 0 <= number.item() < self.batch.num_actions:
-            raise UsageError(f"action {action!r}: {self.scenario} takes the integers 0 to {self.batch.num_actions - 1}")
-        self._last_action = int(number.item())
-        self.batch.step(number.reshape(1))
-        self._running = not (self.batch.terminated[0] or self.batch.truncated[0])
-        info = self._info()
-        if not self._running:
-            info |= self.batch.final_info(0)
-        ends = bool(self.batch.terminated[0]), bool(self.batch.truncated[0])
-        return self.batch.obs[0].copy(), float(self.batch.rewards[0]), *ends, info
+        """Make one decision.
 
-    def _info(self) -> dict[str, Any]:
-        return {**self.batch.info(0), "backend": self.backend}
+        Args:
+            action: An integer, 0 to A - 1.
+        Returns:
+            Observation, reward, terminated, truncated, info.
+        Raises:
+            UsageError: The action does not exist, or this is one environment of a larger batch.
+            gymnasium.error.ResetNeeded: No episode is running.
+        """
+        batch = self.batch
+        if not self._alone:
+            raise UsageError(f"environment {self.row} of a batch cannot be stepped alone: step the whole batch")
+        batch.require_running(0, "step")
+        batch.step(np.array([one_action(action, batch.num_actions)]))
+        info = batch.info(0)
+        if not batch.running(0):
+            info |= batch.final_info(0)
+        ends = bool(batch.terminated[0]), bool(batch.truncated[0])
+        return batch.obs[0].copy(), float(batch.rewards[0]), *ends, info
 
     def reward_terms(self) -> dict[str, float]:
         """Terms of the last decision's reward, by the names of highway-env's `info["rewards"]`; {} before the first.
 
         Computed on request: this takes up to ten times as long as the decision.
         """
-        return {} if self._last_action is None else self.batch.reward_terms(0, self._last_action)
+        return self.batch.reward_terms(self.row)
 
     def scene(self) -> Scene:
-        return self.batch.scene(0)
+        self.batch.require_started([self.row], "scene")
+        return self.batch.scene(self.row)
 
     def action_masks(self) -> np.ndarray:
-        return self.batch.masks[0].copy()
+        return self.batch.masks[self.row].copy()
 
     def branch(self, plans: np.ndarray) -> Branches:
-        if not self._running:
-            raise gym.error.ResetNeeded("no episode is running: call reset() before branch()")
-        return self.batch.branch(0, plans)
+        """Roll plans out, see `DrivingEnv.branch`.
+
+        Raises:
+            UsageError: The shape is wrong, or an action does not exist.
+            gymnasium.error.ResetNeeded: No episode is running.
+        """
+        self.batch.require_running(self.row, "branch")
+        return self.batch.branch(self.row, plans)
 
     def get_state(self) -> Any:
         """Everything that decides this environment's future, its random stream included; picklable."""
-        return self.batch.get_state(), self.batch.obs.copy(), self.batch.masks.copy(), self._running
+        batch = self.batch
+        own = [array[self.row : self.row + 1].copy() for array in batch.state]
+        return own, batch.obs[self.row].copy(), batch.masks[self.row].copy(), bool(batch.started[self.row])
 
     def set_state(self, state: Any) -> None:
-        """Continue exactly from a `get_state` value."""
-        arrays, obs, masks, self._running = state
-        self._seeded, self._last_action = True, None
-        self.batch.set_state(arrays)
-        self.batch.obs[...], self.batch.masks[...] = obs, masks
+        """Continue exactly from a `get_state` value.
+
+        Args:
+            state: The value, of the same scenario and config.
+        Raises:
+            UsageError: It is of another config.
+        """
+        arrays, obs, masks, started = state
+        batch, row = self.batch, self.row
+        batch.set_row(row, arrays)
+        batch.obs[row], batch.masks[row], batch.started[row] = obs, masks, started
+        self._seeded = True
 
     def render(self) -> np.ndarray | None:
-        """uint8 (height, width, 3) in mode rgb_array; draws to a window and returns None in mode human."""
+        """Draw the present scene.
+
+        Returns:
+            uint8 (height, width, 3) in mode rgb_array; None in mode human, which draws to a window, and without a mode.
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
         from sim.render import SceneRenderer
 
         if self.render_mode is None:
-            raise UsageError("render() needs a render mode: make it with render_mode 'rgb_array' or 'human'")
+            warn_of_no_render_mode()
+            return None
+        scene = self.scene()
         if self._renderer is None:
-            self._renderer = SceneRenderer(window=self.render_mode == "human")
-        frame = self._renderer.draw(self.scene())
+            self._renderer = SceneRenderer(window=not self.config["offscreen_rendering"])
+        frame = self._renderer.draw(scene)
         return frame if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: pictures are drawn anew, windows are not copied."""
+        return vars(self) | {"_renderer": None}
+
+    def _simulator_config(self) -> dict[str, Any]:
+        return self.batch.clock()
+
+
+def engine_metadata(batch: EnvBatch) -> dict[str, Any]:
+    """gymnasium's `metadata` of the environments of a batch."""
+    return {"render_modes": ["human", "rgb_array"], "render_fps": max(round(batch.decision_frequency), 1)}

@@ -1,4 +1,4 @@
-"""The engine behind SB3's VecEnv: same-step reset, copies of observations, infos only where an episode ends."""
+"""The engine behind SB3's VecEnv: same-step reset, copies of observations, new infos at every step."""
 
 from __future__ import annotations
 
@@ -7,71 +7,101 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.env_util import is_wrapped
 
+from sim.actions import batch_of_actions
 from sim.engine.batch import EnvBatch
-from sim.env import Branches, DrivingVecEnv
+from sim.engine.single import EngineEnv, engine_metadata
+from sim.env import Branches, DrivingVecEnv, refuse_options
+from sim.errors import UsageError
 from sim.scene import Scene
 from sim.view import Views
 
 
 class EngineVecEnv(DrivingVecEnv):
-    """A batch as a VecEnv. Environment i starts from seed + i and then continues its own random stream."""
+    """A batch as a VecEnv. Environment i starts from seed + i and then continues its own random stream.
+
+    Infos as on highway-env: `speed`, `crashed`, `backend`, `TimeLimit.truncated`; at an episode's end what SB3, Monitor
+    and this platform report. `env_method`, `get_attr` and `set_attr` reach the environments of the batch as
+    `EngineEnv`s, which can do all but step alone.
+    """
 
     backend = "engine"
 
-    def __init__(self, scenario: str, batch: EnvBatch, seed: int | None = None) -> None:
+    def __init__(self, scenario: str, batch: EnvBatch, seed: int | None = None, render_mode: str | None = None) -> None:
         """Wrap a batch.
 
         Args:
             scenario: Registry name.
             batch: The batch, owned by this object from now on.
             seed: Environment i starts from seed + i; None: from random seeds.
+            render_mode: None | rgb_array | human.
         """
         self.scenario = scenario
         self.scenario_config = batch.config
         self.batch = batch
-        self.render_mode = None
+        self.envs = [EngineEnv(scenario, batch, render_mode, row) for row in range(batch.num_envs)]
         super().__init__(batch.num_envs, batch.observation_space, batch.action_space)
-        self._running = {"backend": self.backend}
+        self.metadata = engine_metadata(batch)
         self._actions = np.zeros(batch.num_envs, np.int64)
         self._started = time.perf_counter()
-        self._streams_fresh = False
-        self.seed(seed)
-
-    def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
-        self.batch.seed(range(self.num_envs), seeds)
-        return seeds
+        if seed is not None:
+            self.seed(seed)
 
     def reset(self) -> np.ndarray:
+        """Start an episode in every environment, with the seeds set before (used once).
+
+        Returns:
+            Observations (N, ...).
+        Raises:
+            UsageError: There are options, see `set_options`.
+        """
+        for options in self._options:
+            refuse_options(options)
+        rows = [i for i, seed in enumerate(self._seeds) if seed is not None]
+        self.batch.seed(rows, [self._seeds[i] for i in rows])
+        self._reset_seeds()
         self.batch.reset()
+        self.reset_infos = self.batch.infos()
         return self.batch.obs.copy()
 
     def reset_to(self, seeds: Sequence[int]) -> np.ndarray:
-        self.batch.seed(range(self.num_envs), list(seeds))
+        if len(seeds) != self.num_envs:
+            raise UsageError(f"{len(seeds)} seeds for {self.num_envs} environments: give one each")
+        self._seeds = [int(seed) for seed in seeds]
         return self.reset()
 
     def step_async(self, actions: np.ndarray) -> None:
-        self._actions = np.asarray(actions, np.int64)
+        """Keep the actions for `step_wait`.
+
+        Args:
+            actions: Integers, (N,).
+        Raises:
+            UsageError: Another number of actions, or one that does not exist.
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
+        self.batch.require_started(slice(None), "step")
+        self._actions = batch_of_actions(actions, self.num_envs, self.batch.num_actions)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         batch = self.batch
         batch.step(self._actions)
         rewards = batch.rewards.astype(np.float32)
         dones = batch.terminated | batch.truncated
-        infos: list[dict[str, Any]] = [self._running] * self.num_envs
+        infos = batch.infos({"TimeLimit.truncated": False})
         ended = np.flatnonzero(dones)
-        for i in ended:
-            infos[i] = self._final_info(int(i))
         if ended.size:
+            for i in ended.tolist():
+                infos[i] |= self._final_info(i)
             batch.reset(ended)
+            for i in ended.tolist():
+                self.reset_infos[i] = batch.info(i)
         return batch.obs.copy(), rewards, dones, infos
 
     def _final_info(self, i: int) -> dict[str, Any]:
         summary = self.batch.summary(i)
         elapsed = round(time.perf_counter() - self._started, 6)
         return {
-            "backend": self.backend,
             "terminal_observation": self.batch.obs[i].copy(),
             "terminal_action_mask": self.batch.masks[i].copy(),
             "TimeLimit.truncated": bool(self.batch.truncated[i] and not self.batch.terminated[i]),
@@ -81,40 +111,55 @@ class EngineVecEnv(DrivingVecEnv):
         }
 
     def scenes(self, indices: Sequence[int]) -> list[Scene]:
-        return [self.batch.scene(int(i)) for i in indices]
+        rows = self.existing(indices)
+        self.batch.require_started(rows, "scenes")
+        return [self.batch.scene(i) for i in rows]
 
     def views(self, indices: Sequence[int]) -> Views:
-        return self.batch.views(np.asarray(indices, np.int64))
+        rows = np.array(self.existing(indices), np.int64)
+        self.batch.require_started(rows, "views")
+        return self.batch.views(rows)
 
     def action_masks(self) -> np.ndarray:
+        self.batch.require_started(slice(None), "action_masks")
         return self.batch.masks.copy()
 
     def branch(self, index: int, plans: np.ndarray) -> Branches:
-        return self.batch.branch(index, plans)
+        return self.envs[self.existing(index)[0]].branch(plans)
 
     def get_state(self) -> Any:
-        return self.batch.get_state(), self.batch.obs.copy(), self.batch.masks.copy()
+        batch = self.batch
+        buffers = batch.obs.copy(), batch.masks.copy(), batch.started.copy()
+        return batch.get_state(), *buffers, list(self._seeds), list(self.reset_infos)
 
     def set_state(self, state: Any) -> None:
-        arrays, obs, masks = state
-        self.batch.set_state(arrays)
-        self.batch.obs[...] = obs
-        self.batch.masks[...] = masks
+        """As in `DrivingVecEnv`.
+
+        Raises:
+            UsageError: The state is of another N or config.
+        """
+        arrays, obs, masks, started, seeds, infos = state
+        batch = self.batch
+        batch.set_state(arrays)
+        batch.obs[...], batch.masks[...], batch.started[...] = obs, masks, started
+        self._seeds, self.reset_infos = list(seeds), list(infos)
 
     def close(self) -> None:
-        pass
+        for env in self.envs:
+            env.close()
 
-    # VecEnv's remote calls: all environments share this one object.
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        return [env.render() for env in self.envs]
+
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        return [getattr(self, attr_name)] * len(list(self._get_indices(indices)))
+        return [self.envs[i].get_wrapper_attr(attr_name) for i in self.existing(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        setattr(self, attr_name, value)
+        for i in self.existing(indices):
+            setattr(self.envs[i], attr_name, value)
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        if method_name == "action_masks":
-            return [self.batch.masks[i].copy() for i in self._get_indices(indices)]
-        raise AttributeError(f"engine environments have no method {method_name!r} of their own")
+        return [self.envs[i].get_wrapper_attr(method_name)(*args, **kwargs) for i in self.existing(indices)]
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
-        return [False] * len(list(self._get_indices(indices)))
+        return [is_wrapped(self.envs[i], wrapper_class) for i in self.existing(indices)]

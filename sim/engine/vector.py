@@ -9,10 +9,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from sim.engine.batch import EnvBatch
-from sim.errors import UsageError, unknown
-
-AUTORESET = {mode.value: mode for mode in AutoresetMode}
-"""Modes by gymnasium's names: NextStep | SameStep | Disabled."""
+from sim.engine.single import EngineEnv, engine_metadata
+from sim.errors import UsageError
 
 
 class EngineVectorEnv(VectorEnv):
@@ -26,23 +24,23 @@ class EngineVectorEnv(VectorEnv):
 
     backend = "engine"
 
-    def __init__(self, scenario: str, batch: EnvBatch, autoreset: str = AutoresetMode.NEXT_STEP.value) -> None:
+    def __init__(
+        self, scenario: str, batch: EnvBatch, autoreset: AutoresetMode | str, render_mode: str | None = None
+    ) -> None:
         """Wrap a batch.
 
         Args:
             scenario: Registry name.
             batch: The batch, owned by this object from now on.
-            autoreset: NextStep | SameStep | Disabled.
-        Raises:
-            UsageError: The mode is unknown.
+            autoreset: gymnasium's mode, or its name: NextStep | SameStep | Disabled.
+            render_mode: None | rgb_array | human.
         """
-        if autoreset not in AUTORESET:
-            raise unknown("autoreset mode", autoreset, AUTORESET)
         self.scenario, self.scenario_config, self.batch = scenario, batch.config, batch
         self.num_envs = batch.num_envs
-        self.mode = AUTORESET[autoreset]
-        self.metadata = {"autoreset_mode": self.mode, "render_modes": []}
-        self.render_mode = None
+        self.envs = [EngineEnv(scenario, batch, render_mode, row) for row in range(batch.num_envs)]
+        self.mode = AutoresetMode(autoreset)
+        self.metadata = engine_metadata(batch) | {"autoreset_mode": self.mode}
+        self.render_mode = render_mode
         self.spec = None
         self.single_observation_space, self.single_action_space = batch.observation_space, batch.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -117,7 +115,30 @@ class EngineVectorEnv(VectorEnv):
 
     def action_masks(self) -> np.ndarray:
         """Legal actions of every environment now, bool (N, A)."""
+        self.batch.require_started(slice(None), "action_masks")
         return self.batch.masks.copy()
 
+    def render(self) -> tuple[Any, ...]:
+        """What `render` of each environment returns."""
+        return tuple(env.render() for env in self.envs)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """As SyncVectorEnv's: what a method of each environment returns, or the value of an attribute."""
+        found = [env.get_wrapper_attr(name) for env in self.envs]
+        return tuple(value(*args, **kwargs) if callable(value) else value for value in found)
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """An attribute of each environment."""
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute of each environment: to its own value of a list or tuple, or all to the same one."""
+        each = values if isinstance(values, list | tuple) else [values] * self.num_envs
+        if len(each) != self.num_envs:
+            raise UsageError(f"{len(each)} values of {name!r} for {self.num_envs} environments: give one each")
+        for env, value in zip(self.envs, each, strict=True):
+            setattr(env, name, value)
+
     def close_extras(self, **kwargs: Any) -> None:
-        pass
+        for env in self.envs:
+            env.close()

@@ -6,6 +6,7 @@ A environment holds its scene, its random stream and its config; the viewer (pyg
 from __future__ import annotations
 
 import copy
+import copyreg
 import io
 import pickle
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from highway_env.envs.common.abstract import AbstractEnv
 from highway_env.envs.common.graphics import EnvViewer
 from highway_env.envs.common.observation import AttributesObservation, GrayscaleObservation, observation_factory
+
+from sim.highway.viewer import Viewer
 
 LEFT_OUT = ("viewer", "_record_video_wrapper")
 
@@ -74,10 +77,28 @@ def load(inner: AbstractEnv, state: bytes) -> None:
     values = unpickler.load()
     vars(inner).clear()
     vars(inner).update(values, **kept)
+    renew_pictures(inner)
+
+
+def renew_pictures(inner: AbstractEnv) -> None:
+    """Give an environment that has just been copied or loaded a surface to draw its observations on, if it needs one.
+
+    Args:
+        inner: The environment.
+    """
     if isinstance(inner.observation_type, GrayscaleObservation):
         frames = inner.observation_type.obs
         inner.observation_type = observation_factory(inner, inner.config["observation"])
         inner.observation_type.obs = frames
+
+
+def _no_viewer(viewer: EnvViewer) -> tuple[Any, ...]:
+    """How viewers are copied and pickled: not at all."""
+    return type(None), ()
+
+
+copyreg.pickle(EnvViewer, _no_viewer)
+copyreg.pickle(Viewer, _no_viewer)
 
 
 class _Pickler(pickle.Pickler):

@@ -10,16 +10,17 @@ rule): two FASTER in a row at 20 m/s may both ask for 25 m/s. `Ego.speed_index` 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from highway_env.envs.common.abstract import AbstractEnv
 
+from sim.actions import continuous_action, one_action, plans_of_actions
 from sim.config import fingerprint
-from sim.env import Branches, DrivingEnv
+from sim.env import Branches, DrivingEnv, refuse_options, reset_needed, warn_of_no_render_mode
 from sim.errors import UsageError
 from sim.highway import copying
 from sim.highway.episode import EpisodeTotals
@@ -78,7 +79,8 @@ class HighwayDrivingEnv(DrivingEnv):
         """Replace the environment's own rendering and its mutable class attributes."""
         inner.metadata = dict(inner.metadata)
         inner.render_mode = "human" if self.render_mode == "human" else None
-        inner.config["offscreen_rendering"] = self.render_mode != "human"
+        asked = getattr(self.scenario_config, "offscreen_rendering", None)
+        inner.config["offscreen_rendering"] = self.render_mode != "human" if asked is None else asked
 
     # -- gymnasium -----------------------------------------------------------------------------------------------------
 
@@ -93,8 +95,7 @@ class HighwayDrivingEnv(DrivingEnv):
         Raises:
             UsageError: There are options.
         """
-        if options:
-            raise UsageError(f"reset options {sorted(options)}: not supported, make a new one with another config")
+        refuse_options(options)
         if seed is not None:
             self.action_space.seed(seed)
         if self.render_mode == "human":
@@ -120,7 +121,7 @@ class HighwayDrivingEnv(DrivingEnv):
             gymnasium.error.ResetNeeded: No episode is running.
         """
         if self._episode is None or self._episode.ended:
-            raise gym.error.ResetNeeded("no episode is running: call reset() before step()")
+            raise reset_needed("step")
         episode = self._episode
         obs, reward, terminated, truncated, info = self._advance(self.inner, self._checked(action), episode.steps + 1)
         number_bodies(self.inner)
@@ -138,11 +139,18 @@ class HighwayDrivingEnv(DrivingEnv):
         return self._conform(obs), reward, terminated, truncated, info
 
     def render(self) -> np.ndarray | None:
-        """uint8 (height, width, 3) in mode rgb_array; draws to the window and returns None in mode human."""
+        """Draw the present state.
+
+        Returns:
+            uint8 (height, width, 3) in mode rgb_array; None in mode human, which draws to a window, and without a mode.
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
         if self.render_mode is None:
-            raise UsageError("render() needs a render mode: make it with render_mode 'rgb_array' or 'human'")
+            warn_of_no_render_mode()
+            return None
         if self._episode is None:
-            raise gym.error.ResetNeeded("nothing to render yet: call reset() first")
+            raise reset_needed("render")
         viewer = self._viewer()
         viewer.display()
         viewer.handle_events()
@@ -168,7 +176,13 @@ class HighwayDrivingEnv(DrivingEnv):
     # -- DrivingEnv ----------------------------------------------------------------------------------------------------
 
     def scene(self) -> Scene:
-        """The present scene. Vehicle ids: 0 is the ego, the others count from 1 in the order in which they appeared."""
+        """The present scene. Vehicle ids: 0 is the ego, the others count from 1 in the order in which they appeared.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
+        if self._episode is None:
+            raise reset_needed("scene")
         if self._shapes is None:
             self._shapes = lane_shapes(self.inner)
         return build_scene(self.inner, self.kind, self.scenario, self._time(), self._shapes)
@@ -196,7 +210,7 @@ class HighwayDrivingEnv(DrivingEnv):
         """
         plans = self._checked_plans(plans)
         if self._episode is None or self._episode.ended:
-            raise gym.error.ResetNeeded("no episode is running: call reset() before branch()")
+            raise reset_needed("branch")
         count, horizon = plans.shape
         result = Branches(
             rewards=np.zeros((count, horizon)),
@@ -241,6 +255,15 @@ class HighwayDrivingEnv(DrivingEnv):
         self._shapes = None
         self.action_space.np_random.bit_generator.state = state["action_space"]
         self._adopt(self.inner)
+
+    def __setstate__(self, values: dict[str, Any]) -> None:
+        """A copy or an unpickled environment: pictures are drawn anew, windows are not copied."""
+        vars(self).update(values)
+        copying.renew_pictures(self.inner)
+        self._adopt(self.inner)
+
+    def _simulator_config(self) -> dict[str, Any]:
+        return {name: copy.deepcopy(value) for name, value in self.inner.config.items() if name != "task"}
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -295,24 +318,13 @@ class HighwayDrivingEnv(DrivingEnv):
     def _checked(self, action: Any) -> Any:
         space = self.action_space
         if isinstance(space, spaces.Discrete):
-            number = np.asarray(action)
-            if number.size != 1 or number.dtype.kind not in "iu" or not 0 <= number.item() < space.n:
-                raise UsageError(f"action {action!r}: {self.scenario} takes the integers 0 to {int(space.n) - 1}")
-            return int(number.item())
-        values = np.array(action, dtype=np.float32)
-        if values.shape != space.shape or not np.isfinite(values).all():
-            raise UsageError(f"action {action!r}: {self.scenario} takes numbers of shape {space.shape} in [-1, 1]")
-        return values
+            return one_action(action, int(space.n))
+        return continuous_action(action, space.shape)  # type: ignore[arg-type]
 
     def _checked_plans(self, plans: np.ndarray) -> np.ndarray:
-        space, plans = self.action_space, np.asarray(plans)
-        if not isinstance(space, spaces.Discrete):
+        if not isinstance(self.action_space, spaces.Discrete):
             raise UsageError(f"branch() needs discrete actions, but those of {self.scenario} are continuous")
-        if plans.ndim != 2 or not plans.size or not np.issubdtype(plans.dtype, np.integer):
-            raise UsageError(f"plans of shape {plans.shape} and type {plans.dtype}: expected integers of shape (P, H)")
-        if plans.min() < 0 or plans.max() >= space.n:
-            raise UsageError(f"plans hold actions {plans.min()} to {plans.max()}: expected 0 to {int(space.n) - 1}")
-        return plans
+        return plans_of_actions(plans, int(self.action_space.n))
 
     def _conform(self, obs: Any) -> Any:
         """The observation in the declared dtype, as arrays of our own."""
@@ -332,7 +344,7 @@ class HighwayDrivingEnv(DrivingEnv):
 
     def _viewer(self) -> Viewer:
         if self.inner.viewer is None:
-            self.inner.viewer = Viewer(self.inner, window=self.render_mode == "human")
+            self.inner.viewer = Viewer(self.inner, window=not self.inner.config["offscreen_rendering"])
             self.inner.viewer.overlay = self._overlay
         return self.inner.viewer
 

@@ -19,6 +19,13 @@ def make_env(scenario: HighwayScenario, config: Any, render_mode: str | None = N
     return wrapper(scenario.name, config, inner, scenario.kind, render_mode)
 
 
-def make_vec(scenario: HighwayScenario, config: Any, num_envs: int, seed: int | None, workers: int) -> DrivingEnvs:
+def make_vec(
+    scenario: HighwayScenario,
+    config: Any,
+    num_envs: int,
+    seed: int | None,
+    workers: int,
+    render_mode: str | None = None,
+) -> DrivingEnvs:
     """`num_envs` environments of the scenario, environment i starting from seed + i; `workers` > 0 uses processes."""
-    return DrivingEnvs([functools.partial(make_env, scenario, config)] * num_envs, seed, workers)
+    return DrivingEnvs([functools.partial(make_env, scenario, config, render_mode)] * num_envs, seed, workers)

@@ -7,20 +7,25 @@ reward and outcome as `sim.lane_change` defines them. It runs a few decisions pe
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
 from highway_env.envs.common.abstract import AbstractEnv
+from highway_env.envs.common.action import DiscreteMetaAction
 from highway_env.road.road import Road, RoadNetwork
 from highway_env.vehicle.behavior import IDMVehicle
 from highway_env.vehicle.controller import MDPVehicle
 from highway_env.vehicle.kinematics import Vehicle
 
 from sim import lane_change as task
+from sim.errors import UsageError
 from sim.highway.env import HighwayDrivingEnv
 from sim.highway.kinds import EnvKind
+from sim.highway.schema import checked, inner_observation
 from sim.highway.upstream import construct
+from sim.kinematics import speed_index
 from sim.lane_change import LaneChangeConfig
 from sim.outcome import Outcome
 from sim.scene import Goal
@@ -28,6 +33,9 @@ from sim.vec import DrivingEnvs
 
 if TYPE_CHECKING:
     from sim.scenarios import Scenario
+
+
+META = "DiscreteMetaAction"
 
 
 class LaneChangeEgo(MDPVehicle):
@@ -69,12 +77,10 @@ class LaneKeepingVehicle(IDMVehicle):
 
 
 class LaneChangeEnv(AbstractEnv):
-    """highway-env environment of the task. `info["outcome"]` is success | crash | missed at the end, else None."""
+    """highway-env environment of the task. `info["outcome"]` is success | crash | missed at the end, else None.
 
-    def __init__(self, config: dict | None = None, render_mode: str | None = None) -> None:
-        # `config["task"]` carries the typed config; the rest are highway-env's own keys.
-        super().__init__(config, render_mode)
-        self.observation_space = spaces.Box(-1.0, 1.0, (task.OBSERVATION_SIZE,), np.float32)
+    `config["task"]` carries the typed config; the rest are highway-env's own keys.
+    """
 
     @classmethod
     def default_config(cls) -> dict:
@@ -96,15 +102,20 @@ class LaneChangeEnv(AbstractEnv):
     def configure(self, config: dict | None) -> None:
         super().configure(config)
         self.config["policy_frequency"] = self.task.decision_frequency
+        self.config["action"] = {"type": META, **(self.task.action or {})}
+        if self.config["action"]["type"] == META and not self.config["action"].get("target_speeds"):
+            self.config["action"]["target_speeds"] = self.task.speeds
+        if self.task.observation:
+            self.config["observation"] = inner_observation(self.task.observation)
 
     def define_spaces(self) -> None:
-        self.config["action"] = {"type": "DiscreteMetaAction", "target_speeds": self.task.speeds}
         super().define_spaces()
-        self.observation_space = spaces.Box(-1.0, 1.0, (task.OBSERVATION_SIZE,), np.float32)
+        if self.task.observation is None:
+            self.observation_space = spaces.Box(-1.0, 1.0, (task.OBSERVATION_SIZE,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        _, info = super().reset(seed=seed, options=options)
-        return self.observe(), info
+        obs, info = super().reset(seed=seed, options=options)
+        return (self.observe() if self.task.observation is None else obs), info
 
     def _reset(self) -> None:
         config = self.task
@@ -114,13 +125,7 @@ class LaneChangeEnv(AbstractEnv):
             record_history=self.config["show_trajectories"],
         )
         lane = self.road.network.get_lane(("0", "1", config.start_lane))
-        ego = LaneChangeEgo(
-            self.road,
-            lane.position(config.start_x, 0),
-            heading=0.0,
-            speed=config.start_speed,
-            target_speeds=config.speeds,
-        )
+        ego = self._ego_class()(self.road, lane.position(config.start_x, 0), heading=0.0, speed=config.start_speed)
         self.controlled_vehicles = [ego]
         self.road.vehicles.append(ego)
         traffic = task.draw_traffic(config, self.np_random)
@@ -135,18 +140,29 @@ class LaneChangeEnv(AbstractEnv):
         self.decisions = 0
         self.outcome = Outcome.RUNNING
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
-        lane, target = self.vehicle.lane_index[2], self.vehicle.target_lane_index[2]
+    def _ego_class(self) -> Any:
+        """What builds the ego: with meta-actions it has the measured controllers, else highway-env's vehicle."""
+        actions = self.action_type
+        if isinstance(actions, DiscreteMetaAction):
+            return functools.partial(LaneChangeEgo, target_speeds=actions.target_speeds)
+        return actions.vehicle_class
+
+    def _target_lane(self) -> int:
+        """The lane that the ego steers to; without a lane controller, the lane that it is in."""
+        return getattr(self.vehicle, "target_lane_index", self.vehicle.lane_index)[2]
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        lane, target = self.vehicle.lane_index[2], self._target_lane()
         self.time += self.task.decision_period
         self._simulate(action)
         self.decisions += 1
         self.outcome = self._read_outcome()
-        obs = self.observe()
+        obs = self.observe() if self.task.observation is None else self.observation_type.observe()
         terms = self._rewards_of(lane, target)
         info = {
             "speed": float(self.vehicle.speed),
             "crashed": bool(self.vehicle.crashed),
-            "action": int(action),
+            "action": action,
             "rewards": terms,
             "outcome": None if self.outcome == Outcome.RUNNING else self.outcome.name.lower(),
         }
@@ -172,14 +188,17 @@ class LaneChangeEnv(AbstractEnv):
         return task.reward_terms(
             self.task,
             lanes=(old_lane, self.vehicle.lane_index[2]),
-            target_changed=self.vehicle.target_lane_index[2] != old_target,
+            target_changed=hasattr(self.vehicle, "target_lane_index") and self._target_lane() != old_target,
             speed=self.vehicle.speed,
             ttc=ttc,
             outcome=self.outcome,
         )
 
     def observe(self) -> np.ndarray:
-        """float32 (29,), as `sim.lane_change.observation` defines it."""
+        """float32 (29,), as `sim.lane_change.observation` defines it.
+
+        A speed index is that of the set-point nearest to the present speed where the actions have no set-points.
+        """
         ego, lane = self.vehicle, self.vehicle.lane_index[2]
         neighbours: list[tuple[float, float, float] | None] = []
         for side in (lane, lane - 1, lane + 1):
@@ -192,7 +211,8 @@ class LaneChangeEnv(AbstractEnv):
                 else:
                     dx = car.position[0] - ego.position[0]
                     neighbours.append((dx, car.speed, car.action["acceleration"]))
-        return task.observation(self.task, lane, ego.position[0], ego.speed, ego.speed_index, neighbours)
+        index = ego.speed_index if hasattr(ego, "speed_index") else speed_index(ego.speed, self.task.speeds)
+        return task.observation(self.task, lane, ego.position[0], ego.speed, index, neighbours)
 
     def _info(self, obs: np.ndarray, action: Any = None) -> dict:
         return {"speed": float(self.vehicle.speed), "crashed": False, "outcome": None}
@@ -220,12 +240,28 @@ KIND = EnvKind("lane-change", "sim.highway.lane_change:LaneChangeEnv", outcome=_
 
 
 def make_env(scenario: Scenario, config: LaneChangeConfig, render_mode: str | None = None) -> HighwayDrivingEnv:
-    """One lane-change environment on highway-env; `config` is resolved."""
+    """One lane-change environment on highway-env; `config` is resolved.
+
+    Raises:
+        UsageError: highway-env has no such observation or action settings.
+    """
+    for part in ("observation", "action"):
+        value = getattr(config, part)
+        try:
+            values: Any = {} if value is None else {part: checked(part, value)}
+            config = replace(config, **values)
+        except ValueError as error:
+            raise UsageError(f"{scenario.name}.{part}: {error}") from None
     return HighwayDrivingEnv(scenario.name, config, construct(LaneChangeEnv, {"task": config}), KIND, render_mode)
 
 
 def make_vec(
-    scenario: Scenario, config: LaneChangeConfig, num_envs: int, seed: int | None, workers: int
+    scenario: Scenario,
+    config: LaneChangeConfig,
+    num_envs: int,
+    seed: int | None,
+    workers: int,
+    render_mode: str | None = None,
 ) -> DrivingEnvs:
     """`num_envs` of them, environment i starting from seed + i; `workers` > 0 uses processes."""
-    return DrivingEnvs([functools.partial(make_env, scenario, config)] * num_envs, seed, workers)
+    return DrivingEnvs([functools.partial(make_env, scenario, config, render_mode)] * num_envs, seed, workers)

@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import functools
 import importlib
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -22,9 +23,6 @@ from sim.errors import UsageError, unknown
 from sim.highway.kinds import EnvKind
 from sim.highway.traffic import private_copy
 from sim.highway.upstream import env_class
-
-OURS = ("offscreen_rendering",)
-"""Keys that the wrapper sets itself (from the render mode)."""
 
 Bool = pydantic.StrictBool
 Text = pydantic.StrictStr
@@ -80,6 +78,7 @@ FIELD_TYPES: dict[str, Any] = {
     "reward_weights": Annotated[Numbers, pydantic.Field(min_length=6, max_length=6)],
     "other_vehicles_type": Annotated[Text, pydantic.AfterValidator(_vehicle_class)],
     "controlled_vehicles": Annotated[Positive, pydantic.AfterValidator(_only_one)],
+    "offscreen_rendering": Bool | None,
     "initial_lane_id": Count | None,
     "incoming_vehicle_destination": Annotated[Count, pydantic.Field(le=2)] | None,
     "destination": Literal["o1", "o2", "o3"] | None,
@@ -149,6 +148,9 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "DiscreteAction": CONTINUOUS | {"actions_per_axis": Annotated[Positive, pydantic.Field(ge=2)]},
 }
 """Keys of each observation and action type (their constructors swallow unknown ones), multi-agent types left out."""
+MULTI_AGENT = ("MultiAgentObservation", "MultiAgentAction")
+MISPRINTS = {("LidarObservation", "normalise")}
+"""Keys that highway-env's documentation writes though no type has them; like those of other types they do nothing."""
 
 NO_EFFECT: dict[tuple[str, str], str] = {
     ("observation", "flatten"): "highway-env ignores it; use gymnasium's FlattenObservation",
@@ -221,7 +223,7 @@ def kind_defaults(kind: EnvKind) -> dict[str, Any]:
     defaults = deep_merge(defaults, kind.overrides)
     if kind.time_limit is not None:
         defaults["duration"] = kind.time_limit
-    return {name: value for name, value in defaults.items() if name not in OURS}
+    return defaults
 
 
 def to_inner(config: Any, kind: EnvKind) -> dict[str, Any]:
@@ -234,10 +236,17 @@ def to_inner(config: Any, kind: EnvKind) -> dict[str, Any]:
         What the environment's constructor takes.
     """
     inner = {field.name: copy.deepcopy(getattr(config, field.name)) for field in dataclasses.fields(config)}
-    if inner["observation"]["type"] == "GrayscaleObservation" and "observation_shape" in inner["observation"]:
-        inner["observation"]["observation_shape"] = tuple(inner["observation"]["observation_shape"])
+    inner["observation"] = inner_observation(inner["observation"])
     if kind.private_traffic:
         inner["other_vehicles_type"] = private_copy(inner["other_vehicles_type"])
+    return inner
+
+
+def inner_observation(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an observation type in highway-env's own form: the shape of a picture is a tuple."""
+    inner = copy.deepcopy(dict(settings))
+    if "observation_shape" in inner:
+        inner["observation_shape"] = tuple(inner["observation_shape"])
     return inner
 
 
@@ -252,10 +261,16 @@ def _field_type(name: str, default: Any) -> Any:
 
 
 def _type_checker(part: str, kinds: Mapping[str, Mapping[str, Any]], default: Mapping[str, Any]) -> Any:
-    """Validator of `observation` or `action`: keys and values by the chosen type."""
+    """Validator of `observation` or `action`: keys and values by the chosen type.
+
+    A key of another type is left out with a warning, as highway-env's own examples hold such keys.
+    """
+    known_elsewhere = {key for table in kinds.values() for key in table}
 
     def check(value: dict[str, Any]) -> dict[str, Any]:
         kind = value.get("type", "")
+        if kind in MULTI_AGENT:
+            raise ValueError(f"type {kind} is not supported (multi-agent environments are out of scope)")
         if kind not in kinds:
             raise unknown(f"{part} type", kind, kinds)
         allowed = kinds[kind]
@@ -267,6 +282,9 @@ def _type_checker(part: str, kinds: Mapping[str, Mapping[str, Any]], default: Ma
             if key not in allowed:
                 if inherited:
                     continue  # a left-over of the default type, which the user has replaced
+                if key in known_elsewhere or (kind, key) in MISPRINTS:
+                    warnings.warn(f"{part}.{key} = {item!r} has no effect: type {kind} has no such key", stacklevel=2)
+                    continue
                 raise unknown(f"key of {part} type {kind}", key, allowed)
             reason = NO_EFFECT.get((part, key)) or NO_EFFECT.get((kind, key))
             if reason:
@@ -299,13 +317,34 @@ def _inert(default: Any, reason: str) -> Callable[[Any], Any]:
 
 
 def _check_frequencies(config: Any) -> None:
-    """A decision has to last a whole number of simulation steps, else highway-env's clock and physics drift apart."""
+    """A decision should last a whole number of simulation steps: highway-env's clock and physics drift apart else."""
     steps = config.simulation_frequency / config.policy_frequency
-    if steps < 1 or abs(steps - round(steps)) > 1e-9:
+    if steps < 1:
         raise ValueError(
-            f"simulation_frequency = {config.simulation_frequency} is not a multiple of policy_frequency = "
-            f"{config.policy_frequency}: highway-env would simulate less time than it counts"
+            f"policy_frequency = {config.policy_frequency} is above simulation_frequency = "
+            f"{config.simulation_frequency}: a decision needs at least one simulation step"
         )
+    if abs(steps - round(steps)) > 1e-9:
+        warnings.warn(
+            f"simulation_frequency = {config.simulation_frequency} is not a multiple of policy_frequency = "
+            f"{config.policy_frequency}: highway-env simulates {int(steps) / config.simulation_frequency:.3g} s per "
+            f"decision and counts {1 / config.policy_frequency:.3g} s",
+            stacklevel=2,
+        )
+
+
+def checked(part: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an observation or action type of highway-env, checked.
+
+    Args:
+        part: observation | action
+        value: Settings by name, `type` among them.
+    Returns:
+        Plain values.
+    Raises:
+        ValueError: The type is unknown, or a setting is or has a value that it does not take.
+    """
+    return _type_checker(part, OBSERVATIONS if part == "observation" else ACTIONS, {})(_plain(value))
 
 
 def _copier(value: Any) -> Callable[[], Any]:

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -191,7 +192,7 @@ def test_sb3_algorithms_run_on_it() -> None:
 
 def test_asking_before_the_first_reset_and_closing_twice() -> None:
     envs = make(1)
-    with pytest.raises(RuntimeError, match="reset"):
+    with pytest.raises(gym.error.ResetNeeded):
         envs.action_masks()
     envs.close()
     envs.close()

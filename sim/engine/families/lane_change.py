@@ -378,7 +378,7 @@ class LaneChangeBatch(EnvBatch):
     def crashed(self) -> np.ndarray:
         return self.state.envs["crashed"] > 0
 
-    def reward_terms(self, i: int, action: int) -> dict[str, float]:
+    def _reward_terms(self, i: int, action: int) -> dict[str, float]:
         env, front = self.state.envs[i], self.scene(i).front(int(self.state.envs["lane"][i]))
         return task.reward_terms(
             self.config,
@@ -448,4 +448,4 @@ def _make(scenario: Any, config: LaneChangeConfig, num_envs: int, threads: int) 
     return LaneChangeBatch(config, num_envs, threads)
 
 
-FAMILY = Family("lane-change", ("lane-change",), _make)
+FAMILY = Family("lane-change", ("lane-change",), _make, lambda config: task.uncovered(None, config))

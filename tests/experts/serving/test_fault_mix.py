@@ -86,7 +86,7 @@ def test_any_text_is_a_mix_or_one_clear_line(text):
         ("delay=lognormal:0:1", "above 0"),
         ("drip_s=-1", "choose 0 to 3,600"),
         ("oversized_bytes=2e12", "oversized_bytes"),
-        ("freezes=10", "choose 0 to 3,600"),
+        ("freezes=10", "START:LENGTH"),
         ("freezes=-1:2", "choose 0 to 3,600"),
         ("no-such.yaml", "no-such.yaml"),
     ],

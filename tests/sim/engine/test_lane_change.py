@@ -364,7 +364,7 @@ def test_actions_that_do_not_exist_are_refused():
     env = sim.make("lane-change")
     env.reset(seed=0)
     for action in (5, -1, 1.5, "left"):
-        with pytest.raises(UsageError, match="takes the integers 0 to 4"):
+        with pytest.raises(UsageError, match="actions are the integers 0 to 4"):
             env.step(action)
     with pytest.raises(UsageError, match="threads"):
         LaneChangeBatch(LaneChangeConfig(), 4, threads=10_000)

@@ -58,9 +58,8 @@ MISTAKES = [
     ("highway-v0", {"reward_speed_range": [30, 20]}, "lowest, highest"),
     ("highway-v0", {"other_vehicles_type": "highway_env.vehicle.behavior.Idm"}, "dotted path"),
     ("highway-v0", {"controlled_vehicles": 2}, "out of scope"),
-    ("highway-v0", {"policy_frequency": 2}, "not a multiple"),
     ("highway-v0", {"initial_lane_id": 9}, "cannot be built"),
-    ("highway-v0", {"offscreen_rendering": False}, "unknown key"),
+    ("highway-v0", {"offscreen_rendering": "no"}, "valid boolean"),
     ("two-way-v0", {"action": {"type": "ContinuousAction"}}, "cannot be built"),
     ("intersection-v2", {"destination": "o9"}, "destination = 'o9'"),
 ]

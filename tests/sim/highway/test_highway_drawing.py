@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from highway_envs import in_fresh_process, make_small
-
-from sim.errors import UsageError
 
 WINDOWS = """
 import numpy as np, pygame, sim
@@ -67,10 +64,3 @@ def test_frames_do_not_change_afterwards() -> None:
     env.step(1)
     env.render()
     assert np.array_equal(frame, kept)
-
-
-def test_rendering_needs_a_mode() -> None:
-    env = make_small("highway-fast-v0")
-    env.reset(seed=0)
-    with pytest.raises(UsageError, match="render_mode"):
-        env.render()
