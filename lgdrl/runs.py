@@ -5,7 +5,8 @@
     metrics.csv        one row per log interval (also under tensorboard/)
     guidance.sqlite    every query to the expert and what came of it, with scenes (`lgdrl.guidance.log`)
     checkpoint.pt      everything needed to continue identically
-    policy.zip         the trained policy, written at the end (Stable-Baselines3 format; safetensors of language models)
+    policy.safetensors the trained policy, written at the end: tensors, and JSON that rebuilds the learner
+    policy.zip         the same policy as Stable-Baselines3 saves it, for its own `load`; nothing here reads it
     evaluation.json    the learner alone, expert off
 
 Files are written to a temporary name, synced and renamed: a killed run loses at most one checkpoint interval.
@@ -114,6 +115,11 @@ class Run:
 
     @property
     def policy(self) -> Path:
+        return self.folder / "policy.safetensors"
+
+    @property
+    def policy_zip(self) -> Path:
+        """A copy for users of Stable-Baselines3."""
         return self.folder / "policy.zip"
 
     @property

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from experts.human import Hands
 from experts.provider import PolicyProvider
+from lgdrl.checkpoints import read_checkpoint, write_checkpoint
 from lgdrl.config import RunConfig, load_config
 from lgdrl.evaluation import Evaluation
 from lgdrl.loops.loop import Callback, Loop
@@ -125,6 +125,7 @@ class Trainer:
             self.loop.settle()
         self.save()
         if self.done:
+            self.loop.write_exports(self.run)
             write_atomically(self.run.policy, self.loop.write_policy)
         return self.done
 
@@ -135,22 +136,22 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint; a run killed after this continues from here, identically."""
-        state = {"elapsed_s": self.elapsed_s, "loop": self.loop.state_dict()}
-        write_atomically(self.run.checkpoint, lambda file: torch.save(state, file))
+        write_checkpoint(self.run.checkpoint, {"elapsed_s": self.elapsed_s, "loop": self.loop.state_dict()})
 
     def _restore(self) -> None:
+        path = self.run.checkpoint
+        state = read_checkpoint(path)
         try:
-            state = torch.load(self.run.checkpoint, weights_only=False)
-        except Exception as error:  # a damaged pickle raises almost anything
+            self.loop.load_state_dict(state["loop"])
+            self.elapsed_s = float(state["elapsed_s"])
+        except UsageError as error:
+            raise UsageError(f"checkpoint {str(path)!r}: {error}") from None
+        except Exception as error:  # content that does not fit raises almost anything
+            words = (str(error).splitlines() or [""])[0]
             raise UsageError(
-                f"checkpoint {str(self.run.checkpoint)!r} is damaged ({type(error).__name__}): delete it to start over"
+                f"checkpoint {str(path)!r} does not fit the config beside it ({type(error).__name__}: {words:.120}): "
+                "restore that config, or delete the checkpoint to start over"
             ) from None
-        if "loop" not in state:
-            raise UsageError(
-                f"checkpoint {str(self.run.checkpoint)!r} is of an earlier version: delete it to start over"
-            )
-        self.elapsed_s = state["elapsed_s"]
-        self.loop.load_state_dict(state["loop"])
 
     def close(self) -> None:
         """Release everything; nothing is saved."""

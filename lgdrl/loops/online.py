@@ -28,6 +28,7 @@ from lgdrl.guidance.human import PersonArbiter
 from lgdrl.guidance.log import PERSON, GuidanceLog
 from lgdrl.guidance.records import StepContext
 from lgdrl.guidance.strategy import Strategy
+from lgdrl.learners.files import load_policy_file, policy_bytes
 from lgdrl.learners.registry import LEARNERS
 from lgdrl.loops.loop import Callback, Loop
 from lgdrl.methods import Method, Needs
@@ -36,6 +37,7 @@ from lgdrl.seeds import CURVE_SEEDS
 from sim.config import resolve
 from sim.env import DrivingVecEnv, ScenarioVecEnv
 from sim.errors import UsageError
+from sim.files import write_atomically
 
 if TYPE_CHECKING:
     from lgdrl.learners.guided import Guided
@@ -250,9 +252,13 @@ class OnlineLoop(Loop):
         self.model.store_waiting()
 
     def write_policy(self, file: BinaryIO) -> None:
+        file.write(policy_bytes(self.model))
+
+    def write_exports(self, run: Run) -> None:
+        """The policy in Stable-Baselines3's own format, for `load` in plain SB3. Nothing here reads it."""
         buffer = io.BytesIO()
         self.model.save(buffer)
-        file.write(buffer.getvalue())
+        write_atomically(run.policy_zip, lambda file: file.write(buffer.getvalue()))
 
     def state_dict(self) -> dict[str, Any]:
         if self.advisor is not None:
@@ -301,7 +307,7 @@ def load_policy(run: Run) -> Guided:
     if not run.finished:
         raise UsageError(f"the run in {str(run.folder)!r} is not finished: continue it with `lgdrl train --resume`")
     torch.set_num_threads(1)
-    return LEARNERS.get(config.learner).make.load(run.policy, device="cpu")  # type: ignore[attr-defined]
+    return load_policy_file(run.policy)
 
 
 def evaluate_policy(config: RunConfig, run: Run, episodes: int, first_seed: int) -> Evaluation:
