@@ -39,8 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int | None:
         from lgdrl import commands
+        from sim.files import check_outputs
+        from sim.trust import trusting
 
-        return getattr(commands, arguments.run)(arguments)
+        check_outputs(vars(arguments))
+        with trusting(getattr(arguments, "trust", False)):
+            return getattr(commands, arguments.run)(arguments)
 
     return guarded("lgdrl", run)
 
@@ -139,6 +143,10 @@ def _add_json(group: Group, text: str = "write the results as JSON") -> None:
     group.add_argument("--json", metavar="FILE", help=text)
 
 
+def _add_trust(group: Group) -> None:
+    group.add_argument("--trust", action="store_true", help="load files that can run code of their authors (pickles)")
+
+
 def _add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="config overrides, e.g. learner_options.gamma=0.98"
@@ -167,7 +175,8 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     method.add_argument("--config", metavar="FILE", help="YAML file, e.g. the config.yaml of another run")
     output = parser.add_argument_group("output")
     output.add_argument("--out", metavar="DIR", help="new run folder (default: runs/STRATEGY-SCENARIO-SEED)")
-    output.add_argument("--resume", metavar="RUN", help="continue this run from its last checkpoint")
+    output.add_argument("--resume", metavar="RUN", help="continue this run; with --steps, beyond its present end")
+    _add_trust(output)
     _add_json(output, "write the last metrics as JSON")
 
 
@@ -183,6 +192,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "--seed", type=_seed, default=FINAL_SEED, help=f"first held-out seed (default: {FINAL_SEED}), or '{PUBLISHED}'"
     )
     _add_set(parser)
+    _add_trust(parser)
     output = parser.add_argument_group("output")
     _add_json(output)
     output.add_argument("--video", metavar="FILE", help="also record the first episode (.mp4 or .gif)")
@@ -226,6 +236,7 @@ def _add_play(commands: argparse._SubParsersAction) -> None:
         "--replay", metavar="RUN", help="step through the states at which this training queried its expert"
     )
     _add_set(parser)
+    _add_trust(parser)
     driving = parser.add_argument_group("driving")
     driving.add_argument("--drive", action="store_true", help="you drive; --expert only labels")
     driving.add_argument("--dead-man", action="store_true", help="you drive only while you hold a key")

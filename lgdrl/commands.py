@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,22 +35,24 @@ def train(arguments: Namespace) -> int:
     """`lgdrl train`: a new run, or the rest of an old one."""
     from lgdrl import training
     from lgdrl.config import load_config
-    from lgdrl.runs import write_json
+    from lgdrl.runs import free_folder, write_json
 
-    if arguments.resume:
-        clashing = ("scenario", "backend", "expert", "strategy", "learner", "steps", "seed", "out", "config")
+    if arguments.resume is not None:
+        clashing = ("scenario", "backend", "expert", "strategy", "learner", "seed", "out", "config")
         given = [f"--{name}" for name in clashing if getattr(arguments, name) is not None]
         if given or arguments.overrides:
-            named = ", ".join(given) or arguments.overrides[0]
-            raise UsageError(f"--resume continues a run as it was configured: drop {named}")
-        trainer = training.resume(arguments.resume)
+            named = ", ".join([*given, *arguments.overrides])
+            raise UsageError(f"--resume continues a run as it was configured, only --steps may be more: drop {named}")
+        trainer = training.resume(arguments.resume, steps=arguments.steps)
     else:
         config = load_config(arguments.config, _run_overrides(arguments))
-        folder = arguments.out or f"runs/{config.strategy}-{config.scenario}-{config.seed}"
+        folder = arguments.out or free_folder(f"runs/{config.strategy}-{config.scenario}-{config.seed}")
         trainer = training.start(config, folder)
     config = trainer.config
     provider = trainer.loop.provider
     console.print(_introduction(config, trainer.run.folder, trainer.loop.progress, provider is not None))
+    for note in trainer.notes:
+        console.print(f"Note: {note}")
     if provider is not None:
         _print_note(provider)
     impossible = False
@@ -62,12 +63,12 @@ def train(arguments: Namespace) -> int:
         ):
             finished = trainer.train(show)
     except UsageError:  # a simulator that cannot be reached fails only when the environment is made
-        impossible = trainer.loop.progress == 0
+        impossible = trainer.loop.progress == 0 and not arguments.resume
         raise
     finally:
         trainer.close()
         if impossible:
-            shutil.rmtree(trainer.run.folder)
+            trainer.run.discard()
     if not finished:
         where = f"{trainer.loop.progress:,} {trainer.loop.unit}"
         console.print(f"Stopped at {where}. Continue: lgdrl train --resume {trainer.run.folder}")

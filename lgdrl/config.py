@@ -38,6 +38,8 @@ class RunConfig:
     learner_options: dict[str, Any] = field(default_factory=dict)
     demonstrations: str | None = None  # a recording, a folder of them, or minari:DATASET: in the replay buffer at first
     steps: int = 60_000  # decisions over all environments; updates where the strategy trains a language model
+    schedule_steps: int | None = None  # steps that schedules are shares of; null: `steps`. A run that is made longer keeps
+    # the schedules that it began with
     num_envs: int = 0  # parallel environments; 0: 32, or fewer where each is a server (CARLA)
     workers: int = 0  # processes (highway-env) or threads (engine) for the environments; 0: none beside this one
     seed: int = 0
@@ -59,6 +61,8 @@ class RunConfig:
         for name in ("num_envs", "evaluate_every", "workers", "seed", "log_scenes", "label_lag"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: choose 0 or more")
+        if self.schedule_steps is not None and self.schedule_steps < 1:
+            raise ValueError(f"schedule_steps = {self.schedule_steps}: choose at least 1, or null for those of the run")
         if self.label_budget is not None and self.label_budget < 0:
             raise ValueError(f"label_budget = {self.label_budget}: choose 0 or more, or null for no limit")
         if not 0 <= self.label_spread < 1:

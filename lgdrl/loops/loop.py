@@ -77,6 +77,11 @@ class Loop(ABC):
         return None
 
     @property
+    def notes(self) -> list[str]:
+        """What the user should know about a resumed run, one line each (logs that were lost)."""
+        return []
+
+    @property
     def labels(self) -> int:
         """Labels that the expert has given so far."""
         return 0

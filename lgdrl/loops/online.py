@@ -48,6 +48,7 @@ class OnlineSettings:
     """What a strategy may know of the run that it takes part in."""
 
     total_decisions: int
+    """Decisions that schedules are shares of."""
     label_budget: int | None
     """Most labels in the run; None: no limit."""
     seed: np.random.SeedSequence
@@ -74,7 +75,8 @@ def online_method(name: str, summary: str, defaults: Any, build: Build, needs: N
     def strategy_of(config: RunConfig, seed: np.random.SeedSequence) -> Strategy:
         options = resolve(defaults, config.strategy_options, "strategy_options")
         demonstrated = config.demonstrations is not None
-        return build(options, OnlineSettings(config.steps, config.label_budget, seed, demonstrated))
+        planned = config.schedule_steps or config.steps
+        return build(options, OnlineSettings(planned, config.label_budget, seed, demonstrated))
 
     def make(
         config: RunConfig, run: Run, provider: PolicyProvider | None = None, hands: Hands | None = None
@@ -91,7 +93,8 @@ def online_method(name: str, summary: str, defaults: Any, build: Build, needs: N
             finally:
                 envs.close()
 
-    return Method(name, summary, defaults, make, check, evaluate_policy, needs or Needs(actions=("discrete",)))
+    fits = needs or Needs(actions=("discrete",))
+    return Method(name, summary, defaults, make, check, evaluate_policy, fits, more_steps=True)
 
 
 def _check_expert(config: RunConfig, provider: PolicyProvider | None) -> None:
@@ -196,6 +199,10 @@ class OnlineLoop(Loop):
     @property
     def labels(self) -> int:
         return self.advisor.counts["labels"] if self.advisor is not None else 0
+
+    @property
+    def notes(self) -> list[str]:
+        return [self.log.lost] if self.log is not None and self.log.lost else []
 
     @property
     def interventions(self) -> int:
