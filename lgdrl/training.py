@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -254,7 +254,8 @@ def _trainer(run: Run, config: RunConfig, provider: PolicyProvider | None, hands
         return Trainer(run, config, loop)
     except BaseException as error:
         if loop is not None:
-            loop.close()
+            with suppress(Exception):  # what could not begin may not be able to end either
+                loop.close()
         if isinstance(error, (RunFailed, SimError, UsageError)) or not isinstance(error, Exception):
             raise
         raise _cannot_begin(error) from error
