@@ -214,6 +214,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     output = parser.add_argument_group("execution and output")
     output.add_argument("--jobs", type=_count, default=2, help="worker processes (default: 2)")
     output.add_argument("--out", metavar="DIR", default="runs/comparison", help="output folder; continued if it exists")
+    _add_trust(output)
     _add_json(output)
 
 
@@ -281,6 +282,7 @@ def _add_profile(commands: argparse._SubParsersAction) -> None:
     measured.add_argument("--seed", type=int, help="root seed (default: 0)")
     measured.add_argument("--config", metavar="FILE", help="YAML file, e.g. experiments/profile.yaml")
     _add_set(measured)
+    _add_trust(measured)
     output = parser.add_argument_group("output")
     output.add_argument("--out", metavar="DIR", default="runs/profile", help="report folder (default: runs/profile)")
     _add_json(output)

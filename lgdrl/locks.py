@@ -36,7 +36,7 @@ class FolderLock:
                 raise UsageError(f"cannot lock {str(folder)!r}: {error.strerror}") from None
             process = f" (process {holder})" if holder.isdigit() else ""
             raise UsageError(
-                f"{str(folder)!r} is in use by another training{process}: wait for its end, or choose another folder"
+                f"{str(folder)!r} is in use by another run{process}: wait for its end, or choose another folder"
             ) from None
         os.truncate(self._file, 0)
         os.write(self._file, f"{os.getpid()}\n".encode())

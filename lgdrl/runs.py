@@ -17,6 +17,7 @@ a run folder runs code when it is read.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from lgdrl.locks import LOCK, FolderLock
+from sim.config import load_yaml
 from sim.errors import UsageError
 from sim.files import check_output_folder, write_atomically
 
@@ -191,7 +193,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether training reached its end."""
-        return self.policy.exists()
+        return os.path.lexists(self.policy)
 
     @classmethod
     def create(cls, folder: Path | str, config_yaml: str) -> Run:
@@ -228,14 +230,23 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path | str) -> Run:
-        """An existing run. UsageError if there is none."""
+        """An existing run. UsageError if there is none, or its config is not whole."""
+        from lgdrl.config import RunConfig
+
         run = cls(folder)
         try:
-            there = run.config.exists()
+            there = os.path.lexists(run.config)
         except OSError as error:
             raise UsageError(f"cannot read {str(folder)!r:.300}: {error.strerror}") from None
         if not there:
             raise UsageError(f"no run in {str(folder)!r:.300}: it has no config.yaml")
+        settings = load_yaml(run.config)
+        missing = [field.name for field in dataclasses.fields(RunConfig) if field.name not in settings]
+        if missing:
+            raise UsageError(
+                f"{str(run.config)!r} is damaged, or of an earlier version: it lacks {missing[0]!r}; restore it, or train "
+                "again"
+            )
         return run
 
     def lock(self) -> None:

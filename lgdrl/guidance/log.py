@@ -16,6 +16,7 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ class GuidanceLog:
         try:
             self._db = _opened(path)
         except sqlite3.Error as error:
-            if not path.exists():
+            if not os.path.lexists(path):
                 raise UsageError(f"cannot write the guidance log {str(path)!r}: {error}") from None
             aside = set_aside(path)
             for rest in (path.with_name(path.name + end) for end in ("-wal", "-shm")):
