@@ -305,7 +305,7 @@ def _add_demos(commands: argparse._SubParsersAction) -> None:
     export.add_argument("dataset_id", metavar="DATASET_ID", help="e.g. lane-change/person-v0")
     bring = _command(actions, "import", "write a Minari dataset as a recording", "demos_import")
     bring.add_argument("dataset_id", metavar="DATASET_ID", help="dataset in the local Minari folder")
-    bring.add_argument("out", metavar="OUT", help="new folder, or .npz file for one episode")
+    bring.add_argument("target", metavar="OUT", help="new folder, or .npz file for one episode")
 
 
 def _add_list(commands: argparse._SubParsersAction) -> None:

@@ -280,8 +280,8 @@ def demos_import(arguments: Namespace) -> int:
     """`lgdrl demos import`: a Minari dataset as a recording."""
     from lgdrl.recordings import import_to
 
-    written = import_to(arguments.dataset_id, arguments.out)
-    console.print(f"Written: {len(written)} episodes to {arguments.out}")
+    written = import_to(arguments.dataset_id, arguments.target)
+    console.print(f"Written: {len(written)} episodes to {arguments.target}")
     return 0
 
 
