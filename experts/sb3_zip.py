@@ -24,8 +24,21 @@ from sim.trust import trusted
 
 ALGORITHMS = ("a2c", "ddpg", "dqn", "ppo", "sac", "td3")
 """Packages of Stable-Baselines3 whose models can be loaded; the class has the same name in capitals."""
-OPTIONS = ("net_arch", "log_std_init", "full_std", "use_sde", "use_expln", "squash_output", "ortho_init", "n_critics")
-OPTIONS += ("normalize_images", "share_features_extractor", "clip_mean", "dueling")
+OPTIONS = frozenset(
+    {
+        "clip_mean",
+        "full_std",
+        "log_std_init",
+        "n_critics",
+        "net_arch",
+        "normalize_images",
+        "ortho_init",
+        "share_features_extractor",
+        "squash_output",
+        "use_expln",
+        "use_sde",
+    }
+)
 """Options of SB3's policies that are numbers, or lists and mappings of them."""
 CLASSES = {
     "activation_fn": ("torch.nn.modules.activation", "Module"),

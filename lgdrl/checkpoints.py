@@ -1,7 +1,7 @@
 """Checkpoints: nested plain values, arrays and tensors in one file, loaded without running any code of its author.
 
-The file is written by `torch.save` and read with `weights_only=True`. Arrays and bytes are kept as tensors of bytes beside
-their type and shape, in mappings that carry the key `KIND`.
+The file is written by `torch.save` and read with `weights_only=True`. Arrays and bytes are kept as tensors of bytes,
+beside their type and shape, in mappings that carry the key `KIND`.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return decoded(found["state"])
     except Exception as error:  # damaged content raises almost anything
         raise UsageError(
-            f"checkpoint {str(path)!r} is damaged or of an earlier version ({type(error).__name__}): delete it to start "
-            "over"
+            f"checkpoint {str(path)!r} is damaged or of an earlier version ({type(error).__name__}): delete it to "
+            "start over"
         ) from None
 
 

@@ -126,12 +126,13 @@ def evaluate(arguments: Namespace) -> int:
     if arguments.run_folder is not None:
         run = Run.open(arguments.run_folder)
         name = str(run.folder)
+        guidance = _guidance_used(arguments.run_folder) if arguments.json else {}
         found = evaluate_run(run, arguments.episodes, first, changes)
         config: RunConfig = load_config(run.config, changes)
     else:
         import experts.registry
 
-        name = arguments.expert
+        name, guidance = arguments.expert, {}
         config = load_config(None, changes | {"expert": arguments.expert}).resolved()
         envs = evaluation_envs(config, arguments.episodes)
         with experts.registry.make(name, config.scenario, config.expert_options, config.seed) as provider:
@@ -148,7 +149,7 @@ def evaluate(arguments: Namespace) -> int:
         session.close()
         console.print(f"Video: {path}")
     if arguments.json:
-        result = {"driver": name, "scenario": config.scenario} | found.to_dict() | _guidance_used(arguments.run_folder)
+        result = {"driver": name, "scenario": config.scenario} | found.to_dict() | guidance
         _write(arguments.json, result, write_json)
     return 0
 
@@ -164,16 +165,17 @@ def _environment_changes(arguments: Namespace) -> dict[str, Any]:
     return changes
 
 
-def _guidance_used(folder: str | None) -> dict[str, Any]:
-    """The run's queries to its expert, by its last metrics row."""
-    if folder is None:
-        return {}
+def _guidance_used(folder: str) -> dict[str, Any]:
+    """The run's queries to its expert, by its last metrics row. UsageError where the table is damaged."""
     from lgdrl.runs import MetricsTable, Run
 
     rows = MetricsTable(Run(folder).metrics).rows
     last: Mapping[str, Any] = rows[-1] if rows else {}
     asked = {name.removeprefix("expert/"): value for name, value in last.items() if name.startswith("expert/")}
-    return {"guidance": {name: float(value) for name, value in asked.items() if value != ""}}
+    try:
+        return {"guidance": {name: float(value) for name, value in asked.items() if value != ""}}
+    except ValueError:
+        raise UsageError(f"{str(Run(folder).metrics)!r} is damaged: its last row holds no numbers") from None
 
 
 # --- compare ---------------------------------------------------------------------------------------------------------

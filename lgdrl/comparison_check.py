@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 TAKEN = frozenset({LOCK, "references", "compare.yaml", "comparison.json", "comparison.md", "success.png", "curves.png"})
 """Names in the output folder that belong to the comparison itself."""
 LONGEST_NAME = 100
+FORBIDDEN = '/\\:*?"<>|'
+"""Characters that separate folders, or that some systems do not allow in names."""
 
 
 def check_names(arms: Iterable[str], seeds: Sequence[int], references: Sequence[str]) -> None:
@@ -31,8 +33,10 @@ def check_names(arms: Iterable[str], seeds: Sequence[int], references: Sequence[
     for name in arms:
         if not name.strip() or name != name.strip() or name.startswith((".", "~")) or not name.isprintable():
             raise UsageError(f"arm {name!r:.120}: choose a name that can be a folder, without dots or spaces in front")
-        if any(character in name for character in "/\\:*?\"<>|"):
-            raise UsageError(f"arm {name!r:.120}: it names a folder below the output folder; leave out / \\ : * ? \" < > |")
+        if any(character in name for character in '/\\:*?"<>|'):
+            raise UsageError(
+                f'arm {name!r:.120}: it names a folder below the output folder; leave out / \\ : * ? " < > |'
+            )
         if len(name.encode(errors="replace")) > LONGEST_NAME:
             raise UsageError(f"arm {name[:40]!r}...: choose a name of {LONGEST_NAME} bytes at most")
         if name.casefold() in TAKEN:

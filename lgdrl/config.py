@@ -38,8 +38,7 @@ class RunConfig:
     learner_options: dict[str, Any] = field(default_factory=dict)
     demonstrations: str | None = None  # a recording, a folder of them, or minari:DATASET: in the replay buffer at first
     steps: int = 60_000  # decisions over all environments; updates where the strategy trains a language model
-    schedule_steps: int | None = None  # steps that schedules are shares of; null: `steps`. A run that is made longer keeps
-    # the schedules that it began with
+    schedule_steps: int | None = None  # steps that schedules are shares of; null: `steps`. A longer run keeps its first
     num_envs: int = 0  # parallel environments; 0: 32, or fewer where each is a server (CARLA)
     workers: int = 0  # processes (highway-env) or threads (engine) for the environments; 0: none beside this one
     seed: int = 0

@@ -1,4 +1,4 @@
-"""One folder, one process: a lock on a file in the folder. The system drops it when the process ends, however it ends."""
+"""One folder, one process: a lock on a file in the folder. The system drops it when the process ends."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ Linux grants memory that it does not have and ends the process later: what canno
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import pickle
 from collections.abc import Mapping, Sequence
@@ -122,7 +123,7 @@ def _learner(options: Mapping[str, Any], observations: spaces.Space, actions: sp
     stored += wide * (2 + 4) if isinstance(actions, spaces.Discrete) else wide * 4 * 3
     hidden = options.get("hidden") or ()
     sizes = [inputs, *hidden, wide] if isinstance(hidden, Sequence) else [inputs, wide]
-    parameters = sum((before + 1) * after for before, after in zip(sizes, sizes[1:], strict=False))
+    parameters = sum((before + 1) * after for before, after in itertools.pairwise(sizes))
     return {
         "learner_options.buffer_size": int(options.get("buffer_size") or 0) * stored,
         "learner_options.hidden": parameters * 4 * (3 * TRAINED + 2),  # actor and two critics, two targets

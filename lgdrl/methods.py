@@ -67,7 +67,7 @@ class Method:
     """(resolved config, finished run, episodes, first seed) -> the learner alone, expert off."""
     needs: Needs = Needs()
     more_steps: bool = False
-    """Whether a run can be given a later end: what it did so far does not depend on `steps`, but on `schedule_steps`."""
+    """Whether a run can be given a later end: what it did does not depend on `steps`, only on `schedule_steps`."""
 
 
 METHODS: Registry[Method] = Registry("lgdrl.strategies", "strategy")

@@ -10,8 +10,8 @@
     evaluation.json    the learner alone, expert off
     .lock              held by the process that trains (`lgdrl.locks`)
 
-Files are written to a temporary name, synced and renamed: a killed run loses at most one checkpoint interval. Nothing in
-a run folder runs code when it is read.
+Files are written to a temporary name, synced and renamed: a killed run loses at most one checkpoint interval. Nothing
+in a run folder runs code when it is read.
 """
 
 from __future__ import annotations
@@ -79,24 +79,6 @@ def read_json(path: Path, remedy: str) -> Any:
         raise UsageError(f"cannot read {str(path)!r}: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise UsageError(f"{str(path)!r} is damaged: {remedy}") from None
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file or folder, so that it can be looked at and another one written in its place.
-
-    Args:
-        path: What is damaged.
-    Returns:
-        Its new path.
-    Raises:
-        UsageError: It cannot be renamed.
-    """
-    names = itertools.chain([".damaged"], (f".damaged-{k}" for k in itertools.count(2)))
-    target = next(found for name in names if not (found := path.with_name(path.name + name)).exists())
-    try:
-        return path.rename(target)
-    except OSError as error:
-        raise UsageError(f"{str(path)!r} is damaged and cannot be renamed: {error.strerror}") from None
 
 
 def free_folder(name: str) -> str:
@@ -244,8 +226,8 @@ class Run:
         missing = [field.name for field in dataclasses.fields(RunConfig) if field.name not in settings]
         if missing:
             raise UsageError(
-                f"{str(run.config)!r} is damaged, or of an earlier version: it lacks {missing[0]!r}; restore it, or train "
-                "again"
+                f"{str(run.config)!r} is damaged, or of an earlier version: it lacks {missing[0]!r}; restore it, or "
+                "train again"
             )
         return run
 

@@ -26,11 +26,11 @@ from lgdrl.config import RunConfig, load_config
 from lgdrl.evaluation import Evaluation
 from lgdrl.loops.loop import Callback, Loop
 from lgdrl.memory import require_memory, run_memory
-from lgdrl.runs import MetricsTable, Run, RunFailed, set_aside, write_text
+from lgdrl.runs import MetricsTable, Run, RunFailed, write_text
 from sim.carla.errors import SimError
 from sim.config import dump_yaml, to_dict
 from sim.errors import UsageError
-from sim.files import write_atomically
+from sim.files import set_aside, write_atomically
 
 
 @dataclass(frozen=True)

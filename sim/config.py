@@ -142,7 +142,9 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
         if not equals or not all(path.split(".")):
             raise UsageError(f"override {assignment!r}: write it as key.subkey=value")
         if path.count(".") > MOST_LEVELS:
-            raise UsageError(f"override {path[:40]!r}...: {path.count('.')} levels; no config has more than {MOST_LEVELS}")
+            raise UsageError(
+                f"override {path[:40]!r}...: {path.count('.')} levels; no config has more than {MOST_LEVELS}"
+            )
         value = load_yaml_text(text, f"override {assignment!r:.200}")
         for key in reversed(path.split(".")):
             value = {key: value}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import tempfile
@@ -46,6 +47,24 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if temporary.is_file():
             temporary.unlink()
         raise
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file or folder, so that it can be looked at and another one written in its place.
+
+    Args:
+        path: What is damaged.
+    Returns:
+        Its new path.
+    Raises:
+        UsageError: It cannot be renamed.
+    """
+    names = itertools.chain([".damaged"], (f".damaged-{k}" for k in itertools.count(2)))
+    target = next(found for name in names if not (found := path.with_name(path.name + name)).exists())
+    try:
+        return path.rename(target)
+    except OSError as error:
+        raise UsageError(f"{str(path)!r} is damaged and cannot be renamed: {error.strerror}") from None
 
 
 def check_outputs(arguments: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 Observations that are no Box are flattened. An episode reports its return and length, and a success where the
 environment has one (`is_success` in its last info). Where an environment can be pickled its state is exact; elsewhere a
-resumed run begins new episodes. A state may build the classes that this environment's own pickle names, and nothing else.
+resumed run begins new episodes. A state may build the classes that the environment's own pickle names, nothing else.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """YAML as configs use it: maps, lists and plain scalars. What else YAML can say is refused, with its line.
 
-Scalars follow YAML 1.2 (`1e-3` is a number, `2020-01-01` and `1:30` are text), and `yes`, `no`, `on`, `off` are booleans
+Scalars follow YAML 1.2 (`1e-3` is a number, `2020-01-01` and `1:30` are text); `yes`, `no`, `on`, `off` are booleans
 still. There are no tags and no merge keys; keys are text and stand once. Size, depth and the number of values, aliases
 expanded, have limits, so that reading takes no longer than the text is worth.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -21,8 +21,10 @@ MOST_CHARACTERS, MOST_VALUES, MOST_DEPTH, MOST_DIGITS = 1 << 19, 50_000, 40, 40
 """Limits of a text: characters, values (aliases expanded), nested lists and maps, digits of a number."""
 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
-_TRUE, _FALSE = ({form for word in words for form in (word, word.capitalize(), word.upper())} for words in
-                 (("true", "yes", "on"), ("false", "no", "off")))
+_TRUE, _FALSE = (
+    {form for word in words for form in (word, word.capitalize(), word.upper())}
+    for words in (("true", "yes", "on"), ("false", "no", "off"))
+)
 _INT = re.compile(r"[-+]?[0-9](_?[0-9])*|0x[0-9a-fA-F]+|0o[0-7]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9](_?[0-9])*(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL = {".inf": "inf", "+.inf": "inf", "-.inf": "-inf", ".nan": "nan"}

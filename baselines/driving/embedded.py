@@ -33,6 +33,7 @@ from experts.language.vocabulary import DRIVING
 from lgdrl.runs import write_json
 from sim.actions import MetaAction
 from sim.config import load_yaml, parse_overrides, resolve, to_dict
+from sim.files import check_outputs
 
 SOURCES = (
     SituationSource("lane-change"),

@@ -30,8 +30,8 @@ from experts.data.episodes import Controller, Episode, Turn
 from experts.llm.decision import LLMDecision
 from experts.provider import Decision
 from lgdrl.guidance.records import Execution, Reason, StepContext
-from lgdrl.runs import set_aside
 from sim.errors import UsageError
+from sim.files import set_aside
 from sim.scene import Scene
 
 CHUNK = 64

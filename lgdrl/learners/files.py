@@ -67,7 +67,6 @@ def load_policy_file(path: Path) -> Guided:
         options = resolve(learner.defaults, about["options"], "options")
         observations, actions = (space_from_json(about[name]) for name in ("observation_space", "action_space"))
         env = _SpacesOnly(observations, actions)
-        # nothing is stored for prediction: one transition, where the learner's setting has the usual name
         model = learner.make(env, _without_memory(options), None, None, label_lag=0, seed=about["seed"], device="cpu")
         model.config = options
         _put(model, tensors)
@@ -137,7 +136,11 @@ def _put(model: Guided, tensors: Mapping[str, torch.Tensor]) -> None:
 
 def _without_memory(options: Any) -> Any:
     names = {field.name for field in dataclasses.fields(options)}
-    return dataclasses.replace(options, buffer_size=options.batch_size) if {"buffer_size", "batch_size"} <= names else options
+    return (
+        dataclasses.replace(options, buffer_size=options.batch_size)
+        if {"buffer_size", "batch_size"} <= names
+        else options
+    )
 
 
 class _SpacesOnly(VecEnv):

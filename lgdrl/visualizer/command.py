@@ -73,6 +73,7 @@ def _session(name: str | None, arguments: Namespace, changes: Mapping[str, Any],
     run = Run(name)
     if not run.config.exists():
         return ReplaySession(load_episodes(Path(name)))
+    run = Run.open(name)
     config = load_config(run.config, changes)
     config = replace(config, expert=arguments.expert or config.expert).resolved()
     return watched_run(run, config, expert_of(config), hands)

@@ -1,7 +1,7 @@
 """Exact copies of a highway-env environment: in memory for branching, as bytes for resuming.
 
-An environment holds its scene, its random stream and its config; the viewer (pygame surfaces) is left out of every copy.
-Bytes are a pickle that may name vehicles, lanes, roads, observation and action types of highway-env, and nothing else.
+An environment holds its scene, its random stream and its config; the viewer (pygame surfaces) is left out of every
+copy. Bytes are a pickle that may name vehicles, lanes, roads, observation and action types of highway-env alone.
 """
 
 from __future__ import annotations

@@ -26,11 +26,58 @@ pytestmark = pytest.mark.slow
 
 CONFIGS, FOLDERS, LIMIT_S = 500, 200, 60
 ODD = [-1, 0, 1, 2, 3, 0.5, 1e-3, -1e-9, float("nan"), float("inf"), 1e300, 10**12, 10**38, 2**63, True, False, None]
-ODD += ["", "x", "1e-3", "..", "/dev/null", "a\0b", "\x85", "ä" * 300, "2020-01-01", "no", [], {}, ["a"], [[1]], {"a": 1}]
-ODD += [[8], [0], [10**9], {"kind": "always"}, "sac", "lgdrl", "rule", "idle", "policy:", "gym:", "gym:Pendulum-v1", "engine"]
+ODD += [
+    "",
+    "x",
+    "1e-3",
+    "..",
+    "/dev/null",
+    "a\0b",
+    "\x85",
+    "ä" * 300,
+    "2020-01-01",
+    "no",
+    [],
+    {},
+    ["a"],
+    [[1]],
+    {"a": 1},
+]
+ODD += [
+    [8],
+    [0],
+    [10**9],
+    {"kind": "always"},
+    "sac",
+    "lgdrl",
+    "rule",
+    "idle",
+    "policy:",
+    "gym:",
+    "gym:Pendulum-v1",
+    "engine",
+]
 UNBOUNDED = {"updates_per_decision", "expert", "strategy"}
 """Large values of the first are many updates; the others may name what takes minutes to load."""
-MARKS = ["&a ", "*a", "!!python/name:os.system ", "<<: ", "- ", "? ", "{", "[", "]", "}", ": ", "#", "'", '"', "|\n", "\t", "\0"]
+MARKS = [
+    "&a ",
+    "*a",
+    "!!python/name:os.system ",
+    "<<: ",
+    "- ",
+    "? ",
+    "{",
+    "[",
+    "]",
+    "}",
+    ": ",
+    "#",
+    "'",
+    '"',
+    "|\n",
+    "\t",
+    "\0",
+]
 
 
 class Hang(BaseException):
@@ -89,6 +136,8 @@ def with_odd_values(values, draw):
             del inner[key]
         elif how < 0.2:
             inner[draw.choice(["x", "steps", "seed", "", "options"])] = draw.choice(ODD)
+        elif how < 0.5 and type(inner[key]) in (int, float):
+            inner[key] = type(inner[key])(inner[key] * draw.choice([0.5, 2, 3]) + draw.choice([0, 1]))
         else:
             inner[key] = draw.choice(ODD)
     return found
@@ -150,7 +199,9 @@ def mutated(path, draw, others):
             path.mkdir()
         return how
     changed = {
-        "flip": content[:at] + bytes([content[at] ^ (1 << draw.randrange(8))]) + content[at + 1 :] if at < len(content) else b"",
+        "flip": content[:at] + bytes([content[at] ^ (1 << draw.randrange(8))]) + content[at + 1 :]
+        if at < len(content)
+        else b"",
         "cut": content[:at],
         "insert": content[:at] + draw.randbytes(draw.randrange(1, 50)) + content[at:],
         "zero": content[:at] + bytes(min(64, len(content) - at)) + content[at + 64 :],
@@ -166,7 +217,15 @@ def mutated(path, draw, others):
 def test_200_mutated_run_folders_are_read_or_refused_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     whole = trained(tmp_path / "whole")
-    names = ["config.yaml", "policy.safetensors", "checkpoint.pt", "guidance.sqlite", "metrics.csv", "policy.zip", ".lock"]
+    names = [
+        "config.yaml",
+        "policy.safetensors",
+        "checkpoint.pt",
+        "guidance.sqlite",
+        "metrics.csv",
+        "policy.zip",
+        ".lock",
+    ]
     draw, found = random.Random(2), Counter()
     wrong = []
     for number in range(FOLDERS):

@@ -50,7 +50,7 @@ def words_of(error):
     return str(error.value)
 
 
-# ------------------------------------------------------------------------------------------------ one folder, one process
+# ---------------------------------------------------------------------------------------------- one folder, one process
 
 
 def test_a_second_training_into_the_same_folder_is_refused(run, tmp_path, capsys):
@@ -141,7 +141,7 @@ def test_a_damaged_file_that_a_command_needs_is_one_line_that_names_it(run, caps
 @pytest.mark.parametrize("name", ["policy.safetensors", "checkpoint.pt"])
 def test_a_single_wrong_byte_is_noticed(run, name):
     flipped(run.folder / name)
-    with pytest.raises(UsageError, match="damaged|cannot read"):
+    with pytest.raises(UsageError, match=r"damaged|cannot read"):
         load_policy(run) if name.startswith("policy") else training.resume(run.folder)
 
 
@@ -218,8 +218,22 @@ def test_columns_have_one_order_whatever_came_first(tmp_path):
     other.add({"decisions": 1} | late | {"decisions": 1})
     other.add(early | {"decisions": 2})
     heads = [next(csv.reader(path.open())) for path in (one.path, other.path)]
-    assert heads[0] == heads[1] == ["decisions", "elapsed_s", "rate", "eval/success", "rollout/r", "train/a", "train/b",
-                                    "guidance/mu", "expert/labels", "zoo/x"]
+    assert (
+        heads[0]
+        == heads[1]
+        == [
+            "decisions",
+            "elapsed_s",
+            "rate",
+            "eval/success",
+            "rollout/r",
+            "train/a",
+            "train/b",
+            "guidance/mu",
+            "expert/labels",
+            "zoo/x",
+        ]
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- a later end
@@ -294,7 +308,7 @@ def test_what_cannot_be_started_is_one_line_and_leaves_no_folder(tmp_path, chang
 
 
 @pytest.mark.parametrize("failing", ["reset", "step"])
-def test_an_environment_that_fails_at_its_start_is_one_line_and_leaves_no_folder(tmp_path, monkeypatch, capsys, failing):
+def test_an_environment_that_fails_at_its_start_leaves_no_folder(tmp_path, monkeypatch, capsys, failing):
     def broken(self, *arguments, **options):
         raise RuntimeError("the physics\nis gone")
 
@@ -393,13 +407,33 @@ def test_a_comparison_of_what_does_not_exist_is_refused_before_anything_starts(t
 def test_a_damaged_config_of_a_comparison_is_one_line(tmp_path):
     (tmp_path / "compare.yaml").write_bytes(b"\xff")
     config = CompareConfig(base=QUICK, arms={"sac": {"strategy": "sac"}}, seeds=(0,), references=(), episodes=2)
-    with pytest.raises(UsageError, match="compare.yaml"):
+    with pytest.raises(UsageError, match=r"compare\.yaml"):
         compare(config, tmp_path, 1)
     made_a_folder(tmp_path / "compare.yaml")
-    with pytest.raises(UsageError, match="compare.yaml"):
+    with pytest.raises(UsageError, match=r"compare\.yaml"):
         compare(config, tmp_path, 1)
 
 
 def test_the_schedule_of_a_run_is_checked(tmp_path):
     with pytest.raises(UsageError, match="schedule_steps = 0"):
         load_config(None, {"schedule_steps": 0})
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_table_is_found_before_an_evaluation_that_reports_it(run, tmp_path, capsys, damage):
+    DAMAGES[damage](run.metrics)
+    assert main(["evaluate", str(run.folder), "--episodes", "1", "--json", str(tmp_path / "found.json")]) == 2
+    error = capsys.readouterr()
+    assert "metrics.csv" in error.err
+    assert error.out == ""
+    assert not (tmp_path / "found.json").exists()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "policy.safetensors"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_film_of_a_damaged_run_is_one_line(run, tmp_path, capsys, name, damage):
+    DAMAGES[damage](run.folder / name)
+    assert main(["play", str(run.folder), "--record", str(tmp_path / "film.gif")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert not (tmp_path / "film.gif").exists()

@@ -238,7 +238,9 @@ def test_a_zip_cannot_name_classes_outside_of_sb3s_policies(tmp_path, printed):
         load_zip(tmp_path / "model.zip")
 
 
-@pytest.mark.parametrize("word", ["os.system", "stable_baselines3.common.utils.os", "torch.nn.modules.activation.warnings"])
+@pytest.mark.parametrize(
+    "word", ["os.system", "stable_baselines3.common.utils.os", "torch.nn.modules.activation.warnings"]
+)
 @pytest.mark.parametrize("option", ["activation_fn", "features_extractor_class"])
 def test_a_zip_cannot_name_functions_as_options(tmp_path, option, word):
     PPO("MlpPolicy", "CartPole-v1", seed=0, device="cpu").save(tmp_path / "model.zip")
@@ -262,8 +264,10 @@ def test_a_policy_file_equals_the_learner_that_it_was_written_from(run):
     assert from_file.config == from_sb3.config
     assert (from_file.observation_space, from_file.action_space) == (from_sb3.observation_space, from_sb3.action_space)
     with registry.make(f"policy:{run.policy}", "gym:CartPole-v1") as expert:
-        np.testing.assert_array_equal(expert.model.predict(np.zeros(4, np.float32), deterministic=True)[0],
-                                      from_file.predict(np.zeros(4, np.float32), deterministic=True)[0])
+        np.testing.assert_array_equal(
+            expert.model.predict(np.zeros(4, np.float32), deterministic=True)[0],
+            from_file.predict(np.zeros(4, np.float32), deterministic=True)[0],
+        )
 
 
 def test_a_policy_file_of_another_make_is_one_line(run):

@@ -19,6 +19,15 @@ VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.di
 MARKUP = st.text(st.sampled_from("ab01 .:-\n\t[]{},&*!#|>'\"%@`?<~eE+_\\\x00\x85\ufeff\ud800"), max_size=40)
 
 
+def refusal(read):
+    """Words of the UsageError, empty where there is none; any other error fails the test."""
+    try:
+        read()
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
 @given(st.dictionaries(TEXT, VALUES, max_size=5))
 def test_what_is_written_is_read_as_the_same_values(values):
     assert load_yaml_text(dump_yaml(values), "text") == values
@@ -31,21 +40,19 @@ def test_texts_that_look_like_something_else_stay_texts(text):
 
 @given(MARKUP | st.text(max_size=60))
 def test_no_text_raises_anything_but_a_usage_error_of_one_line(text):
-    for read in (lambda: load_yaml_text(text, "text"), lambda: parse_overrides([text]), lambda: parse_overrides(["a=" + text])):
-        try:
-            read()
-        except UsageError as error:
-            assert "\n" not in str(error)
+    for read in (
+        lambda: load_yaml_text(text, "text"),
+        lambda: parse_overrides([text]),
+        lambda: parse_overrides(["a=" + text]),
+    ):
+        assert "\n" not in refusal(read)
 
 
 @given(st.binary(max_size=60))
 def test_no_file_raises_anything_but_a_usage_error(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("yaml") / "config.yaml"
     path.write_bytes(content)
-    try:
-        assert isinstance(load_yaml(path), dict)
-    except UsageError as error:
-        assert str(path) in str(error)
+    assert refusal(lambda: load_yaml(path)) == "" or str(path) in refusal(lambda: load_yaml(path))
 
 
 @pytest.mark.parametrize(
@@ -99,8 +106,11 @@ def test_scalars_are_read_as_a_person_expects(text, value):
         ("a: [1, 2\nb: 3", "not valid YAML at line"),
         ("a: \ud800", "Unicode"),
         ("#" * (MOST_CHARACTERS + 1), "characters"),
-        ("a: &a [0,0,0,0,0,0,0,0,0,0]\n" + "".join(
-            f"{c}: &{c} [{','.join([f'*{b}'] * 10)}]\n" for b, c in zip("abcdefg", "bcdefgh", strict=True)), "aliases expanded"),
+        (
+            "a: &a [0,0,0,0,0,0,0,0,0,0]\n"
+            + "".join(f"{c}: &{c} [{','.join([f'*{b}'] * 10)}]\n" for b, c in zip("abcdefg", "bcdefgh", strict=True)),
+            "aliases expanded",
+        ),
     ],
 )
 def test_what_configs_do_not_use_is_refused_with_its_line_and_at_once(text, words):
@@ -115,7 +125,12 @@ def test_what_configs_do_not_use_is_refused_with_its_line_and_at_once(text, word
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"\xff\xfe", "not UTF-8"), (b"a: \xe9", "not UTF-8"), (b"- 1\n", "expected a mapping, found list"), (b"5", "found int")],
+    [
+        (b"\xff\xfe", "not UTF-8"),
+        (b"a: \xe9", "not UTF-8"),
+        (b"- 1\n", "expected a mapping, found list"),
+        (b"5", "found int"),
+    ],
 )
 def test_a_file_that_holds_no_mapping_of_text_is_named(tmp_path, content, words):
     path = tmp_path / "config.yaml"
