@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lgdrl.footprint import run_memory
 from lgdrl.locks import LOCK
-from lgdrl.memory import episodes_memory, require_memory, run_memory
+from lgdrl.memory import episodes_memory, require_memory
 from sim.errors import UsageError
 
 if TYPE_CHECKING:

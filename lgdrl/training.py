@@ -24,8 +24,9 @@ from experts.provider import PolicyProvider
 from lgdrl.checkpoints import read_checkpoint, write_checkpoint
 from lgdrl.config import RunConfig, load_config
 from lgdrl.evaluation import Evaluation
+from lgdrl.footprint import run_memory
 from lgdrl.loops.loop import Callback, Loop
-from lgdrl.memory import require_memory, run_memory
+from lgdrl.memory import require_memory
 from lgdrl.runs import MetricsTable, Run, RunFailed, write_text
 from sim.carla.errors import SimError
 from sim.config import dump_yaml, to_dict
