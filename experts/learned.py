@@ -1,15 +1,12 @@
 """Trained policies as experts: `policy:PATH`, where PATH is a model that Stable-Baselines3 saved.
 
-Any object with SB3's `predict` is a provider here. Loading an SB3 zip unpickles it: load only files that you trust.
+Any object with SB3's `predict` is a provider here. `experts.sb3_zip` reads the zips.
 """
 
 from __future__ import annotations
 
-import json
 import time
-import zipfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +17,6 @@ from sim.errors import UsageError
 
 Probabilities = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(observations (R, ...), legal actions bool (R, A)) -> float (R, A)."""
-ALGORITHMS = ("a2c", "ddpg", "dqn", "ppo", "sac", "td3")
-"""Packages of Stable-Baselines3 whose models can be loaded; the class has the same name in capitals."""
 
 
 class LearnedPolicy(PolicyProvider):
@@ -79,29 +74,3 @@ class LearnedPolicy(PolicyProvider):
         same_number = isinstance(mine, spaces.Discrete) and isinstance(theirs, spaces.Discrete) and mine.n == theirs.n
         if not same_number and mine != theirs:
             raise UsageError(f"expert {self.name!r} chooses among {mine}, this scenario has {theirs}")
-
-
-def load_zip(path: Path) -> Any:
-    """A model that one of SB3's own algorithms saved.
-
-    Args:
-        path: The zip. It is unpickled: load only files that you trust.
-
-    Raises:
-        UsageError: It cannot be read, or is of no algorithm of Stable-Baselines3.
-    """
-    import importlib
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            about = json.loads(archive.read("data"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{str(path)!r} is no model of Stable-Baselines3 ({type(error).__name__})") from None
-    module = str(about.get("policy_class", {}).get("__module__", ""))
-    name = module.removeprefix("stable_baselines3.").partition(".")[0]
-    if name == "common":  # PPO and A2C share their policies
-        name = "ppo" if "clip_range" in about else "a2c"
-    if name not in ALGORITHMS:
-        raise UsageError(f"{str(path)!r} holds a policy of {module!r}: known are {', '.join(ALGORITHMS)}")
-    algorithm = getattr(importlib.import_module(f"stable_baselines3.{name}"), name.upper())
-    return algorithm.load(path, device="cpu")

@@ -88,6 +88,12 @@ class Person(PolicyProvider):
     def close(self) -> None:
         self._thinker.close()
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"thinker": self._thinker.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._thinker.load_state_dict(state["thinker"])
+
 
 def make(options: Mapping[str, Any], scenario: str, seed: int) -> Person:
     """The expert `person`.

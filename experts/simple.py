@@ -78,6 +78,12 @@ class RandomExpert(PolicyProvider):
         probs = mask / legal.size if self._report_probs else None
         return Decision(action=action, probs=probs, latency_s=time.perf_counter() - started)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"stream": self._rng.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._rng.bit_generator.state = state["stream"]
+
 
 def make_idle(options: Mapping[str, Any], scenario: str, seed: int) -> PolicyProvider:
     """The expert `idle`: keep speed and lane; pedals and steering at rest where actions are continuous.

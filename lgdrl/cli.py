@@ -46,8 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int | None:
         from lgdrl import commands
+        from sim.files import check_outputs
+        from sim.trust import trusting
 
-        return getattr(commands, arguments.run)(arguments)
+        check_outputs(vars(arguments))
+        with trusting(getattr(arguments, "trust", False)):
+            return getattr(commands, arguments.run)(arguments)
 
     return guarded("lgdrl", run)
 
@@ -186,6 +190,10 @@ def _add_json(group: Group, text: str = "write the results as JSON") -> None:
     group.add_argument("--json", type=_path, metavar="FILE", help=text)
 
 
+def _add_trust(group: Group) -> None:
+    group.add_argument("--trust", action="store_true", help="load files that can run code of their authors (pickles)")
+
+
 def _add_words(
     parser: argparse.ArgumentParser, overrides: str, names: int = 0, metavar: str = "", text: str = ""
 ) -> None:
@@ -225,7 +233,10 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     output.add_argument(
         "--out", type=_path, metavar="DIR", help="new run folder (default: runs/STRATEGY-SCENARIO-SEED)"
     )
-    output.add_argument("--resume", type=_path, metavar="RUN", help="continue this run from its last checkpoint")
+    output.add_argument(
+        "--resume", type=_path, metavar="RUN", help="continue this run; with --steps, beyond its present end"
+    )
+    _add_trust(output)
     _add_json(output, "write the last metrics as JSON")
 
 
@@ -240,6 +251,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--seed", type=_seed, default=FINAL_SEED, help=f"first held-out seed (default: {FINAL_SEED}), or '{PUBLISHED}'"
     )
+    _add_trust(parser)
     output = parser.add_argument_group("output")
     _add_json(output)
     output.add_argument("--video", type=_path, metavar="FILE", help="also record the first episode (.mp4 or .gif)")
@@ -263,6 +275,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     output.add_argument(
         "--out", type=_path, metavar="DIR", default="runs/comparison", help="output folder; continued if it exists"
     )
+    _add_trust(output)
     _add_json(output)
 
 
@@ -280,6 +293,7 @@ def _add_play(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--replay", type=_path, metavar="RUN", help="step through the states at which this training queried its expert"
     )
+    _add_trust(parser)
     driving = parser.add_argument_group("driving")
     driving.add_argument("--drive", action="store_true", help="you drive; --expert only labels")
     driving.add_argument("--dead-man", action="store_true", help="you drive only while you hold a key")
@@ -328,6 +342,7 @@ def _add_profile(commands: argparse._SubParsersAction) -> None:
     )
     measured.add_argument("--seed", type=int, help="root seed (default: 0)")
     measured.add_argument("--config", type=_path, metavar="FILE", help="YAML file, e.g. experiments/profile.yaml")
+    _add_trust(measured)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--out", type=_path, metavar="DIR", default="runs/profile", help="report folder (default: runs/profile)"
@@ -356,7 +371,7 @@ def _add_demos(commands: argparse._SubParsersAction) -> None:
     bring = _command(actions, "import", "write a Minari dataset as a recording", "demos_import")
     bring.add_argument("dataset_id", metavar="DATASET_ID", help="dataset in the local Minari folder")
     parser.set_defaults(nested=actions.choices)
-    bring.add_argument("out", metavar="OUT", help="new folder, or .npz file for one episode")
+    bring.add_argument("target", metavar="OUT", help="new folder, or .npz file for one episode")
 
 
 def _add_list(commands: argparse._SubParsersAction) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,22 +37,24 @@ def train(arguments: Namespace) -> int:
     """`lgdrl train`: a new run, or the rest of an old one."""
     from lgdrl import training
     from lgdrl.config import load_config
-    from lgdrl.runs import write_json
+    from lgdrl.runs import free_folder, write_json
 
-    if arguments.resume:
-        clashing = ("scenario", "backend", "expert", "strategy", "learner", "steps", "seed", "out", "config")
+    if arguments.resume is not None:
+        clashing = ("scenario", "backend", "expert", "strategy", "learner", "seed", "out", "config")
         given = [f"--{name}" for name in clashing if getattr(arguments, name) is not None]
         if given or arguments.overrides:
-            named = ", ".join(given) or arguments.overrides[0]
-            raise UsageError(f"--resume continues a run as it was configured: drop {named}")
-        trainer = training.resume(arguments.resume)
+            named = ", ".join([*given, *arguments.overrides])
+            raise UsageError(f"--resume continues a run as it was configured, only --steps may be more: drop {named}")
+        trainer = training.resume(arguments.resume, steps=arguments.steps)
     else:
         config = load_config(arguments.config, _run_overrides(arguments))
-        folder = arguments.out or f"runs/{config.strategy}-{config.scenario}-{config.seed}"
+        folder = arguments.out or free_folder(f"runs/{config.strategy}-{config.scenario}-{config.seed}")
         trainer = training.start(config, folder)
     config = trainer.config
     provider = trainer.loop.provider
     console.print(_introduction(config, trainer.run.folder, trainer.loop.progress, provider is not None))
+    for note in trainer.notes:
+        console.print(f"Note: {note}")
     if provider is not None:
         _print_note(provider)
     impossible = False
@@ -64,12 +65,12 @@ def train(arguments: Namespace) -> int:
         ):
             finished = trainer.train(show)
     except UsageError:  # a simulator that cannot be reached fails only when the environment is made
-        impossible = trainer.loop.progress == 0
+        impossible = trainer.loop.progress == 0 and not arguments.resume
         raise
     finally:
         trainer.close()
         if impossible:
-            shutil.rmtree(trainer.run.folder)
+            trainer.run.discard()
     if not finished:
         where = f"{trainer.loop.progress:,} {trainer.loop.unit}"
         console.print(f"Stopped at {where}. Continue: lgdrl train --resume {trainer.run.folder}")
@@ -140,12 +141,13 @@ def evaluate(arguments: Namespace) -> int:
     if folder is not None:
         run = _run_to_evaluate(folder)
         name = str(run.folder)
+        guidance = _guidance_used(folder) if arguments.json else {}
         found = evaluate_run(run, arguments.episodes, first, changes)
         config: RunConfig = load_config(run.config, changes)
     else:
         import experts.registry
 
-        name = arguments.expert
+        name, guidance = arguments.expert, {}
         config = load_config(None, changes | {"expert": arguments.expert}).driven()
         envs = evaluation_envs(config, arguments.episodes)
         with experts.registry.make(name, config.scenario, config.expert_options, config.seed) as provider:
@@ -162,7 +164,7 @@ def evaluate(arguments: Namespace) -> int:
         session.close()
         console.print(f"Video: {path}")
     if arguments.json:
-        result = {"driver": name, "scenario": config.scenario} | found.to_dict() | _guidance_used(folder)
+        result = {"driver": name, "scenario": config.scenario} | found.to_dict() | guidance
         _write(arguments.json, result, write_json)
     return 0
 
@@ -189,16 +191,17 @@ def _environment_changes(arguments: Namespace) -> dict[str, Any]:
     return changes
 
 
-def _guidance_used(folder: str | None) -> dict[str, Any]:
-    """The run's queries to its expert, by its last metrics row."""
-    if folder is None:
-        return {}
+def _guidance_used(folder: str) -> dict[str, Any]:
+    """The run's queries to its expert, by its last metrics row. UsageError where the table is damaged."""
     from lgdrl.runs import MetricsTable, Run
 
     rows = MetricsTable(Run(folder).metrics).rows
     last: Mapping[str, Any] = rows[-1] if rows else {}
     asked = {name.removeprefix("expert/"): value for name, value in last.items() if name.startswith("expert/")}
-    return {"guidance": {name: float(value) for name, value in asked.items() if value != ""}}
+    try:
+        return {"guidance": {name: float(value) for name, value in asked.items() if value != ""}}
+    except ValueError:
+        raise UsageError(f"{str(Run(folder).metrics)!r} is damaged: its last row holds no numbers") from None
 
 
 # --- compare ---------------------------------------------------------------------------------------------------------
@@ -306,8 +309,8 @@ def demos_import(arguments: Namespace) -> int:
     """`lgdrl demos import`: a Minari dataset as a recording."""
     from lgdrl.recordings import import_to
 
-    written = import_to(arguments.dataset_id, arguments.out)
-    console.print(f"Written: {len(written)} episodes to {arguments.out}")
+    written = import_to(arguments.dataset_id, arguments.target)
+    console.print(f"Written: {len(written)} episodes to {arguments.target}")
     return 0
 
 

@@ -8,7 +8,6 @@ same episodes and stand in the same table, as single policies with Wilson interv
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 from collections import Counter
@@ -19,13 +18,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import sim
+from lgdrl.comparison_check import check_arms, check_names, check_references
 from lgdrl.jobs import Job, Report, contained, run_all, say
-from lgdrl.runs import Run, write_json, write_text
+from lgdrl.locks import FolderLock
+from lgdrl.runs import Run, read_json, write_json, write_text
 from lgdrl.seeds import FINAL_SEED
 from lgdrl.statistics import MeanInterval, PairedDifference, Rate, paired_difference, t_interval
 from sim.bounds import Bounds, Seed, config_dataclass
 from sim.config import deep_merge, dump_yaml, load_yaml, resolve, to_dict
 from sim.errors import UsageError
+from sim.files import check_output_folder
 
 if TYPE_CHECKING:
     from lgdrl.config import RunConfig
@@ -194,6 +196,8 @@ def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Re
     from lgdrl.config import RunConfig, change
 
     out = Path(folder)
+    check_names(config.arms, config.seeds, config.references or ())
+    check_output_folder(str(folder), "--out")
     base = resolve(RunConfig(), config.base, "base")
     runs: dict[str, tuple[Path, dict[str, Any]]] = {}
     configs: list[RunConfig] = []
@@ -203,7 +207,25 @@ def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Re
             configs.append(resolved)
             runs[f"{arm}/seed{seed}"] = (out / arm / f"seed{seed}", to_dict(resolved))
     references = default_references(configs) if config.references is None else config.references
-    _claim(out, config)
+    check_arms(dict(zip(config.arms, configs, strict=False)), config.episodes, jobs)
+    if references:
+        check_references(resolve(RunConfig(), config.base, "base").resolved(), references)
+    lock = _claim(out, config)
+    try:
+        return _run_all(config, references, runs, out, jobs, report)
+    finally:
+        lock.release()
+
+
+def _run_all(
+    config: CompareConfig,
+    references: Sequence[str],
+    runs: Mapping[str, tuple[Path, dict[str, Any]]],
+    out: Path,
+    jobs: int,
+    report: Report | None,
+) -> list[Row]:
+    """Run what is not finished; write the table and the plots."""
     tasks: list[Job] = [
         (train_and_evaluate, (str(path), values, name, config.episodes, config.first_seed))
         for name, (path, values) in runs.items()
@@ -223,8 +245,9 @@ def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Re
     return rows
 
 
-def _claim(out: Path, config: CompareConfig) -> None:
+def _claim(out: Path, config: CompareConfig) -> FolderLock:
     """Make the folder this comparison's. What is there may be extended by seeds, methods, references and episodes.
+    It is locked against another process.
 
     Raises:
         UsageError: The folder holds results that do not belong to this comparison, or cannot be written.
@@ -241,9 +264,11 @@ def _claim(out: Path, config: CompareConfig) -> None:
             )
     try:
         out.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(out)
         write_text(saved, dump_yaml(to_dict(config)))
     except OSError as error:
         raise UsageError(f"cannot write the output folder {str(out)!r}: {error.strerror}") from None
+    return lock
 
 
 def train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episodes: int, first_seed: int) -> str | None:
@@ -338,7 +363,10 @@ def collect(config: CompareConfig, references: Sequence[str], out: Path) -> list
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path, "delete it to evaluate again")
+    if not isinstance(found, dict) or "return_mean" not in found:
+        raise UsageError(f"{str(path)!r} holds no evaluation: delete it to evaluate again")
+    return found
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -17,6 +17,7 @@ import scipy  # loads scipy.stats, which takes most of a second, at its first us
 
 from experts.driving import Actor, ContextsFn, run_episodes
 from experts.provider import PolicyProvider
+from lgdrl.memory import episodes_memory, require_memory
 from lgdrl.statistics import Rate
 from sim.env import ScenarioVecEnv
 
@@ -126,4 +127,5 @@ def evaluate(envs: ScenarioVecEnv, driver: PolicyProvider | Actor, seeds: Sequen
         driver: What chooses the actions.
         seeds: One per episode.
     """
+    require_memory(episodes_memory(len(seeds)))
     return Evaluation(run_episodes(envs, driver, list(seeds)))

@@ -9,11 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experts.learned import LearnedPolicy, load_zip
+from experts.learned import LearnedPolicy
+from experts.sb3_zip import load_zip
+from lgdrl.learners.files import load_policy_file
 from lgdrl.loops.online import load_policy
 from lgdrl.runs import Run
 from sim.config import NoOptions, resolve
 from sim.errors import UsageError
+
+POLICY_SUFFIX = ".safetensors"
 
 
 def make(options: Mapping[str, Any], scenario: str, seed: int, target: str = "") -> LearnedPolicy:
@@ -23,7 +27,7 @@ def make(options: Mapping[str, Any], scenario: str, seed: int, target: str = "")
         options: It has none.
         scenario: Where it will decide.
         seed: Not used: the policy is greedy.
-        target: The run folder or zip.
+        target: The run folder, policy file or zip.
 
     Raises:
         UsageError: There is no policy at `target`.
@@ -32,7 +36,7 @@ def make(options: Mapping[str, Any], scenario: str, seed: int, target: str = "")
     if not target:
         raise UsageError("expert 'policy': name a run folder or a zip of Stable-Baselines3, as in policy:runs/first")
     path, name = Path(target), f"policy:{target}"
-    if path.is_file():
+    if path.is_file() and path.suffix != POLICY_SUFFIX:
         return LearnedPolicy(name, load_zip(path))
-    model = load_policy(Run.open(path))
+    model = load_policy_file(path) if path.is_file() else load_policy(Run.open(path))
     return LearnedPolicy(name, model, model.probabilities)

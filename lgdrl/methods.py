@@ -66,6 +66,8 @@ class Method:
     evaluate: Callable[[RunConfig, Run, int, int], Evaluation]
     """(resolved config, finished run, episodes, first seed) -> the learner alone, expert off."""
     needs: Needs = Needs()
+    more_steps: bool = False
+    """Whether a run can be given a later end: what it did does not depend on `steps`, only on `schedule_steps`."""
 
 
 METHODS: Registry[Method] = Registry("lgdrl.strategies", "strategy")

@@ -11,6 +11,7 @@ import numpy as np
 
 from experts.data.episodes import Episode, load_episodes, save_episode
 from sim.errors import UsageError
+from sim.files import check_output_folder
 
 
 def describe(episodes: Sequence[Episode]) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def import_to(dataset_id: str, out: str) -> list[Path]:
     target = Path(out)
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UsageError(f"{out!r} exists already: choose another OUT")
+    check_output_folder(str(target.parent if target.suffix == ".npz" else out), "OUT")
     episodes = import_dataset(dataset_id)
     if target.suffix != ".npz":
         return [save_episode(target / f"episode-{k:04d}.npz", episode) for k, episode in enumerate(episodes)]

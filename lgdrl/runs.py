@@ -5,27 +5,36 @@
     metrics.csv        one row per log interval (also under tensorboard/)
     guidance.sqlite    every query to the expert and what came of it, with scenes (`lgdrl.guidance.log`)
     checkpoint.pt      everything needed to continue identically
-    policy.zip         the trained policy, written at the end (Stable-Baselines3 format; safetensors of language models)
+    policy.safetensors the trained policy, written at the end: tensors, and JSON that rebuilds the learner
+    policy.zip         the same policy as Stable-Baselines3 saves it, for its own `load`; nothing here reads it
     evaluation.json    the learner alone, expert off
+    .lock              held by the process that trains (`lgdrl.locks`)
 
-Files are written to a temporary name, synced and renamed: a killed run loses at most one checkpoint interval.
+Files are written to a temporary name, synced and renamed: a killed run loses at most one checkpoint interval. Nothing
+in a run folder runs code when it is read.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
+import itertools
 import json
+import math
 import os
 import platform
+import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lgdrl.locks import LOCK, FolderLock
+from sim.config import load_yaml
 from sim.errors import UsageError
-from sim.files import write_atomically
+from sim.files import check_output_folder, write_atomically
 
 
 class RunFailed(RuntimeError):
@@ -53,6 +62,33 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """A JSON file that was written by `write_json`.
+
+    Args:
+        path: The file.
+        remedy: What to do where it is damaged, for the message.
+    Raises:
+        UsageError: It cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise UsageError(f"{str(path)!r} is damaged: {remedy}") from None
+
+
+def free_folder(name: str) -> str:
+    """The first of NAME, NAME-2, NAME-3, ... that is not there yet.
+
+    Args:
+        name: The folder.
+    """
+    names = itertools.chain([name], (f"{name}-{k}" for k in itertools.count(2)))
+    return next(found for found in names if not os.path.lexists(found))
 
 
 def fingerprint_environment() -> dict[str, Any]:
@@ -99,10 +135,13 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 class Run:
-    """Paths of a run folder, and its metrics table."""
+    """Paths of a run folder, and the right to write into it."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        self._lock: FolderLock | None = None
+        self._made: list[Path] = []
+        """Folders that `create` made, innermost first."""
 
     @property
     def config(self) -> Path:
@@ -114,6 +153,11 @@ class Run:
 
     @property
     def policy(self) -> Path:
+        return self.folder / "policy.safetensors"
+
+    @property
+    def policy_zip(self) -> Path:
+        """A copy for users of Stable-Baselines3."""
         return self.folder / "policy.zip"
 
     @property
@@ -131,44 +175,120 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether training reached its end."""
-        return self.policy.exists()
+        return os.path.lexists(self.policy)
 
     @classmethod
     def create(cls, folder: Path | str, config_yaml: str) -> Run:
-        """A new run folder. UsageError if there is a run in it already or it cannot be written."""
+        """A new run folder, locked. UsageError if there is a run in it already or it cannot be written."""
+        check_output_folder(str(folder), "run folder")
         run = cls(folder)
-        if run.config.exists():
-            raise UsageError(f"{str(folder)!r} already holds a run: choose another --out, or continue it with --resume")
-        if run.folder.exists() and any(run.folder.iterdir()):
-            raise UsageError(f"{str(folder)!r} is not empty and holds no run: choose another --out")
         try:
-            run.folder.mkdir(parents=True, exist_ok=True)
+            run._made = run._make_folders()
+        except OSError as error:
+            raise UsageError(f"cannot write the run folder {str(folder)!r}: {error.strerror}") from None
+        run._lock = FolderLock(run.folder)
+        try:
+            if run.config.exists():
+                raise UsageError(
+                    f"{str(folder)!r} already holds a run: choose another --out, or continue it with --resume"
+                )
+            if any(found.name != LOCK for found in run.folder.iterdir()):
+                raise UsageError(f"{str(folder)!r} is not empty and holds no run: choose another --out")
             write_json(run.folder / "environment.json", fingerprint_environment())
             write_text(run.config, config_yaml)
         except OSError as error:
+            run.discard()
             raise UsageError(f"cannot write the run folder {str(folder)!r}: {error.strerror}") from None
+        except BaseException:
+            run.release()
+            raise
         return run
+
+    def _make_folders(self) -> list[Path]:
+        """Make the folder and those above it. Returns: those that were not there, innermost first."""
+        missing = [each for each in (self.folder, *self.folder.parents) if not each.exists()]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return missing
 
     @classmethod
     def open(cls, folder: Path | str) -> Run:
-        """An existing run. UsageError if there is none."""
+        """An existing run. UsageError if there is none, or its config is not whole."""
+        from lgdrl.config import RunConfig
+
         run = cls(folder)
-        if not run.config.exists():
-            raise UsageError(f"no run in {str(folder)!r}: it has no config.yaml")
+        try:
+            there = os.path.lexists(run.config)
+        except OSError as error:
+            raise UsageError(f"cannot read {str(folder)!r:.300}: {error.strerror}") from None
+        if not there:
+            raise UsageError(f"no run in {str(folder)!r:.300}: it has no config.yaml")
+        settings = load_yaml(run.config)
+        missing = [field.name for field in dataclasses.fields(RunConfig) if field.name not in settings]
+        if missing:
+            raise UsageError(
+                f"{str(run.config)!r} is damaged, or of an earlier version: it lacks {missing[0]!r}; restore it, or "
+                "train again"
+            )
         return run
+
+    def lock(self) -> None:
+        """Claim the folder for this process. UsageError where another one trains into it."""
+        if self._lock is None:
+            self._lock = FolderLock(self.folder)
+
+    def release(self) -> None:
+        """Let other processes train into the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def discard(self) -> None:
+        """Remove a run that `create` made and that never began, and the folders that were made for it."""
+        for found in self.folder.iterdir():
+            if found.is_dir() and not found.is_symlink():
+                shutil.rmtree(found)
+            else:
+                found.unlink()
+        self.release()
+        for folder in self._made:
+            if any(folder.iterdir()):
+                return
+            folder.rmdir()
 
 
 class MetricsTable:
-    """metrics.csv: rows are kept whole in memory (a run has some hundreds) and written atomically."""
+    """metrics.csv: rows are kept whole in memory (a run has some hundreds) and written atomically.
 
-    def __init__(self, path: Path, unit: str = "decisions") -> None:
+    Columns have one order, whatever came first: progress and time, then the groups in `GROUPS`, others after them, by
+    name within a group.
+
+    Args:
+        path: The file; rows that it holds are kept.
+        unit: Name of the first column: what progress counts. None: as the file has it.
+    Raises:
+        UsageError: The file is damaged.
+    """
+
+    def __init__(self, path: Path, unit: str | None = None) -> None:
         self.path = path
-        self.unit = unit
-        """Name of the first column: what progress counts."""
-        self.rows: list[dict[str, Any]] = []
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                self.rows = list(csv.DictReader(file))
+        self.rows: list[dict[str, Any]] = self._read(unit) if os.path.lexists(path) else []
+        self.unit = unit or (next(iter(self.rows[0])) if self.rows else "decisions")
+
+    def _read(self, unit: str | None) -> list[dict[str, Any]]:
+        try:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                names, *lines = csv.reader(file, strict=True)
+            if not names or len(set(names)) < len(names) or (unit is not None and names[0] != unit):
+                raise ValueError(f"the first line is {','.join(names)!r:.100}")
+            for number, line in enumerate(lines, 2):
+                if len(line) != len(names) or int(line[0]) < 0:
+                    raise ValueError(f"line {number} does not fit the first one")
+        except OSError as error:
+            raise UsageError(f"cannot read {str(self.path)!r}: {error.strerror}") from None
+        except (ValueError, csv.Error) as error:
+            reason = "it is empty" if "not enough values" in str(error) else f"{type(error).__name__}: {error!s:.150}"
+            raise UsageError(f"{str(self.path)!r} is damaged ({reason})") from None
+        return [dict(zip(names, line, strict=True)) for line in lines]
 
     def truncate(self, progress: int) -> None:
         """Drop rows beyond some progress (of a run that was killed after its checkpoint)."""
@@ -177,9 +297,30 @@ class MetricsTable:
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a row; it needs the column of its unit, others may differ from row to row."""
         self.rows.append(dict(row))
-        names = list(dict.fromkeys(name for each in self.rows for name in each))
         text = io.StringIO()
-        writer = csv.DictWriter(text, names, restval="")
+        writer = csv.DictWriter(text, ordered_columns(self.rows, self.unit), restval="")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
+
+
+GROUPS = ("eval", "rollout", "train", "guidance", "expert")
+"""Groups of columns in their order; the group of `train/entropy` is `train`."""
+
+
+def ordered_columns(rows: Sequence[Mapping[str, Any]], unit: str) -> list[str]:
+    """The columns of a table of metrics in their one order.
+
+    Args:
+        rows: Its rows.
+        unit: Name of the first column.
+    """
+
+    def place(name: str) -> tuple[int, float, str]:
+        if "/" not in name:
+            return 0, lead.index(name) if name in lead else math.inf, name
+        group = name.partition("/")[0]
+        return 1, GROUPS.index(group) if group in GROUPS else math.inf, name
+
+    lead = (unit, "elapsed_s", "rate")
+    return sorted({name for row in rows for name in row}, key=place)

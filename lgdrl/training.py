@@ -6,29 +6,33 @@ checkpoints are written.
 
 from __future__ import annotations
 
-import shutil
+import dataclasses
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from experts.human import Hands
 from experts.provider import PolicyProvider
+from lgdrl.checkpoints import read_checkpoint, write_checkpoint
 from lgdrl.config import RunConfig, load_config
 from lgdrl.evaluation import Evaluation
 from lgdrl.finite import NotFinite
+from lgdrl.footprint import run_memory
 from lgdrl.loops.loop import Callback, Loop
-from lgdrl.runs import MetricsTable, Run, RunFailed
+from lgdrl.memory import require_memory
+from lgdrl.runs import MetricsTable, Run, RunFailed, write_text
+from sim.carla.errors import SimError
 from sim.config import dump_yaml, to_dict
 from sim.errors import UsageError
-from sim.files import write_atomically
+from sim.files import set_aside, write_atomically
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,11 @@ class Trainer:
         self.run = run
         self.config = config
         self.loop = loop
-        self.metrics = MetricsTable(run.metrics, loop.unit)
+        self._notes: list[str] = []
+        self.metrics = self._open_metrics()
         self.elapsed_s = 0.0
         self.stop_requested = False
-        if run.checkpoint.exists():
+        if os.path.lexists(run.checkpoint):
             self._restore()
         else:
             loop.begin()
@@ -71,6 +76,21 @@ class Trainer:
         self._saved: int | None = loop.progress if run.checkpoint.exists() else None
         """Progress at the last checkpoint."""
         self._board = SummaryWriter(str(run.folder / "tensorboard"), purge_step=loop.progress)
+
+    def _open_metrics(self) -> MetricsTable:
+        """The table so far. A damaged one is set aside: a training does not depend on its rows."""
+        path = self.run.metrics
+        try:
+            return MetricsTable(path, self.loop.unit)
+        except UsageError as error:
+            aside = set_aside(path)
+            self._notes.append(f"{error}: it is kept as {aside.name}, and the rows before this point are lost")
+            return MetricsTable(path, self.loop.unit)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about a resumed run, one line each."""
+        return [*self._notes, *self.loop.notes]
 
     @property
     def done(self) -> bool:
@@ -104,6 +124,12 @@ class Trainer:
             self.loop.advance(amount, callback)
         except NotFinite as error:
             raise RunFailed(f"{error}; {self._last_checkpoint()}") from None
+        except (RunFailed, SimError, UsageError):
+            raise
+        except Exception as error:
+            if self.loop.progress:
+                raise
+            raise _cannot_begin(error) from error
         self.elapsed_s += time.perf_counter() - started
         if self.loop.trouble:
             self.save()
@@ -129,12 +155,17 @@ class Trainer:
             observe(Progress(now, config.steps, row, evaluation))
 
     def finish(self) -> bool:
-        """Save; with the last unit done, write the policy too. Returns whether that is so."""
-        if self.done:
-            self.loop.settle()
+        """Save; with the last unit done, write the policy too. Returns whether that is so.
+
+        Raises:
+            RunFailed: Something cannot be written.
+        """
         self.save()
         if self.done:
-            write_atomically(self.run.policy, self.loop.write_policy)
+            self.loop.settle()  # after the checkpoint, which a longer run continues from
+            with _written(self.run.policy):
+                self.loop.write_exports(self.run)
+                write_atomically(self.run.policy, self.loop.write_policy)
         return self.done
 
     def _curve_point(self, before: int) -> Evaluation | None:
@@ -144,8 +175,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint; a run killed after this continues from here, identically."""
-        state = {"elapsed_s": self.elapsed_s, "loop": self.loop.state_dict()}
-        write_atomically(self.run.checkpoint, lambda file: torch.save(state, file))
+        with _written(self.run.checkpoint):
+            write_checkpoint(self.run.checkpoint, {"elapsed_s": self.elapsed_s, "loop": self.loop.state_dict()})
         self._saved = self.loop.progress
 
     def _last_checkpoint(self) -> str:
@@ -155,23 +186,25 @@ class Trainer:
         return f"the last good checkpoint is {self.run.checkpoint} at {self._saved:,} {self.loop.unit}"
 
     def _restore(self) -> None:
+        path = self.run.checkpoint
+        state = read_checkpoint(path)
         try:
-            state = torch.load(self.run.checkpoint, weights_only=False)
-        except Exception as error:  # a damaged pickle raises almost anything
+            self.loop.load_state_dict(state["loop"])
+            self.elapsed_s = float(state["elapsed_s"])
+        except UsageError as error:
+            raise UsageError(f"checkpoint {str(path)!r}: {error}") from None
+        except Exception as error:  # content that does not fit raises almost anything
+            words = (str(error).splitlines() or [""])[0]
             raise UsageError(
-                f"checkpoint {str(self.run.checkpoint)!r} is damaged ({type(error).__name__}): delete it to start over"
+                f"checkpoint {str(path)!r} does not fit the config beside it ({type(error).__name__}: {words:.120}): "
+                "restore that config, or delete the checkpoint to start over"
             ) from None
-        if "loop" not in state:
-            raise UsageError(
-                f"checkpoint {str(self.run.checkpoint)!r} is of an earlier version: delete it to start over"
-            )
-        self.elapsed_s = state["elapsed_s"]
-        self.loop.load_state_dict(state["loop"])
 
     def close(self) -> None:
         """Release everything; nothing is saved."""
         self._board.close()
         self.loop.close()
+        self.run.release()
 
 
 def start(
@@ -189,22 +222,96 @@ def start(
     """
     config = config.resolved()
     config.method.check(config, provider)
+    require_memory(run_memory(config))
     run = Run.create(folder, dump_yaml(to_dict(config)))
     try:
-        return Trainer(run, config, config.method.make(config, run, provider, hands))
+        return _trainer(run, config, provider, hands)
     except BaseException:  # whatever it is, a run that could not begin leaves nothing behind
-        shutil.rmtree(run.folder)
+        run.discard()
         raise
 
 
-def resume(folder: Path | str, provider: PolicyProvider | None = None, hands: Hands | None = None) -> Trainer:
+def resume(
+    folder: Path | str,
+    provider: PolicyProvider | None = None,
+    hands: Hands | None = None,
+    steps: int | None = None,
+) -> Trainer:
     """The trainer of an existing run, at its last checkpoint (or at the start, if it never reached one).
 
-    Args: As for `start`.
+    Args:
+        folder: The run folder.
+        provider: An expert in place of the one that the config names.
+        hands: Controls of a person who may take over the first environment.
+        steps: A new end of the run, after its present one; None: as it was configured. The policy so far is kept
+            beside the new one, as `policy-STEPS.safetensors`. Schedules stay as they were planned, so that the run
+            equals an uninterrupted one with `schedule_steps` set to the first end; metrics.csv keeps the row that was
+            written there, with its point of the learning curve.
+    Raises:
+        UsageError: There is no run, it is in use, a file in it is damaged, or it cannot be made longer.
     """
     run = Run.open(folder)
-    config = load_config(run.config, {}).resolved()
-    return Trainer(run, config, config.method.make(config, run, provider, hands))
+    run.lock()
+    try:
+        config = load_config(run.config, {}).resolved()
+        if steps is not None and steps != config.steps:
+            config = _longer(run, config, steps)
+        require_memory(run_memory(config))
+        return _trainer(run, config, provider, hands)
+    except BaseException:
+        run.release()
+        raise
+
+
+def _trainer(run: Run, config: RunConfig, provider: PolicyProvider | None, hands: Hands | None) -> Trainer:
+    loop: Loop | None = None
+    try:
+        loop = config.method.make(config, run, provider, hands)
+        return Trainer(run, config, loop)
+    except BaseException as error:
+        if loop is not None:
+            with suppress(Exception):  # what could not begin may not be able to end either
+                loop.close()
+        if isinstance(error, (RunFailed, SimError, UsageError)) or not isinstance(error, Exception):
+            raise
+        raise _cannot_begin(error) from error
+
+
+def _cannot_begin(error: Exception) -> UsageError:
+    """What a simulator or a learner of others refuses only when it is made or started."""
+    words = str(error).strip().splitlines() or ["no more is known"]
+    return UsageError(f"the run cannot begin: {type(error).__name__}: {words[0]:.300}")
+
+
+def _longer(run: Run, config: RunConfig, steps: int) -> RunConfig:
+    """The config of a run with a later end, written into its folder."""
+    if steps < config.steps:
+        raise UsageError(f"--steps {steps}: the run has {config.steps:,} already; choose more")
+    if not run.checkpoint.is_file():
+        raise UsageError(f"--steps {steps}: {str(run.folder)!r} has no checkpoint to continue from; resume it first")
+    if not config.method.more_steps:
+        raise UsageError(f"--steps {steps}: strategy {config.strategy!r} has no more to learn; train a new run")
+    try:
+        for path in (run.policy, run.policy_zip, run.evaluation):
+            if path.is_file():
+                path.replace(path.with_name(f"{path.stem}-{config.steps}{path.suffix}"))
+        longer = dataclasses.replace(config, steps=steps, schedule_steps=config.schedule_steps or config.steps)
+        write_text(run.config, dump_yaml(to_dict(longer)))
+    except OSError as error:
+        raise UsageError(f"cannot write the run folder {str(run.folder)!r}: {error.strerror}") from None
+    return longer
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """What the disk refuses, as one line that says what is still there."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed(
+            f"cannot write {str(path)!r}: {error.strerror}; what was saved before is whole, continue from it with "
+            "--resume"
+        ) from None
 
 
 def evaluate_run(run: Run, episodes: int, first_seed: int, overrides: Mapping[str, Any] | None = None) -> Evaluation:

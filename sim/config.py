@@ -10,17 +10,17 @@ import functools
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from sim.bounds import bounds_of, numbers_in, spelled
 from sim.errors import UsageError, unknown
+from sim.yaml_text import MOST_CHARACTERS, dump_yaml_text, load_yaml_text
 
 T = TypeVar("T")
+MOST_LEVELS = 20
+"""Most parts of a key, as in `strategy_options.arbiter.kind`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +75,9 @@ def resolve(default: T, overrides: Mapping[str, Any] | None = None, where: str =
         value = "" if isinstance(first["input"], Mapping) else f" = {spelled(first['input'])}"
         joint = "." if re.match(r"\w+ = ", message) else f"{value}: "  # the check of a whole config names its field
         raise UsageError(f"{path}{joint}{message[0].lower()}{message[1:]}") from None
+    except (ArithmeticError, RecursionError, TypeError) as error:  # a check that met a value which it did not expect
+        words = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{where}: its values cannot be used ({words})") from None
 
 
 @functools.cache
@@ -157,10 +160,11 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
         path, equals, text = assignment.partition("=")
         if not equals or not all(path.split(".")):
             raise UsageError(f"override {assignment!r}: write it as key.subkey=value")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UsageError(f"override {assignment!r}: the value is not valid YAML") from None
+        if path.count(".") > MOST_LEVELS:
+            raise UsageError(
+                f"override {path[:40]!r}...: {path.count('.')} levels; no config has more than {MOST_LEVELS}"
+            )
+        value = load_yaml_text(text, f"override {assignment!r:.200}")
         for key in reversed(path.split(".")):
             value = {key: value}
         merged = deep_merge(merged, value)
@@ -178,16 +182,14 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
         UsageError: The file cannot be read, is not YAML (with the line), or holds something else.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"cannot read config file {str(path)!r}: {reason}") from None
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        raise UsageError(f"config file {str(path)!r} is not valid YAML{line}") from None
+        with Path(path).open("rb") as file:
+            content = file.read(4 * MOST_CHARACTERS + 1)
+        text = content.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        undecoded = isinstance(error, UnicodeDecodeError)
+        reason = "it is not UTF-8 text" if undecoded else getattr(error, "strerror", None) or "it is no path"
+        raise UsageError(f"cannot read config file {str(path)!r:.300}: {reason}") from None
+    values = load_yaml_text(text, f"config file {str(path)!r:.300}")
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -203,4 +205,4 @@ def dump_yaml(values: Mapping[str, Any]) -> str:
     Returns:
         The text.
     """
-    return yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True, width=sys.maxsize)
+    return dump_yaml_text(_plain(values))

@@ -2,13 +2,15 @@
 
 Observations that are no Box are flattened. An episode reports its return and length, and a success where the
 environment has one (`is_success` in its last info). Where an environment can be pickled its state is exact; elsewhere a
-resumed run begins new episodes.
+resumed run begins new episodes. A state may build the classes that the environment's own pickle names, nothing else.
 """
 
 from __future__ import annotations
 
 import functools
+import io
 import pickle
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +22,12 @@ from gymnasium.wrappers import FlattenObservation
 from sim.env import ScenarioEnv
 from sim.errors import UsageError, unknown
 from sim.scenarios import Backend, Scenario
+from sim.trust import trusted
+from sim.unpickling import RestrictedUnpickler, names_of
 from sim.vec import ScenarioEnvs
 
+NEVER_BUILT = frozenset(sys.stdlib_module_names)
+"""Packages whose classes a state may not build, even where the environment's own pickle does."""
 PREFIX = "gym:"
 BACKEND = "gymnasium"
 
@@ -49,7 +55,7 @@ class GymScenarioEnv(ScenarioEnv):
         self.env = _make(scenario, config, render_mode)
         self.observation_space, self.action_space = self.env.observation_space, self.env.action_space
         self.metadata, self.render_mode = self.env.metadata, render_mode
-        self.exact_state = _picklable(self.env)
+        self.exact_state = _restorable(scenario, self.env)
         self._return, self._steps = 0.0, 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -78,14 +84,20 @@ class GymScenarioEnv(ScenarioEnv):
     def get_state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"return": self._return, "steps": self._steps}
         if self.exact_state:
-            return state | {"env": pickle.dumps(self.env)}
+            return state | {"pickle": pickle.dumps(self.env)}
         return state | {"stream": self.env.unwrapped.np_random.bit_generator.state}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from a `get_state` value. It is unpickled: load only states that you trust."""
+        """Continue from a `get_state` value. No code of its author runs.
+
+        Args:
+            state: The value.
+        Raises:
+            UsageError: It names something that this environment is not made of, or is damaged.
+        """
         self._return, self._steps = state["return"], state["steps"]
         if self.exact_state:
-            self.env = pickle.loads(state["env"])
+            self.env = _restored(self.scenario, self.env, state["pickle"])
         else:
             self.env.unwrapped.np_random.bit_generator.state = state["stream"]
 
@@ -117,12 +129,32 @@ def _make(scenario: str, config: GymConfig, render_mode: str | None) -> gym.Env:
     return env
 
 
-def _picklable(env: gym.Env) -> bool:
+def _restorable(scenario: str, env: gym.Env) -> bool:
+    """Whether an environment's pickle can be loaded without running anything but the constructors of its classes."""
     try:
-        pickle.dumps(env)
+        _restored(scenario, env, pickle.dumps(env))
     except Exception:  # Box2D raises TypeError, others may raise anything
         return False
     return True
+
+
+def _restored(scenario: str, env: gym.Env, data: bytes) -> gym.Env:
+    """The environment of a pickle that names nothing but classes which a pickle of `env` names too."""
+    source = f"the saved state of scenario {scenario!r}"
+    own = frozenset() if trusted() else names_of(pickle.dumps(env))
+    allowed = {(module, name) for module, name in own if module.partition(".")[0] not in NEVER_BUILT}
+    try:
+        if trusted():
+            found = pickle.loads(data)
+        else:
+            found = RestrictedUnpickler(io.BytesIO(data), lambda *each: each in allowed, source).load()
+        if type(found) is not type(env):
+            raise TypeError(type(found).__name__)
+    except UsageError:
+        raise
+    except Exception as error:  # a damaged pickle raises almost anything
+        raise UsageError(f"{source} is damaged ({type(error).__name__})") from None
+    return found
 
 
 @functools.cache

@@ -28,6 +28,7 @@ from lgdrl.runs import write_json
 from lgdrl.statistics import MeanInterval, MedianInterval, median_interval, t_interval
 from sim.config import resolve
 from sim.errors import UsageError, unknown
+from sim.files import check_outputs
 
 ARMS = ("grpo", "sft-grpo", "bread")
 LEVELS = (4, 6, 8, 12, 16, 24, 32)
@@ -308,6 +309,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--cap", type=int, default=ToyConfig.cap, help="most updates of one training")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args(words)
+    check_outputs(vars(given))
     if not all(level.isdigit() for level in given.levels.split(",")):
         raise UsageError(f"--levels {given.levels!r}: give whole numbers, e.g. 4,8,16")
     levels = [int(level) for level in given.levels.split(",")]

@@ -33,6 +33,7 @@ from experts.language.vocabulary import DRIVING
 from lgdrl.runs import write_json
 from sim.actions import MetaAction
 from sim.config import load_yaml, parse_overrides, resolve, to_dict
+from sim.files import check_outputs
 
 SOURCES = (
     SituationSource("lane-change"),
@@ -153,6 +154,7 @@ def main(words: Sequence[str] | None = None) -> None:
         "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. situations=20000 sft.learning_rate=1e-3"
     )
     given = parser.parse_args(words)
+    check_outputs(vars(given))
     config = resolve(EmbeddedConfig(), load_yaml(given.config) if given.config else None, "config")
     config = resolve(config, parse_overrides(given.overrides), "config")
     given.out.mkdir(parents=True, exist_ok=True)

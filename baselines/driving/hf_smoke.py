@@ -31,6 +31,7 @@ from experts.language.gpt import generate
 from lgdrl.runs import write_json
 from sim.config import load_yaml, parse_overrides, resolve, to_dict
 from sim.errors import UsageError
+from sim.files import check_outputs
 
 TRAIN, TEST = 1, 2
 """Roots of the random streams of situations."""
@@ -172,6 +173,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. train=128 student.lora_rank=16")
     given = parser.parse_args(words)
+    check_outputs(vars(given))
     config = resolve(SmokeConfig(), load_yaml(given.config) if given.config else None, "config")
     config = resolve(config, parse_overrides(given.overrides), "config")
     if given.model:

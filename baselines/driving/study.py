@@ -39,6 +39,7 @@ from lgdrl.statistics import t_interval
 from sim.actions import MetaAction
 from sim.config import dump_yaml, load_yaml, parse_overrides, resolve, to_dict
 from sim.errors import UsageError
+from sim.files import check_outputs
 
 KS = (1, 8, 32)
 """Of pass@k; the largest is the number of sampled answers per prompt."""
@@ -428,6 +429,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config overrides, e.g. tokens=20000")
     given = parser.parse_args(words)
+    check_outputs(vars(given))
     config = resolve(StudyConfig(), load_yaml(given.config) if given.config else None, "config")
     config = resolve(config, parse_overrides(given.overrides), "config")
     if given.seed is not None:

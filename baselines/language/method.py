@@ -123,8 +123,9 @@ def token_method(
         check,
         evaluate_student,
         Needs(actions=(), learners=()),
-        build,
-        needs_teacher,
+        more_steps=build is not None,  # imitation spreads its epochs over the steps
+        build=build,
+        needs_teacher=needs_teacher,
     )
     return method
 

@@ -9,9 +9,10 @@ Shapes: N environments, R of them asked.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -299,7 +300,13 @@ class Advisor:
             "cost": self.cost,
             "fallen_back": list(self._fallen_back),
             "requests": [
-                (request.asked, request.legal, request.empty, request.decisions) for request in self._requests
+                {
+                    "asked": request.asked,
+                    "legal": request.legal,
+                    "empty": dataclasses.asdict(request.empty),
+                    "decisions": [_plain(decision) for decision in request.decisions],
+                }
+                for request in self._requests
             ],
             "provider": self.provider.state_dict(),
         }
@@ -309,5 +316,16 @@ class Advisor:
         self.counts = Counter(state["counts"])
         self.wait_s, self.blocked_s, self.cost = state["wait_s"], state["blocked_s"], state["cost"]
         self._fallen_back.extend(state["fallen_back"])
-        self._requests = deque(_Request(*request) for request in state["requests"])
+        self._requests = deque(_request_of(values) for values in state["requests"])
         self.provider.load_state_dict(state["provider"])
+
+
+def _plain(decision: Decision) -> dict[str, Any]:
+    """What is still needed of a decision, without the history that the log has."""
+    values = {field.name: getattr(decision, field.name) for field in dataclasses.fields(Decision)}
+    return values | {"status": decision.status.value}
+
+
+def _request_of(values: Mapping[str, Any]) -> _Request:
+    decisions = [Decision(**{**each, "status": Status(each["status"])}) for each in values["decisions"]]
+    return _Request(values["asked"], values["legal"], Labels(**values["empty"]), decisions)

@@ -16,6 +16,7 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from experts.llm.decision import LLMDecision
 from experts.provider import Decision
 from lgdrl.guidance.records import Execution, Reason, StepContext
 from sim.errors import UsageError
+from sim.files import set_aside
 from sim.scene import Scene
 
 CHUNK = 64
@@ -82,16 +84,30 @@ class Query:
 
 
 class GuidanceLog:
-    """Args: file; the scenes of every how many episodes are kept (0: none, see `wants`)."""
+    """The log of a run that trains.
+
+    A file that is damaged is set aside and another one begun: a training does not depend on its log.
+
+    Args:
+        path: The file.
+        scenes_every: The scenes of every how many episodes are kept (0: none, see `wants`).
+    Raises:
+        UsageError: The file can neither be used nor set aside.
+    """
 
     def __init__(self, path: Path, scenes_every: int = 0) -> None:
-        # A window trains in a thread of its own; only one thread uses the log at a time.
-        self._db = sqlite3.connect(path, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute(f"CREATE TABLE IF NOT EXISTS queries ({', '.join(map(' '.join, QUERIES.items()))})")
-        self._db.execute("CREATE TABLE IF NOT EXISTS texts (hash TEXT PRIMARY KEY, prompt TEXT, answer TEXT)")
-        self._db.execute("CREATE TABLE IF NOT EXISTS chunks (id INTEGER PRIMARY KEY, scenes BLOB)")
-        self._db.execute("CREATE TABLE IF NOT EXISTS moments (query INTEGER PRIMARY KEY, chunk INTEGER, place INTEGER)")
+        self.lost = ""
+        """What damage has cost, in one line; empty where nothing was lost."""
+        try:
+            self._db = _opened(path)
+        except sqlite3.Error as error:
+            if not os.path.lexists(path):
+                raise UsageError(f"cannot write the guidance log {str(path)!r}: {error}") from None
+            aside = set_aside(path)
+            for rest in (path.with_name(path.name + end) for end in ("-wal", "-shm")):
+                rest.unlink(missing_ok=True)
+            self._db = _opened(path)
+            self.lost = f"the guidance log is damaged ({error}): it is kept as {aside.name}, and a new one begins"
         self.scenes_every = scenes_every
         self.last_row = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM queries").fetchone()[0]
         self._open: list[Query] = []
@@ -204,6 +220,10 @@ class GuidanceLog:
         self._db.execute("DELETE FROM chunks WHERE id NOT IN (SELECT chunk FROM moments)")
         self._db.commit()
         self.last_row = last_row
+        missing = last_row - self._db.execute("SELECT COUNT(*) FROM queries").fetchone()[0]
+        if missing > 0:
+            lost = f"{missing:,} of the {last_row:,} queries so far are not in the guidance log"
+            self.lost = f"{self.lost}; {lost}" if self.lost else lost
 
     def commit(self) -> None:
         """Make durable what was settled."""
@@ -214,6 +234,28 @@ class GuidanceLog:
     def close(self) -> None:
         self.commit()
         self._db.close()
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """A connection to a log that is there and whole, or to a new one. sqlite3.Error where it is damaged."""
+    # A window trains in a thread of its own; only one thread uses the log at a time.
+    db = sqlite3.connect(path, check_same_thread=False)
+    try:
+        db.execute("PRAGMA trusted_schema=OFF")
+        found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise sqlite3.DatabaseError(str(found).splitlines()[0])
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute(f"CREATE TABLE IF NOT EXISTS queries ({', '.join(map(' '.join, QUERIES.items()))})")
+        db.execute("CREATE TABLE IF NOT EXISTS texts (hash TEXT PRIMARY KEY, prompt TEXT, answer TEXT)")
+        db.execute("CREATE TABLE IF NOT EXISTS chunks (id INTEGER PRIMARY KEY, scenes BLOB)")
+        db.execute("CREATE TABLE IF NOT EXISTS moments (query INTEGER PRIMARY KEY, chunk INTEGER, place INTEGER)")
+        if [row[1] for row in db.execute("PRAGMA table_info(queries)")] != list(QUERIES):
+            raise sqlite3.DatabaseError("it has other columns")
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 class LoggedEpisodes:
@@ -227,7 +269,7 @@ class LoggedEpisodes:
     def __init__(self, path: Path, run: str, scenario: str, backend: str, scenario_config: dict[str, Any]) -> None:
         self.path, self.run = path, run
         self.scenario, self.backend, self.scenario_config = scenario, backend, scenario_config
-        if not path.is_file():
+        if not path.exists():
             raise UsageError(f"run {run!r} has no guidance log: its strategy asked no expert")
         try:
             self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)

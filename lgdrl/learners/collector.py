@@ -10,6 +10,7 @@ Shapes: N environments, A actions.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -207,7 +208,7 @@ class Collector:
     def state_dict(self) -> dict[str, Any]:
         """Episode numbers and steps that wait for labels; a copy."""
         return {
-            "waiting": copy.deepcopy(list(self._waiting)),
+            "waiting": [(dataclasses.asdict(transitions), requests) for transitions, requests in self._waiting],
             "next_episode": self._next_episode,
             "episodes": self._episodes.copy(),
             "steps": self._steps.copy(),
@@ -215,9 +216,15 @@ class Collector:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`."""
-        self._waiting = deque(copy.deepcopy(state["waiting"]))
+        self._waiting = deque((_transitions_of(values), requests) for values, requests in state["waiting"])
         self._next_episode = state["next_episode"]
         self._episodes, self._steps = state["episodes"].copy(), state["steps"].copy()
+
+
+def _transitions_of(values: dict[str, Any]) -> Transitions:
+    """Inverse of `dataclasses.asdict`; a copy."""
+    found = copy.deepcopy(values)
+    return Transitions(**{**found, "labels": Labels(**found["labels"])})
 
 
 # ------------------------------------------------------------------------------------- what environments may offer

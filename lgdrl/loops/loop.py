@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 if TYPE_CHECKING:
     from experts.provider import PolicyProvider
     from lgdrl.evaluation import Evaluation
+    from lgdrl.runs import Run
 
 Callback = Callable[[dict[str, Any], dict[str, Any]], bool]
 """(local, global) variables of the loop that collects decisions, after each step -> whether to go on."""
@@ -50,7 +51,10 @@ class Loop(ABC):
 
     @abstractmethod
     def write_policy(self, file: BinaryIO) -> None:
-        """Write the learned policy."""
+        """Write the learned policy: tensors and JSON, nothing that runs when it is read."""
+
+    def write_exports(self, run: Run) -> None:
+        """Write the policy in formats of others, beside it; none by default."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -86,6 +90,11 @@ class Loop(ABC):
     def statuses(self) -> Mapping[str, int]:
         """Queries to the expert so far, by the status of its decisions."""
         return {}
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about a resumed run, one line each (logs that were lost)."""
+        return []
 
     @property
     def labels(self) -> int:

@@ -30,6 +30,7 @@ from lgdrl.guidance.human import PersonArbiter
 from lgdrl.guidance.log import PERSON, GuidanceLog
 from lgdrl.guidance.records import StepContext
 from lgdrl.guidance.strategy import Strategy
+from lgdrl.learners.files import load_policy_file, policy_bytes
 from lgdrl.learners.registry import LEARNERS
 from lgdrl.loops.loop import Callback, Loop
 from lgdrl.methods import Method, Needs
@@ -38,6 +39,7 @@ from lgdrl.seeds import CURVE_SEEDS
 from sim.config import resolve
 from sim.env import DrivingVecEnv, ScenarioVecEnv
 from sim.errors import UsageError
+from sim.files import write_atomically
 
 if TYPE_CHECKING:
     from lgdrl.learners.guided import Guided
@@ -48,6 +50,7 @@ class OnlineSettings:
     """What a strategy may know of the run that it takes part in."""
 
     total_decisions: int
+    """Decisions that schedules are shares of."""
     label_budget: int | None
     """Most labels in the run; None: no limit."""
     seed: np.random.SeedSequence
@@ -74,7 +77,8 @@ def online_method(name: str, summary: str, defaults: Any, build: Build, needs: N
     def strategy_of(config: RunConfig, seed: np.random.SeedSequence) -> Strategy:
         options = resolve(defaults, config.strategy_options, "strategy_options")
         demonstrated = config.demonstrations is not None
-        return build(options, OnlineSettings(config.steps, config.label_budget, seed, demonstrated))
+        planned = config.schedule_steps or config.steps
+        return build(options, OnlineSettings(planned, config.label_budget, seed, demonstrated))
 
     def make(
         config: RunConfig, run: Run, provider: PolicyProvider | None = None, hands: Hands | None = None
@@ -92,7 +96,8 @@ def online_method(name: str, summary: str, defaults: Any, build: Build, needs: N
             finally:
                 envs.close()
 
-    return Method(name, summary, defaults, make, check, evaluate_policy, needs or Needs(actions=("discrete",)))
+    fits = needs or Needs(actions=("discrete",))
+    return Method(name, summary, defaults, make, check, evaluate_policy, fits, more_steps=True)
 
 
 def _check_learning_starts(config: RunConfig) -> None:
@@ -230,6 +235,10 @@ class OnlineLoop(Loop):
         return self.advisor.counts["labels"] if self.advisor is not None else 0
 
     @property
+    def notes(self) -> list[str]:
+        return [self.log.lost] if self.log is not None and self.log.lost else []
+
+    @property
     def interventions(self) -> int:
         return self.strategy.interventions
 
@@ -284,9 +293,13 @@ class OnlineLoop(Loop):
         self.model.store_waiting()
 
     def write_policy(self, file: BinaryIO) -> None:
+        file.write(policy_bytes(self.model))
+
+    def write_exports(self, run: Run) -> None:
+        """The policy in Stable-Baselines3's own format, for `load` in plain SB3. Nothing here reads it."""
         buffer = io.BytesIO()
         self.model.save(buffer)
-        file.write(buffer.getvalue())
+        write_atomically(run.policy_zip, lambda file: file.write(buffer.getvalue()))
 
     def state_dict(self) -> dict[str, Any]:
         if self.advisor is not None:
@@ -337,7 +350,7 @@ def load_policy(run: Run) -> Guided:
     if not run.finished:
         raise UsageError(f"the run in {str(run.folder)!r} is not finished: continue it with `lgdrl train --resume`")
     torch.set_num_threads(1)
-    return LEARNERS.get(config.learner).make.load(run.policy, device="cpu")  # type: ignore[attr-defined]
+    return load_policy_file(run.policy)
 
 
 def evaluate_policy(config: RunConfig, run: Run, episodes: int, first_seed: int) -> Evaluation:

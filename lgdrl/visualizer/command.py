@@ -77,6 +77,7 @@ def play_session(
     run = Run(name)
     if not run.config.exists():
         return ReplaySession(load_episodes(Path(name)))
+    run = Run.open(name)
     config = load_config(run.config, changes)
     config = replace(config, expert=arguments.expert or config.expert).driven()
     return watched_run(run, config, expert_of(config), hands)

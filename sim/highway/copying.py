@@ -1,6 +1,7 @@
 """Exact copies of a highway-env environment: in memory for branching, as bytes for resuming.
 
-A environment holds its scene, its random stream and its config; the viewer (pygame surfaces) is left out of every copy.
+An environment holds its scene, its random stream and its config; the viewer (pygame surfaces) is left out of every
+copy. Bytes are a pickle that may name vehicles, lanes, roads, observation and action types of highway-env alone.
 """
 
 from __future__ import annotations
@@ -15,9 +16,15 @@ from highway_env.envs.common.abstract import AbstractEnv
 from highway_env.envs.common.graphics import EnvViewer
 from highway_env.envs.common.observation import AttributesObservation, GrayscaleObservation, observation_factory
 
+from sim.errors import UsageError
+from sim.highway import traffic
 from sim.highway.viewer import Viewer
+from sim.unpickling import RestrictedUnpickler
 
 LEFT_OUT = ("viewer", "_record_video_wrapper")
+MODULES = ("road.", "vehicle.", "envs.common.action", "envs.common.observation")
+"""Modules of highway-env whose classes a saved state is made of."""
+SPACES = "gymnasium.spaces."
 
 
 class Blind:
@@ -55,7 +62,7 @@ def save(inner: AbstractEnv) -> bytes:
     Args:
         inner: The environment.
     Returns:
-        A pickle: load it only if you trust its source.
+        A pickle for `load`. The config is not part of it.
     """
     buffer = io.BytesIO()
     pickler = _Pickler(buffer, pickle.HIGHEST_PROTOCOL)
@@ -70,11 +77,17 @@ def load(inner: AbstractEnv, state: bytes) -> None:
     Args:
         inner: The environment.
         state: A value of `save`.
+    Raises:
+        UsageError: The state names something that no such environment is made of, or is damaged.
     """
-    unpickler = _Unpickler(io.BytesIO(state))
-    unpickler.environment = inner
+    unpickler = _Unpickler(inner, state)
     kept = {key: vars(inner)[key] for key in LEFT_OUT if key in vars(inner)}
-    values = unpickler.load()
+    try:
+        values = unpickler.load()
+    except UsageError:
+        raise
+    except Exception as error:  # a damaged pickle raises almost anything
+        raise UsageError(f"the saved state of an environment is damaged ({type(error).__name__})") from None
     vars(inner).clear()
     vars(inner).update(values, **kept)
     renew_pictures(inner)
@@ -102,18 +115,30 @@ copyreg.pickle(Viewer, _no_viewer)
 
 
 class _Pickler(pickle.Pickler):
-    """Stores a reference in place of the environment itself, and leaves viewers out."""
+    """Stores references in place of the environment itself and its config, and leaves viewers out."""
 
     environment: AbstractEnv
 
     def persistent_id(self, obj: Any) -> str | None:
         if obj is self.environment:
             return "environment"
+        if obj is self.environment.config:
+            return "config"
         return "viewer" if isinstance(obj, EnvViewer) else None
 
 
-class _Unpickler(pickle.Unpickler):
-    environment: AbstractEnv
+class _Unpickler(RestrictedUnpickler):
+    def __init__(self, environment: AbstractEnv, state: bytes) -> None:
+        super().__init__(io.BytesIO(state), _is_part, "the saved state of an environment")
+        self._environment = environment
 
     def persistent_load(self, pid: str) -> Any:
-        return self.environment if pid == "environment" else None
+        return {"environment": self._environment, "config": self._environment.config}.get(pid)
+
+
+def _is_part(module: str, name: str) -> bool:
+    """Whether a class is one that environments are made of."""
+    if module == traffic.__name__:
+        return name.startswith(traffic.PRIVATE_OF_HIGHWAY_ENV)
+    package, _, rest = module.partition(".")
+    return module.startswith(SPACES) or (package == "highway_env" and rest.startswith(MODULES))

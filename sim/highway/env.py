@@ -224,24 +224,22 @@ class HighwayDrivingEnv(DrivingEnv):
         return result
 
     def get_state(self) -> dict[str, Any]:
-        """Everything that decides this environment's future, random streams included; picklable."""
+        """Everything that decides this environment's future, random streams included: plain values and bytes."""
         return {
             "scenario": self.scenario,
             "config": fingerprint(self.scenario_config),
             "environment": copying.save(self.inner),
-            "episode": dataclasses.replace(self._episode) if self._episode else None,
+            "episode": dataclasses.asdict(self._episode) if self._episode else None,
             "action_space": self.action_space.np_random.bit_generator.state,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue exactly from a `get_state` value.
-
-        The value holds pickled objects: load only states from sources that you trust.
+        """Continue exactly from a `get_state` value. No code of its author runs.
 
         Args:
             state: The value.
         Raises:
-            UsageError: It is of another scenario or config.
+            UsageError: It is of another scenario or config, or damaged.
         """
         if (state["scenario"], state["config"]) != (self.scenario, fingerprint(self.scenario_config)):
             raise UsageError(
@@ -251,7 +249,7 @@ class HighwayDrivingEnv(DrivingEnv):
         copying.load(self.inner, state["environment"])
         self._np_random = self.inner.np_random
         self._np_random_seed = self.inner.np_random_seed
-        self._episode = dataclasses.replace(state["episode"]) if state["episode"] else None
+        self._episode = EpisodeTotals(**state["episode"]) if state["episode"] else None
         self._shapes = None
         self.action_space.np_random.bit_generator.state = state["action_space"]
         self._adopt(self.inner)

@@ -13,6 +13,8 @@ from typing import Any
 
 PREFIX = "Private_"
 SEPARATOR = "__DOT__"
+PRIVATE_OF_HIGHWAY_ENV = f"{PREFIX}highway_env{SEPARATOR}vehicle{SEPARATOR}"
+"""How names of private subclasses of highway-env's own vehicles begin."""
 
 
 def private_copy(path: str) -> str:

@@ -151,7 +151,7 @@ def test_compare_is_one_table_and_continues(tmp_path, here):
         (["train", "gamma"], ["key.subkey=value"]),
         (["train", "--config", "missing.yaml"], ["missing.yaml"]),
         (["train", "--resume", "nowhere"], ["no run in 'nowhere'"]),
-        (["train", "--resume", "nowhere", "--steps", "5"], ["drop --steps"]),
+        (["train", "--resume", "nowhere", "--seed", "5"], ["drop --seed"]),
         (["train", "--scenario", "racetrack-v0"], ["needs discrete actions", "racetrack-v0"]),
         (["evaluate", "nowhere"], ["no run in 'nowhere'"]),
         (["evaluate"], ["Name a RUN, or an --expert"]),

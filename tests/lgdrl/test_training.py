@@ -176,7 +176,7 @@ def test_a_run_that_cannot_be_made_leaves_no_folder(tmp_path, monkeypatch):
         raise RuntimeError("no memory")
 
     monkeypatch.setattr("lgdrl.learners.discrete_sac.DiscreteSAC.__init__", broken)
-    with pytest.raises(RuntimeError, match="no memory"):
+    with pytest.raises(UsageError, match="the run cannot begin: RuntimeError: no memory"):
         training.start(config(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

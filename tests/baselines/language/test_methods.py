@@ -103,7 +103,7 @@ def test_held_out_situations_are_those_of_the_runs_scenario_and_of_no_training_p
 def test_a_checkpoint_holds_tensors_and_plain_values_only(tmp_path):
     finished = run("mentor", tmp_path / "run")
     state = torch.load(finished.checkpoint, weights_only=True)
-    assert state["loop"]["update"] == 4
+    assert state["state"]["loop"]["update"] == 4
 
 
 def test_a_budget_of_tokens_ends_a_run_early(tmp_path):

@@ -256,7 +256,7 @@ def test_saved_environment_continues_identically_in_another_environment(name: st
     other.set_state(pickle.loads(pickle.dumps(env.get_state())))
     for action in action_sequence(env.action_space, 3, 1):
         assert same(env.step(action), other.step(action))
-        if env.get_state()["episode"].ended:
+        if env.get_state()["episode"]["ended"]:
             break
     assert same(env.reset(), other.reset())
     assert same(env.action_space.sample(), other.action_space.sample())
