@@ -41,9 +41,9 @@ class RunConfig:
     learner_options: dict[str, Any] = field(default_factory=dict)
     demonstrations: str | None = None  # a recording, a folder of them, or minari:DATASET: in the replay buffer at first
     steps: Count = 60_000  # decisions over all environments; updates where the strategy trains a language model
-    # steps that schedules are shares of; null: `steps`. A longer run keeps its first
-    # parallel environments; 0: 32, or fewer where each is a server (CARLA)
+    # steps that schedules are shares of; None: `steps`. A run that is continued beyond its end keeps the former ones
     schedule_steps: Count | None = None
+    # parallel environments; 0: 32, or fewer where each is a server (CARLA)
     num_envs: Annotated[int, Bounds(0, 1_000_000)] = 0
     # processes (highway-env) or threads (engine) for the environments; 0: none beside this one
     workers: Annotated[int, Bounds(0, 1024)] = 0

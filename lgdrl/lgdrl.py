@@ -16,7 +16,7 @@ settings that were measured best on the mandatory lane change.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Literal
 
 from lgdrl.guidance.arbiters import ArbiterConfig
 from lgdrl.guidance.constraint import DualConfig
@@ -24,7 +24,7 @@ from lgdrl.guidance.labelling import GateConfig, GuidedEpisodes
 from lgdrl.guidance.strategy import Strategy
 from lgdrl.guidance.terms import ConstraintTerm
 from lgdrl.loops.online import OnlineSettings, online_method
-from sim.bounds import BatchSize, Bounds, Share, config_dataclass
+from sim.bounds import BatchSize, Share, config_dataclass
 
 
 @config_dataclass
@@ -32,7 +32,7 @@ class LGDRLConfig:
     constraint: Literal["js", "kl", "reverse_kl", "bc", "none"] = "js"
     dual: DualConfig = field(default_factory=DualConfig)
     # the dual is scaled linearly to 0 between these shares of the training
-    fade: tuple[Share, Annotated[float, Bounds(0, 1, open_low=True)]] | None = None
+    fade: tuple[Share, Share] | None = None
     guide_batch: BatchSize = 128  # labelled states per update
     episodes: GateConfig = field(default_factory=GateConfig)
     arbiter: ArbiterConfig = field(default_factory=ArbiterConfig)

@@ -161,7 +161,7 @@ def test_compare_is_one_table_and_continues(tmp_path, here):
         (["compare", "references=[]"], ["nothing to compare"]),
         (["train", "--steps", "5", "learner_options.gama=0.9", "--seed", "1"], ["did you mean 'gamma'"]),
         (["llm", "eval", "--experts", "llm", "modell=x", "--scenes", "1"], ["did you mean 'model'"]),
-        (["play", "expert:rule", "scenario_config.lanez=3"], ["did you mean 'lanes'"]),
+        (["play", "expert:rule", "--record", "x.gif", "scenario_config.lanez=3"], ["did you mean 'lanes'"]),
         (["profile", "safety.episode=1", "--quick"], ["did you mean 'episodes'"]),
         (["evaluate", "--expert", "slwer"], ["did you mean 'slower'"]),
         (["compare", "--strategies", "lgdrl,best"], ["unknown strategy 'best'"]),

@@ -102,7 +102,7 @@ def test_gate_and_labels_draw_from_streams_of_the_runs_seed():
         ({"label_share": 1.5}, "label_share = 1.5"),
         ({"guide_batch": 0}, "guide_batch = 0"),
         ({"fade": [0.5, 0.5]}, "0 <= from < to"),
-        ({"fade": [-0.1, 0.5]}, "0 <= from < to"),
+        ({"fade": [-0.1, 0.5]}, "fade = [-0.1, 0.5]: choose 0 to 1"),
         ({"constraint": "jss"}, "constraint = 'jss'"),
         ({"dual": {"initial": 30.0}}, "initial = 30.0"),
         ({"episodes": {"until": 2.0}}, "until = 2.0"),

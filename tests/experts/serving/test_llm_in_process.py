@@ -1,5 +1,6 @@
 """Without an endpoint: the embedded driver in this process, through the same client, parser, cache, budget and veto."""
 
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -34,9 +35,12 @@ def no_endpoint(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+CONNECT = socket.socket.connect
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    """Nothing here may open a connection."""
+    """Nothing here may open a connection, but for the test that gives it back."""
 
     def refuse(*_, **__):
         raise AssertionError("a connection was opened")
@@ -224,6 +228,7 @@ class Refusing(BaseHTTPRequestHandler):
 @pytest.mark.parametrize("key", [None, KEY])
 @pytest.mark.parametrize("by_environment", [True, False])
 def test_an_endpoint_that_is_named_is_asked(monkeypatch, shipped, by_environment, key):
+    monkeypatch.setattr("socket.socket.connect", CONNECT)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Refusing.asked.clear()

@@ -27,6 +27,7 @@ SMALL = {
     "checkpoint_every": 400,
     "learner_options": {"learning_starts": 100, "hidden": [16, 16], "batch_size": 32},
 }
+EARLY = {"learner_options": SMALL["learner_options"] | {"learning_starts": 20}}
 ALWAYS = {"strategy_options": {"episodes": {"kind": "always", "until": 1.0}}}
 
 
@@ -149,7 +150,7 @@ def test_a_killed_run_repeats_its_log_identically(tmp_path):
 def test_a_persons_intervention_is_logged_beside_the_experts_label(tmp_path):
     hands = Hands()
     hands.press("key", HeldInput(MetaAction.SLOWER), 0.0)
-    train(tmp_path / "run", hands=hands, num_envs=1, steps=60, log_scenes=1, **ALWAYS)
+    train(tmp_path / "run", hands=hands, num_envs=1, steps=60, log_scenes=1, **EARLY, **ALWAYS)
     found = turns(tmp_path / "run")
     assert {turn.controller for turn in found} == {"human"}
     assert {row[0] for row in queries(tmp_path / "run", "expert")} == {"rule", "human"}
@@ -160,7 +161,7 @@ def test_a_persons_intervention_is_logged_beside_the_experts_label(tmp_path):
 def test_a_person_without_an_expert_is_logged_too(tmp_path):
     hands = Hands()
     hands.press("key", HeldInput(MetaAction.SLOWER), 0.0)
-    train(tmp_path / "run", hands=hands, num_envs=1, steps=30, strategy="sac", strategy_options={})
+    train(tmp_path / "run", hands=hands, num_envs=1, steps=30, **EARLY, strategy="sac", strategy_options={})
     assert [turn.expert_reason for turn in turns(tmp_path / "run")] == ["the person drives"] * 30
 
 
