@@ -108,12 +108,6 @@ def _seed(text: str) -> int | str:
     return int(text)
 
 
-def _path(text: str) -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("the path is empty")
-    return text
-
-
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 1")
@@ -187,7 +181,7 @@ def _add_environment(group: Group) -> None:
 
 
 def _add_json(group: Group, text: str = "write the results as JSON") -> None:
-    group.add_argument("--json", type=_path, metavar="FILE", help=text)
+    group.add_argument("--json", metavar="FILE", help=text)
 
 
 def _add_trust(group: Group) -> None:
@@ -213,9 +207,7 @@ def _add_words(
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "demo", "train LGDRL and its rivals on the published task and show the results", "demo")
-    parser.add_argument(
-        "--out", type=_path, default="runs/demo", help="output folder, continued if it exists (default: runs/demo)"
-    )
+    parser.add_argument("--out", default="runs/demo", help="output folder, continued if it exists (default: runs/demo)")
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
@@ -228,14 +220,10 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     method.add_argument("--learner", help="algorithm that learns (default: discrete-sac)")
     method.add_argument("--steps", type=_count, help="decisions, summed over all environments (default: 60000)")
     method.add_argument("--seed", type=_seed, help=f"root seed, or '{PUBLISHED}' for the published traffic layout")
-    method.add_argument("--config", type=_path, metavar="FILE", help="YAML file, e.g. the config.yaml of another run")
+    method.add_argument("--config", metavar="FILE", help="YAML file, e.g. the config.yaml of another run")
     output = parser.add_argument_group("output")
-    output.add_argument(
-        "--out", type=_path, metavar="DIR", help="new run folder (default: runs/STRATEGY-SCENARIO-SEED)"
-    )
-    output.add_argument(
-        "--resume", type=_path, metavar="RUN", help="continue this run; with --steps, beyond its present end"
-    )
+    output.add_argument("--out", metavar="DIR", help="new run folder (default: runs/STRATEGY-SCENARIO-SEED)")
+    output.add_argument("--resume", metavar="RUN", help="continue this run; with --steps, beyond its present end")
     _add_trust(output)
     _add_json(output, "write the last metrics as JSON")
 
@@ -254,7 +242,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     _add_trust(parser)
     output = parser.add_argument_group("output")
     _add_json(output)
-    output.add_argument("--video", type=_path, metavar="FILE", help="also record the first episode (.mp4 or .gif)")
+    output.add_argument("--video", metavar="FILE", help="also record the first episode (.mp4 or .gif)")
 
 
 def _add_compare(commands: argparse._SubParsersAction) -> None:
@@ -262,7 +250,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "compare", text, "compare")
     _add_words(parser, "config overrides, e.g. base.learner_options.gamma=0.98")
     arms = parser.add_argument_group("arms")
-    arms.add_argument("--config", type=_path, metavar="FILE", help="YAML file with base, arms, seeds and references")
+    arms.add_argument("--config", metavar="FILE", help="YAML file with base, arms, seeds and references")
     arms.add_argument("--strategies", help="comma-separated strategies, in place of the file's arms")
     _add_environment(arms)
     arms.add_argument("--expert", help="expert of all arms")
@@ -272,9 +260,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     arms.add_argument("--episodes", type=_count, help="held-out episodes of each run")
     output = parser.add_argument_group("execution and output")
     output.add_argument("--jobs", type=_count, default=2, help="worker processes (default: 2)")
-    output.add_argument(
-        "--out", type=_path, metavar="DIR", default="runs/comparison", help="output folder; continued if it exists"
-    )
+    output.add_argument("--out", metavar="DIR", default="runs/comparison", help="output folder; continued if it exists")
     _add_trust(output)
     _add_json(output)
 
@@ -291,27 +277,23 @@ def _add_play(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--episodes", type=_count, help="number of episodes (default: unlimited; films: 1)")
     parser.add_argument(
-        "--replay", type=_path, metavar="RUN", help="step through the states at which this training queried its expert"
+        "--replay", metavar="RUN", help="step through the states at which this training queried its expert"
     )
     _add_trust(parser)
     driving = parser.add_argument_group("driving")
     driving.add_argument("--drive", action="store_true", help="you drive; --expert only labels")
     driving.add_argument("--dead-man", action="store_true", help="you drive only while you hold a key")
     driving.add_argument("--scripted-person", metavar="EXPERT", help="press the keys of this expert's decisions")
-    driving.add_argument("--keys", type=_path, metavar="FILE", help="YAML file that remaps keys and buttons")
+    driving.add_argument("--keys", metavar="FILE", help="YAML file that remaps keys and buttons")
     training = parser.add_argument_group("live training")
     training.add_argument("--train", action="store_true", help="train in the window; you may take over at any time")
     training.add_argument("--strategy", help="how labels are used (default: lgdrl)")
     training.add_argument("--steps", type=_count, help="decisions")
-    training.add_argument("--out", type=_path, metavar="DIR", help="new run folder")
-    training.add_argument("--config", type=_path, metavar="FILE", help="YAML file of the run")
+    training.add_argument("--out", metavar="DIR", help="new run folder")
+    training.add_argument("--config", metavar="FILE", help="YAML file of the run")
     output = parser.add_argument_group("recording")
-    output.add_argument(
-        "--record", type=_path, metavar="FILE", help="film the driver into FILE (.mp4 or .gif) without a window"
-    )
-    output.add_argument(
-        "--save", type=_path, metavar="DIR", help="keep every finished episode there, to replay or learn from"
-    )
+    output.add_argument("--record", metavar="FILE", help="film the driver into FILE (.mp4 or .gif) without a window")
+    output.add_argument("--save", metavar="DIR", help="keep every finished episode there, to replay or learn from")
     look = parser.add_argument_group("window and film")
     look.add_argument("--pace", type=float, default=1.0, help="simulated seconds per second (default: 1)")
     look.add_argument("--theme", default="light", help="light (default) or dark")
@@ -341,12 +323,10 @@ def _add_profile(commands: argparse._SubParsersAction) -> None:
         "--faults", metavar="MIX", help="query the fault server: none, mild, full, a list or a YAML file"
     )
     measured.add_argument("--seed", type=int, help="root seed (default: 0)")
-    measured.add_argument("--config", type=_path, metavar="FILE", help="YAML file, e.g. experiments/profile.yaml")
+    measured.add_argument("--config", metavar="FILE", help="YAML file, e.g. experiments/profile.yaml")
     _add_trust(measured)
     output = parser.add_argument_group("output")
-    output.add_argument(
-        "--out", type=_path, metavar="DIR", default="runs/profile", help="report folder (default: runs/profile)"
-    )
+    output.add_argument("--out", metavar="DIR", default="runs/profile", help="report folder (default: runs/profile)")
     _add_json(output)
     text = "compare two profiles and fail on regressions"
     parser.epilog = f"lgdrl profile compare A.json B.json: {text}."
@@ -399,7 +379,7 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     speed.add_argument("--decisions", type=_count, default=100, help="with --parity: of each scenario (default: 100)")
     _add_json(speed)
     parser.set_defaults(nested=actions.choices)
-    speed.add_argument("--plot", type=_path, metavar="FILE", help="plot the results (.png or .svg)")
+    speed.add_argument("--plot", metavar="FILE", help="plot the results (.png or .svg)")
     for name, entry in _benches().items():
         actions.add_parser(name, help=f"study {entry.module}; see `lgdrl bench {name} --help`", add_help=False)
 
@@ -420,7 +400,7 @@ def _add_llm(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("llm", help="fetch a small language model, or evaluate experts on single scenes")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     fetch = _command(actions, "fetch", "download the pinned small model (93 MB) and check its hash", "llm_fetch")
-    fetch.add_argument("--dir", type=_path, help="folder to keep it in (default: the user's cache)")
+    fetch.add_argument("--dir", help="folder to keep it in (default: the user's cache)")
     scored = _command(actions, "eval", "evaluate experts on scenes with safe and unsafe actions", "llm_eval")
     scored.add_argument("--experts", default="llm", help="comma-separated (default: llm)")
     scored.add_argument("--scenario", default="highway-v0", help="scenario of the scenes (default: highway-v0)")
