@@ -161,13 +161,15 @@ class CarlaEpisode:
         return self.crashed
 
     def _nearest_gap(self) -> float:
-        """Metres between the ego's box and that of the nearest car, both taken as turned like the ego."""
+        """Metres between the ego's box and the nearest car's bounding box along the ego's axes: never too far."""
         cars, own = self.state, self.own[0]
         if not len(cars):
             return np.inf
         dx, dy, yaw = cars["x"] - own["x"], cars["y"] - own["y"], own["yaw"]
-        along = np.abs(dx * np.cos(yaw) + dy * np.sin(yaw)) - (self.sizes[:, 0] + self.ego_size[0]) / 2
-        across = np.abs(dy * np.cos(yaw) - dx * np.sin(yaw)) - (self.sizes[:, 1] + self.ego_size[1]) / 2
+        cos, sin = np.abs(np.cos(cars["yaw"] - yaw)), np.abs(np.sin(cars["yaw"] - yaw))
+        length, width = self.sizes[:, 0], self.sizes[:, 1]
+        along = np.abs(dx * np.cos(yaw) + dy * np.sin(yaw)) - (length * cos + width * sin + self.ego_size[0]) / 2
+        across = np.abs(dy * np.cos(yaw) - dx * np.sin(yaw)) - (length * sin + width * cos + self.ego_size[1]) / 2
         return float(np.nanmin(np.maximum(along, across)))
 
     # -- totals --------------------------------------------------------------------------------------------------------
