@@ -113,8 +113,8 @@ def test_list_names_everything(tmp_path, here):
 
 
 def test_compare_is_one_table_and_continues(tmp_path, here):
-    command = ["compare", "--strategies", "lgdrl,sac", "--seeds", "1", "--steps", "320", "--episodes", "5"]
-    command += ["--out", tmp_path / "out", "references=[idle]", "base.evaluate_every=160", "base.evaluate_episodes=5"]
+    command = ["compare", "--strategies", "lgdrl,sac", "--seeds", "1", "--steps", "160", "--episodes", "5"]
+    command += ["--out", tmp_path / "out", "references=[idle]", "base.evaluate_every=80", "base.evaluate_episodes=5"]
     done = here(*command)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
@@ -123,8 +123,9 @@ def test_compare_is_one_table_and_continues(tmp_path, here):
     before = (tmp_path / "out" / "lgdrl" / "seed0" / "policy.zip").stat().st_mtime_ns
     assert here(*command).returncode == 0
     assert (tmp_path / "out" / "lgdrl" / "seed0" / "policy.zip").stat().st_mtime_ns == before
-    assert_one_line(here(*[a if a != "320" else "330" for a in command]), "another comparison")
-    extended = here(*command, "seeds=[0,1]", "references=[idle,slower]", "episodes=6")
+    assert_one_line(here(*[a if a != "160" else "170" for a in command]), "another comparison")
+    more = ["seeds=[0,1]", "references=[idle,slower]", "episodes=6"]
+    extended = here(*command, *more)
     assert extended.returncode == 0, extended.stderr
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
     assert [(row["name"], len(row["runs"])) for row in rows] == [("lgdrl", 2), ("sac", 2), ("idle", 1), ("slower", 1)]
@@ -132,7 +133,7 @@ def test_compare_is_one_table_and_continues(tmp_path, here):
     assert_one_line(here("evaluate", tmp_path / "out"), "a comparison of 4 runs", "sac/seed1")
     (tmp_path / "out" / "sac" / "seed0" / "evaluation.json").unlink()
     (tmp_path / "out" / "sac" / "seed0" / "checkpoint.pt").write_bytes(b"broken")
-    failed = here(*command, "seeds=[0,1]", "references=[idle,slower]", "episodes=6")
+    failed = here(*command, *more)
     assert failed.returncode == 1
     assert "1 of 1 runs failed" in failed.stderr
     assert failed.stderr.count("\n") == 1

@@ -141,6 +141,7 @@ def test_a_window_drives_on_under_the_full_mix_of_faults(tmp_path, monkeypatch):
     assert all(turn.action is not None for episode in episodes for turn in episode.turns)
 
 
+@pytest.mark.slow
 def test_a_live_training_goes_on_under_the_full_mix_of_faults(tmp_path, monkeypatch):
     with FaultServer(mix=read_mix(MIX), seed=2) as server:
         client = under_fire(monkeypatch, server)

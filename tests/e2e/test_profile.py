@@ -56,6 +56,7 @@ def test_a_profile_equals_itself_and_a_slower_one_fails(folder, tmp_path, capsys
     assert "1 regressions" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_sweep_over_frequencies_and_a_stall(tmp_path, capsys):
     out = tmp_path / "out"
     words = ["--expert", "llm", "--faults", "delay=0.005", "--frequency", "5,10", "--stall", "0.6", "--out", str(out)]

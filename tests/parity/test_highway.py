@@ -35,35 +35,35 @@ TTC: dict[str, Any] = {"vehicles_count": 8, "observation": {"type": "TimeToColli
 OTHERS = ("merge-v0", "merge-v1", "merge-generic-v0", "merge-generic-v1", "exit-v0", "exit-v1", "two-way-v0")
 
 QUICK: list[dict[str, Any]] = [
-    {"scenario": "highway-fast-v0", "seeds": [0, 12], "past_end": 3},
-    {"scenario": "highway-v0", "config": FEW, "seeds": [0, 8], "past_end": 3},
-    {"scenario": "highway-v0", "config": SETTINGS, "seeds": [0, 6]},
-    {"scenario": "highway-v0", "config": TTC, "seeds": [0, 3]},
-    {"scenario": "highway-fast-v0", "config": {"action": {"lateral": False}}, "seeds": [0, 4]},
-    *({"scenario": name, "seeds": [0, 5], "past_end": 3} for name in OTHERS),
+    {"scenario": "highway-fast-v0", "seeds": [0, 8], "past_end": 3},
+    {"scenario": "highway-v0", "config": FEW, "seeds": [0, 3], "past_end": 3},
+    {"scenario": "highway-v0", "config": SETTINGS, "seeds": [0, 4]},
+    {"scenario": "highway-v0", "config": TTC, "seeds": [0, 2]},
+    {"scenario": "highway-fast-v0", "config": {"action": {"lateral": False}}, "seeds": [0, 2]},
+    *({"scenario": name, "seeds": [0, 3], "past_end": 3} for name in OTHERS),
 ]
 SCENES: list[dict[str, Any]] = [
-    {"scenario": "highway-v0", "config": {"vehicles_count": 5}, "scenes": 25},
-    {"scenario": "highway-fast-v0", "config": {"vehicles_count": 5}, "scenes": 60},
-    *({"scenario": name, "scenes": 20} for name in ("merge-v0", "merge-v1", "exit-v0", "two-way-v0")),
+    {"scenario": "highway-v0", "config": {"vehicles_count": 5}, "scenes": 12},
+    {"scenario": "highway-fast-v0", "config": {"vehicles_count": 5}, "scenes": 30},
+    *({"scenario": name, "scenes": 10} for name in ("merge-v0", "merge-v1", "exit-v0", "two-way-v0")),
 ]
 
 
 def test_episodes_are_identical_from_their_seeds():
     results = oracle.run_all(QUICK)
-    assert sum(result["decisions"] for result in results) > 500
+    assert sum(result["decisions"] for result in results) > 250
     assert all(result["outcomes"]["crash"] for result in results[:1])
-    assert sum(result["continued"] for result in results) > 5
+    assert sum(result["continued"] for result in results) > 2
 
 
 def test_scenes_that_no_rollout_reaches_are_identical():
     results = oracle.run_all(SCENES)
-    assert sum(result["decisions"] for result in results) > 200
+    assert sum(result["decisions"] for result in results) > 100
 
 
 def test_an_unpinned_highway_env_agrees_until_the_first_contact():
-    job = {"scenario": "highway-fast-v0", "config": FEW, "seeds": [0, 12], "tolerance": 1e-9}
-    assert oracle.run_all([job], processes=1)[0]["decisions"] > 60
+    job = {"scenario": "highway-fast-v0", "config": FEW, "seeds": [0, 8], "tolerance": 1e-9}
+    assert oracle.run_all([job], processes=1)[0]["decisions"] > 40
 
 
 @pytest.mark.slow

@@ -133,6 +133,7 @@ def test_long_traces_are_cut_into_no_more_episodes_than_asked_for(formed):
     assert {len(rollout.opening) for rollout in run.rollouts} <= {0, 4}
 
 
+@pytest.mark.slow
 def test_it_learns_where_grpo_with_as_many_tokens_learns_nothing():
     """Five symbols of four: chance finds an answer once in 1024 tries."""
     task = KeyTask(keys=3, length=5, symbols=4)

@@ -18,7 +18,7 @@ from lgdrl.runs import Run
 RESUMED = "expert/budget/calls"
 """Counts the start-up probe of each process."""
 TIMES = (RESUMED, "elapsed_s", "rate", "wait_s", "blocked_s", "latency/p50_s", "latency/p95_s")
-ENVS, STEPS, LAG = 8, 480, 5
+ENVS, STEPS, LAG = 8, 320, 5
 
 
 @pytest.fixture(autouse=True)

@@ -72,6 +72,7 @@ def assert_clean(env: CarlaDrivingEnv) -> None:
     assert len(cars) == 1 + len(env._episode.traffic.ids)
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_truncates_the_episode_and_is_started_again():
     env = env_on(FailsOnce(("--fault", "die@45")))
     info = drive_until_broken(env)
@@ -290,6 +291,7 @@ def test_ctrl_c_in_training_saves_ends_the_server_and_the_run_goes_on_later(tmp_
     assert resumed.wait(30) == 130
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_training_that_is_killed_takes_its_server_with_it(tmp_path):
     process, servers = start_training(tmp_path / "run")
