@@ -125,7 +125,7 @@ class IDMExpert(KernelExpert):
 
 
 def make_idm(options: Mapping[str, Any], scenario: str, seed: int) -> IDMExpert:
-    """The expert `idm`.
+    """The expert `idm`: the Intelligent Driver Model with MOBIL lane changes, as traffic drives.
 
     Args:
         options: Fields of `IDMConfig`.

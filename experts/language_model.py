@@ -29,7 +29,7 @@ RICH = ("auto", Rung.JSON_SCHEMA, Rung.JSON_OBJECT)
 
 
 def make(options: Mapping[str, Any], scenario: str, seed: int) -> LLMExpert:
-    """Factory of the entry point group `lgdrl.experts`.
+    """The expert `llm`: a language model at an endpoint, or the embedded driver where none is named.
 
     Args:
         options: Values for `experts.llm.config.LLMConfig`; `fallback` may also be a ready `PolicyProvider`, which its

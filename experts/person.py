@@ -96,7 +96,7 @@ class Person(PolicyProvider):
 
 
 def make(options: Mapping[str, Any], scenario: str, seed: int) -> Person:
-    """The expert `person`.
+    """The expert `person`: another expert's keys after a person's reaction time.
 
     Args:
         options: Fields of `PersonConfig`.

@@ -89,7 +89,7 @@ class RecordedExpert(PolicyProvider):
 
 
 def make_recorded(options: Mapping[str, Any], scenario: str, seed: int) -> RecordedExpert:
-    """The expert `recorded`.
+    """The expert `recorded`: the action of the nearest recorded decision.
 
     Args:
         options: `RecordedConfig` fields.

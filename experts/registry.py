@@ -23,6 +23,18 @@ def available() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name)}
 
 
+def summary(name: str) -> str:
+    """What an expert is, in a line.
+
+    Args:
+        name: One of `available`.
+    Returns:
+        What follows the colon in the first line of its factory's docstring, or that line.
+    """
+    first = (inspect.getdoc(available()[name].load()) or "").partition("\n")[0]
+    return first.partition("`: ")[2].rstrip(".") or first.rstrip(".")
+
+
 def make(name: str, scenario: str, options: Mapping[str, Any] | None = None, seed: int = 0) -> PolicyProvider:
     """Build an expert. The caller closes it.
 

@@ -184,7 +184,7 @@ def _free_plans(actions: tuple[MetaAction, ...], horizon: int) -> np.ndarray:
 
 
 def make_search(options: Mapping[str, Any], scenario: str, seed: int) -> SearchExpert:
-    """The expert `search`.
+    """The expert `search`: exact look-ahead over plans; needs environments that can be copied.
 
     Args:
         options: Fields of `SearchConfig`.

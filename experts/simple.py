@@ -131,7 +131,7 @@ def make_faster(options: Mapping[str, Any], scenario: str, seed: int) -> Constan
 
 
 def make_random(options: Mapping[str, Any], scenario: str, seed: int) -> RandomExpert:
-    """The expert `random`.
+    """The expert `random`: a legal action at random.
 
     Args:
         options: None are known.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from lgdrl.display import comparison_table, decided_by, evaluation_table, training_progress
+from lgdrl.display import comparison_table, decided_by, evaluation_table, list_table, training_progress
 from lgdrl.seeds import PUBLISHED
 from sim.config import deep_merge, parse_overrides
 from sim.errors import UsageError
@@ -321,6 +321,7 @@ def show_list(arguments: Namespace) -> int:
     """`lgdrl list`: scenarios, experts and strategies."""
     import sim
     from experts.registry import available as experts_available
+    from experts.registry import summary
     from lgdrl.guidance.arbiters import ARBITERS
     from lgdrl.guidance.labelling import GATES
     from lgdrl.learners.registry import LEARNERS
@@ -341,19 +342,13 @@ def show_list(arguments: Namespace) -> int:
             for each in sim.registry().values()
         ]
     if arguments.what in (None, "experts"):
-        lists["experts"] = [{"name": name, "from": entry.module} for name, entry in experts_available().items()]
+        lists["experts"] = [{"name": name, "summary": summary(name)} for name in experts_available()]
     for title, registry in registries.items():
         if arguments.what in (None, title):
             found = [registry.get(name) for name in registry.available()]
             lists[title] = [{"name": each.name, "summary": each.summary} | _fit(each) for each in found]
     for title, rows in lists.items():
-        table = Table(title=title.capitalize(), title_justify="left", title_style="bold", box=None, pad_edge=False)
-        table.show_header = False
-        for column in rows[0]:
-            table.add_column(column, style="bold" if column == "name" else "", no_wrap=column == "name")
-        for row in rows:
-            table.add_row(*(", ".join(value) if isinstance(value, list) else str(value) for value in row.values()))
-        console.print(table)
+        console.print(list_table(title.capitalize(), rows))
         console.print()
     if arguments.json:
         _write(arguments.json, lists, write_json)

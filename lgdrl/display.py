@@ -10,6 +10,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from lgdrl.bench import Speed
@@ -98,6 +99,28 @@ def evaluation_table(name: str, scenario: str, found: Evaluation) -> Table:
         table.add_row("steps", f"{values['steps_mean']:.0f} mean")
     if found.statuses:
         table.add_row("decided by", decided_by(name, found.statuses))
+    return table
+
+
+def list_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Names with what they stand for, and below it, dim, what they work with; fits 80 columns.
+
+    Args:
+        title: Of the table.
+        rows: Each with `name` and `summary`; their other values are texts or lists of texts.
+    """
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for row in rows:
+        others = [
+            f"{value} actions" if name == "actions" else value
+            for name, value in row.items()
+            if name not in ("name", "summary")
+        ]
+        details = "; ".join(", ".join(value) if isinstance(value, list) else str(value) for value in others)
+        text = Text(str(row["summary"]))
+        table.add_row(Text(str(row["name"])), text.append(f"\n{details}", style="dim") if details else text)
     return table
 
 

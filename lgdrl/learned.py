@@ -21,7 +21,7 @@ POLICY_SUFFIX = ".safetensors"
 
 
 def make(options: Mapping[str, Any], scenario: str, seed: int, target: str = "") -> LearnedPolicy:
-    """The expert `policy:PATH`.
+    """The expert `policy:PATH`: the policy of a run, or of a zip of Stable-Baselines3.
 
     Args:
         options: It has none.

@@ -73,7 +73,7 @@ def _speed_words(chosen: int, wanted: float) -> str:
 
 
 def make_rule(options: Mapping[str, Any], scenario: str, seed: int) -> RuleExpert:
-    """The expert `rule`.
+    """The expert `rule`: gaps, time to collision and braking distances; searched for on lane-change.
 
     Args:
         options: Fields of `RuleConfig`.

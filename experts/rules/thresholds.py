@@ -132,7 +132,7 @@ class ThresholdExpert(KernelExpert):
 
 
 def make_thresholds(options: Mapping[str, Any], scenario: str, seed: int) -> ThresholdExpert:
-    """The expert `thresholds`.
+    """The expert `thresholds`: the published rule of fixed distances and times.
 
     Args:
         options: Fields of `ThresholdConfig`.

@@ -48,13 +48,13 @@ def print_table(evaluation: ExpertEvaluation, write: Callable[[Any], None] | Non
         " 95 % intervals. AUC 0.5 = no scene understanding."
     )
     note += " L/I/R/F/S: actions chosen; over: a shield would override; veto: refused; ms: median."
-    table = Table(title=title, caption=note, box=None, pad_edge=False, title_style="bold")
+    table = Table(title=title, caption=note, box=None, pad_edge=False, padding=(0, 1, 0, 0), title_style="bold")
     table.title_justify = table.caption_justify = "left"
     for column in ("expert", "strict", "recov", "AUC", "L/I/R/F/S", "over", "veto", "ms"):
         table.add_column(column, no_wrap=True)
     for row in evaluation.scores:
         counts = "/".join(str(count) for count in row.histogram.values())
-        latency = f"{row.latency_p50_s * 1e3:.1f}"
+        latency = f"{row.latency_p50_s * 1e3:.3g}"
         shares = (f"{row.overridden:.0%}", f"{row.vetoed:.0%}")
         recov = f"{row.recov.value:.2f}"
         table.add_row(row.name, _show(row.strict), recov, _show(row.auc), counts, *shares, latency)
