@@ -54,7 +54,8 @@ def print_table(evaluation: ExpertEvaluation, write: Callable[[Any], None] | Non
         table.add_column(column, no_wrap=True)
     for row in evaluation.scores:
         counts = "/".join(str(count) for count in row.histogram.values())
-        latency = f"{row.latency_p50_s * 1e3:.3g}"
+        milliseconds = row.latency_p50_s * 1e3
+        latency = f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
         shares = (f"{row.overridden:.0%}", f"{row.vetoed:.0%}")
         recov = f"{row.recov.value:.2f}"
         table.add_row(row.name, _show(row.strict), recov, _show(row.auc), counts, *shares, latency)
