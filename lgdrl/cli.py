@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from lgdrl import __version__
 from lgdrl.seeds import FINAL_SEED, PUBLISHED
+from sim.bounds import LARGEST, LARGEST_SEED
 from sim.errors import UsageError, unknown
 
 CARLA_LITE = "carla-lite"
@@ -103,15 +104,21 @@ def _benches() -> dict[str, EntryPoint]:
 def _seed(text: str) -> int | str:
     if text == PUBLISHED:
         return PUBLISHED
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number >= 0 nor '{PUBLISHED}'")
+    if not _is_whole(text) or int(text) > LARGEST_SEED:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        raise argparse.ArgumentTypeError(f"{shown!r} is neither a whole number from 0 to 2^62 nor '{PUBLISHED}'")
     return int(text)
 
 
 def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 1")
+    if not _is_whole(text) or not 1 <= int(text) <= LARGEST:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        raise argparse.ArgumentTypeError(f"{shown!r} is not a whole number from 1 to {LARGEST:,}")
     return int(text)
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 30
 
 
 class _Parser(argparse.ArgumentParser):
@@ -322,7 +329,7 @@ def _add_profile(commands: argparse._SubParsersAction) -> None:
     measured.add_argument(
         "--faults", metavar="MIX", help="query the fault server: none, mild, full, a list or a YAML file"
     )
-    measured.add_argument("--seed", type=int, help="root seed (default: 0)")
+    measured.add_argument("--seed", type=_seed, help="root seed (default: 0)")
     measured.add_argument("--config", metavar="FILE", help="YAML file, e.g. experiments/profile.yaml")
     _add_trust(measured)
     output = parser.add_argument_group("output")

@@ -260,6 +260,8 @@ def profile(arguments: Namespace) -> int:
     """`lgdrl profile`: latency of an expert and its effect on driving."""
     from lgdrl.profiler.command import run
 
+    if arguments.seed == PUBLISHED:
+        raise UsageError("--seed published: a profile uses many seeds; give a number")
     return run(arguments, console)
 
 

@@ -51,8 +51,9 @@ def _spelled(bound: float) -> str:
 
 Count = Annotated[int, Bounds(1)]
 Whole = Annotated[int, Bounds(0)]
-Seed = Annotated[int, Bounds(0, 2**62)]
-"""Episodes add their number to it, and the engine counts in 64 bits."""
+LARGEST_SEED = 2**62
+"""Episodes add their number to a seed, and the engine counts in 64 bits."""
+Seed = Annotated[int, Bounds(0, LARGEST_SEED)]
 Share = Annotated[float, Bounds(0, 1)]
 Number = Annotated[float, Bounds(-LARGEST)]
 NonNegative = Annotated[float, Bounds(0)]

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pydantic
 
+from sim.bounds import LARGEST
 from sim.config import deep_merge
 from sim.errors import UsageError, unknown
 from sim.highway.kinds import EnvKind
@@ -26,10 +27,12 @@ from sim.highway.upstream import env_class
 
 Bool = pydantic.StrictBool
 Text = pydantic.StrictStr
-Count = Annotated[int, pydantic.Strict(), pydantic.Field(ge=0)]
-Positive = Annotated[int, pydantic.Strict(), pydantic.Field(ge=1)]
-Number = Annotated[float, pydantic.Strict(), pydantic.AllowInfNan(False)]
-PositiveNumber = Annotated[float, pydantic.Strict(), pydantic.AllowInfNan(False), pydantic.Field(gt=0)]
+MOST = 1_000_000
+"""Of everything that is counted: vehicles, lanes, pixels, steps per second."""
+Count = Annotated[int, pydantic.Strict(), pydantic.Field(ge=0, le=MOST)]
+Positive = Annotated[int, pydantic.Strict(), pydantic.Field(ge=1, le=MOST)]
+Number = Annotated[float, pydantic.Strict(), pydantic.AllowInfNan(False), pydantic.Field(ge=-LARGEST, le=LARGEST)]
+PositiveNumber = Annotated[float, pydantic.Strict(), pydantic.AllowInfNan(False), pydantic.Field(gt=0, le=LARGEST)]
 Numbers = list[Number]
 
 
@@ -83,7 +86,7 @@ FIELD_TYPES: dict[str, Any] = {
     "incoming_vehicle_destination": Annotated[Count, pydantic.Field(le=2)] | None,
     "destination": Literal["o1", "o2", "o3"] | None,
     "lanes_count": Positive,
-    "no_lanes": Annotated[int, pydantic.Strict(), pydantic.Field(ge=2)],
+    "no_lanes": Annotated[int, pydantic.Strict(), pydantic.Field(ge=2, le=MOST)],
     "roundabout_lanes": Positive,
     "vehicles_count": Count,
     "initial_vehicle_count": Positive,

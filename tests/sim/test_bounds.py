@@ -128,6 +128,17 @@ def test_every_numeric_setting_has_a_range():
     assert len(seen) > 20
 
 
+@pytest.mark.parametrize("scenario", [each.name for each in sim.registry().values() if "highway-env" in each.backends])
+def test_every_number_of_highway_envs_configs_has_a_range(scenario):
+    defaults = sim.get(scenario).defaults
+    for field in dataclasses.fields(defaults):
+        value = getattr(defaults, field.name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            for senseless in (1e20, -1e20, 10**20, math.nan):
+                with pytest.raises(UsageError, match=field.name):
+                    resolve(defaults, {field.name: senseless}, "config")
+
+
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(DiscreteSACConfig)])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, 1e300])
 def test_no_number_of_the_learner_can_be_senseless(name, value):
