@@ -7,6 +7,7 @@ switched off (`PINNED`), and refuses to compare where that did not work.
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 import math
 import os
@@ -47,7 +48,7 @@ def run(
     Raises:
         ParityProcessFailed: The process failed.
     """
-    folder = sources or Path(__file__).resolve().parents[2]
+    folder = sources or Path(str(importlib.resources.files("lgdrl"))).parent
     environment = {name: value for name, value in os.environ.items() if name not in PINNED}
     environment |= (PINNED if pinned else {}) | dict(more or {})
     environment["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])

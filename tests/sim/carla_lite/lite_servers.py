@@ -114,3 +114,20 @@ class RawStreamReader:
                 raise ConnectionError("the server closed the stream")
             data += more
         return data
+
+
+def run_client(command: list[str], folder: Path, patience: float) -> subprocess.CompletedProcess:
+    """Run a program of CARLA's client to its end.
+
+    The client library aborts now and then while it closes its connections ("close: Bad file descriptor"), on a busy
+    machine: a program that died of a signal is started once more.
+
+    Args:
+        command: Of the program.
+        folder: Where it runs.
+        patience: Seconds within which it has to end.
+    """
+    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=patience, check=False)
+    if done.returncode < 0:
+        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=patience, check=False)
+    return done

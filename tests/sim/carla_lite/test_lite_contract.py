@@ -6,7 +6,6 @@ Tested against the real client, never against a real server: a real one may diff
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ pytest.importorskip("carla", reason="the CARLA client is not installed (extra `c
 
 import lite_clients
 import town_files
-from lite_servers import ServerProcess
+from lite_servers import ServerProcess, run_client
 
 PATIENCE = 120.0
 """Seconds for one script on a loaded machine."""
@@ -80,6 +79,6 @@ def test_the_traffic_manager_drives_well_and_the_same_way_again_with_the_same_se
 def run(server: ServerProcess, script: str, *arguments: str) -> str:
     """What a client process printed; the test fails where the process fails or dies."""
     command = [sys.executable, lite_clients.__file__, script, str(server.port), *arguments]
-    done = subprocess.run(command, cwd=Path(lite_clients.__file__).parent, capture_output=True, timeout=PATIENCE)
+    done = run_client(command, Path(lite_clients.__file__).parent, PATIENCE)
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode() + server.errors()
     return done.stdout.decode()

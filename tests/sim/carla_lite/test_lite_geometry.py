@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 pytest.importorskip("carla", reason="the CARLA client is not installed (extra `carla`)")
 
 import lite_geometry
-from lite_servers import ServerProcess
+from lite_servers import ServerProcess, run_client
 
 PATIENCE = 120.0
 """Seconds for one script on a loaded machine."""
@@ -28,5 +27,5 @@ def server():
 @pytest.mark.parametrize("script", lite_geometry.SCRIPTS)
 def test_the_real_client_sees_that(script, server):
     command = [sys.executable, lite_geometry.__file__, script, str(server.port)]
-    done = subprocess.run(command, cwd=Path(lite_geometry.__file__).parent, capture_output=True, timeout=PATIENCE)
+    done = run_client(command, Path(lite_geometry.__file__).parent, PATIENCE)
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode() + server.errors()
