@@ -105,7 +105,7 @@ def test_a_training_killed_five_times_equals_one_that_was_not(tmp_path):
     with FaultServer(mix=read_mix(MIX), seed=7) as server:
         config = load_config(None, settings(server.url, 10_016, envs=32))
         for name in ("whole", "killed"):
-            Run.create(tmp_path / name, dump_yaml(to_dict(config.resolved())))
+            Run.create(tmp_path / name, dump_yaml(to_dict(config.resolved()))).release()
         assert resume(tmp_path / "whole").wait() == 0
         rng, kills = random.Random(0), 0
         while True:
