@@ -539,6 +539,7 @@ def test_the_panel_shows_what_is_said_during_training(key, tmp_path):
         session = TrainSession(start(config, tmp_path / "run", language_model(server), Hands()))
         app = open_app(session, clock=RealClock(), pace=16.0)
         run_until(app, lambda: REASON.startswith(shown(app).saying or "?"))
+        assert len(shown(app).saying) > 0
         app.close()
 
 

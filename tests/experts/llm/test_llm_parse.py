@@ -224,8 +224,10 @@ def test_no_first_token_raises_or_gives_an_illegal_action(top, legal):
 @settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from(["choices", "usage", "x"]), JSON, max_size=3))
 def test_no_body_makes_the_reader_raise(body):
-    read_completion(body)
-    read_completion({"choices": [{"message": body.get("choices"), "logprobs": {"content": body.get("usage")}}]})
+    odd = {"choices": [{"message": body.get("choices"), "logprobs": {"content": body.get("usage")}}]}
+    for each in (body, odd):
+        found = read_completion(each)
+        assert found is None or isinstance(found, Completion)
 
 
 def test_stored_answers_come_back():
