@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 
 from experts.provider import Context, Decision, PolicyProvider, Status
+from experts.spaces import form, same_actions
 from sim.errors import UsageError
 
 Probabilities = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -71,6 +71,8 @@ class LearnedPolicy(PolicyProvider):
                 f"expert {self.name!r} takes observations of shape {expected}, this scenario gives {shape}"
             )
         mine, theirs = self.model.action_space, context.action_space
-        same_number = isinstance(mine, spaces.Discrete) and isinstance(theirs, spaces.Discrete) and mine.n == theirs.n
-        if not same_number and mine != theirs:
-            raise UsageError(f"expert {self.name!r} chooses among {mine}, this scenario has {theirs}")
+        if not same_actions(mine, theirs):
+            raise UsageError(
+                f"expert {self.name!r} was trained to choose actions {form(mine)}, those of this scenario are "
+                f"{form(theirs)}"
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from gymnasium import spaces
 
 from sim.errors import UsageError
@@ -22,14 +23,14 @@ def check_spaces(name: str, policy: Any, environment: Any, scenario: str) -> Non
     """
     if not same_form(policy.observation_space, environment.observation_space):
         raise UsageError(
-            f"{name} takes observations {form(policy.observation_space)}, {scenario} gives "
+            f"{name} was trained on observations {form(policy.observation_space)}, those of {scenario} are "
             f"{form(environment.observation_space)}: choose a scenario or observation settings like those of its "
             "training"
         )
-    if not same_form(policy.action_space, environment.action_space):
+    if not same_actions(policy.action_space, environment.action_space):
         raise UsageError(
-            f"{name} chooses actions {form(policy.action_space)}, {scenario} takes {form(environment.action_space)}: "
-            "choose a scenario or action settings like those of its training"
+            f"{name} was trained to choose actions {form(policy.action_space)}, those of {scenario} are "
+            f"{form(environment.action_space)}: choose a scenario or action settings like those of its training"
         )
 
 
@@ -44,12 +45,28 @@ def same_form(one: spaces.Space, other: spaces.Space) -> bool:
     return one == other
 
 
+def same_actions(one: spaces.Space, other: spaces.Space) -> bool:
+    """Whether an action means the same in two spaces; types of numbers may differ."""
+    if isinstance(one, spaces.Discrete) and isinstance(other, spaces.Discrete):
+        return (one.n, one.start) == (other.n, other.start)
+    if isinstance(one, spaces.Box) and isinstance(other, spaces.Box):
+        return bool(np.array_equal(one.low, other.low) and np.array_equal(one.high, other.high))
+    return one == other
+
+
 def form(space: spaces.Space) -> str:
     """The structure and shape of a space, short."""
     if isinstance(space, spaces.Dict):
         return "{" + ", ".join(f"{key}: {form(part)}" for key, part in space.items()) + "}"
     if isinstance(space, spaces.Box):
-        return f"of shape {space.shape}"
+        return f"of shape {space.shape}{_range(space)}"
     if isinstance(space, spaces.Discrete):
         return f"0 to {space.n - 1}"
     return str(space)
+
+
+def _range(space: spaces.Box) -> str:
+    """The bounds of a box where they are the same number everywhere."""
+    low, high = np.unique(space.low), np.unique(space.high)
+    alike = low.size == high.size == 1 and np.isfinite([low[0], high[0]]).all()
+    return f" in [{low[0]:g}, {high[0]:g}]" if alike else ""

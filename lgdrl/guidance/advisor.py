@@ -272,10 +272,10 @@ class Advisor:
             return
         if legal is not None and not legal[int(decision.action)]:
             raise ValueError(f"expert {self.provider.name!r} chose action {decision.action}, which is not legal here")
-        self.counts["labels"] += 1
-        labels.given[i], labels.action[i] = True, decision.action
         if decision.probs is not None and not np.isfinite(decision.probs).all():
             raise NotFinite(f"the action probabilities of expert {self.provider.name!r} are {decision.probs}")
+        self.counts["labels"] += 1
+        labels.given[i], labels.action[i] = True, decision.action
         if labels.probs is not None and legal is not None:
             bare = decision.probs is None
             labels.probs[i] = (

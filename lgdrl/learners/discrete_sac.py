@@ -70,11 +70,6 @@ class DiscreteSACConfig:
             raise ValueError(f"alpha_cap = {self.alpha_cap}: choose at least alpha_initial = {self.alpha_initial}")
 
 
-def _require(condition: bool, name: str, value: object, expected: str) -> None:
-    if not condition:
-        raise ValueError(f"{name} = {value} must be {expected}")
-
-
 class DiscreteSAC(Guided):
     """Discrete soft actor-critic, guided by a `Strategy`.
 

@@ -144,7 +144,9 @@ def _without_memory(options: Any) -> Any:
 
 
 class _SpacesOnly(VecEnv):
-    """Stands for the environments of a policy that only predicts: spaces, and nothing that steps."""
+    """Stands for the environments of a policy that only predicts: spaces, and nothing that steps or is drawn."""
+
+    render_mode = None
 
     def __init__(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
         super().__init__(1, observation_space, action_space)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from stable_baselines3 import DQN, PPO
@@ -30,6 +32,13 @@ def train(folder, **changes):
     assert trainer.train()
     trainer.close()
     return trainer
+
+
+def test_loading_a_policy_is_silent(tmp_path):
+    train(tmp_path / "run")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_policy(Run(tmp_path / "run"))
 
 
 def test_a_run_drives_as_it_does_when_it_is_evaluated(tmp_path):
