@@ -196,7 +196,7 @@ def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Re
     from lgdrl.config import RunConfig, change
 
     out = Path(folder)
-    check_names(config.arms, config.seeds, config.references or ())
+    check_names(config.arms, config.references or ())
     check_output_folder(str(folder), "--out")
     base = resolve(RunConfig(), config.base, "base")
     runs: dict[str, tuple[Path, dict[str, Any]]] = {}
@@ -209,7 +209,7 @@ def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Re
     references = default_references(configs) if config.references is None else config.references
     check_arms(dict(zip(config.arms, configs, strict=False)), config.episodes, jobs)
     if references:
-        check_references(resolve(RunConfig(), config.base, "base").resolved(), references)
+        check_references(base.driven(), references)
     lock = _claim(out, config)
     try:
         return _run_all(config, references, runs, out, jobs, report)
@@ -322,7 +322,7 @@ def _drive_reference(out: str, base: Mapping[str, Any], name: str, episodes: int
     from lgdrl.config import RunConfig, evaluation_envs
     from lgdrl.evaluation import evaluate
 
-    config = resolve(RunConfig(), base, "base").resolved()
+    config = resolve(RunConfig(), base, "base").driven()
     envs = evaluation_envs(config, episodes)
     options = config.expert_options if name == config.expert else {}
     with expert_registry.make(name, config.scenario, options, 0) as expert:

@@ -20,12 +20,11 @@ FORBIDDEN = '/\\:*?"<>|'
 """Characters that separate folders, or that some systems do not allow in names."""
 
 
-def check_names(arms: Iterable[str], seeds: Sequence[int], references: Sequence[str]) -> None:
+def check_names(arms: Iterable[str], references: Sequence[str]) -> None:
     """Check that each arm has a folder of its own below the output folder.
 
     Args:
         arms: Names of the arms.
-        seeds: Training seeds.
         references: Names of experts and trivial baselines.
     Raises:
         UsageError: A name that is no folder name, is taken, or is there twice.
@@ -34,10 +33,8 @@ def check_names(arms: Iterable[str], seeds: Sequence[int], references: Sequence[
     for name in arms:
         if not name.strip() or name != name.strip() or name.startswith((".", "~")) or not name.isprintable():
             raise UsageError(f"arm {name!r:.120}: choose a name that can be a folder, without dots or spaces in front")
-        if any(character in name for character in '/\\:*?"<>|'):
-            raise UsageError(
-                f'arm {name!r:.120}: it names a folder below the output folder; leave out / \\ : * ? " < > |'
-            )
+        if any(character in name for character in FORBIDDEN):
+            raise UsageError(f"arm {name!r:.120}: it names a folder below the output folder; leave out {FORBIDDEN}")
         if len(name.encode(errors="replace")) > LONGEST_NAME:
             raise UsageError(f"arm {name[:40]!r}...: choose a name of {LONGEST_NAME} bytes at most")
         if name.casefold() in TAKEN:
@@ -48,10 +45,9 @@ def check_names(arms: Iterable[str], seeds: Sequence[int], references: Sequence[
                 "rename one"
             )
         known[name.casefold()] = name
-    for kind, names in (("seed", seeds), ("reference", references)):
-        twice = [each for k, each in enumerate(names) if each in names[:k]]
-        if twice:
-            raise UsageError(f"{kind} {twice[0]!r} is there twice: keep one")
+    twice = [each for k, each in enumerate(references) if each in references[:k]]
+    if twice:
+        raise UsageError(f"reference {twice[0]!r} is there twice: keep one")
 
 
 def check_arms(configs: Mapping[str, RunConfig], episodes: int, jobs: int) -> None:

@@ -160,7 +160,10 @@ def change(config: RunConfig, overrides: Mapping[str, Any], where: str = "config
     """
     if any(name in overrides and overrides[name] != getattr(config, name) for name in NAMED):
         names = {name: getattr(config, name) for name in NAMED}
-        defaults = to_dict(RunConfig(**names).resolved())
+        try:
+            defaults = to_dict(RunConfig(**names).resolved())
+        except UsageError:  # what does not fit together alone was never written out in full
+            defaults = {}
         config = resolve(RunConfig(), names | _difference(to_dict(config), defaults), where)
     return resolve(config, overrides, where)
 

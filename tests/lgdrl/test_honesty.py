@@ -222,6 +222,12 @@ def test_options_of_another_strategy_learner_or_expert_fall_too(tmp_path):
     assert moved.learner_options == load_config(None, {"strategy": "sac"}).resolved().learner_options
 
 
+def test_a_config_that_fits_only_with_what_the_command_line_names_is_read(tmp_path):
+    (tmp_path / "part.yaml").write_text("scenario: parking-v0\nscenario_config: {duration: 7}\n")
+    config = load_config(tmp_path / "part.yaml", {"scenario": "highway-v0"})
+    assert config.resolved().scenario_config["duration"] == 7
+
+
 def test_the_same_scenario_by_name_changes_nothing(tmp_path):
     path = saved(tmp_path, scenario="highway-fast-v0", strategy="sac")
     assert load_config(path, {"scenario": "highway-fast-v0"}) == load_config(path, {})
