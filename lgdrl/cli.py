@@ -143,7 +143,7 @@ def _sort_words(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
     words = getattr(arguments, "words", None)
     if words is None:
         return
-    most = parser.get_default("names") or 0
+    most = parser.get_default("most_names")
     arguments.overrides = [word for word in words if not most or OVERRIDE.match(word)]
     arguments.names = [word for word in words if word not in arguments.overrides]
     if len(arguments.names) > most:
@@ -209,7 +209,7 @@ def _add_words(
     """
     shown = f"{metavar} | KEY=VALUE" if names else "KEY=VALUE"
     parser.add_argument("words", nargs="*", metavar=shown, help=f"{text}{'; ' if text else ''}{overrides}")
-    parser.set_defaults(names=names)
+    parser.set_defaults(most_names=names)
 
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from lgdrl.display import comparison_table, decided_by, evaluation_table, list_table, training_progress
+from lgdrl.display import comparison_table, decided_by, evaluation_table, list_table, make_console, training_progress
 from lgdrl.seeds import PUBLISHED
 from sim.config import deep_merge, parse_overrides
 from sim.errors import UsageError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lgdrl.runs import Run
     from lgdrl.training import Trainer
 
-console = Console()
+console = make_console()
 
 
 def demo(arguments: Namespace) -> None:
@@ -77,7 +77,8 @@ def train(arguments: Namespace) -> int:
         return 130
     if not trainer.loop.learns:
         console.print("Nothing was learned: the run ended before the first update (learner_options.learning_starts).")
-    console.print(f"Trained. {_labels_given(trainer)}Next: [bold]lgdrl evaluate {trainer.run.folder}[/bold]")
+    command = f"lgdrl evaluate {trainer.run.folder}"
+    console.print(Text.assemble(f"Trained. {_labels_given(trainer)}Next: ", (command, "bold")))
     if arguments.json:
         _write(arguments.json, trainer.metrics.rows[-1] if trainer.metrics.rows else {}, write_json)
     return 0
@@ -94,7 +95,7 @@ def _labels_given(trainer: Trainer) -> str:
 def _print_note(expert: PolicyProvider) -> None:
     """The note that some experts have about themselves."""
     if expert.note:
-        console.print(expert.note, markup=False)
+        console.print(expert.note)
 
 
 def _run_overrides(arguments: Namespace) -> dict[str, Any]:
@@ -109,13 +110,17 @@ def _run_overrides(arguments: Namespace) -> dict[str, Any]:
     return deep_merge(values, parse_overrides(arguments.overrides))
 
 
-def _introduction(config: Any, folder: Path, decisions: int, guided: bool) -> str:
-    guide = f", guided by [bold]{config.expert}[/bold]" if guided else ""
-    guide += f", with demonstrations from {config.demonstrations}" if config.demonstrations else ""
+def _introduction(config: Any, folder: Path, decisions: int, guided: bool) -> Text:
+    guide = (", guided by ", (config.expert, "bold")) if guided else ()
+    shown = f", with demonstrations from {config.demonstrations}" if config.demonstrations else ""
     where = f"from decision {decisions:,}" if decisions else "from the start"
-    return (
-        f"[bold]{config.strategy}[/bold] on [bold]{config.scenario}[/bold] ({config.backend}){guide}, seed "
-        f"{config.seed}, {where}, into {folder}"
+    return Text.assemble(
+        (config.strategy, "bold"),
+        " on ",
+        (config.scenario, "bold"),
+        f" ({config.backend})",
+        *guide,
+        f"{shown}, seed {config.seed}, {where}, into {folder}",
     )
 
 
@@ -291,7 +296,7 @@ def demos_info(arguments: Namespace) -> int:
         elif isinstance(value, float):
             value = f"{value:.2f}"
         if value is not None:
-            table.add_row(f"[bold]{name.replace('_', ' ')}[/bold]", str(value))
+            table.add_row(Text(name.replace("_", " "), style="bold"), str(value))
     console.print(table)
     if arguments.json:
         _write(arguments.json, found, write_json)
@@ -303,7 +308,8 @@ def demos_export(arguments: Namespace) -> int:
     from lgdrl.recordings import export_from
 
     folder = export_from(arguments.recording, arguments.dataset_id)
-    console.print(f"Written: {folder}. Elsewhere: [bold]minari.load_dataset({arguments.dataset_id!r})[/bold]")
+    command = f"minari.load_dataset({arguments.dataset_id!r})"
+    console.print(Text.assemble(f"Written: {folder}. Elsewhere: ", (command, "bold")))
     return 0
 
 

@@ -10,12 +10,12 @@ import os
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.panel import Panel
+from rich.text import Text
 
 from lgdrl.comparison import CompareConfig, compare
 from lgdrl.config import RunConfig, load_config
-from lgdrl.display import comparison_progress, comparison_table
+from lgdrl.display import comparison_progress, comparison_table, make_console
 from lgdrl.runs import Run
 from lgdrl.visualizer.drivers import watched_run
 from lgdrl.visualizer.film import film
@@ -32,7 +32,7 @@ PUBLISHED_SEED = 0
 
 def demo(folder: Path) -> None:
     """Run everything into `folder` (continued if it was interrupted) and show it."""
-    console = Console()
+    console = make_console()
     remote = bool(os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY"))
     base = _base(remote)
     console.print(Panel.fit(_story(remote), title="lgdrl demo", border_style="cyan"))
@@ -50,7 +50,8 @@ def demo(folder: Path) -> None:
     console.print(comparison_table(rows))
     run = Run(folder / "lgdrl" / "seed0")
     video, _ = film(watched_run(run, _published(run)), [PUBLISHED_SEED], folder / "published_start")
-    console.print(f"[dim]{time.perf_counter() - started:.0f} s. One training seed: see docs/results.md for five.[/dim]")
+    seconds = time.perf_counter() - started
+    console.print(f"{seconds:.0f} s. One training seed: see docs/results.md for five.", style="dim")
     console.print(f"Learning curves   {folder}/curves.png\nSuccess           {folder}/success.png")
     console.print(f"Published start   {video}")
 
@@ -64,16 +65,18 @@ def _base(remote: bool) -> dict:
     return shared | budget
 
 
-def _story(remote: bool) -> str:
+def _story(remote: bool) -> Text:
     task = (
         "Task: reach the rightmost of 4 dense lanes within 500 m, from the leftmost (the published LGDRL scenario).\n"
     )
     if remote:
-        return f"{task}Guide: the language model at your endpoint; each method may ask for {LLM_LABELS} labels."
-    return (
-        f"{task}Guide: the [bold]driving language model[/bold] of the package, a million parameters, in this process.\n"
+        return Text(f"{task}Guide: the language model at your endpoint; each method may ask for {LLM_LABELS} labels.")
+    return Text.assemble(
+        f"{task}Guide: the ",
+        ("driving language model", "bold"),
+        " of the package, a million parameters, in this process.\n"
         f"Each method may ask it for {LABELS:,} labels; then it drives alone, on 1,000 new layouts.\n"
-        "Set OPENAI_BASE_URL and OPENAI_API_KEY to be guided by another model instead."
+        "Set OPENAI_BASE_URL and OPENAI_API_KEY to be guided by another model instead.",
     )
 
 

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from lgdrl.training import Progress as TrainingProgress
 
 
+def make_console(**options: Any) -> Console:
+    """A terminal that prints names as they are: folders, experts and models may hold brackets, which are no markup."""
+    return Console(markup=False, **options)
+
+
 @contextmanager
 def training_progress(
     console: Console, total: int, done: int, unit: str = "decisions"
@@ -58,7 +63,7 @@ def _score(found: Evaluation) -> str:
 def comparison_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     """One bar per run that is under way; finished ones stay as a line."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -80,7 +85,7 @@ def evaluation_table(name: str, scenario: str, found: Evaluation) -> Table:
     values = found.to_dict()
     seeds = f"seeds {values['first_seed']} to {values['last_seed']}"
     one = values["episodes"] == 1
-    title = f"{name} on {scenario} ({values['backend']}), expert off" if "/" in name else f"{name} on {scenario}"
+    title = f"{name} on {scenario} ({values['backend']})" + ("" if found.statuses else ", expert off")
     table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
     table.add_column()
@@ -151,7 +156,7 @@ def speed_table(scenario: str, policy: str, rows: Sequence[Speed]) -> Table:
         rates = (_rate(value) for value in (row.decisions_per_cpu_s, row.decisions_per_s))
         ours = row.simulator.startswith("engine")
         table.add_row(
-            f"[bold]{row.simulator}[/bold]" if ours else row.simulator,
+            Text(row.simulator, style="bold" if ours else ""),
             str(row.num_envs),
             str(row.threads),
             *rates,
@@ -191,7 +196,7 @@ def comparison_table(rows: Sequence[Row]) -> Table:
             last = row.kind
         spread = f"{min(row.per_seed):.{digits}f}-{max(row.per_seed):.{digits}f}" if len(row.per_seed) > 1 else ""
         table.add_row(
-            f"[bold]{row.name}[/bold]" if row.trained else row.name,
+            Text(row.name, style="bold" if row.trained else ""),
             spelled(row.score, digits),
             spread,
             *(f"{100 * row.rate(outcome).value:.1f}" for outcome in measures),

@@ -104,7 +104,9 @@ def _curves(rows: Sequence[Row], runs: Mapping[str, Sequence[Path]]) -> Any:
     if rows[0].scored_by_success:
         axes.set(ylabel="success, learner alone (%)", ylim=(-2, 104))
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
-    axes.set_title("Learning curves, expert off: mean and range over training seeds", loc="left", fontsize=11)
+    seeds = max(len(folders) for folders in runs.values())
+    over = "mean and range over training seeds" if seeds > 1 else "one training seed"
+    axes.set_title(f"Learning curves, expert off: {over}", loc="left", fontsize=11)
     return figure
 
 

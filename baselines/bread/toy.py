@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from baselines.bread import anchors
 from baselines.bread.anchors import Range
 from baselines.language.grpo import group_advantages
-from lgdrl.display import comparison_progress
+from lgdrl.display import comparison_progress, make_console
 from lgdrl.runs import write_json
 from lgdrl.statistics import MeanInterval, MedianInterval, median_interval, t_interval
 from sim.config import resolve
@@ -315,7 +314,7 @@ def main(words: Sequence[str] | None = None) -> None:
     levels = [int(level) for level in given.levels.split(",")]
     config = resolve(ToyConfig(), {"stride": given.stride, "cap": given.cap}, "chain")
     done: dict[str, int] = {}
-    with comparison_progress(Console(stderr=True)) as report:
+    with comparison_progress(make_console(stderr=True)) as report:
 
         def observe(outcome: ToyTraining) -> None:
             name = f"{outcome.arm}, L = {outcome.level}"

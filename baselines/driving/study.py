@@ -434,14 +434,12 @@ def main(words: Sequence[str] | None = None) -> None:
     config = resolve(config, parse_overrides(given.overrides), "config")
     if given.seed is not None:
         config = resolve(config, {"seeds": [given.seed + i for i in range(len(config.seeds))]}, "config")
-    from rich.console import Console
+    from lgdrl.display import comparison_progress, make_console
 
-    from lgdrl.display import comparison_progress
-
-    console = Console()
+    console = make_console()
     with comparison_progress(console) as report:
         figures = study(config, given.out, given.jobs, report)
-    console.print((given.out / "study.md").read_text(encoding="utf-8"), soft_wrap=True, markup=False, highlight=False)
+    console.print((given.out / "study.md").read_text(encoding="utf-8"), soft_wrap=True, highlight=False)
     if given.json:
         write_json(given.json, figures)
 

@@ -38,8 +38,9 @@ def print_table(evaluation: ExpertEvaluation, write: Callable[[Any], None] | Non
         evaluation: Any.
         write: Gets each rich renderable; None: the terminal.
     """
-    from rich.console import Console
     from rich.table import Table
+
+    from lgdrl.display import make_console
 
     title = f"Experts on {evaluation.scenes} scenes of {evaluation.scenario} ({evaluation.backend})"
     note = (
@@ -59,7 +60,7 @@ def print_table(evaluation: ExpertEvaluation, write: Callable[[Any], None] | Non
         shares = (f"{row.overridden:.0%}", f"{row.vetoed:.0%}")
         recov = f"{row.recov.value:.2f}"
         table.add_row(row.name, _show(row.strict), recov, _show(row.auc), counts, *shares, latency)
-    show = write or Console().print
+    show = write or make_console().print
     show(table)
     driven = [row for row in evaluation.scores if row.success is not None]
     if driven:

@@ -201,6 +201,17 @@ def test_what_cannot_be_parsed_is_one_line_too(tmp_path, monkeypatch, capsys, ar
     assert not any(tmp_path.iterdir())
 
 
+def test_names_with_brackets_are_printed_as_they_are(tmp_path, here):
+    name = "r[bold]x[-b]"
+    small = ["--steps", "32", "num_envs=2", "evaluate_every=0", "learner_options.hidden=[8]"]
+    done = here("train", *small, "--out", name)
+    assert done.returncode == 0, done.stderr
+    assert f"lgdrl evaluate {name}" in done.stdout
+    for words in ([name], ["--expert", f"policy:{name}"]):
+        assert f"{words[-1]} on lane-change" in here("evaluate", *words, "--episodes", 2).stdout
+    assert_one_line(here("demos", "info", "takes[/b]"), "takes[/b]")
+
+
 def test_overrides_stand_anywhere_on_the_line(tmp_path, here):
     small = ["num_envs=2", "--steps", "32", "evaluate_every=0", "--out", "a", "learner_options.hidden=[8]"]
     assert here("train", *small).returncode == 0
