@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -58,7 +58,8 @@ def bc(log_p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     return -log_p.gather(-1, q.argmax(-1, keepdim=True)).squeeze(-1)
 
 
-DIVERGENCES: dict[str, Divergence] = {"js": js, "kl": kl, "reverse_kl": reverse_kl, "bc": bc}
+DivergenceName = Literal["js", "kl", "reverse_kl", "bc"]
+DIVERGENCES: dict[DivergenceName, Divergence] = {"js": js, "kl": kl, "reverse_kl": reverse_kl, "bc": bc}
 
 
 def js_of_label(p: torch.Tensor) -> torch.Tensor:

@@ -8,9 +8,7 @@ from three streams of its own; drawing labels never changes what a uniform draw 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,9 +19,16 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from lgdrl.guidance.records import NO_STATUS, Labels, Transitions
 
 
-@dataclass(slots=True)
 class Samples:
-    """B transitions as tensors, in the order drawn. Actions are int64 (B,) or float32 (B, D)."""
+    """B transitions, in the order drawn. Actions are int64 (B,) or float32 (B, D).
+
+    A column becomes a tensor when it is first asked for; on a CPU it shares memory with the drawn records.
+
+    Args:
+        records: Drawn records of a `GuidedReplayBuffer`, (B,); they belong to this object. None: all are in `tensors`.
+        device: Where tensors are put.
+        tensors: Columns that stand in place of those of the records.
+    """
 
     observations: torch.Tensor
     """(B, ...) in the observation space's dtype."""
@@ -60,17 +65,74 @@ class Samples:
     steps: torch.Tensor
     """int64 (B,)"""
 
+    def __init__(
+        self,
+        records: np.ndarray | None = None,
+        device: torch.device | str = "cpu",
+        **tensors: torch.Tensor | None,
+    ) -> None:
+        self.records = records
+        self.device = device
+        self._replaced = tensors
+        self.__dict__.update(tensors)
+
+    def __getattr__(self, name: str) -> torch.Tensor | None:
+        if name not in COLUMNS or self.records is None:
+            raise AttributeError(name)
+        values = self._drawn(name)
+        tensor = None if values is None else torch.from_numpy(values).to(self.device)
+        self.__dict__[name] = tensor
+        return tensor
+
+    def array(self, name: str) -> np.ndarray:
+        """A column as a contiguous array, for code without torch; ValueError where there is none."""
+        replaced = self._replaced.get(name)
+        values = self._drawn(name) if replaced is None else replaced.detach().cpu().numpy()
+        if values is None:
+            raise ValueError(f"these transitions have no {name}")
+        return np.ascontiguousarray(values)
+
+    def _drawn(self, name: str) -> np.ndarray | None:
+        """A column of the records."""
+        if self.records is None:
+            return None
+        if name == "dones":
+            return self.records["dones"] > 0
+        if name == "terminated":
+            return (self.records["dones"] > 0) & (self.records["timeouts"] <= 0)
+        if name in OPTIONAL and name not in (self.records.dtype.names or ()):
+            return None
+        return self.records[name]
+
     def __len__(self) -> int:
-        return len(self.actions)
+        return len(self.actions if self.records is None else self.records)
+
+    def replace(self, **tensors: torch.Tensor) -> Samples:
+        """The same transitions with other values in some columns."""
+        return Samples(self.records, self.device, **{**self._replaced, **tensors})
 
     @classmethod
     def concatenate(cls, parts: Sequence[Samples]) -> Samples:
-        """The rows of all parts, in order; for batches mixed from several sources."""
-        columns: dict[str, torch.Tensor | None] = {}
-        for field in dataclasses.fields(cls):
-            values = [getattr(part, field.name) for part in parts]
-            columns[field.name] = None if values[0] is None else torch.cat(values)
-        return cls(**columns)  # type: ignore[arg-type]
+        """The rows of all parts, in order; for batches mixed from several sources.
+
+        Args:
+            parts: Samples of one buffer, on one device.
+        """
+        replaced: dict[str, torch.Tensor | None] = {}
+        for name in {name for part in parts for name in part._replaced}:
+            values = [getattr(part, name) for part in parts]
+            replaced[name] = None if values[0] is None else torch.cat(values)
+        records = [part.records for part in parts if part.records is not None]
+        joined = np.concatenate(records) if len(records) == len(parts) else None
+        return cls(joined, parts[0].device, **replaced)
+
+
+SHARED = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+"""Arrays of SB3's buffer."""
+COLUMNS = frozenset(Samples.__annotations__)
+"""Names of the columns of `Samples`."""
+OPTIONAL = frozenset({"legal", "next_legal", "label_probs"})
+"""Columns that only discrete actions have."""
 
 
 class _Queue:
@@ -133,34 +195,51 @@ class GuidedReplayBuffer(ReplayBuffer):
             raise ValueError("optimize_memory_usage = True: true successors are always stored here; leave it False")
         super().__init__(buffer_size, observation_space, action_space, device, n_envs=1)
         self.discrete = discrete
-        self._columns = self._allocate()
+        self._records = np.zeros(buffer_size, self._record())
+        self._records["label_status"] = NO_STATUS
+        self._share()
         self.reset()
         self.seed(seed)
 
-    def _allocate(self) -> dict[str, np.ndarray]:
-        """Every stored array by name, one row per slot (views of SB3's arrays, which have an axis of length 1)."""
-        capacity, actions = self.buffer_size, self.actions[:, 0, 0] if self.discrete else self.actions[:, 0]
-        columns = {
-            "observations": self.observations[:, 0],
-            "next_observations": self.next_observations[:, 0],
-            "learner_actions": np.zeros_like(actions),
-            "actions": actions,
-            "labelled": np.zeros(capacity, bool),
-            "label_actions": np.zeros_like(actions),
-            "label_status": np.full(capacity, NO_STATUS, np.int8),
-            "authority": np.zeros(capacity, np.float32),
-            "reason": np.zeros(capacity, np.int8),
-            "rewards": self.rewards[:, 0],
-            "dones": self.dones[:, 0],
-            "timeouts": self.timeouts[:, 0],
-            "episodes": np.zeros(capacity, np.int64),
-            "steps": np.zeros(capacity, np.int64),
-        }
+    def _record(self) -> np.dtype:
+        """What is kept of one transition. One record is one piece of memory, so that a batch is gathered at once."""
+        observation = (self.observations.dtype, self.obs_shape)
+        action = (self.actions.dtype, () if self.discrete else (self.action_dim,))
+        fields: list[tuple[str, Any]] = [
+            ("observations", observation),
+            ("next_observations", observation),
+            ("learner_actions", action),
+            ("actions", action),
+            ("label_actions", action),
+            ("episodes", np.int64),
+            ("steps", np.int64),
+            ("rewards", np.float32),
+            ("dones", np.float32),
+            ("timeouts", np.float32),
+            ("authority", np.float32),
+            ("labelled", np.bool_),
+            ("label_status", np.int8),
+            ("reason", np.int8),
+        ]
         if isinstance(self.action_space, spaces.Discrete):
-            shape = capacity, int(self.action_space.n)
-            columns |= {"legal": np.zeros(shape, bool), "next_legal": np.zeros(shape, bool)}
-            columns["label_probs"] = np.zeros(shape, np.float32)
-        return columns
+            per_action = (int(self.action_space.n),)
+            fields += [("label_probs", (np.float32, per_action))]
+            fields += [(name, (np.bool_, per_action)) for name in ("legal", "next_legal")]
+        return np.dtype(fields, align=True)
+
+    def _share(self) -> None:
+        """Make the columns, and SB3's arrays, which have an axis of length 1 for environments, views of the records."""
+        self._columns = {name: self._records[name] for name in self._records.dtype.names or ()}
+        for name in SHARED:
+            column = self._columns[name]
+            setattr(self, name, column.reshape(self.buffer_size, 1, -1) if name == "actions" else column[:, None])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in (*SHARED, "_columns")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._share()
 
     def seed(self, seed: int | np.random.SeedSequence | None) -> None:
         """Restart the random draws."""
@@ -268,16 +347,7 @@ class GuidedReplayBuffer(ReplayBuffer):
 
     def take(self, slots: np.ndarray) -> Samples:
         """The transitions in the slots named by an int array; for methods that choose their own samples."""
-        taken = {name: column.take(slots, axis=0) for name, column in self._columns.items()}
-        dones = taken.pop("dones") > 0
-        terminated = dones & ~(taken.pop("timeouts") > 0)
-        tensors: dict[str, Any] = {"legal": None, "next_legal": None, "label_probs": None}
-        tensors |= {name: self._tensor(values) for name, values in taken.items()}
-        return Samples(**tensors, dones=self._tensor(dones), terminated=self._tensor(terminated))
-
-    def _tensor(self, drawn: np.ndarray) -> torch.Tensor:
-        """A freshly gathered array on the device of the samples, without another copy on a CPU."""
-        return torch.from_numpy(drawn).to(self.device)
+        return Samples(self._records.take(slots), self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Contents (copies of the filled part only) and random streams."""

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
-from lgdrl.guidance.constraint import DIVERGENCES, Dual, DualConfig
+from lgdrl.guidance.constraint import DIVERGENCES, DivergenceName, Dual, DualConfig
 from sim.errors import UsageError
 
 if TYPE_CHECKING:
     from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
-
-DivergenceName = Literal["js", "kl", "reverse_kl", "bc"]
 
 
 @dataclass(frozen=True)
@@ -34,16 +32,29 @@ class LearnerInfo:
     action_space: spaces.Space
 
 
-class Networks(Protocol):
+class Networks:
     """What terms may compute with: the learner's present networks on samples, with gradients."""
 
     def log_probs(self, samples: Samples) -> torch.Tensor:
         """Log-probabilities of a categorical policy: float (B, A), finite everywhere."""
-        ...
+        raise NotImplementedError
 
     def q_values(self, samples: Samples) -> torch.Tensor:
         """All critics' values of all discrete actions: float (C, B, A)."""
-        ...
+        raise NotImplementedError
+
+    def label_divergence(self, samples: Samples, name: DivergenceName) -> tuple[torch.Tensor, float]:
+        """The mean divergence of a categorical policy from the labels, and the share of labels that it would choose.
+
+        Args:
+            samples: Labelled ones.
+            name: Which divergence, see `lgdrl.guidance.constraint`.
+        """
+        assert samples.label_probs is not None
+        log_probs = self.log_probs(samples)
+        mean = DIVERGENCES[name](log_probs, samples.label_probs).mean()
+        agreement = (log_probs.detach().argmax(dim=1) == samples.label_actions).float().mean()
+        return mean, float(agreement)
 
 
 @dataclass(slots=True)
@@ -115,7 +126,7 @@ class LabelTerm(ActorTerm):
 
     def __init__(self, name: str, divergence: DivergenceName, batch_size: int) -> None:
         self.name = name
-        self.divergence = DIVERGENCES[divergence]
+        self.divergence: DivergenceName = divergence
         self.batch_size = batch_size
 
     def attach(self, learner: LearnerInfo) -> None:
@@ -130,11 +141,8 @@ class LabelTerm(ActorTerm):
 
     def measured(self, samples: Samples, networks: Networks) -> tuple[torch.Tensor, dict[str, float]]:
         """The mean divergence with its gradient, and the metrics `divergence` and `agreement`."""
-        assert samples.label_probs is not None
-        log_probs = networks.log_probs(samples)
-        mean = self.divergence(log_probs, samples.label_probs).mean()
-        agreement = (log_probs.detach().argmax(dim=1) == samples.label_actions).float().mean()
-        return mean, {"divergence": float(mean.detach()), "agreement": float(agreement)}
+        mean, agreement = networks.label_divergence(samples, self.divergence)
+        return mean, {"divergence": float(mean.detach()), "agreement": agreement}
 
 
 class ImitationTerm(LabelTerm):

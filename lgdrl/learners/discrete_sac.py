@@ -16,8 +16,9 @@ Shapes: N environments, A actions, B sampled transitions.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from lgdrl.guidance.records import PolicySummary
 from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
 from lgdrl.guidance.strategy import RL, Strategy
 from lgdrl.guidance.terms import Terms
+from lgdrl.learners.fused.discrete_sac import FusedCore
 from lgdrl.learners.guided import Guided
 from lgdrl.learners.registry import Learner
 from lgdrl.learners.softmax_policy import HIDDEN, DiscreteSACPolicy, Trainable, adam, sample_categorical
@@ -60,6 +62,8 @@ class DiscreteSACConfig:
     alpha_fixed: bool = False  # True: alpha stays at its initial value
     # L_0 is divided by max(this, mean |Q|), None: not at all. 0 drowns guidance
     loss_scale_floor: Positive | None = 1.0
+    # what computes updates: compiled kernels, or torch, which is the specification and runs on any device
+    core: Literal["fused", "torch"] = "fused"
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.hidden) <= 16:
@@ -148,6 +152,9 @@ class DiscreteSAC(Guided):
         self.target_entropy = self.config.target_entropy_ratio * math.log(self.policy.num_actions)
         self.log_alpha = torch.tensor([math.log(self.config.alpha_initial)], device=self.device, requires_grad=True)
         self.alpha_optimizer = None if self.config.alpha_fixed else adam([self.log_alpha], self.config.learning_rate)
+        if self.device.type != "cpu":
+            self.config = dataclasses.replace(self.config, core="torch")
+        self.core = FusedCore(self) if self.config.core == "fused" else None
 
     @property
     def alpha(self) -> torch.Tensor:
@@ -163,6 +170,8 @@ class DiscreteSAC(Guided):
         return sample_categorical(probs, self._proposals), PolicySummary(probs=probs)
 
     def _policy_probs(self, obs: np.ndarray, legal: np.ndarray) -> np.ndarray:
+        if self.core is not None:
+            return self.core.probs(obs, legal)
         with torch.no_grad():
             tensor = torch.as_tensor(obs, device=self.device)
             log_probs = self.policy.log_probs(tensor, torch.as_tensor(legal, device=self.device))
@@ -170,6 +179,8 @@ class DiscreteSAC(Guided):
 
     def _min_q(self, obs: np.ndarray) -> np.ndarray:
         """The smaller critic of all actions, float32 (N, A)."""
+        if self.core is not None:
+            return self.core.least_q(obs)
         with torch.no_grad():
             return self.policy.q_values(torch.as_tensor(obs, device=self.device)).amin(dim=0).cpu().numpy()
 
@@ -196,14 +207,14 @@ class DiscreteSAC(Guided):
     def train(self, gradient_steps: int, batch_size: int) -> None:
         """`gradient_steps` updates of critics, actor, temperature and targets, in this order."""
         self.policy.set_training_mode(True)
-        losses: list[torch.Tensor] = []
-        measured: list[dict[str, float]] = []
-        for _ in range(gradient_steps):
-            values, metrics = self._update(batch_size)
-            losses.append(values)
-            measured.append(metrics)
+        if self.core is not None:
+            means, measured = self.core.train(gradient_steps, batch_size)
+        else:
+            found = [self._update(batch_size) for _ in range(gradient_steps)]
+            means = torch.stack([values for values, _ in found]).mean(dim=0).tolist()
+            measured = [metrics for _, metrics in found]
         self._n_updates += gradient_steps
-        self._record(torch.stack(losses).mean(dim=0).tolist())
+        self._record(means)
         self.record_guidance(measured)
 
     def _update(self, batch_size: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -305,8 +316,14 @@ class DiscreteSAC(Guided):
         self._proposals.bit_generator.state = state["proposals"]
         self.policy.stream.bit_generator.state = state["predictions"]
 
+    def set_parameters(self, *given: Any, **options: Any) -> None:
+        """SB3's."""
+        super().set_parameters(*given, **options)
+        if self.core is not None:
+            self.core.forget()
+
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "actor", "critic", "alpha_optimizer", "_proposals"]
+        return [*super()._excluded_save_params(), "core", "actor", "critic", "alpha_optimizer", "_proposals"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules = ["policy", "actor.optimizer", "critic.optimizer"]

@@ -23,6 +23,7 @@ from lgdrl.guidance.advisor import Advisor
 from lgdrl.guidance.records import Execution, PolicySummary, StepContext, Transitions
 from lgdrl.guidance.replay import GuidedReplayBuffer
 from lgdrl.guidance.strategy import LearnerInfo, Strategy
+from lgdrl.guidance.terms import Networks
 from lgdrl.learners.collector import Collector
 
 COUNTERS = (
@@ -40,7 +41,7 @@ COUNTERS = (
 """Attributes that `state_dict` keeps as they are."""
 
 
-class Guided(OffPolicyAlgorithm):
+class Guided(Networks, OffPolicyAlgorithm):
     """Mixin in front of one of SB3's off-policy algorithms. Call `guide` before SB3's constructor.
 
     After each decision `context` and `execution` hold what was known and what was done, for callbacks.

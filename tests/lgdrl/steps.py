@@ -17,6 +17,7 @@ from lgdrl.guidance.records import (
     StepContext,
     Transitions,
 )
+from lgdrl.guidance.terms import Networks
 from sim.view import views_of
 
 OK = STATUSES.index("ok")
@@ -123,7 +124,7 @@ class LabelledSamples:
         return len(self.label_probs)
 
 
-class SoftmaxNetworks:
+class SoftmaxNetworks(Networks):
     """`Networks` whose policy is the softmax of the samples' own logits, so that gradients can be looked at."""
 
     def log_probs(self, samples: LabelledSamples) -> torch.Tensor:

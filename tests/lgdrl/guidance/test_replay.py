@@ -1,6 +1,5 @@
 """The replay ring keeps exactly the last `capacity` transitions, and finds labels and interventions among them."""
 
-import dataclasses
 import pickle
 
 import gymnasium as gym
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from lgdrl.guidance.records import Labels, Reason, Transitions
-from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
+from lgdrl.guidance.replay import COLUMNS, GuidedReplayBuffer, Samples
 
 OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
 ACTIONS = gym.spaces.Discrete(4)
@@ -88,7 +87,7 @@ def assert_drawn_from(samples: Samples, allowed: list[dict]) -> None:
 def same(a: Samples | None, b: Samples | None) -> bool:
     if a is None or b is None:
         return a is b
-    return all(torch.equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
+    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in COLUMNS)
 
 
 @settings(max_examples=40, deadline=None)
@@ -193,7 +192,7 @@ def test_types_are_those_that_learning_needs():
     buffer = make_buffer(10)
     buffer.add_transitions(random_transitions(5, np.random.default_rng(0)))
     samples = buffer.sample_uniform(6)
-    types = {f.name: getattr(samples, f.name).dtype for f in dataclasses.fields(samples)}
+    types = {name: getattr(samples, name).dtype for name in COLUMNS}
     assert types["actions"] == types["learner_actions"] == types["label_actions"] == torch.int64
     assert types["rewards"] == types["label_probs"] == types["observations"] == types["authority"] == torch.float32
     assert {types[n] for n in ("legal", "next_legal", "labelled", "dones", "terminated")} == {torch.bool}

@@ -269,9 +269,9 @@ def test_critic_loss_is_the_written_equation_on_the_executed_action(trained):
     q = numpy_critics(trained.critic.network, obs)[:, np.arange(len(batch)), batch.actions.numpy()]
     expected = ((q - target) ** 2).mean(axis=1).sum()
     assert trained.critic_loss(batch, alpha).item() == pytest.approx(expected, rel=1e-5)
-    other = dataclasses.replace(batch, actions=batch.learner_actions)
+    other = batch.replace(actions=batch.learner_actions)
     assert trained.critic_loss(other, alpha).item() != pytest.approx(expected, rel=1e-3)
-    proposals_do_not_matter = dataclasses.replace(batch, learner_actions=batch.actions)
+    proposals_do_not_matter = batch.replace(learner_actions=batch.actions)
     assert trained.critic_loss(proposals_do_not_matter, alpha).item() == pytest.approx(expected, rel=1e-5)
 
 

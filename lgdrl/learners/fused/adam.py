@@ -1,0 +1,94 @@
+"""Adam on flat memory: a torch optimizer whose step is one compiled pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from lgdrl.learners.fused.perceptron import Perceptron
+from sim.compiled import kernel
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+"""torch's defaults."""
+
+
+class FlatAdam(torch.optim.Adam):
+    """torch's Adam for the parameters of a `Perceptron`: its formula, and its state, saved and loaded alike.
+
+    `step` reads the gradients that torch left in the parameters, as ever. A kernel that takes a step itself uses
+    `mean`, `square` and `next_step()`.
+
+    Args:
+        network: On whose memory.
+        parameters: All its parameters, in the order of that memory.
+        learning_rate: Step size.
+    """
+
+    def __init__(self, network: Perceptron, parameters: list[torch.Tensor], learning_rate: float) -> None:
+        super().__init__(parameters, lr=learning_rate, fused=True)
+        self.network = network
+        self.mean, self.square = np.zeros((2, network.size), np.float32)
+        """Moving means of the gradients and of their squares, float32 (size,)."""
+        self._bind()
+
+    def _bind(self) -> None:
+        """Take over the optimizer's state, and make it views of the flat memory."""
+        at = 0
+        for parameter in self.param_groups[0]["params"]:
+            state = self.state[parameter]
+            for name, flat in (("exp_avg", self.mean), ("exp_avg_sq", self.square)):
+                view = torch.from_numpy(flat[at : at + parameter.numel()]).view(parameter.shape)
+                view.copy_(state.get(name, torch.zeros(())))
+                state[name] = view
+            state["step"] = torch.as_tensor(state.get("step", 0.0), dtype=torch.float32)
+            at += parameter.numel()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """torch's; the state of a plain Adam fits too."""
+        super().load_state_dict(state_dict)
+        self._bind()
+        self.network.memory.fresh[0] = False
+
+    def step(self, closure: Any = None) -> Any:
+        """torch's step."""
+        self.network.memory.fresh[0] = False
+        return super().step(closure)
+
+    @property
+    def steps(self) -> int:
+        """Steps taken."""
+        return int(self.state[self.param_groups[0]["params"][0]]["step"])
+
+    def add_steps(self, number: int) -> None:
+        """Count steps that kernels took."""
+        for state in self.state.values():
+            state["step"] += number
+
+    @property
+    def learning_rate(self) -> float:
+        """Step size."""
+        return float(self.param_groups[0]["lr"])
+
+
+@kernel
+def adam(theta: Any, gradient: Any, mean: Any, square: Any, step: int, learning_rate: float) -> None:
+    """Step number `step` (from 1), in place; sizes are those of `mean`."""
+    rate = np.float32(learning_rate / (1.0 - BETA1**step))
+    root = np.float32(np.sqrt(1.0 - BETA2**step))
+    keep_mean, keep_square, epsilon = np.float32(BETA1), np.float32(BETA2), np.float32(EPSILON)
+    add_mean, add_square = np.float32(1.0 - BETA1), np.float32(1.0 - BETA2)
+    for i in range(len(mean)):
+        g = gradient[i]
+        mean[i] = keep_mean * mean[i] + add_mean * g
+        square[i] = keep_square * square[i] + add_square * g * g
+        theta[i] -= rate * mean[i] / (np.sqrt(square[i]) / root + epsilon)
+
+
+@kernel
+def follow(target: Any, source: Any, size: int, tau: float) -> None:
+    """target <- (1 - tau) target + tau source, for the first `size` numbers."""
+    share = np.float32(tau)
+    for i in range(size):
+        target[i] += share * (source[i] - target[i])

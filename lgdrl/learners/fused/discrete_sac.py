@@ -1,0 +1,373 @@
+"""The update of discrete soft actor-critic in compiled kernels; `lgdrl.learners.discrete_sac` is the specification.
+
+Networks run forward and backward in kernels. The terms of a strategy are torch expressions on small tensors that are
+handed out as leaves: log-probabilities, critic values, or the mean divergence from the labels. torch differentiates the
+expression; kernels take the gradient of the leaf through the network.
+
+Shapes: A actions, B rows of a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from lgdrl.guidance.strategy import RL
+from lgdrl.guidance.terms import DivergenceName, Networks, Terms
+from lgdrl.learners.fused import categorical as on
+from lgdrl.learners.fused.adam import BETA1, BETA2, EPSILON, FlatAdam, adam, follow
+from lgdrl.learners.fused.perceptron import (
+    Layer,
+    Memory,
+    Perceptron,
+    load_inputs,
+    run_backward,
+    run_forward,
+    sequential_layers,
+)
+from lgdrl.learners.softmax_policy import Trainable, TwinMLP
+from sim.compiled import kernel
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
+    from lgdrl.guidance.strategy import Strategy
+    from lgdrl.learners.softmax_policy import DiscreteSACPolicy
+
+AdamState = tuple[np.ndarray, np.ndarray, int, float]
+"""Moving means of gradients and of their squares; the number of the step; step size."""
+NO_WEIGHTS = np.zeros(0, np.float32)
+
+
+class Settings(Protocol):
+    """The settings of discrete soft actor-critic that decide an update."""
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def alpha_cap(self) -> float | None: ...
+
+    @property
+    def loss_scale_floor(self) -> float | None: ...
+
+
+class Model(Protocol):
+    """The learner, `lgdrl.learners.discrete_sac.DiscreteSAC`, as far as the core needs it."""
+
+    policy: DiscreteSACPolicy
+    strategy: Strategy
+    gamma: float
+    tau: float
+    target_entropy: float
+    log_alpha: torch.Tensor
+
+    @property
+    def alpha_optimizer(self) -> torch.optim.Optimizer | None: ...
+
+    @property
+    def replay(self) -> GuidedReplayBuffer: ...
+
+    @property
+    def config(self) -> Settings: ...
+
+
+class FusedCore(Networks):
+    """Networks and update of one `DiscreteSAC` on flat memory.
+
+    Args:
+        model: The learner, with its policy on a CPU; the policy's parameters become views, its optimizers `FlatAdam`.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.policy = model, model.policy
+        policy = model.policy
+        self.actor = Perceptron(policy.actor.network, lambda network: [sequential_layers(network)])
+        self.critic = Perceptron(policy.critic.network, _twin_layers)
+        self._target = self.critic.shadow(policy.critic_target)
+        for part, network in ((policy.actor, self.actor), (policy.critic, self.critic)):
+            part.optimizer = FlatAdam(network, list(part.network.parameters()), part.learning_rate)
+        self._tape: list[tuple[torch.Tensor, Callable[[np.ndarray | None], None]]] = []
+        self._learning: Perceptron | None = None
+        """The network whose loss is being computed: leaves of the other one carry no gradient."""
+
+    def forget(self) -> None:
+        """Parameters were changed from outside: pack them again."""
+        for memory in (self.actor.memory, self.critic.memory, self._target):
+            memory.fresh[0] = False
+
+    # ------------------------------------------------------------------------------------------------- acting
+
+    def probs(self, obs: np.ndarray, legal: np.ndarray) -> np.ndarray:
+        """pi(.|s), float32 (N, A), for observations (N, ...) and bool (N, A) legal actions."""
+        features = self.features(obs)
+        log_probs, probs = np.empty((2, *legal.shape), np.float32)
+        self.actor.reserve(len(features))
+        _run_policy(self.actor.memory, 0, features, legal, log_probs, probs)
+        return probs
+
+    def least_q(self, obs: np.ndarray) -> np.ndarray:
+        """The smaller critic of all actions, float32 (N, A)."""
+        features = self.features(obs)
+        self.critic.reserve(len(features))
+        return self.critic.forward(0, features).min(axis=0)
+
+    def features(self, obs: np.ndarray) -> np.ndarray:
+        """Observations (N, ...) as the networks take them: float32 (N, inputs)."""
+        if obs.dtype == np.float32:
+            return np.ascontiguousarray(obs).reshape(len(obs), -1)
+        return self.policy.features(torch.as_tensor(obs)).numpy()  # SB3 converts, and scales images
+
+    # ----------------------------------------------------------------------------- what terms may compute with
+
+    def log_probs(self, samples: Samples) -> torch.Tensor:
+        """ln pi(.|s) of the present policy, float (B, A)."""
+        first, legal, log_probs, probs = self._policy(samples)
+
+        def take(gradient: np.ndarray | None) -> None:
+            used = np.zeros_like(probs) if gradient is None else gradient
+            on.log_softmax_gradient(self.actor.memory, first, legal, probs, used)
+
+        return self._leaf(self.actor, log_probs, take)
+
+    def q_values(self, samples: Samples) -> torch.Tensor:
+        """Both critics, float (2, B, A)."""
+        first = self.critic.append(len(samples))
+        rows = len(samples)
+        q = self.critic.forward(first, self.features(samples.array("observations"))).copy()
+
+        def take(gradient: np.ndarray | None) -> None:
+            self.critic.output(self.critic.memory.delta, first, rows)[:] = 0.0 if gradient is None else gradient
+
+        return self._leaf(self.critic, q, take)
+
+    def label_divergence(self, samples: Samples, name: DivergenceName) -> tuple[torch.Tensor, float]:
+        """See `lgdrl.guidance.terms.Networks`."""
+        first, _, log_probs, probs = self._policy(samples)
+        mean, agreement = on.label_divergence(
+            self.actor.memory, first, log_probs, probs, samples.array("label_probs"), samples.array("label_actions"),
+            on.DIVERGENCE_CODES[name],
+        )  # fmt: skip
+
+        def take(gradient: np.ndarray | None) -> None:
+            on.scale_gradient(self.actor.memory, first, len(probs), 0.0 if gradient is None else float(gradient))
+
+        return self._leaf(self.actor, np.array(mean, np.float32), take), agreement
+
+    def _policy(self, samples: Samples) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+        """Run the actor in rows of their own. Returns: the first one, legal actions, ln pi and pi."""
+        first, legal = self.actor.append(len(samples)), samples.array("legal")
+        log_probs, probs = np.empty((2, *legal.shape), np.float32)
+        _run_policy(self.actor.memory, first, self.features(samples.array("observations")), legal, log_probs, probs)
+        return first, legal, log_probs, probs
+
+    def _leaf(self, network: Perceptron, value: np.ndarray, take: Callable[[np.ndarray | None], None]) -> torch.Tensor:
+        leaf = torch.from_numpy(value).requires_grad_()
+        if network is self._learning:
+            self._tape.append((leaf, take))
+        return leaf
+
+    def _differentiate(self, terms: Terms) -> None:
+        """Fill the rows of all leaves with the gradient of the terms' loss."""
+        if terms.loss is not None and terms.loss.requires_grad:
+            terms.loss.backward()
+        for leaf, take in self._tape:
+            take(None if leaf.grad is None else leaf.grad.numpy())
+        self._tape.clear()
+
+    # ------------------------------------------------------------------------------------------------- update
+
+    def train(self, gradient_steps: int, batch_size: int) -> tuple[list[float], list[dict[str, float]]]:
+        """Updates of critics, actor, temperature and targets, in this order.
+
+        Returns:
+            The means of the numbers named in `RECORDED`, and what the strategy's terms measured in each update.
+        """
+        temperature = Temperature(self.model)
+        optimizers = self._optimizer(self.policy.critic), self._optimizer(self.policy.actor)
+        steps = [optimizer.steps for optimizer in optimizers]
+        found, measured = np.zeros((gradient_steps, 5)), []
+        for k in range(gradient_steps):
+            states = [
+                (optimizer.mean, optimizer.square, first + k + 1, optimizer.learning_rate)
+                for optimizer, first in zip(optimizers, steps, strict=True)
+            ]
+            measured.append(self._update(batch_size, states[0], states[1], temperature, found[k]))
+        temperature.write()
+        for optimizer in optimizers:
+            optimizer.add_steps(gradient_steps)
+        return found.mean(axis=0).tolist(), measured
+
+    @staticmethod
+    def _optimizer(part: Trainable) -> FlatAdam:
+        assert isinstance(part.optimizer, FlatAdam)
+        return part.optimizer
+
+    def _update(
+        self,
+        batch_size: int,
+        critic_state: AdamState,
+        actor_state: AdamState,
+        temperature: Temperature,
+        found: np.ndarray,
+    ) -> dict[str, float]:
+        """One update. Puts the numbers named in `RECORDED` into `found`; returns what the terms measured."""
+        model, strategy, actor, critic = self.model, self.model.strategy, self.actor, self.critic
+        batches = strategy.on_batch(model.replay, batch_size)
+        samples, alpha = batches[RL], temperature.alpha
+        rows = len(samples)
+        self._begin(critic, rows)
+        terms = strategy.critic_terms(batches, self)
+        features, legal = self.features(samples.array("observations")), samples.array("legal")
+        critic_loss = _critic_forward(
+            actor.memory, critic.memory, self.target, features, self.features(samples.array("next_observations")),
+            *(samples.array(name) for name in ("next_legal", "actions", "rewards", "terminated")),
+            _weights(terms), alpha, model.gamma, terms.base_share,
+        )  # fmt: skip
+        self._differentiate(terms)
+        _critic_backward(critic.memory, self.target, critic.used, *critic_state, model.tau)
+        metrics = terms.metrics
+
+        self._begin(actor, rows)
+        terms = strategy.actor_terms(batches, self)
+        floor = model.config.loss_scale_floor
+        actor_loss, entropy = _actor_forward(
+            actor.memory, critic.memory, features, legal, _weights(terms), alpha, -1.0 if floor is None else floor,
+            terms.base_share,
+        )  # fmt: skip
+        self._differentiate(terms)
+        _actor_backward(actor.memory, actor.used, *actor_state)
+        self._learning = None
+        metrics = metrics | terms.metrics
+        found[:] = critic_loss, actor_loss, temperature.step(entropy), alpha, entropy
+        strategy.on_update(metrics)
+        return metrics
+
+    @property
+    def target(self) -> Memory:
+        """The target critics, in the workspace of the critics."""
+        return self.critic.beside(self._target)
+
+    def _begin(self, learning: Perceptron, rows: int) -> None:
+        """Keep the first rows of both networks for the batch of the base losses."""
+        self._learning = learning
+        for network in (self.actor, self.critic):
+            network.used = 0
+            network.append(rows)
+
+
+class Temperature:
+    """ln alpha and its Adam, in plain numbers for the length of one `train`.
+
+    Args:
+        model: Whose temperature.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._log = model.log_alpha.item()
+        optimizer = model.alpha_optimizer
+        self._state = None if optimizer is None else optimizer.state[model.log_alpha]
+        held = self._state or {"step": 0.0, "exp_avg": 0.0, "exp_avg_sq": 0.0}
+        self._steps, self._mean, self._square = (float(held[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
+
+    @property
+    def alpha(self) -> float:
+        """The temperature."""
+        return math.exp(self._log)
+
+    def step(self, entropy: float) -> float:
+        """One step on L_alpha for the batch's mean entropy, then the cap. Returns: the loss."""
+        if self._state is None:
+            return 0.0
+        loss = self.alpha * (entropy - self._model.target_entropy)  # exponential in ln alpha: its own derivative
+        self._steps += 1
+        self._mean = BETA1 * self._mean + (1 - BETA1) * loss
+        self._square = BETA2 * self._square + (1 - BETA2) * loss * loss
+        root = math.sqrt(self._square) / math.sqrt(1 - BETA2**self._steps) + EPSILON
+        self._log -= self._model.config.learning_rate / (1 - BETA1**self._steps) * self._mean / root
+        if self._model.config.alpha_cap is not None:
+            self._log = min(self._log, math.log(self._model.config.alpha_cap))
+        return loss
+
+    def write(self) -> None:
+        """Put the present numbers into the model."""
+        if self._state is None:
+            return
+        with torch.no_grad():
+            self._model.log_alpha.fill_(self._log)
+        self._state["step"] = torch.tensor(self._steps)
+        self._state["exp_avg"], self._state["exp_avg_sq"] = torch.tensor([self._mean]), torch.tensor([self._square])
+
+
+def _twin_layers(module: nn.Module) -> list[list[Layer]]:
+    """The layers of both critics of a `TwinMLP`."""
+    assert isinstance(module, TwinMLP)
+    pairs = list(zip(module.weights, module.biases, strict=True))
+    return [[Layer(weight[twin], bias[twin, 0], transposed=False) for weight, bias in pairs] for twin in range(2)]
+
+
+def _weights(terms: Terms) -> np.ndarray:
+    return NO_WEIGHTS if terms.weights is None else terms.weights.detach().numpy().astype(np.float32, copy=False)
+
+
+# ------------------------------------------------------------------------------------------------------ kernels
+
+
+@kernel
+def _run_policy(actor: Any, first: int, features: Any, legal: Any, log_probs: Any, probs: Any) -> None:
+    load_inputs(actor, first, features)
+    run_forward(actor, first, len(features))
+    on.log_softmax(actor, first, legal, log_probs, probs)
+
+
+@kernel
+def _critic_forward(
+    actor: Any, critic: Any, target: Any, features: Any, next_features: Any, next_legal: Any, actions: Any,
+    rewards: Any, terminated: Any, weights: Any, alpha: float, gamma: float, share: float,
+) -> float:  # fmt: skip
+    """L_1 + L_2, with their gradient in the critics' rows."""
+    rows = len(features)
+    log_probs, probs = np.empty(next_legal.shape, np.float32), np.empty(next_legal.shape, np.float32)
+    values = np.empty(rows, np.float64)
+    _run_policy(actor, 0, next_features, next_legal, log_probs, probs)
+    load_inputs(target, 0, next_features)
+    run_forward(target, 0, rows)
+    on.soft_values(target, log_probs, probs, alpha, values)
+    load_inputs(critic, 0, features)
+    run_forward(critic, 0, rows)
+    return on.critic_error(critic, values, actions, rewards, terminated, weights, gamma, share)
+
+
+@kernel
+def _critic_backward(
+    critic: Any, target: Any, rows: int, mean: Any, square: Any, step: int, learning_rate: float, tau: float
+) -> None:
+    run_backward(critic, rows)
+    adam(critic.theta, critic.gradient, mean, square, step, learning_rate)
+    follow(target.theta, critic.theta, len(mean), tau)
+    critic.fresh[0] = target.fresh[0] = False
+
+
+@kernel
+def _actor_forward(
+    actor: Any, critic: Any, features: Any, legal: Any, weights: Any, alpha: float, floor: float, share: float
+) -> tuple[float, float]:
+    """L_0 and the mean entropy, with the gradient of L_0 in the actor's rows."""
+    log_probs, probs = np.empty(legal.shape, np.float32), np.empty(legal.shape, np.float32)
+    load_inputs(critic, 0, features)
+    run_forward(critic, 0, len(features))
+    _run_policy(actor, 0, features, legal, log_probs, probs)
+    return on.actor_error(actor, critic, log_probs, probs, legal, weights, alpha, floor, share)
+
+
+@kernel
+def _actor_backward(actor: Any, rows: int, mean: Any, square: Any, step: int, learning_rate: float) -> None:
+    run_backward(actor, rows)
+    adam(actor.theta, actor.gradient, mean, square, step, learning_rate)
+    actor.fresh[0] = False
