@@ -25,6 +25,9 @@ from lgdrl.guidance.replay import GuidedReplayBuffer
 from lgdrl.guidance.strategy import LearnerInfo, Strategy
 from lgdrl.guidance.terms import Networks
 from lgdrl.learners.collector import Collector
+from lgdrl.learners.start_up import spare_dynamo
+
+spare_dynamo()
 
 COUNTERS = (
     "num_timesteps",

@@ -124,6 +124,10 @@ class DiscreteSACPolicy(BasePolicy):
             "hidden": self.hidden,
         }
 
+    def set_training_mode(self, mode: bool) -> None:
+        """SB3's. Nothing here computes otherwise in training, so modules are not walked through at every prediction."""
+        self.training = mode
+
     def features(self, obs: PyTorchObs) -> torch.Tensor:
         """(B, ...) observations as float32 (B, F)."""
         return self.extract_features(obs, self.features_extractor)
