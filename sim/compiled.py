@@ -99,9 +99,10 @@ def compile_once(what: str, run: Callable[[], None]) -> None:
 
     Args:
         what: Names the kernels, for the message.
-        run: Uses them.
+        run: Uses them; a function or method of their package.
     """
-    marker = CACHE / f"{what.replace(' ', '-')}.done"
+    cache = _cache_folder(_package_of(run))
+    marker = cache / f"{what.replace(' ', '-')}.done"
     if marker.exists():
         return
     terminal = sys.stderr.isatty()
@@ -111,5 +112,5 @@ def compile_once(what: str, run: Callable[[], None]) -> None:
     run()
     if terminal:
         print(f" done in {time.perf_counter() - start:.0f} s.", file=sys.stderr, flush=True)
-    if CACHE.is_dir():
+    if cache.is_dir():
         marker.touch()

@@ -30,7 +30,7 @@ from lgdrl.learners.fused.perceptron import (
     sequential_layers,
 )
 from lgdrl.learners.softmax_policy import Trainable, TwinMLP
-from sim.compiled import kernel
+from sim.compiled import compile_once, kernel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,6 +92,7 @@ class FusedCore(Networks):
         self._target = self.critic.shadow(policy.critic_target)
         for part, network in ((policy.actor, self.actor), (policy.critic, self.critic)):
             part.optimizer = FlatAdam(network, list(part.network.parameters()), part.learning_rate)
+        compile_once("the learner", _try_out)
         self._tape: list[tuple[torch.Tensor, Callable[[np.ndarray | None], None]]] = []
         self._learning: Perceptron | None = None
         """The network whose loss is being computed: leaves of the other one carry no gradient."""
@@ -371,3 +372,26 @@ def _actor_backward(actor: Any, rows: int, mean: Any, square: Any, step: int, le
     run_backward(actor, rows)
     adam(actor.theta, actor.gradient, mean, square, step, learning_rate)
     actor.fresh[0] = False
+
+
+def _try_out() -> None:
+    """Use every kernel once, on networks of one unit and a batch of one row."""
+    actor = Perceptron(torch.nn.Sequential(torch.nn.Linear(1, 1)), lambda network: [sequential_layers(network)])
+    critic = Perceptron(TwinMLP(1, 1, []), _twin_layers)
+    target = critic.shadow(TwinMLP(1, 1, []))
+    row, number, legal = np.zeros((1, 1), np.float32), np.zeros(1, np.float32), np.ones((1, 1), np.bool_)
+    action, ended, log_probs, probs = np.zeros(1, np.int64), np.zeros(1, np.bool_), row.copy(), row.copy()
+    moments = np.zeros((2, critic.size), np.float32)
+    for network in (actor, critic):
+        network.append(1)
+    _run_policy(actor.memory, 0, row, legal, log_probs, probs)
+    on.log_softmax_gradient(actor.memory, 0, legal, probs, row)
+    on.label_divergence(actor.memory, 0, log_probs, probs, row, action, 0)
+    on.scale_gradient(actor.memory, 0, 1, 1.0)
+    critic.forward(0, row)
+    _critic_forward(
+        actor.memory, critic.memory, target, row, row, legal, action, number, ended, NO_WEIGHTS, 1.0, 1.0, 1.0
+    )  # fmt: skip
+    _critic_backward(critic.memory, target, 1, moments[0], moments[1], 1, 1.0, 1.0)
+    _actor_forward(actor.memory, critic.memory, row, legal, NO_WEIGHTS, 1.0, 1.0, 1.0)
+    _actor_backward(actor.memory, 1, moments[0, : actor.size], moments[1, : actor.size], 1, 1.0)
