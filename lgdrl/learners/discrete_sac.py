@@ -301,7 +301,12 @@ class DiscreteSAC(Guided):
         action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """As `DiscreteSACPolicy.predict`."""
-        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
+        shape = self.observation_space.shape or ()
+        if self.core is None or action_masks is None or np.shape(observation)[1:] != shape:
+            return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
+        assert isinstance(observation, np.ndarray)
+        probs = self.core.probs(observation, np.asarray(action_masks, bool).reshape(len(observation), -1))
+        return (probs.argmax(axis=1) if deterministic else sample_categorical(probs, self.policy.stream)), state
 
     def learner_state(self) -> dict[str, Any]:
         return {
