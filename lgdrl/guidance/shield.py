@@ -53,7 +53,9 @@ class ShieldedVecEnv(DrivingVecEnv):
 
     def reset(self) -> Any:
         self._masks = None
-        return self.envs.reset()
+        obs = self.envs.reset()
+        self.reset_infos = self.envs.reset_infos
+        return obs
 
     def reset_to(self, seeds: Sequence[int]) -> np.ndarray:
         self._masks = None
@@ -64,7 +66,9 @@ class ShieldedVecEnv(DrivingVecEnv):
 
     def step_wait(self) -> Any:
         self._masks = None
-        return self.envs.step_wait()
+        stepped = self.envs.step_wait()
+        self.reset_infos = self.envs.reset_infos
+        return stepped
 
     def scenes(self, indices: Sequence[int]) -> list[Scene]:
         return self.envs.scenes(indices)
@@ -81,6 +85,9 @@ class ShieldedVecEnv(DrivingVecEnv):
     def set_state(self, state: Any) -> None:
         self._masks = None
         self.envs.set_state(state)
+
+    def set_options(self, options: Any = None) -> None:
+        self.envs.set_options(options)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         return self.envs.seed(seed)
