@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import ssl
 from collections.abc import AsyncIterator
 
 import httpx2 as httpx
@@ -9,6 +12,15 @@ import openai
 
 MAX_ERROR_BYTES = 65_536
 """Bytes of an error response that are read; the client library would read all of them."""
+
+
+@functools.cache
+def _certificates(file: str | None, folder: str | None) -> ssl.SSLContext:
+    """Those of the system, or of the place that the environment names.
+
+    Read once per process and place: it takes some 50 ms, whether the endpoint has a certificate or not.
+    """
+    return httpx.create_ssl_context()
 
 
 class EndpointTransport(httpx.AsyncHTTPTransport):
@@ -20,7 +32,8 @@ class EndpointTransport(httpx.AsyncHTTPTransport):
         Args:
             proxy: Its URL; None for none.
         """
-        super().__init__(proxy=proxy, limits=openai.DEFAULT_CONNECTION_LIMITS)
+        certificates = _certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        super().__init__(verify=certificates, proxy=proxy, limits=openai.DEFAULT_CONNECTION_LIMITS)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request."""

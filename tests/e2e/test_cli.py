@@ -1,9 +1,14 @@
-"""The command line as a user meets it: real processes, real folders, one clear line for every mistake."""
+"""The command line as a user meets it: real folders, one clear line for every mistake; real processes where it counts.
+
+A process of its own takes seconds to import what it needs. Where nothing but its words and its files are looked at,
+`here` runs the command in this process.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,19 +25,6 @@ LGDRL = [sys.executable, "-m", "lgdrl.cli"]
 QUICK = ["evaluate_every=0", "num_envs=8", "learner_options.hidden=[16,16]", "log_every=200", "checkpoint_every=400"]
 
 
-def lgdrl(*arguments: str, cwd: Path | None = None, env: dict | None = None) -> subprocess.CompletedProcess:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")} | (env or {})
-    return subprocess.run(
-        [*LGDRL, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=environment,
-        timeout=300,
-        check=False,
-    )
-
-
 def assert_one_line(done: subprocess.CompletedProcess, *words: str) -> None:
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("lgdrl: ")
@@ -43,7 +35,7 @@ def assert_one_line(done: subprocess.CompletedProcess, *words: str) -> None:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, capsys):
-    """The same in this process, in an empty folder: quicker, where a process of its own proves nothing more."""
+    """A command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("OPENAI_")]:
         monkeypatch.delenv(name)
@@ -59,8 +51,7 @@ def here(tmp_path, monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "first"
-    done = lgdrl("train", "--steps", "1200", "--seed", "3", "--out", folder, *QUICK)
-    assert done.returncode == 0, done.stderr
+    assert main(["train", "--steps", "1200", "--seed", "3", "--out", str(folder), *QUICK]) == 0
     return folder
 
 
@@ -73,15 +64,16 @@ def test_help_needs_nothing_heavy():
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "compare", "list", "llm"])
-def test_every_command_in_the_help_has_help(command):
-    assert command in lgdrl("--help").stdout
-    done = lgdrl(command, "--help")
-    assert done.returncode == 0
-    assert "usage: lgdrl" in done.stdout
+def test_every_command_in_the_help_has_help(capsys, command):
+    for arguments, words in ([], command), ([command], f"usage: lgdrl {command}"):
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--help"])
+        assert ended.value.code == 0
+        assert words in capsys.readouterr().out
 
 
-def test_train_then_evaluate_with_json(run, tmp_path):
-    done = lgdrl("evaluate", run, "--episodes", "20", "--seed", "5", "--json", tmp_path / "figures.json")
+def test_train_then_evaluate_with_json(run, tmp_path, here):
+    done = here("evaluate", run, "--episodes", "20", "--seed", "5", "--json", tmp_path / "figures.json")
     assert done.returncode == 0, done.stderr
     assert "success" in done.stdout
     figures = json.loads((tmp_path / "figures.json").read_text())
@@ -92,7 +84,7 @@ def test_train_then_evaluate_with_json(run, tmp_path):
 
 def test_published_seed_and_film(run, tmp_path, here):
     film = tmp_path / "film.gif"
-    done = here("evaluate", run, "--seed", "published", "--video", film, "scenario_config.time_limit=8")
+    done = here("evaluate", run, "--seed", "published", "--video", film, "scenario_config.time_limit=2")
     assert done.returncode == 0, done.stderr
     assert film.read_bytes()[:3] == b"GIF"
 
@@ -115,6 +107,7 @@ def test_list_names_everything(tmp_path, here):
 def test_compare_is_one_table_and_continues(tmp_path, here):
     command = ["compare", "--strategies", "lgdrl,sac", "--seeds", "1", "--steps", "160", "--episodes", "5"]
     command += ["--out", tmp_path / "out", "references=[idle]", "base.evaluate_every=80", "base.evaluate_episodes=5"]
+    command += ["--jobs", "1"]
     done = here(*command)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
@@ -124,19 +117,22 @@ def test_compare_is_one_table_and_continues(tmp_path, here):
     assert here(*command).returncode == 0
     assert (tmp_path / "out" / "lgdrl" / "seed0" / "policy.zip").stat().st_mtime_ns == before
     assert_one_line(here(*[a if a != "160" else "170" for a in command]), "another comparison")
+    broken = tmp_path / "out" / "sac-bc" / "seed0"
+    shutil.copytree(tmp_path / "out" / "sac" / "seed0", broken)
+    (broken / "evaluation.json").unlink()
+    (broken / "checkpoint.pt").write_bytes(b"broken")
     more = ["seeds=[0,1]", "references=[idle,slower]", "episodes=6"]
-    extended = here(*command, *more)
+    failed = here(*[a if a != "lgdrl,sac" else "lgdrl,sac,sac-bc" for a in command], *more)
+    assert failed.returncode == 1
+    assert "1 of 8 runs failed" in failed.stderr
+    assert failed.stderr.count("\n") == 1
+    shutil.rmtree(broken.parent)
+    extended = here(*command, *more)  # from what was saved of the others
     assert extended.returncode == 0, extended.stderr
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
     assert [(row["name"], len(row["runs"])) for row in rows] == [("lgdrl", 2), ("sac", 2), ("idle", 1), ("slower", 1)]
     assert {run["episodes"] for row in rows for run in row["runs"]} == {6}
     assert_one_line(here("evaluate", tmp_path / "out"), "a comparison of 4 runs", "sac/seed1")
-    (tmp_path / "out" / "sac" / "seed0" / "evaluation.json").unlink()
-    (tmp_path / "out" / "sac" / "seed0" / "checkpoint.pt").write_bytes(b"broken")
-    failed = here(*command, *more)
-    assert failed.returncode == 1
-    assert "1 of 1 runs failed" in failed.stderr
-    assert failed.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -239,7 +235,7 @@ def test_an_unreachable_endpoint_is_one_line(tmp_path, here, monkeypatch):
     assert not (tmp_path / "runs").exists()
 
 
-def test_kill_9_loses_at_most_one_interval_and_changes_nothing(run, tmp_path):
+def test_kill_9_loses_at_most_one_interval_and_changes_nothing(run, tmp_path, here):
     folder = tmp_path / "killed"
     command = [*LGDRL, "train", "--steps", "1200", "--seed", "3", "--out", str(folder), *QUICK]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -249,7 +245,7 @@ def test_kill_9_loses_at_most_one_interval_and_changes_nothing(run, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert (folder / "checkpoint.pt").exists()
-    done = lgdrl("train", "--resume", folder)
+    done = here("train", "--resume", folder)
     assert done.returncode == 0, done.stderr
     assert same_policy(run, folder)
 

@@ -202,9 +202,10 @@ def test_search_always_finds_a_plan_that_ends_well():
 
 
 def test_search_on_highway_env():
-    env = sim.make("lane-change", backend="highway-env")
+    near = {"behind": 60, "ahead": 100}
+    env = sim.make("lane-change", "highway-env", near)
     env.reset(seed=3)
-    engine = sim.make("lane-change")
+    engine = sim.make("lane-change", config=near)
     engine.reset(seed=3)
     config = {"horizon": 3, "waits": [0]}
     actions = [

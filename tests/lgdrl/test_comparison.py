@@ -7,8 +7,10 @@ import math
 import pytest
 import scipy.stats
 
+from lgdrl import training
 from lgdrl.comparison import CompareConfig, Row, cells, columns_of, compare, default_references, markdown
 from lgdrl.config import RunConfig
+from lgdrl.runs import Run
 from lgdrl.statistics import Rate
 from sim.errors import UsageError
 
@@ -102,13 +104,15 @@ def test_a_comparison_on_a_gymnasium_environment_has_returns_and_a_random_refere
 
 
 def test_a_trained_run_can_be_a_reference(tmp_path):
-    config = CompareConfig(base=QUICK, arms={"sac": {"strategy": "sac"}}, seeds=(0,), references=(), episodes=3)
-    trained = compare(config, tmp_path / "first")[0]
-    name = f"policy:{tmp_path / 'first' / 'sac' / 'seed0'}"
+    trainer = training.start(RunConfig(**QUICK, strategy="sac"), tmp_path / "first")
+    assert trainer.train()
+    trainer.close()
+    name = f"policy:{tmp_path / 'first'}"
     config = CompareConfig(base=QUICK, seeds=(0,), references=(name,), episodes=3)
     (row,) = compare(config, tmp_path / "second")
+    trained = training.evaluate_run(Run(tmp_path / "first"), 3, config.first_seed).to_dict()
     assert (row.name, row.kind) == (name, "expert")
-    assert row.results[0]["return_mean"] == trained.results[0]["return_mean"]
+    assert row.results[0]["return_mean"] == trained["return_mean"]
     assert [path.parent for path in (tmp_path / "second").rglob("*.json")].count(
         tmp_path / "second" / "references"
     ) == 1

@@ -16,13 +16,13 @@ from sim.config import load_yaml
 from sim.errors import UsageError
 
 SMALL = {
-    "steps": 1200,
+    "steps": 480,
     "num_envs": 8,
-    "log_every": 200,
-    "evaluate_every": 400,
-    "evaluate_episodes": 5,
-    "checkpoint_every": 400,
-    "learner_options": {"learning_starts": 200, "hidden": [16, 16], "batch_size": 32},
+    "log_every": 80,
+    "evaluate_every": 160,
+    "evaluate_episodes": 2,
+    "checkpoint_every": 160,
+    "learner_options": {"learning_starts": 80, "hidden": [16, 16], "batch_size": 32},
 }
 TIMING = {"elapsed_s", "rate", "expert/wait_s", "expert/blocked_s"}
 
@@ -55,17 +55,17 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("strategy", ["lgdrl", "dagger", "sac-demo", "sac-rp", "sac-bc", "sac"])
 def test_a_run_that_is_stopped_and_resumed_equals_an_uninterrupted_one(tmp_path, strategy):
-    options = {"dagger": {"labels": 160, "rounds": 4}, "sac-demo": {"decisions": 300}}.get(strategy, {})
+    options = {"dagger": {"labels": 64, "rounds": 4}, "sac-demo": {"decisions": 120}}.get(strategy, {})
     straight = train(tmp_path / "straight", strategy=strategy, strategy_options=options)
     broken = training.start(config(strategy=strategy, strategy_options=options), tmp_path / "broken")
 
     def stop_midway(progress):
-        broken.stop_requested = progress.done >= 600
+        broken.stop_requested = progress.done >= 240
 
     assert not broken.train(stop_midway)
     broken.close()
     resumed = training.resume(tmp_path / "broken")
-    assert resumed.loop.progress == 600
+    assert resumed.loop.progress == 240
     assert resumed.train()
     resumed.close()
     assert_same(straight, tmp_path / "broken")
@@ -79,15 +79,15 @@ def test_a_run_whose_last_interval_was_lost_repeats_it_identically(tmp_path):
         pass
 
     def die(progress):
-        if progress.done == 1000:
-            raise Killed  # metrics of 1000 are written, the last checkpoint is that of 800
+        if progress.done == 400:
+            raise Killed  # metrics of 400 are written, the last checkpoint is that of 320
 
     with pytest.raises(Killed):
         lost.train(die)
     lost.loop.log.commit()  # even if the guidance log got further than the checkpoint
     lost.close()
     resumed = training.resume(tmp_path / "lost")
-    assert resumed.loop.progress == 800
+    assert resumed.loop.progress == 320
     assert resumed.train()
     assert resumed.loop.log.last_row == resumed.loop.advisor.counts["queries"]
     resumed.close()
@@ -96,7 +96,8 @@ def test_a_run_whose_last_interval_was_lost_repeats_it_identically(tmp_path):
 
 def test_resuming_is_exact_on_highway_env_too(tmp_path):
     small = {"scenario": "highway-fast-v0", "num_envs": 2, "steps": 48, "log_every": 12, "checkpoint_every": 12}
-    small |= {"evaluate_every": 0, "learner_options": SMALL["learner_options"] | {"learning_starts": 12}}
+    small |= {"scenario_config": {"vehicles_count": 8}, "evaluate_every": 0}
+    small |= {"learner_options": SMALL["learner_options"] | {"learning_starts": 12}}
     straight = train(tmp_path / "straight", **small)
     broken = training.start(config(**small), tmp_path / "broken")
     broken.train(lambda progress: setattr(broken, "stop_requested", progress.done >= 24))
@@ -118,7 +119,7 @@ def test_the_saved_config_starts_the_same_run_again(tmp_path):
 
 
 def test_different_seeds_give_different_runs(tmp_path):
-    one, two = train(tmp_path / "one", seed=1, steps=400), train(tmp_path / "two", seed=2, steps=400)
+    one, two = train(tmp_path / "one", seed=1, steps=160), train(tmp_path / "two", seed=2, steps=160)
     assert not torch.equal(weights(one)["actor.network.0.weight"], weights(two)["actor.network.0.weight"])
 
 
@@ -133,12 +134,12 @@ def test_the_label_budget_is_never_exceeded_and_every_query_is_logged(tmp_path):
 
 
 def test_executed_and_learner_return_are_separate_series(tmp_path):
-    rows = metrics(train(tmp_path / "run", steps=800))
+    rows = metrics(train(tmp_path / "run", steps=320))
     assert {"eval/learner_return", "rollout/executed_return"} <= set(rows[0])
 
 
 def test_evaluation_asks_no_expert(tmp_path):
-    folder = train(tmp_path / "run", steps=400)
+    folder = train(tmp_path / "run", steps=160)
     found = training.evaluate_run(Run(folder), 10, 10_000)
     assert [episode["seed"] for episode in found.episodes] == list(range(10_000, 10_010))
     again = training.evaluate_run(Run(folder), 10, 10_000)
@@ -182,13 +183,13 @@ def test_a_run_that_cannot_be_made_leaves_no_folder(tmp_path, monkeypatch):
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
-    folder = train(tmp_path / "run", steps=200)
+    folder = train(tmp_path / "run", steps=80)
     with pytest.raises(UsageError, match="already holds a run"):
         training.start(config(), folder)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
-    folder = train(tmp_path / "run", steps=200)
+    folder = train(tmp_path / "run", steps=80)
     Run(folder).checkpoint.write_bytes(b"not a checkpoint")
     with pytest.raises(UsageError, match="is damaged"):
         training.resume(folder)
@@ -202,7 +203,7 @@ def test_training_environments_do_not_share_seeds_with_the_tests(tmp_path):
 
 
 def test_a_config_of_an_earlier_version_is_refused_in_one_line(tmp_path):
-    folder = train(tmp_path / "run", steps=200)
+    folder = train(tmp_path / "run", steps=80)
     text = Run(folder).config.read_text().replace("learner_options:", "sac:")
     Run(folder).config.write_text(text)
     with pytest.raises(UsageError, match="earlier version") as error:

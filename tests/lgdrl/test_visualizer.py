@@ -248,7 +248,7 @@ def test_films_have_the_size_and_pace_that_they_are_asked_for():
 
 def test_a_replay_is_frame_identical_to_what_was_recorded(tmp_path):
     hands = Hands()
-    app = open_app(drive(hands), save=tmp_path, episodes=1, pace=16.0, seed=8)
+    app = open_app(drive(hands, time_limit=10), save=tmp_path, episodes=1, pace=16.0, seed=8)
     run_until(app, lambda: app.length == 2)
     tap(app, pygame.K_LEFT)
     run_until(app, lambda: not app.running)
@@ -257,12 +257,12 @@ def test_a_replay_is_frame_identical_to_what_was_recorded(tmp_path):
     replay = ReplaySession(load_episodes(path))
     live, again = track(app), replay.track
     assert [turn.controller for turn in again.turns] == [turn.controller for turn in live.turns]
-    pairs = zip(frames(live), frames(again), strict=True)
-    assert all(np.array_equal(a, b) for k, (a, b) in enumerate(pairs) if k % 7 == 0)
+    small = FilmStyle(size=(320, 160))
+    assert all(np.array_equal(a, b) for a, b in zip(frames(live, small), frames(again, small), strict=True))
 
 
 def test_an_episode_is_filmed_beside_the_window(tmp_path):
-    app = open_app(drive(expert="faster"), outputs=tmp_path, episodes=1, pace=16.0)
+    app = open_app(drive(expert="faster", time_limit=2), outputs=tmp_path, episodes=1, pace=16.0)
     run_until(app, lambda: app.over)
     tap(app, pygame.K_e)
     assert "Filming" in app.message.text
@@ -674,11 +674,11 @@ def test_the_timeline_marks_statuses_and_hand_overs():
 
 
 def test_watching_changes_nothing_in_the_training(tmp_path):
-    config = RunConfig(num_envs=1, steps=700, evaluate_every=0, log_every=100)
+    config = RunConfig(num_envs=1, steps=160, evaluate_every=0, log_every=40, learner_options={"learning_starts": 100})
     alone = start(config, tmp_path / "alone")
     alone.train()
     session = TrainSession(start(config, tmp_path / "watched", hands=Hands()))
-    while not session.trainer.loop.progress >= 700:
+    while not session.trainer.loop.progress >= 160:
         session.act()
     weights = zip(alone.loop.model.policy.parameters(), session.trainer.loop.model.policy.parameters(), strict=True)
     assert all((a == b).all() for a, b in weights)

@@ -48,10 +48,10 @@ def jobs_of(*parts: dict) -> list[dict]:
 
 
 def test_a_few_episodes_are_identical():
-    near = {"seeds": [0, 6], "config": NEAR, "limit": 20}
-    crowded = {"seeds": [0, 4], "config": CROWDED, "limit": 12}
+    near = {"seeds": [0, 4], "config": NEAR, "limit": 20}
+    crowded = {"seeds": [0, 4], "config": {**CROWDED, "behind": 30.0, "ahead": 60.0}, "limit": 12}
     quick = {"seeds": [0, 2], "config": {**NEAR, "decision_frequency": 5.0}, "limit": 40}
-    for result in oracle.run_all(jobs_of(near, crowded, quick)):
+    for result in oracle.run_all(jobs_of(near, crowded, quick), processes=1):
         assert result["outcomes"]["crash"] > 0
         assert result["decisions"] > 20
 

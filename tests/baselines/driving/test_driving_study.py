@@ -119,14 +119,14 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path, capsys):
 
 def test_the_shipped_models_training_repeats_itself():
     changes = {
-        "situations": 40,
+        "situations": 16,
         "model": {"layers": 1, "width": 16, "heads": 2},
         "sft": {"num_train_epochs": 1},
-        "rl": {"updates": 1, "situations": 20, "grpo": {"prompts_per_update": 2, "num_generations": 2}},
+        "rl": {"updates": 1, "situations": 8, "grpo": {"prompts_per_update": 2, "num_generations": 2}},
     }
     config = resolve(EmbeddedConfig(), changes, "config")
     (first, about), (second, _) = (train(config, lambda line: None) for _ in range(2))
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert a.equal(b)
-    assert about["traces"] <= about["situations"] == 40
+    assert about["traces"] <= about["situations"] == 16
     assert len(about["reinforcement"]) == 1

@@ -1,6 +1,7 @@
 """A student of transformers says what the plain model says, cached or not, and learns through every loop."""
 
 import dataclasses
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -17,8 +18,7 @@ from sim.errors import UsageError
 from tests.baselines.language import hf_models
 from tests.baselines.text_task import KeyTask, through_a_file, token_loop, train
 
-transformers = pytest.importorskip("transformers", reason="needs the extra hf")
-pytest.importorskip("peft", reason="needs the extra hf")
+pytestmark = pytest.mark.skipif(not (find_spec("transformers") and find_spec("peft")), reason="needs the extra hf")
 
 torch.set_num_threads(1)
 TASK = KeyTask(keys=4, length=3, symbols=3)
@@ -61,6 +61,8 @@ def stirred(model, seed=0):
 
 def extended(folder, lora=None, scale=2.0):
     """The reference: the plain model of transformers, the words added to its vocabulary, LoRA multiplied out."""
+    import transformers  # here: collecting the tests takes seconds less
+
     plain = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokens = transformers.AutoTokenizer.from_pretrained(folder)
     old = plain.config.vocab_size

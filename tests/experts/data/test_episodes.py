@@ -22,7 +22,7 @@ FLOATS = st.floats(allow_nan=True, allow_infinity=True)
 WORDS = st.text(max_size=8)
 NUMBERS = st.integers(-(2**40), 2**40)
 COLUMN_TYPES = {"ids": np.int64, "lane": np.int64, "crashed": np.bool_}
-SMALL = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+SMALL = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def vector(draw, dtype, size):
@@ -259,7 +259,7 @@ def test_flipped_bytes_of_the_directory_are_errors_of_one_line_too(tmp_path, rec
     content = recorded.read_bytes()
     directory = content.rindex(b"PK\x05\x06") - 60
     for position in range(directory, len(content)):
-        for mask in (0x01, 0x80, 0xFF):
+        for mask in (0x01, 0xFF):
             flipped = bytearray(content)
             flipped[position] ^= mask
             (tmp_path / "flipped.npz").write_bytes(flipped)
@@ -274,7 +274,7 @@ JSON = st.recursive(
 )
 
 
-@settings(SMALL, max_examples=150)
+@settings(SMALL, max_examples=80)
 @given(data=st.data())
 def test_headers_that_make_no_sense_are_errors_of_one_line(data, recorded):
     def change(header, arrays):

@@ -21,11 +21,11 @@ from sim.errors import UsageError
 from tests.recordings import drive
 
 SMALL = {
-    "steps": 600,
+    "steps": 240,
     "num_envs": 8,
-    "log_every": 200,
+    "log_every": 80,
     "evaluate_every": 0,
-    "checkpoint_every": 200,
+    "checkpoint_every": 80,
     "learner_options": {"learning_starts": 80, "hidden": [16, 16], "batch_size": 32},
 }
 ALONE = {"strategy": "sac-demo", "strategy_options": {"decisions": 0}}
@@ -99,10 +99,10 @@ def test_the_strategy_may_change_what_is_stored(tmp_path, episodes, recording):
 def test_a_stopped_and_resumed_run_does_not_load_them_twice(tmp_path, recording, strategy):
     straight = train(tmp_path / "straight", recording, **strategy)
     broken = start(tmp_path / "broken", recording, **strategy)
-    broken.train(lambda progress: setattr(broken, "stop_requested", progress.done >= 400))
+    broken.train(lambda progress: setattr(broken, "stop_requested", progress.done >= 160))
     broken.close()
     resumed = training.resume(tmp_path / "broken")
-    assert resumed.loop.progress == 400
+    assert resumed.loop.progress == 160
     assert resumed.train()
     resumed.close()
     assert resumed.loop.model.replay.size() == straight.loop.model.replay.size()

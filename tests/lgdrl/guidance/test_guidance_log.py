@@ -20,12 +20,12 @@ from sim.errors import UsageError
 from tests.recordings import bits
 
 SMALL = {
-    "steps": 800,
+    "steps": 320,
     "num_envs": 8,
-    "log_every": 200,
+    "log_every": 80,
     "evaluate_every": 0,
-    "checkpoint_every": 400,
-    "learner_options": {"learning_starts": 100, "hidden": [16, 16], "batch_size": 32},
+    "checkpoint_every": 160,
+    "learner_options": {"learning_starts": 64, "hidden": [16, 16], "batch_size": 32},
 }
 EARLY = {"learner_options": SMALL["learner_options"] | {"learning_starts": 20}}
 ALWAYS = {"strategy_options": {"episodes": {"kind": "always", "until": 1.0}}}
@@ -76,7 +76,7 @@ def test_every_scene_that_a_slow_expert_saw_comes_back_to_the_bit(tmp_path):
     train(tmp_path / "run", expert, **ALWAYS)
     asked = sorted(expert.asked, key=lambda pair: (pair[0].episode, pair[0].step))
     found = turns(tmp_path / "run")
-    assert len(found) == len(asked) == 800
+    assert len(found) == len(asked) == 320
     for turn, (context, decision) in zip(found, asked, strict=True):
         assert bits(turn.scene) == bits(context.scene)
         assert np.array_equal(turn.legal, context.legal)
@@ -107,8 +107,8 @@ def test_the_log_knows_the_controller_what_was_proposed_and_what_came_of_it(tmp_
 
 def test_of_the_queries_to_a_fast_expert_those_of_every_nth_episode_are_kept_with_scenes(tmp_path):
     for every in (3, 0):
-        train(tmp_path / str(every), log_scenes=every, steps=400, **ALWAYS)
-    assert len(queries(tmp_path / "3")) == len(queries(tmp_path / "0")) == 400
+        train(tmp_path / str(every), log_scenes=every, **ALWAYS)
+    assert len(queries(tmp_path / "3")) == len(queries(tmp_path / "0")) == 320
     with sqlite3.connect(Run(tmp_path / "3").guidance_log) as db:
         kept = db.execute("SELECT episode, query IS NOT NULL FROM queries LEFT JOIN moments ON id = query").fetchall()
     assert all(bool(stored) == (episode % 3 == 0) for episode, stored in kept)
@@ -131,8 +131,8 @@ def test_a_killed_run_repeats_its_log_identically(tmp_path):
         pass
 
     def die(progress):
-        if progress.done == 600:
-            raise Killed  # the last checkpoint is that of 400
+        if progress.done == 240:
+            raise Killed  # the last checkpoint is that of 160
 
     with pytest.raises(Killed):
         lost.train(die)
@@ -166,7 +166,7 @@ def test_a_person_without_an_expert_is_logged_too(tmp_path):
 
 
 def test_an_episode_ends_as_it_did_where_the_expert_was_asked_at_its_end(tmp_path):
-    train(tmp_path / "run", log_scenes=1, **ALWAYS)
+    train(tmp_path / "run", log_scenes=1, steps=640, **ALWAYS)
     episodes = logged(tmp_path / "run")
     ends = [episodes[k].summary["outcome"] for k in range(len(episodes))]
     assert set(ends) <= {"success", "crash", "missed", LAST}
@@ -180,7 +180,7 @@ def test_the_log_knows_the_authority_and_the_reason_of_each_intervention(tmp_pat
 
 
 def test_what_is_no_log_is_one_line(tmp_path):
-    train(tmp_path / "run", log_scenes=1, steps=200, **ALWAYS)
+    train(tmp_path / "run", log_scenes=1, steps=160, **ALWAYS)
     path = Run(tmp_path / "run").guidance_log
     with sqlite3.connect(path) as db:
         db.execute("UPDATE chunks SET scenes = substr(scenes, 1, length(scenes) / 2)")

@@ -18,7 +18,7 @@ from lgdrl.runs import Run
 RESUMED = "expert/budget/calls"
 """Counts the start-up probe of each process."""
 TIMES = (RESUMED, "elapsed_s", "rate", "wait_s", "blocked_s", "latency/p50_s", "latency/p95_s")
-ENVS, STEPS, LAG = 8, 320, 5
+ENVS, STEPS, LAG = 8, 160, 5
 
 
 @pytest.fixture(autouse=True)
@@ -32,12 +32,12 @@ def settings(url, **changes):
     return {
         "steps": STEPS,
         "num_envs": ENVS,
-        "log_every": 96,
+        "log_every": 48,
         "evaluate_every": 0,
-        "checkpoint_every": 192,
+        "checkpoint_every": 96,
         "expert": "llm",
         "expert_options": {"model": "scripted", "client": client},
-        "learner_options": {"learning_starts": 100, "hidden": [16, 16]},
+        "learner_options": {"learning_starts": 48, "hidden": [16, 16]},
         "strategy_options": {"episodes": {"kind": "always", "until": 1.0}},
         "label_lag": LAG,
         **changes,

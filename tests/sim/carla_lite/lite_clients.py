@@ -1,6 +1,7 @@
 """Scripts that use a server through the real CARLA client. Each runs in a process of its own, because a client that
 receives a wrong response does not raise: its process dies. `python lite_clients.py NAME PORT`; exit code 0 is success.
-`python lite_clients.py traffic_report PORT MAP SEED TICKS` prints a hash and some counts.
+`python lite_clients.py traffic_report PORT MAP SEED TICKS` prints a hash and some counts; `python lite_clients.py fork`
+runs what it reads (see `lite_servers.Clients`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import carla
 import numpy as np
+from lite_servers import serve_forks
 
 from sim.carla.session import free_port
 from sim.carla_lite.roads import RoadMap
@@ -1091,6 +1093,13 @@ PORT = 0
 
 
 def main() -> None:
+    if sys.argv[1:] == ["fork"]:
+        serve_forks(run_script)
+    else:
+        run_script()
+
+
+def run_script() -> None:
     """Ends without the interpreter's clean-up: a stream's thread that releases a callback then aborts the process."""
     global PORT
     PORT, code = int(sys.argv[2]), 0

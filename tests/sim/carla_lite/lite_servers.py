@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,18 +121,81 @@ class RawStreamReader:
         return data
 
 
-def run_client(command: list[str], folder: Path, patience: float) -> subprocess.CompletedProcess:
-    """Run a program of CARLA's client to its end.
+class Clients:
+    """Runs scripts of CARLA's client, each in a process of its own: a fork of one that has made the imports.
 
-    The client library aborts now and then while it closes its connections ("close: Bad file descriptor"), on a busy
-    machine: a program that died of a signal is started once more.
-
-    Args:
-        command: Of the program.
-        folder: Where it runs.
-        patience: Seconds within which it has to end.
+    With the imports in every process, half of the time of most scripts would be spent on them.
     """
-    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=patience, check=False)
-    if done.returncode < 0:
-        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=patience, check=False)
-    return done
+
+    def __init__(self, program: str) -> None:
+        """`program` is a file that calls `serve_forks` where its only argument is "fork"."""
+        self.program = program
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, self.program, "fork"],
+            cwd=Path(self.program).parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Clients:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._kill()
+
+    def _kill(self) -> None:
+        """It and its forks."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
+    def run(self, arguments: list[str], patience: float) -> tuple[int, str]:
+        """Exit code and words of a script, stdout and stderr together.
+
+        The client library aborts now and then while it closes its connections ("close: Bad file descriptor"), on a busy
+        machine: a script that died of a signal is started once more.
+
+        Args:
+            arguments: Of the program.
+            patience: Seconds within which it has to end.
+        """
+        code, words = self._run(arguments, patience)
+        return self._run(arguments, patience) if code < 0 else (code, words)
+
+    def _run(self, arguments: list[str], patience: float) -> tuple[int, str]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with tempfile.NamedTemporaryFile() as words:
+            print(json.dumps([words.name, *arguments]), file=self.process.stdin, flush=True)
+            ready, _, _ = select.select([self.process.stdout], [], [], patience)
+            code = self.process.stdout.readline() if ready else ""
+            said = words.read().decode()
+        if not code:
+            self._kill()
+            self.process = self._start()  # for the next one
+            raise RuntimeError(f"{arguments} did not end within {patience:g} s, or its process died: {said}")
+        return int(code), said
+
+
+def serve_forks(main: Callable[[], None]) -> None:
+    """Call `main` in a fork for every line of stdin, `[FILE, ARGUMENT, ...]` as JSON; prints its exit code.
+
+    What it writes goes to the file. There must be no client in this process yet: forks do not inherit its threads.
+    """
+    for line in sys.stdin:
+        words, *arguments = json.loads(line)
+        fork = os.fork()
+        if not fork:
+            file = os.open(words, os.O_WRONLY | os.O_APPEND)
+            os.dup2(file, 1)
+            os.dup2(file, 2)
+            sys.argv[1:] = arguments
+            main()
+            os._exit(0)
+        _, status = os.waitpid(fork, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)

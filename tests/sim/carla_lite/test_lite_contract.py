@@ -6,9 +6,7 @@ Tested against the real client, never against a real server: a real one may diff
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,10 +14,16 @@ pytest.importorskip("carla", reason="the CARLA client is not installed (extra `c
 
 import lite_clients
 import town_files
-from lite_servers import ServerProcess, run_client
+from lite_servers import Clients, ServerProcess
 
 PATIENCE = 120.0
 """Seconds for one script on a loaded machine."""
+
+
+@pytest.fixture(scope="module")
+def clients() -> Iterator[Clients]:
+    with Clients(lite_clients.__file__) as clients:
+        yield clients
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +36,8 @@ def server() -> Iterator[ServerProcess]:
 
 
 @pytest.mark.parametrize("script", lite_clients.SCRIPTS)
-def test_the_real_client_finds_that(script, server):
-    run(server, script)
+def test_the_real_client_finds_that(script, server, clients):
+    run(clients, server, script)
 
 
 @pytest.fixture(scope="module")
@@ -47,25 +51,26 @@ def town_server(tmp_path_factory) -> Iterator[ServerProcess]:
 
 
 @pytest.mark.parametrize("script", lite_clients.FILE_SCRIPTS)
-def test_on_a_map_of_its_own_the_real_client_finds_that(script, town_server):
-    run(town_server, script)
+def test_on_a_map_of_its_own_the_real_client_finds_that(script, town_server, clients):
+    run(clients, town_server, script)
 
 
-def test_a_missing_navigation_mesh_is_said_at_the_start_and_where_a_walker_would_need_it():
+def test_a_missing_navigation_mesh_is_said_at_the_start_and_where_a_walker_would_need_it(clients):
     with ServerProcess("--map", "straight") as server:
         assert "no navigation mesh" in server.greeting
-        run(server, "settings_are_kept_and_reset_by_a_load_unless_asked_otherwise")
+        run(clients, server, "settings_are_kept_and_reset_by_a_load_unless_asked_otherwise")
         assert server.errors() == ""
-        run(server, "walkers_walk_straight_and_their_ai_has_no_navigation_mesh")
+        run(clients, server, "walkers_walk_straight_and_their_ai_has_no_navigation_mesh")
         assert server.errors().count("WalkerControl") == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["highway", "intersection", "roundabout", "curve"])
-def test_the_traffic_manager_drives_well_and_the_same_way_again_with_the_same_seed(name, server):
+def test_the_traffic_manager_drives_well_and_the_same_way_again_with_the_same_seed(name, server, clients):
     """On `curve` cars begin side by side, and the Traffic Manager lets such neighbours swap lanes immediately."""
     first, second, other = (
-        json.loads(run(server, "traffic_report", name, seed, "1000").splitlines()[-1]) for seed in ("7", "7", "8")
+        json.loads(run(clients, server, "traffic_report", name, seed, "1000").splitlines()[-1])
+        for seed in ("7", "7", "8")
     )
     assert first == second
     assert first["hash"] != other["hash"]
@@ -76,9 +81,8 @@ def test_the_traffic_manager_drives_well_and_the_same_way_again_with_the_same_se
         assert name != "intersection" or min(report["waited"], report["passed"]) > 0
 
 
-def run(server: ServerProcess, script: str, *arguments: str) -> str:
+def run(clients: Clients, server: ServerProcess, script: str, *arguments: str) -> str:
     """What a client process printed; the test fails where the process fails or dies."""
-    command = [sys.executable, lite_clients.__file__, script, str(server.port), *arguments]
-    done = run_client(command, Path(lite_clients.__file__).parent, PATIENCE)
-    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode() + server.errors()
-    return done.stdout.decode()
+    code, words = clients.run([script, str(server.port), *arguments], PATIENCE)
+    assert code == 0, words + server.errors()
+    return words

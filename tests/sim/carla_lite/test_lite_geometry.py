@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip("carla", reason="the CARLA client is not installed (extra `carla`)")
 
 import lite_geometry
-from lite_servers import ServerProcess, run_client
+from lite_servers import Clients, ServerProcess
 
 PATIENCE = 120.0
 """Seconds for one script on a loaded machine."""
@@ -24,8 +21,13 @@ def server():
         assert server.errors() == ""
 
 
+@pytest.fixture(scope="module")
+def clients():
+    with Clients(lite_geometry.__file__) as clients:
+        yield clients
+
+
 @pytest.mark.parametrize("script", lite_geometry.SCRIPTS)
-def test_the_real_client_sees_that(script, server):
-    command = [sys.executable, lite_geometry.__file__, script, str(server.port)]
-    done = run_client(command, Path(lite_geometry.__file__).parent, PATIENCE)
-    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode() + server.errors()
+def test_the_real_client_sees_that(script, server, clients):
+    code, words = clients.run([script, str(server.port)], PATIENCE)
+    assert code == 0, words + server.errors()

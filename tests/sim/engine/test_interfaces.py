@@ -97,7 +97,7 @@ def test_batch_size_order_and_threads_change_no_trajectory(name):
     alone = [trajectory(name, [seed])[:, 0] for seed in seeds]
     together = trajectory(name, seeds)
     mixed = trajectory(name, seeds[::-1])[:, ::-1]
-    crowd = trajectory(name, seeds * 50, threads=2)[:, :6]
+    crowd = trajectory(name, seeds * 15, threads=2)[:, :6]
     for other in (together, mixed, crowd):
         np.testing.assert_array_equal(np.stack(alone, axis=1), other)
 
