@@ -301,8 +301,8 @@ class DiscreteSAC(Guided):
         action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """As `DiscreteSACPolicy.predict`."""
-        shape = self.observation_space.shape or ()
-        if self.core is None or action_masks is None or np.shape(observation)[1:] != shape:
+        batch = isinstance(observation, np.ndarray) and observation.shape[1:] == self.observation_space.shape
+        if self.core is None or action_masks is None or not batch:
             return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
         assert isinstance(observation, np.ndarray)
         probs = self.core.probs(observation, np.asarray(action_masks, bool).reshape(len(observation), -1))
