@@ -447,7 +447,7 @@ def bench_learner(arguments: Namespace) -> int:
         for text, latest in learners.benchmark(sizes, arguments.rounds, arguments.seconds, arguments.seed):
             status.update(text)
             rows = latest
-    console.print(update_table(rows, arguments.rounds, learners.has_sbx()))
+    console.print(update_table(rows, arguments.rounds))
     if arguments.json:
         settings = {
             "sizes": [str(size) for size in sizes],

@@ -168,20 +168,21 @@ def speed_table(scenario: str, policy: str, rows: Sequence[Speed]) -> Table:
     return table
 
 
-def update_table(rows: Sequence[UpdateRate], rounds: int, has_sbx: bool) -> Table:
+def update_table(rows: Sequence[UpdateRate], rounds: int) -> Table:
     """Learners by size, the reference of each learner first; fits 80 columns.
 
     Args:
         rows: Of `lgdrl.bench.learners`.
         rounds: Over which medians were taken.
-        has_sbx: Whether SBX was measured.
     """
+    from lgdrl.bench.learners import UPDATES_PER_CALL
+
     over = f"medians over {rounds:,} rounds" if rounds > 1 else "one round"
     title = f"Gradient updates per CPU-second, one thread, {over}"
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("learner", no_wrap=True)
     table.add_column("computed by", no_wrap=True)
-    for column in ("/ CPU-s", "us", "ratio", "range"):
+    for column in ("/ CPU-s", "us", "ratio", *(["range"] if rounds > 1 else [])):
         table.add_column(column, justify="right", no_wrap=True)
     size = learner = None
     for row in rows:
@@ -190,23 +191,23 @@ def update_table(rows: Sequence[UpdateRate], rounds: int, has_sbx: bool) -> Tabl
             size, learner = (row.width, row.batch), None
             table.add_row(Text(f"width {row.width:,}, batch {row.batch:,}", style="dim"))
         reference = row.implementation == row.reference
-        spread = f"{_ratio(row.ratio_low)} - {_ratio(row.ratio_high)}"
+        spread = "" if reference else f"{_ratio(row.ratio_low)} - {_ratio(row.ratio_high)}"
         table.add_row(
             "" if row.learner == learner else Text(row.learner),
             Text(row.implementation, style="bold" if row.implementation == "fused" else ""),
             _rate(row.updates_per_cpu_s),
             f"{row.cpu_us_per_update:,.0f}",
             "1" if reference else _ratio(row.ratio),
-            "" if reference or rounds == 1 else spread,
+            *([spread] if rounds > 1 else []),
         )
         learner = row.learner
     notes = [
-        "us: CPU time of one update, in microseconds",
+        f"us: CPU microseconds per update; {UPDATES_PER_CALL} updates per call of `train`",
         "ratio: to the first line of the same learner" + ("; range: over the rounds" if rounds > 1 else ""),
-        "DQN has one critic and no actor, so it does less work than the others, which",
-        "have an actor and two critics. SAC has continuous actions.",
+        "DQN has one critic and no actor, so it does less work than the others, which have an actor and two critics. "
+        "SAC has continuous actions.",
     ]
-    if not has_sbx:
+    if all(row.implementation != "SBX" for row in rows):
         notes.append("SBX is not installed here: pip install 'lgdrl[bench]'")
     table.caption = "\n".join(notes)
     table.caption_justify = "left"

@@ -5,9 +5,9 @@ passes, optimizers, targets. Every learner has two hidden layers of the same wid
 buffer of the same random transitions, and computes with one thread. Rates count updates per second of CPU time of this
 process, so that the load of other processes cancels out in the ratios; within a round all learners take turns.
 
-An implementation is compared with the first one of the same learner only: discrete-sac on compiled kernels (fused) with
-discrete-sac on torch, SBX (Stable-Baselines3's algorithms on JAX, where it is installed) with Stable-Baselines3. Learners
-differ in what an update computes: DQN has one critic and no actor, and copies its target outside of `train`.
+An implementation is compared with the first one of the same learner only: discrete-sac on compiled kernels (fused)
+with discrete-sac on torch, SBX (Stable-Baselines3's algorithms on JAX, where it is installed) with Stable-Baselines3.
+Learners differ in what an update computes: DQN has one critic and no actor, and copies its target outside of `train`.
 """
 
 from __future__ import annotations
@@ -139,11 +139,6 @@ def parse_sizes(text: str) -> list[Size]:
     return sizes
 
 
-def has_sbx() -> bool:
-    """Whether SBX is among the contenders."""
-    return _sbx() is not None
-
-
 def benchmark(
     sizes: Sequence[Size], rounds: int = 5, seconds: float = 1.0, seed: int = 0
 ) -> Iterator[tuple[str, list[UpdateRate]]]:
@@ -210,7 +205,7 @@ def _rows(rates: dict[Contender, list[float]]) -> list[UpdateRate]:
 
 def _memory(size: Size) -> int:
     """Bytes that the contenders of a size take; rough."""
-    width, contenders = size.width, 4 + 2 * (1 + has_sbx())
+    width, contenders = size.width, 4 + 2 * len(_libraries())
     parameters = (INPUTS + 1) * width + (width + 1) * width + (width + 1) * ACTIONS
     stored = TRANSITIONS * (2 * INPUTS + 4 * ACTIONS) * 4
     return contenders * (parameters * NUMBERS + size.batch * 2 * width * PASSES + stored)
@@ -225,9 +220,8 @@ def _contenders(size: Size, transitions: Transitions, seed: int) -> Iterator[Con
         for core in ("torch", "fused"):
             opener = functools.partial(_discrete_sac, size, core, constrained, transitions, seed)
             yield Contender(learner, core, size, opener)
-    libraries = {"SB3": stable_baselines3} | ({"SBX": _sbx()} if has_sbx() else {})
     for learner in ("DQN", "SAC"):
-        for name, library in libraries.items():
+        for name, library in _libraries().items():
             opener = functools.partial(_plain, getattr(library, learner), size, transitions, seed)
             yield Contender(learner, name, size, opener)
 
@@ -307,16 +301,16 @@ def _transitions(seed: int) -> Transitions:
 
 
 @functools.cache
-def _sbx() -> Any:
-    """SBX, Stable-Baselines3's algorithms on JAX, held to one thread; None where it is not installed."""
+def _libraries() -> dict[str, Any]:
+    """Stable-Baselines3, and SBX, held to one thread, where it is installed."""
     with _variables(NPROC="1", JAX_PLATFORMS="cpu"):  # read by XLA when it makes its thread pools
         try:
             import jax
             import sbx
         except ImportError:
-            return None
+            return {"SB3": stable_baselines3}
         jax.devices()
-    return sbx
+    return {"SB3": stable_baselines3, "SBX": sbx}
 
 
 @contextmanager
