@@ -369,7 +369,7 @@ def _add_list(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("bench", help="measure simulation speed, or run a study of the documentation")
+    parser = commands.add_parser("bench", help="measure simulators or learners, or run a study of the documentation")
     actions = parser.add_subparsers(dest="action", metavar="BENCHMARK", required=True)
     speed = _command(actions, "sim", "measure simulators side by side, interleaved in one run", "bench_sim")
     speed.add_argument(
@@ -384,9 +384,21 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
         "--parity", action="store_true", help="compare engine and highway-env bit by bit instead of measuring speed"
     )
     speed.add_argument("--decisions", type=_count, default=100, help="with --parity: of each scenario (default: 100)")
-    _add_json(speed)
+    text = "measure gradient updates of learners side by side, interleaved in one run"
+    updates = _command(actions, "learner", text, "bench_learner")
+    updates.add_argument(
+        "--size",
+        default="64/64,128/128,256/256",
+        metavar="WIDTH/BATCH",
+        help="units of both hidden layers and transitions per update, comma-separated (default: %(default)s)",
+    )
+    updates.add_argument("--rounds", type=_count, default=5, help="rounds (default: 5)")
+    updates.add_argument("--seconds", type=float, default=1.0, help="time of each learner in each round (default: 1)")
+    updates.add_argument("--seed", type=_seed, default=0, help="root seed (default: 0)")
+    for measured in (speed, updates):
+        _add_json(measured)
+        measured.add_argument("--plot", metavar="FILE", help="plot the results (.png or .svg)")
     parser.set_defaults(nested=actions.choices)
-    speed.add_argument("--plot", metavar="FILE", help="plot the results (.png or .svg)")
     for name, entry in _benches().items():
         actions.add_parser(name, help=f"study {entry.module}; see `lgdrl bench {name} --help`", add_help=False)
 

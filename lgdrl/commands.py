@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -384,14 +384,13 @@ def _fit(plugin: Any) -> dict[str, Any]:
 
 def bench_sim(arguments: Namespace) -> int:
     """`lgdrl bench sim`."""
-    from lgdrl.bench import benchmark, check
+    from lgdrl.bench.simulators import benchmark, check
     from lgdrl.display import speed_table
     from lgdrl.runs import fingerprint_environment, write_json
 
     if arguments.seed == PUBLISHED:
         raise UsageError("--seed published: environments use many seeds; give a number")
-    if not 0 < arguments.seconds <= 600:
-        raise UsageError(f"--seconds {arguments.seconds}: choose up to 600")
+    _check_seconds(arguments.seconds)
     names = arguments.scenario.split(",")
     check(names, arguments.policy, arguments.threads)
     if arguments.parity:
@@ -412,10 +411,7 @@ def bench_sim(arguments: Namespace) -> int:
     if arguments.plot:
         from lgdrl.plots import speed_plot
 
-        try:
-            speed_plot(rows, Path(arguments.plot))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"cannot write --plot {arguments.plot!r}: {error}") from None
+        _plot(arguments.plot, rows, speed_plot)
     return 0
 
 
@@ -434,6 +430,55 @@ def _bench_parity(arguments: Namespace, names: list[str]) -> int:
         results = {"environment": fingerprint_environment(), "rows": [row.to_dict() for row in rows]}
         _write(arguments.json, results, write_json)
     return int(any(row.pinned and row.decisions_differ for row in rows))
+
+
+def bench_learner(arguments: Namespace) -> int:
+    """`lgdrl bench learner`."""
+    from lgdrl.bench import learners
+    from lgdrl.display import update_table
+    from lgdrl.runs import fingerprint_environment, write_json
+
+    if arguments.seed == PUBLISHED:
+        raise UsageError("--seed published: there is no traffic here; give a number")
+    _check_seconds(arguments.seconds)
+    sizes = learners.parse_sizes(arguments.size)
+    rows: list[Any] = []
+    with console.status("learners ...") as status:
+        for text, latest in learners.benchmark(sizes, arguments.rounds, arguments.seconds, arguments.seed):
+            status.update(text)
+            rows = latest
+    console.print(update_table(rows, arguments.rounds))
+    if arguments.json:
+        settings = {
+            "sizes": [str(size) for size in sizes],
+            "rounds": arguments.rounds,
+            "seconds": arguments.seconds,
+            "seed": arguments.seed,
+            "updates_per_call": learners.UPDATES_PER_CALL,
+            "transitions": learners.TRANSITIONS,
+            "inputs": learners.INPUTS,
+            "actions": learners.ACTIONS,
+            "threads": 1,
+        }
+        results = {"settings": settings, "environment": fingerprint_environment(learners.PACKAGES)}
+        _write(arguments.json, results | {"rows": [row.to_dict() for row in rows]}, write_json)
+    if arguments.plot:
+        from lgdrl.plots import update_plot
+
+        _plot(arguments.plot, rows, update_plot)
+    return 0
+
+
+def _check_seconds(seconds: float) -> None:
+    if not 0 < seconds <= 600:
+        raise UsageError(f"--seconds {seconds}: choose more than 0, up to 600")
+
+
+def _plot(path: str, rows: list[Any], draw: Callable[[list[Any], Path], None]) -> None:
+    try:
+        draw(rows, Path(path))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot write --plot {path!r}: {error}") from None
 
 
 # --- language models -------------------------------------------------------------------------------------------------

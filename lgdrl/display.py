@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from lgdrl.bench import Speed
+    from lgdrl.bench.learners import UpdateRate
+    from lgdrl.bench.simulators import Speed
     from lgdrl.comparison import Row
     from lgdrl.evaluation import Evaluation
     from lgdrl.training import Progress as TrainingProgress
@@ -160,11 +161,61 @@ def speed_table(scenario: str, policy: str, rows: Sequence[Speed]) -> Table:
             str(row.num_envs),
             str(row.threads),
             *rates,
-            f"{row.ratio:,.1f}" if row.ratio < 10 else f"{row.ratio:,.0f}",
+            _ratio(row.ratio),
             f"{row.ns_per_vehicle_substep:,.0f}",
         )
     table.caption = "ratio: to highway-env, in CPU time; ns: CPU time per vehicle and simulation step"
     return table
+
+
+def update_table(rows: Sequence[UpdateRate], rounds: int) -> Table:
+    """Learners by size, the reference of each learner first; fits 80 columns.
+
+    Args:
+        rows: Of `lgdrl.bench.learners`.
+        rounds: Over which medians were taken.
+    """
+    from lgdrl.bench.learners import UPDATES_PER_CALL
+
+    over = f"medians over {rounds:,} rounds" if rounds > 1 else "one round"
+    title = f"Gradient updates per CPU-second, one thread, {over}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("learner", no_wrap=True)
+    table.add_column("computed by", no_wrap=True)
+    for column in ("/ CPU-s", "us", "ratio", *(["range"] if rounds > 1 else [])):
+        table.add_column(column, justify="right", no_wrap=True)
+    size = learner = None
+    for row in rows:
+        if size != (row.width, row.batch):
+            table.add_section()
+            size, learner = (row.width, row.batch), None
+            table.add_row(Text(f"width {row.width:,}, batch {row.batch:,}", style="dim"))
+        reference = row.implementation == row.reference
+        spread = "" if reference else f"{_ratio(row.ratio_low)} - {_ratio(row.ratio_high)}"
+        table.add_row(
+            "" if row.learner == learner else Text(row.learner),
+            Text(row.implementation, style="bold" if row.implementation == "fused" else ""),
+            _rate(row.updates_per_cpu_s),
+            f"{row.cpu_us_per_update:,.0f}",
+            "1" if reference else _ratio(row.ratio),
+            *([spread] if rounds > 1 else []),
+        )
+        learner = row.learner
+    notes = [
+        f"us: CPU microseconds per update; {UPDATES_PER_CALL} updates per call of `train`",
+        "ratio: to the first line of the same learner" + ("; range: over the rounds" if rounds > 1 else ""),
+        "DQN has one critic and no actor, so it does less work than the others, which have an actor and two critics. "
+        "SAC has continuous actions.",
+    ]
+    if all(row.implementation != "SBX" for row in rows):
+        notes.append("SBX is not installed here: pip install 'lgdrl[bench]'")
+    table.caption = "\n".join(notes)
+    table.caption_justify = "left"
+    return table
+
+
+def _ratio(value: float) -> str:
+    return f"{value:,.1f}" if value < 10 else f"{value:,.0f}"
 
 
 def _rate(value: float) -> str:

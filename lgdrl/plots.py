@@ -13,7 +13,8 @@ from lgdrl.runs import MetricsTable, Run
 from sim.files import write_atomically
 
 if TYPE_CHECKING:
-    from lgdrl.bench import Speed
+    from lgdrl.bench.learners import UpdateRate
+    from lgdrl.bench.simulators import Speed
     from lgdrl.comparison import Row
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#7F7F7F")
@@ -64,6 +65,52 @@ def speed_plot(rows: Sequence[Speed], path: Path) -> None:
     axes.margins(x=0.12)
     axes.grid(axis="y", visible=False)
     axes.set(xlabel="decisions per second of CPU time (resets included), ratio to highway-env")
+    save_figure(figure, path)
+
+
+def update_plot(rows: Sequence[UpdateRate], path: Path) -> None:
+    """A line per learner and size on a logarithmic axis: its implementations as dots, with the ratio between them."""
+    groups: dict[tuple[int, int], dict[str, list[UpdateRate]]] = {}
+    for row in rows:
+        groups.setdefault((row.width, row.batch), {}).setdefault(row.learner, []).append(row)
+    lines = sum(len(learners) for learners in groups.values())
+    figure, axes = figure_of(8.4, 1.4 + 0.3 * (lines + len(groups)))
+    colours = {"torch": GREY, "fused": COLOURS[0], "SB3": COLOURS[4], "SBX": COLOURS[1]}
+    place, ticks, labels = 0.0, [], []
+    for (width, batch), learners in groups.items():
+        axes.annotate(
+            f"width {width:,}, batch {batch:,}", (0.01, place), xycoords=("axes fraction", "data"), va="center",
+            fontsize=8, fontweight="bold",
+        )  # fmt: skip
+        place += 1
+        for learner, found in learners.items():
+            rates = [row.updates_per_cpu_s for row in found]
+            axes.plot([min(rates), max(rates)], [place, place], color=GREY, linewidth=1.2, alpha=0.6, zorder=1)
+            for row in found:
+                axes.plot(row.updates_per_cpu_s, place, "o", color=colours[row.implementation], markersize=7)
+            if len(found) > 1:
+                last = found[-1]
+                axes.annotate(
+                    f"{last.ratio:,.1f}x" if last.ratio < 10 else f"{last.ratio:,.0f}x",
+                    (max(rates), place),
+                    xytext=(8, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=8,
+                )
+            ticks.append(place)
+            labels.append(learner)
+            place += 1
+    axes.set_yticks(ticks, labels, fontsize=8)
+    axes.set_ylim(place - 0.4, -0.6)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.margins(x=0.12)
+    axes.grid(axis="y", visible=False)
+    axes.set(xlabel="gradient updates per second of CPU time, one thread; ratios: fused to torch, SBX to SB3")
+    shown = [name for name in colours if any(row.implementation == name for row in rows)]
+    handles = [axes.plot([], [], "o", color=colours[name])[0] for name in shown]
+    axes.legend(handles, shown, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     save_figure(figure, path)
 
 

@@ -91,15 +91,21 @@ def free_folder(name: str) -> str:
     return next(found for found in names if not os.path.lexists(found))
 
 
-def fingerprint_environment() -> dict[str, Any]:
-    """Package versions, machine and git commit of this process."""
+def fingerprint_environment(packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Package versions, machine and git commit of this process.
+
+    Args:
+        packages: Names of further packages.
+    Returns:
+        Plain values; None for what is not installed or not known.
+    """
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
-        "packages": {name: _version(name) for name in FINGERPRINTED},
+        "packages": {name: _version(name) for name in (*FINGERPRINTED, *packages)},
         "git_commit": _git_commit(),
     }
 

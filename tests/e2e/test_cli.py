@@ -292,6 +292,55 @@ def test_bench_compares_simulators(tmp_path, here):
     assert_one_line(here("bench", "sim", "--threads", 99), "threads = 99")
 
 
+def test_bench_compares_learners(tmp_path, here):
+    figures, picture = tmp_path / "updates.json", tmp_path / "updates.png"
+    options = ("--rounds", 1, "--seconds", 0.02, "--seed", 3, "--json", figures, "--plot", picture)
+    done = here("bench", "learner", "--size", "8/16", *options)
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "width 8, batch 16" in done.stdout
+    found = json.loads(figures.read_text())
+    settings = found["settings"]
+    assert (settings["sizes"], settings["rounds"], settings["seconds"], settings["seed"]) == (["8/16"], 1, 0.02, 3)
+    assert "sbx-rl" in found["environment"]["packages"]
+    rows = [row for row in found["rows"] if row["implementation"] != "SBX"]  # it need not be installed
+    assert [(row["learner"], row["implementation"], row["reference"]) for row in rows] == [
+        ("discrete-sac", "torch", "torch"),
+        ("discrete-sac", "fused", "torch"),
+        ("discrete-sac + JS constraint", "torch", "torch"),
+        ("discrete-sac + JS constraint", "fused", "torch"),
+        ("DQN", "SB3", "SB3"),
+        ("SAC", "SB3", "SB3"),
+    ]
+    assert all((row["width"], row["batch"]) == (8, 16) and row["updates_per_cpu_s"] > 0 for row in rows)
+    assert all(row["ratio"] == 1 for row in rows if row["implementation"] == row["reference"])
+    assert picture.stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--size", "64"], ["'64'", "WIDTH/BATCH"]),
+        (["--size", "64x64"], ["'64x64'", "WIDTH/BATCH"]),
+        (["--size", "64/-64"], ["'64/-64'", "WIDTH/BATCH"]),
+        (["--size", ""], ["--size ''"]),
+        (["--size", "1" * 5000 + "/1"], ["characters"]),
+        (["--size", "0/64"], ["width = 0", "1 to 65,536"]),
+        (["--size", "64/20001"], ["batch = 20001", "1 to 20,000"]),
+        (["--size", "64/64,64/64"], ["64/64 stands there twice"]),
+        (["--size", "8/8,65536/64"], ["--size 65536/64", "memory"]),
+        (["--seconds", "0"], ["--seconds 0.0", "more than 0"]),
+        (["--seconds", "nan"], ["--seconds nan"]),
+        (["--seed", "published"], ["--seed published"]),
+    ],
+)
+def test_bench_learner_refuses_what_it_cannot_measure(tmp_path, here, words, said):
+    done = here("bench", "learner", *words)
+    assert_one_line(done, *said)
+    assert not done.stdout
+    assert not any(tmp_path.iterdir())
+
+
 def test_serve_lm_answers_until_ctrl_c_and_refuses_a_taken_port(tmp_path, here):
     from experts.language import gpt
     from experts.language.vocabulary import DRIVING

@@ -95,6 +95,8 @@ def test_only_what_was_named_is_checked(tmp_path):
         ["list", "--json", "no/a.json"],
         ["bench", "sim", "--plot", "no/a.png"],
         ["bench", "sim", "--json", "no/a.json"],
+        ["bench", "learner", "--plot", "no/a.png"],
+        ["bench", "learner", "--json", "no/a.json"],
         ["llm", "eval", "--json", "no/a.json"],
         ["demos", "info", "file", "--json", "no/a.json"],
         ["demo", "--out", "file"],
