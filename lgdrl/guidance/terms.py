@@ -43,18 +43,24 @@ class Networks:
         """All critics' values of all discrete actions: float (C, B, A)."""
         raise NotImplementedError
 
-    def label_divergence(self, samples: Samples, name: DivergenceName) -> tuple[torch.Tensor, float]:
-        """The mean divergence of a categorical policy from the labels, and the share of labels that it would choose.
+    def label_divergence(
+        self, samples: Samples, name: DivergenceName, weight: float
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """How far a categorical policy is from the labels.
 
         Args:
             samples: Labelled ones.
             name: Which divergence, see `lgdrl.guidance.constraint`.
+            weight: Factor of the first result.
+        Returns:
+            weight x the mean divergence, with gradient; the metrics `divergence` (that mean) and `agreement` (the share
+            of labels that are the policy's likeliest action).
         """
         assert samples.label_probs is not None
         log_probs = self.log_probs(samples)
         mean = DIVERGENCES[name](log_probs, samples.label_probs).mean()
         agreement = (log_probs.detach().argmax(dim=1) == samples.label_actions).float().mean()
-        return mean, float(agreement)
+        return weight * mean, {"divergence": float(mean.detach()), "agreement": float(agreement)}
 
 
 @dataclass(slots=True)
@@ -139,11 +145,6 @@ class LabelTerm(ActorTerm):
     def sample(self, replay: GuidedReplayBuffer) -> Samples | None:
         return replay.sample_labelled(self.batch_size)
 
-    def measured(self, samples: Samples, networks: Networks) -> tuple[torch.Tensor, dict[str, float]]:
-        """The mean divergence with its gradient, and the metrics `divergence` and `agreement`."""
-        mean, agreement = networks.label_divergence(samples, self.divergence)
-        return mean, {"divergence": float(mean.detach()), "agreement": agreement}
-
 
 class ImitationTerm(LabelTerm):
     """weight x E_labelled[ divergence ], with `rl_share` as the factor of the learner's own actor loss.
@@ -159,8 +160,8 @@ class ImitationTerm(LabelTerm):
         self.weight, self.rl_share = weight, rl_share
 
     def terms(self, samples: Samples, networks: Networks) -> Terms:
-        mean, metrics = self.measured(samples, networks)
-        return Terms(self.weight * mean, base_share=self.rl_share, metrics=metrics)
+        loss, metrics = networks.label_divergence(samples, self.divergence, self.weight)
+        return Terms(loss, base_share=self.rl_share, metrics=metrics)
 
 
 class ConstraintTerm(LabelTerm):
@@ -181,9 +182,9 @@ class ConstraintTerm(LabelTerm):
         self._fading = 1.0
 
     def terms(self, samples: Samples, networks: Networks) -> Terms:
-        mean, metrics = self.measured(samples, networks)
         weight = self.dual.value * self._fading
-        return Terms(weight * mean if weight > 0 else None, metrics=metrics | {"dual": weight})
+        loss, metrics = networks.label_divergence(samples, self.divergence, weight)
+        return Terms(loss if weight > 0 else None, metrics=metrics | {"dual": weight})
 
     def on_step(self, decisions: int) -> None:
         if self.fade is not None:

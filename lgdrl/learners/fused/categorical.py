@@ -147,9 +147,9 @@ def actor_error(
 
 @kernel
 def label_divergence(
-    actor: Any, first: int, log_probs: Any, probs: Any, label_probs: Any, label_actions: Any, code: int
+    actor: Any, first: int, log_probs: Any, probs: Any, label_probs: Any, label_actions: Any, code: int, weight: float
 ) -> tuple[float, float]:
-    """Mean divergence from the labels and the share of labels that are the likeliest action; d mean / d logits.
+    """Mean divergence from the labels, share of labels that are the likeliest action; d (weight x mean) / d logits.
 
     Args:
         actor: The network, which ran on the rows from `first`.
@@ -157,10 +157,12 @@ def label_divergence(
         label_probs: Distributions of the expert, float32 (B, A).
         label_actions: Actions of the expert, int64 (B,).
         code: Of `DIVERGENCE_CODES`.
+        weight: Factor of the gradient.
     """
     rows, actions = probs.shape
     at = actor.plan[0, -1, TARGET]
     slope = np.zeros(actions, np.float32)  # pi_a h_a
+    factor = np.float32(weight / rows)
     total: Any = 0.0
     agreement = 0.0
     for i in range(rows):
@@ -198,7 +200,7 @@ def label_divergence(
         total += value
         for a in range(actions):
             counts = log_probs[i, a] > _NEVER and not cut
-            actor.delta[first + i, at + a] = (slope[a] - probs[i, a] * sum_of_slopes) / rows if counts else 0.0
+            actor.delta[first + i, at + a] = factor * (slope[a] - probs[i, a] * sum_of_slopes) if counts else 0.0
     return total / rows, agreement / rows
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 AdamState = tuple[np.ndarray, np.ndarray, int, float]
 """Moving means of gradients and of their squares; the number of the step; step size."""
+ONE = np.ones((), np.float32)
 NO_WEIGHTS = np.zeros(0, np.float32)
 
 
@@ -147,18 +148,23 @@ class FusedCore(Networks):
 
         return self._leaf(self.critic, q, take)
 
-    def label_divergence(self, samples: Samples, name: DivergenceName) -> tuple[torch.Tensor, float]:
+    def label_divergence(
+        self, samples: Samples, name: DivergenceName, weight: float
+    ) -> tuple[torch.Tensor, dict[str, float]]:
         """See `lgdrl.guidance.terms.Networks`."""
         first, _, log_probs, probs = self._policy(samples)
         mean, agreement = on.label_divergence(
             self.actor.memory, first, log_probs, probs, samples.array("label_probs"), samples.array("label_actions"),
-            on.DIVERGENCE_CODES[name],
+            on.DIVERGENCE_CODES[name], weight,
         )  # fmt: skip
 
         def take(gradient: np.ndarray | None) -> None:
-            on.scale_gradient(self.actor.memory, first, len(probs), 0.0 if gradient is None else float(gradient))
+            factor = 0.0 if gradient is None else float(gradient)
+            if factor != 1.0:
+                on.scale_gradient(self.actor.memory, first, len(probs), factor)
 
-        return self._leaf(self.actor, np.array(mean, np.float32), take), agreement
+        loss = self._leaf(self.actor, np.array(weight * mean, np.float32), take)
+        return loss, {"divergence": mean, "agreement": agreement}
 
     def _policy(self, samples: Samples) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
         """Run the actor in rows of their own. Returns: the first one, legal actions, ln pi and pi."""
@@ -175,10 +181,15 @@ class FusedCore(Networks):
 
     def _differentiate(self, terms: Terms) -> None:
         """Fill the rows of all leaves with the gradient of the terms' loss."""
-        if terms.loss is not None and terms.loss.requires_grad:
-            terms.loss.backward()
+        loss = terms.loss
+        alone = loss is not None and loss.is_leaf  # a leaf itself: its gradient is 1
+        if loss is not None and loss.requires_grad and not alone:
+            loss.backward()
         for leaf, take in self._tape:
-            take(None if leaf.grad is None else leaf.grad.numpy())
+            if alone:
+                take(ONE if leaf is loss else None)
+            else:
+                take(None if leaf.grad is None else leaf.grad.numpy())
         self._tape.clear()
 
     # ------------------------------------------------------------------------------------------------- update
@@ -386,7 +397,7 @@ def _try_out() -> None:
         network.append(1)
     _run_policy(actor.memory, 0, row, legal, log_probs, probs)
     on.log_softmax_gradient(actor.memory, 0, legal, probs, row)
-    on.label_divergence(actor.memory, 0, log_probs, probs, row, action, 0)
+    on.label_divergence(actor.memory, 0, log_probs, probs, row, action, 0, 1.0)
     on.scale_gradient(actor.memory, 0, 1, 1.0)
     critic.forward(0, row)
     _critic_forward(
