@@ -21,7 +21,10 @@ from lgdrl.learners.fused.tile import (
 )
 from sim.compiled import kernel
 
-_plain, _bias, _relu, _gate = (make_tile(name) for name in ("plain", "bias", "relu", "gate"))
+BLOCK = 128
+"""Rows of a batch that a product of gradients takes at once."""
+
+_plain, _add, _bias, _relu, _gate = (make_tile(name) for name in ("plain", "add", "bias", "relu", "gate"))
 _plain_narrow, _bias_narrow = make_tile("plain", 1), make_tile("bias", 1)
 
 
@@ -97,23 +100,30 @@ def weight_gradient(
     a: Any, a_at: int, a_columns: int, b: Any, b_at: int, b_columns: int, row: int, rows: int, scratch: Any, out: Any,
     out_at: int,
 ) -> None:  # fmt: skip
-    """out = a^T b, (a_columns, b_columns) in C order, for matrices of `rows` rows that begin `row` apart."""
-    for panel in range((b_columns + COLUMNS - 1) // COLUMNS):
-        first = panel * COLUMNS
-        width, start = min(COLUMNS, b_columns - first), b_at + first
-        for i in range(0, a_columns, ROWS):
-            number = min(ROWS, a_columns - i)
-            c = out_at + i * b_columns + first
-            if width == COLUMNS:
-                _plain(a, a_at + i, 1, row, number, b, start, row, out, c, b_columns, rows, a, 0, 0)
-                continue
-            if width <= LANES:
-                _plain_narrow(a, a_at + i, 1, row, number, b, start, row, scratch, 0, COLUMNS, rows, a, 0, 0)
-            else:
-                _plain(a, a_at + i, 1, row, number, b, start, row, scratch, 0, COLUMNS, rows, a, 0, 0)
-            for r in range(number):
-                for j in range(width):
-                    out[c + r * b_columns + j] = scratch[r * COLUMNS + j]
+    """out = a^T b, (a_columns, b_columns) in C order, for matrices of `rows` rows that begin `row` apart.
+
+    Rows are taken in blocks, whose panels stay in the first cache while all tiles of a column are computed.
+    """
+    for block in range(0, rows, BLOCK):
+        length = min(BLOCK, rows - block)
+        for first in range(0, b_columns, COLUMNS):
+            width, b_start = min(COLUMNS, b_columns - first), b_at + block * row + first
+            for i in range(0, a_columns, ROWS):
+                number = min(ROWS, a_columns - i)
+                a_start, c = a_at + block * row + i, out_at + i * b_columns + first
+                if width == COLUMNS and block == 0:
+                    _plain(a, a_start, 1, row, number, b, b_start, row, out, c, b_columns, length, a, 0, 0)
+                elif width == COLUMNS:
+                    _add(a, a_start, 1, row, number, b, b_start, row, out, c, b_columns, length, a, 0, 0)
+                else:
+                    if width <= LANES:
+                        _plain_narrow(a, a_start, 1, row, number, b, b_start, row, scratch, 0, COLUMNS, length, a, 0, 0)
+                    else:
+                        _plain(a, a_start, 1, row, number, b, b_start, row, scratch, 0, COLUMNS, length, a, 0, 0)
+                    for r in range(number):
+                        for j in range(width):
+                            before = out[c + r * b_columns + j] if block else np.float32(0.0)
+                            out[c + r * b_columns + j] = before + scratch[r * COLUMNS + j]
 
 
 @kernel

@@ -24,7 +24,7 @@ ROWS = 12 if _WIDE else 6
 COLUMNS = 2 * LANES
 """Columns of a tile, and of a packed panel of B."""
 
-Epilogue = Literal["plain", "bias", "relu", "gate"]
+Epilogue = Literal["plain", "add", "bias", "relu", "gate"]
 
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
@@ -43,7 +43,7 @@ def make_tile(epilogue: Epilogue, vectors: int = 2) -> Callable[..., None]:
     j < vectors x LANES. All arrays are one-dimensional float32; rows and length are at least 1.
 
     Args:
-        epilogue: "plain": as above. "bias": plus x[ix + j]. "relu": that, and negative numbers become 0. "gate": 0
+        epilogue: "plain": as above. "add": plus what is there. "bias": plus x[ix + j]. "relu": that, and negative numbers become 0. "gate": 0
             where x[ix + r row_x + j] is not positive.
         vectors: 1 or 2 vectors of columns.
     """
@@ -81,7 +81,10 @@ def _generate(context: Any, builder: Any, signature: Any, arguments: Any, epilog
     rows_a = [builder.gep(a, [builder.mul(r, row_a)]) for r in index]
     rows_c = [builder.gep(c, [builder.mul(r, row_c)]) for r in index]
     zero = ir.Constant(_VECTOR, [0.0] * LANES)
-    first = [load(x, v) if epilogue in ("bias", "relu") else zero for v in columns]
+    if epilogue == "add":
+        first = [[load(rows_c[r], v) for v in columns] for r in range(ROWS)]
+    else:
+        first = [[load(x, v) if epilogue in ("bias", "relu") else zero for v in columns]] * ROWS
 
     before = builder.block
     loop, after = builder.append_basic_block("over_k"), builder.append_basic_block("epilogue")
@@ -106,7 +109,7 @@ def _generate(context: Any, builder: Any, signature: Any, arguments: Any, epilog
         phi.add_incoming(following, loop)
     for r in range(ROWS):
         for v in columns:
-            sums[r][v].add_incoming(first[v], before)
+            sums[r][v].add_incoming(first[r][v], before)
             sums[r][v].add_incoming(added[r][v], loop)
     builder.cbranch(builder.icmp_signed("<", next_k, length), loop, after)
 
