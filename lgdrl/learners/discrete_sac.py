@@ -321,12 +321,6 @@ class DiscreteSAC(Guided):
         self._proposals.bit_generator.state = state["proposals"]
         self.policy.stream.bit_generator.state = state["predictions"]
 
-    def set_parameters(self, *given: Any, **options: Any) -> None:
-        """SB3's."""
-        super().set_parameters(*given, **options)
-        if self.core is not None:
-            self.core.forget()
-
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "core", "actor", "critic", "alpha_optimizer", "_proposals"]
 

@@ -17,8 +17,8 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 class FlatAdam(torch.optim.Adam):
     """torch's Adam for the parameters of a `Perceptron`: its formula, and its state, saved and loaded alike.
 
-    `step` reads the gradients that torch left in the parameters, as ever. A kernel that takes a step itself uses
-    `mean`, `square` and `next_step()`.
+    `step` reads the gradients that torch left in the parameters, as ever. Kernels take steps on `mean` and `square`,
+    and report them by `add_steps`.
 
     Args:
         network: On whose memory.
@@ -28,7 +28,6 @@ class FlatAdam(torch.optim.Adam):
 
     def __init__(self, network: Perceptron, parameters: list[torch.Tensor], learning_rate: float) -> None:
         super().__init__(parameters, lr=learning_rate, fused=True)
-        self.network = network
         self.mean, self.square = np.zeros((2, network.size), np.float32)
         """Moving means of the gradients and of their squares, float32 (size,)."""
         self._bind()
@@ -49,12 +48,6 @@ class FlatAdam(torch.optim.Adam):
         """torch's; the state of a plain Adam fits too."""
         super().load_state_dict(state_dict)
         self._bind()
-        self.network.memory.fresh[0] = False
-
-    def step(self, closure: Any = None) -> Any:
-        """torch's step."""
-        self.network.memory.fresh[0] = False
-        return super().step(closure)
 
     @property
     def steps(self) -> int:

@@ -98,11 +98,6 @@ class FusedCore(Networks):
         self._learning: Perceptron | None = None
         """The network whose loss is being computed: leaves of the other one carry no gradient."""
 
-    def forget(self) -> None:
-        """Parameters were changed from outside: pack them again."""
-        for memory in (self.actor.memory, self.critic.memory, self._target):
-            memory.fresh[0] = False
-
     # ------------------------------------------------------------------------------------------------- acting
 
     def probs(self, obs: np.ndarray, legal: np.ndarray) -> np.ndarray:
@@ -110,13 +105,15 @@ class FusedCore(Networks):
         features = self.features(obs)
         log_probs, probs = np.empty((2, *legal.shape), np.float32)
         self.actor.reserve(len(features))
-        _run_policy(self.actor.memory, 0, features, legal, log_probs, probs)
+        self.actor.memory.fresh[0] = False
+        _run_policy(self.actor.memory, 0, features, np.ascontiguousarray(legal), log_probs, probs)
         return probs
 
     def least_q(self, obs: np.ndarray) -> np.ndarray:
         """The smaller critic of all actions, float32 (N, A)."""
         features = self.features(obs)
         self.critic.reserve(len(features))
+        self.critic.memory.fresh[0] = False
         return self.critic.forward(0, features).min(axis=0)
 
     def features(self, obs: np.ndarray) -> np.ndarray:
@@ -200,6 +197,8 @@ class FusedCore(Networks):
         Returns:
             The means of the numbers named in `RECORDED`, and what the strategy's terms measured in each update.
         """
+        for memory in (self.actor.memory, self.critic.memory, self._target):
+            memory.fresh[0] = False  # torch may have changed the parameters since
         temperature = Temperature(self.model)
         optimizers = self._optimizer(self.policy.critic), self._optimizer(self.policy.actor)
         steps = [optimizer.steps for optimizer in optimizers]

@@ -43,8 +43,8 @@ def make_tile(epilogue: Epilogue, vectors: int = 2) -> Callable[..., None]:
     j < vectors x LANES. All arrays are one-dimensional float32; rows and length are at least 1.
 
     Args:
-        epilogue: "plain": as above. "add": plus what is there. "bias": plus x[ix + j]. "relu": that, and negative numbers become 0. "gate": 0
-            where x[ix + r row_x + j] is not positive.
+        epilogue: "plain": as above. "add": plus what is there. "bias": plus x[ix + j]. "relu": that, and negative
+            numbers become 0. "gate": 0 where x[ix + r row_x + j] is not positive.
         vectors: 1 or 2 vectors of columns.
     """
 

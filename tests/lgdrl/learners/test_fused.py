@@ -263,6 +263,11 @@ def test_changed_parameters_are_seen():
     model.set_parameters(other.get_parameters())
     assert np.array_equal(model.core.probs(obs, legal), other.core.probs(obs, legal))
     assert not np.array_equal(model.core.probs(obs, legal), before)
+    with torch.no_grad():
+        for parameter in model.policy.parameters():
+            parameter.zero_()
+    assert model.core.probs(obs, legal) == pytest.approx(1 / ACTIONS)
+    assert not model.core.least_q(obs).any()
 
 
 @pytest.mark.parametrize("first", ["torch", "fused"])
