@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Literal
 
-from lgdrl.guidance.arbiters import ArbiterConfig
+from lgdrl.guidance.arbiters import ArbiterConfig, Rationed
 from lgdrl.guidance.constraint import DualConfig
 from lgdrl.guidance.labelling import GateConfig, GuidedEpisodes
 from lgdrl.guidance.strategy import Strategy
@@ -36,6 +36,10 @@ class LGDRLConfig:
     guide_batch: BatchSize = 128  # labelled states per update
     episodes: GateConfig = field(default_factory=GateConfig)
     arbiter: ArbiterConfig = field(default_factory=ArbiterConfig)
+    # of a label budget: what the arbiter may ask for in states that would not be labelled otherwise, spread over the
+    # guided part of the training. None: as much as it likes, which spends a small budget in the first decisions; 0 is
+    # better below some 500 labels (docs/results.md)
+    intervention_share: Share | None = None
     label_share: Share | None = None  # of the steps in guided episodes; arbiter `unsafe` also asks where it takes over.
     # None: all of them, or, under a label budget, as many as spread it evenly: late labels are from better states
 
@@ -47,18 +51,23 @@ class LGDRLConfig:
 def build(config: LGDRLConfig, settings: OnlineSettings) -> Strategy:
     """The strategy of a run."""
     gate_seed, label_seed = settings.seed.spawn(2)
+    budget, arbiter = settings.label_budget, config.arbiter.make()
+    if budget is not None and config.intervention_share is not None and arbiter.asks:
+        rationed = config.intervention_share * budget
+        arbiter = Rationed(arbiter, rationed, max(config.episodes.until * settings.total_decisions, 1.0))
+        budget = max(budget - round(rationed), 0)
     labeller = GuidedEpisodes(
         config.episodes,
         settings.total_decisions,
         (gate_seed, label_seed),
         config.label_share,
-        settings.label_budget,
+        budget,
     )
     fade = None if config.fade is None else tuple(share * settings.total_decisions for share in config.fade)
     terms = []
     if config.constraint != "none":
         terms.append(ConstraintTerm(config.constraint, config.guide_batch, config.dual, fade))  # type: ignore[arg-type]
-    return Strategy("lgdrl", labeller, config.arbiter.make(), terms)
+    return Strategy("lgdrl", labeller, arbiter, terms)
 
 
 METHOD = online_method(

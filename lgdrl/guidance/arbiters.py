@@ -31,6 +31,9 @@ from sim.errors import UsageError
 class Arbiter(ABC):
     """Decides who controls N environments. Keeps what it needs to know of the steps before."""
 
+    asks = False
+    """Whether it may require labels in states that the labeller does not want."""
+
     def attach(self, action_space: spaces.Space) -> None:
         """Check the action space, before the first step. Raises UsageError where it cannot arbitrate there."""
 
@@ -108,6 +111,8 @@ class LearnerDrives(Arbiter):
 class ExpertDrives(Arbiter):
     """The expert controls every step that it may, as far as its label comes in time."""
 
+    asks = True
+
     def requires(self, context: StepContext, wanted: np.ndarray, allowed: np.ndarray) -> np.ndarray:
         return allowed
 
@@ -139,6 +144,7 @@ class Replacing(Arbiter):
 class Unsafe(Replacing):
     """The expert takes over where the learner's proposal fails the safety check of the scene."""
 
+    asks = True
     reason = Reason.UNSAFE
 
     def __init__(self) -> None:
@@ -233,6 +239,50 @@ class Divergence(Comparing):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._engaged, self._engaged_in = state["engaged"].copy(), state["engaged_in"].copy()
+
+
+class Rationed(Arbiter):
+    """`inner`, which may ask for a limited number of labels that would not be given otherwise.
+
+    Without a ration an arbiter that asks by itself spends a small label budget in the first decisions of a training,
+    on states that are all alike.
+
+    Args:
+        inner: Decides.
+        labels: Most labels beyond those that the labeller wants.
+        until: Decisions over which they become available, evenly.
+    """
+
+    def __init__(self, inner: Arbiter, labels: float, until: float) -> None:
+        self.inner, self.labels, self.until = inner, labels, until
+        self.asked = 0
+        """Labels that were asked for so far, beyond those that the labeller wanted."""
+
+    def attach(self, action_space: spaces.Space) -> None:
+        self.inner.attach(action_space)
+
+    def requires(self, context: StepContext, wanted: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+        required = self.inner.requires(context, wanted, allowed)
+        extra = np.flatnonzero(required & ~wanted)
+        available = int(self.labels * min(context.decisions / self.until, 1.0)) - self.asked
+        refused = extra[max(available, 0) :]
+        self.asked += len(extra) - len(refused)
+        granted = required.copy()
+        granted[refused] = False
+        return granted
+
+    def decide(self, context: StepContext, labels: Labels, allowed: np.ndarray) -> Execution:
+        return self.inner.decide(context, labels, allowed)
+
+    def metrics(self) -> dict[str, float]:
+        return self.inner.metrics()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"inner": self.inner.state_dict(), "asked": self.asked}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.inner.load_state_dict(state["inner"])
+        self.asked = state["asked"]
 
 
 LEARNER = ArbiterPlugin("learner", "the learner always drives", NoOptions(), lambda config: LearnerDrives())

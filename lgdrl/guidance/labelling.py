@@ -7,6 +7,7 @@ chooses one by `kind` and `options`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -181,13 +182,15 @@ class NoLabels(Labeller):
 class GuidedEpisodes(Labeller):
     """A share of the steps of guided episodes is labelled.
 
+    Under a label budget the share is what is left of the budget over what is left of the guided part of the training,
+    so that the labels are spread evenly and all of them are used.
+
     Args:
         gate: Which episodes are guided, and until which share of the training.
         total_decisions: Decisions of the whole training.
         seeds: Seeds of the gate's draws and of the draws of steps.
-        label_share: Share of the steps to label. None: all, or, under a `label_budget`, as many as spread the budget
-            evenly over the guided part of the training.
-        label_budget: Most labels in the run; None: no limit.
+        label_share: Share of the steps to label. None: all, or as many as the budget allows.
+        label_budget: Most labels that this labeller may ask for; None: no limit.
     """
 
     def __init__(
@@ -200,30 +203,37 @@ class GuidedEpisodes(Labeller):
     ) -> None:
         self.gate = gate.make(seeds[0])
         self.end = gate.until * total_decisions
-        self.label_share = _paced(label_share, label_budget, gate.until * self.gate.share * total_decisions)
+        self.label_share, self.label_budget = label_share, label_budget
+        self.asked = 0
+        """Labels asked for so far."""
         self._stream = np.random.default_rng(seeds[1])
 
     def select(self, context: StepContext) -> tuple[np.ndarray, np.ndarray]:
         num = context.num_envs
         guided = self.gate.guided(context.episodes) if context.decisions < self.end else np.zeros(num, bool)
-        if self.label_share == 1.0:
+        if self.label_budget is None and self.label_share in (None, 1.0):
             return guided, guided
-        return guided & (self._stream.random(num) < self.label_share), guided
+        draws, chosen = self._stream.random(num), np.zeros(num, bool)
+        to_come = (self.end - context.decisions) * self.gate.share  # guided steps, this one's among them
+        for i in np.flatnonzero(guided):
+            chosen[i] = draws[i] < self._share(to_come)
+            self.asked += int(chosen[i])
+            to_come -= 1
+        return chosen, guided
+
+    def _share(self, to_come: float) -> float:
+        """Probability that a guided step is labelled when so many guided steps are left."""
+        left = math.inf if self.label_budget is None else self.label_budget - self.asked
+        if self.label_share is not None:
+            return self.label_share if left > 0 else 0.0
+        return left / max(to_come, 1.0)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"stream": self._stream.bit_generator.state}
+        return {"stream": self._stream.bit_generator.state, "asked": self.asked}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._stream.bit_generator.state = state["stream"]
-
-
-def _paced(label_share: float | None, label_budget: int | None, guided_decisions: float) -> float:
-    """Share of the guided steps to label."""
-    if label_share is not None:
-        return label_share
-    if label_budget is None or guided_decisions <= label_budget:
-        return 1.0
-    return label_budget / guided_decisions
+        self.asked = state["asked"]
 
 
 class FirstDecisions(Labeller):

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from scipy.spatial.distance import jensenshannon
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from lgdrl.guidance.arbiters import Disagree, LearnerDrives, Unsafe
+from lgdrl.guidance.arbiters import Disagree, LearnerDrives, Rationed, Unsafe
 from lgdrl.guidance.constraint import DualConfig
 from lgdrl.guidance.labelling import GuidedEpisodes
 from lgdrl.guidance.records import LATE, Reason
@@ -65,7 +65,7 @@ def test_the_parts_are_those_of_the_config():
 def test_the_defaults_are_the_settings_that_were_measured_best():
     found = strategy()
     assert isinstance(found.arbiter, Unsafe)
-    assert (found.labeller.gate.share, found.labeller.end, found.labeller.label_share) == (0.5, 500, 1.0)
+    assert (found.labeller.gate.share, found.labeller.end, found.labeller.label_budget) == (0.5, 500, None)
     (term,) = found.actor
     assert (term.divergence, term.batch_size, term.fade) == ("js", 128, None)
     assert dataclasses.asdict(term.dual.config) == {
@@ -83,9 +83,25 @@ def test_without_constraint_the_expert_only_intervenes():
 
 
 def test_a_budget_paces_the_labels_over_the_guided_part():
-    # 1000 decisions x until 0.5 x share 0.5 = 250 guided steps
-    assert strategy(budget=100).labeller.label_share == pytest.approx(0.4)
-    assert strategy(budget=100, label_share=0.9).labeller.label_share == 0.9
+    def labelled(**options):
+        labeller = strategy(budget=100, episodes={"kind": "always"}, intervention_share=None, **options).labeller
+        steps = [labeller.select(step_of([0] * 4, decisions=decisions))[0].sum() for decisions in range(0, 1000, 4)]
+        return sum(steps[:62]), sum(steps)
+
+    assert labelled() == (pytest.approx(50, abs=20), 100)
+    assert labelled(label_share=0.9) == (100, 100)
+
+
+def test_interventions_have_a_share_of_the_budget_of_their_own():
+    found = strategy(budget=100, intervention_share=0.3)
+    assert isinstance(found.arbiter, Rationed)
+    assert isinstance(found.arbiter.inner, Unsafe)
+    assert (found.arbiter.labels, found.arbiter.until, found.labeller.label_budget) == (30.0, 500.0, 70)
+    for kind in ("learner", "disagree"):  # ask for no label by themselves
+        found = strategy(budget=100, intervention_share=0.3, arbiter={"kind": kind})
+        assert not isinstance(found.arbiter, Rationed)
+        assert found.labeller.label_budget == 100
+    assert isinstance(strategy(intervention_share=0.3).arbiter, Unsafe)  # no budget, no ration
 
 
 def test_gate_and_labels_draw_from_streams_of_the_runs_seed():

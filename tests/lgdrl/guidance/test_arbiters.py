@@ -13,7 +13,7 @@ from scipy.spatial.distance import jensenshannon
 
 import sim
 from experts.safety import is_unsafe
-from lgdrl.guidance.arbiters import ARBITERS, Arbiter, ArbiterConfig, ExpertDrives, Replacing
+from lgdrl.guidance.arbiters import ARBITERS, Arbiter, ArbiterConfig, ExpertDrives, Rationed, Replacing
 from lgdrl.guidance.records import LATE, NO_STATUS, Execution, Labels, Reason
 from sim.actions import MetaAction
 from sim.errors import UsageError
@@ -295,3 +295,31 @@ def test_a_label_that_was_not_asked_is_never_executed():
         execution = decided(kind, context, context.no_labels(), wanted=FALSE3)
         assert execution.actions.tolist() == context.proposals.tolist(), kind
         assert execution.labels.status.tolist() == [NO_STATUS] * 3
+
+
+# -------------------------------------------------------------------------------------------------------- ration
+
+
+def test_a_ration_becomes_available_evenly_and_covers_only_labels_that_nothing_else_wanted():
+    found = Rationed(ExpertDrives(), labels=6, until=100)
+
+    def granted(decisions, wanted=(False, False, False)):
+        return found.requires(step_of([0, 0, 0], decisions=decisions), np.array(wanted), TRUE3).tolist()
+
+    assert granted(0) == [False, False, False]
+    assert granted(0, wanted=[True, False, True]) == [True, False, True]
+    assert granted(17) == [True, False, False]  # 6 x 0.17 = 1.02
+    assert granted(50) == [True, True, False]  # 3 in all
+    assert granted(50) == [False, False, False]
+    assert granted(100) == [True, True, True]
+    assert granted(500) == [False, False, False]
+    assert found.asked == 6
+    other = Rationed(ExpertDrives(), labels=6, until=100)
+    other.load_state_dict(found.state_dict())
+    assert other.asked == 6
+
+
+def test_without_a_label_the_learner_drives_on():
+    found = Rationed(ExpertDrives(), labels=1, until=1)
+    execution = decided(found, step_of([0, 0, 0], decisions=5), labels_of([1, None, None]), wanted=FALSE3)
+    assert_controlled(execution, [1, 0, 0], [True, False, False], Reason.SCHEDULE)
