@@ -42,7 +42,7 @@ def test_guided_episodes_are_labelled_and_the_learner_drives():
 def test_batch_size_and_pace_are_those_of_the_config():
     found = strategy(budget=100, guide_batch=9, episodes={"kind": "always", "until": 0.2})
     assert found.actor[0].batch_size == 9
-    assert found.labeller.label_share == 0.5  # 100 labels over 0.2 x 1000 decisions
+    assert (found.labeller.label_budget, found.labeller.end) == (100, 200)
     assert METHOD.name == found.name == "sac-bc"
 
 

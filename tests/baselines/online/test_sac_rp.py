@@ -91,7 +91,7 @@ def test_each_row_is_penalised_by_its_own_rule_and_nothing_else_changes(rows, co
 def test_nothing_is_added_to_the_losses_and_a_budget_is_paced():
     found = strategy(budget=100, episodes=ALWAYS)
     assert found.critic_terms({}, None) == found.actor_terms({}, None) == Terms()
-    assert found.labeller.label_share == 0.1
+    assert found.labeller.label_budget == 100
     assert METHOD.name == found.name == "sac-rp"
 
 
