@@ -168,13 +168,13 @@ def with_odd_text(text, draw):
 def test_500_mutated_configs_train_or_are_refused_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     draw, found = random.Random(1), Counter()
-    whole = load_yaml(trained(tmp_path / "model", steps=16) / "config.yaml")
+    whole = load_yaml(trained(tmp_path / "model", steps=40) / "config.yaml")
     wrong = []
     for number in range(CONFIGS):
         path, out = tmp_path / "config.yaml", tmp_path / "out"
         text = dump_yaml(with_odd_values(draw.choice([QUICK, whole]), draw))
         path.write_text(text if number % 2 else with_odd_text(text, draw), encoding="utf-8", errors="surrogatepass")
-        limits = ["--steps", "16", "--scenario", "gym:CartPole-v1", "--strategy", "sac-bc", "--expert", "random"]
+        limits = ["--steps", "40", "--scenario", "gym:CartPole-v1", "--strategy", "sac-bc", "--expert", "random"]
         limits += ["learner_options.updates_per_decision=0.25"]
         code = outcome(["train", "--config", str(path), "--out", str(out), *limits], capsys)
         found[code if isinstance(code, int) else "wrong"] += 1
