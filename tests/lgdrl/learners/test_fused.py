@@ -20,6 +20,7 @@ from lgdrl.guidance.terms import ConstraintTerm, ImitationTerm, Terms
 from lgdrl.learners.discrete_sac import DiscreteSAC, DiscreteSACConfig
 from lgdrl.learners.fused.discrete_sac import _twin_layers
 from lgdrl.learners.fused.perceptron import Perceptron, run_backward, sequential_layers
+from lgdrl.learners.fused.products import BLOCK
 from lgdrl.learners.softmax_policy import TwinMLP
 
 torch.set_num_threads(1)
@@ -137,7 +138,7 @@ def mean_distance(one: DiscreteSAC, other: DiscreteSAC) -> float:
     st.lists(st.integers(1, 40), min_size=1, max_size=3),
     st.integers(1, 40),
     st.integers(1, 20),
-    st.integers(1, 30),
+    st.one_of(st.integers(1, 30), st.sampled_from([BLOCK - 3, BLOCK - 2, 2 * BLOCK + 5])),
     st.booleans(),
     st.integers(0, 2**32 - 1),
 )
@@ -268,6 +269,16 @@ def test_changed_parameters_are_seen():
             parameter.zero_()
     assert model.core.probs(obs, legal) == pytest.approx(1 / ACTIONS)
     assert not model.core.least_q(obs).any()
+
+
+def test_changed_parameters_are_learned_from():
+    model, other = make("fused"), make("fused", seed=1)
+    obs = np.ones((3, INPUTS), np.float32)
+    model.describe(obs, np.ones((3, ACTIONS), bool))  # packs the parameters that are replaced next
+    model.load_state_dict(other.state_dict())
+    for each in (model, other):
+        each.train(3, 32)
+    assert distance(model, other) == 0
 
 
 @pytest.mark.parametrize("first", ["torch", "fused"])
