@@ -204,7 +204,7 @@ def _add_words(
         parser: Of the command.
         overrides: What they set, with an example.
         names: Most other words.
-        metavar: Placeholder of these.
+        metavar: What stands for a name in the help.
         text: What they are.
     """
     shown = f"{metavar} | KEY=VALUE" if names else "KEY=VALUE"

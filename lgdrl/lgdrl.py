@@ -37,11 +37,10 @@ class LGDRLConfig:
     episodes: GateConfig = field(default_factory=GateConfig)
     arbiter: ArbiterConfig = field(default_factory=ArbiterConfig)
     # of a label budget: what the arbiter may ask for in states that would not be labelled otherwise, spread over the
-    # guided part of the training. None: as much as it likes, which spends a small budget in the first decisions; 0 is
-    # better below some 500 labels (docs/results.md)
+    # guided part of the training. None: as much as it likes, which spends a small budget in the first decisions
     intervention_share: Share | None = None
     label_share: Share | None = None  # of the steps in guided episodes; arbiter `unsafe` also asks where it takes over.
-    # None: all of them, or, under a label budget, as many as spread it evenly: late labels are from better states
+    # None: all of them, or, under a label budget, as many as spread it evenly
 
     def __post_init__(self) -> None:
         if self.fade is not None and not self.fade[0] < self.fade[1]:

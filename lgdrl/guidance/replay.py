@@ -16,7 +16,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from lgdrl.guidance.records import NO_STATUS, Labels, Transitions
+from lgdrl.guidance.records import Labels, Transitions
 
 
 class Samples:
@@ -196,7 +196,6 @@ class GuidedReplayBuffer(ReplayBuffer):
         super().__init__(buffer_size, observation_space, action_space, device, n_envs=1)
         self.discrete = discrete
         self._records = np.zeros(buffer_size, self._record())
-        self._records["label_status"] = NO_STATUS
         self._share()
         self.reset()
         self.seed(seed)
