@@ -301,12 +301,15 @@ class DiscreteSAC(Guided):
         action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """As `DiscreteSACPolicy.predict`."""
-        batch = isinstance(observation, np.ndarray) and observation.shape[1:] == self.observation_space.shape
-        if self.core is None or action_masks is None or not batch:
-            return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
-        assert isinstance(observation, np.ndarray)
-        probs = self.core.probs(observation, np.asarray(action_masks, bool).reshape(len(observation), -1))
-        return (probs.argmax(axis=1) if deterministic else sample_categorical(probs, self.policy.stream)), state
+        if (
+            self.core is not None
+            and action_masks is not None
+            and isinstance(observation, np.ndarray)
+            and observation.shape[1:] == self.observation_space.shape
+        ):
+            probs = self.core.probs(observation, np.asarray(action_masks, bool).reshape(len(observation), -1))
+            return (probs.argmax(axis=1) if deterministic else sample_categorical(probs, self.policy.stream)), state
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def learner_state(self) -> dict[str, Any]:
         return {

@@ -549,7 +549,7 @@ def test_episodes_are_numbered_uniquely_and_steps_count_within_them():
     model.learn(100)  # SB3's default starts all environments afresh
     pairs = [(int(e), int(s)) for episodes, steps in strategy.seen for e, s in zip(episodes, steps, strict=True)]
     assert len(set(pairs)) == len(pairs) == 300
-    for now, then, dones in zip(strategy.seen[:49], strategy.seen[1:50], strategy.dones, strict=False):
+    for now, then, dones in zip(strategy.seen[:49], strategy.seen[1:50], strategy.dones[:49], strict=True):
         assert np.array_equal(then[1], np.where(dones, 0, now[1] + 1))
         assert np.array_equal(then[0][~dones], now[0][~dones])
         assert (then[0][dones] > now[0].max()).all()
