@@ -117,6 +117,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _whole(text: str) -> int:
+    if not _is_whole(text) or int(text) > LARGEST:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        raise argparse.ArgumentTypeError(f"{shown!r} is not a whole number from 0 to {LARGEST:,}")
+    return int(text)
+
+
 def _is_whole(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 30
 
@@ -226,6 +233,12 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     method.add_argument("--strategy", help="how the labels are used (default: lgdrl)")
     method.add_argument("--learner", help="algorithm that learns (default: discrete-sac)")
     method.add_argument("--steps", type=_count, help="decisions, summed over all environments (default: 60000)")
+    method.add_argument(
+        "--label-budget",
+        type=_whole,
+        metavar="N",
+        help="most labels to ask the expert for (default: no limit)",
+    )
     method.add_argument("--seed", type=_seed, help=f"root seed, or '{PUBLISHED}' for the published traffic layout")
     method.add_argument("--config", metavar="FILE", help="YAML file, e.g. the config.yaml of another run")
     output = parser.add_argument_group("output")
@@ -262,6 +275,9 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     _add_environment(arms)
     arms.add_argument("--expert", help="expert of all arms")
     arms.add_argument("--steps", type=_count, help="decisions of each run")
+    arms.add_argument(
+        "--label-budgets", metavar="N,N,...", help="train every arm at each of these label budgets, e.g. 20,50,250"
+    )
     arms.add_argument("--seeds", type=_count, help="number of training seeds")
     arms.add_argument("--seed", type=_seed, help="first training seed (default: 0)")
     arms.add_argument("--episodes", type=_count, help="held-out episodes of each run")
@@ -296,6 +312,7 @@ def _add_play(commands: argparse._SubParsersAction) -> None:
     training.add_argument("--train", action="store_true", help="train in the window; you may take over at any time")
     training.add_argument("--strategy", help="how labels are used (default: lgdrl)")
     training.add_argument("--steps", type=_count, help="decisions")
+    training.add_argument("--label-budget", type=_whole, metavar="N", help="most labels to ask the expert for")
     training.add_argument("--out", metavar="DIR", help="new run folder")
     training.add_argument("--config", metavar="FILE", help="YAML file of the run")
     output = parser.add_argument_group("recording")

@@ -40,8 +40,8 @@ def train(arguments: Namespace) -> int:
     from lgdrl.runs import free_folder, write_json
 
     if arguments.resume is not None:
-        clashing = ("scenario", "backend", "expert", "strategy", "learner", "seed", "out", "config")
-        given = [f"--{name}" for name in clashing if getattr(arguments, name) is not None]
+        clashing = ("scenario", "backend", "expert", "strategy", "learner", "label_budget", "seed", "out", "config")
+        given = [f"--{name.replace('_', '-')}" for name in clashing if getattr(arguments, name) is not None]
         if given or arguments.overrides:
             named = ", ".join([*given, *arguments.overrides])
             raise UsageError(f"--resume continues a run as it was configured, only --steps may be more: drop {named}")
@@ -61,7 +61,7 @@ def train(arguments: Namespace) -> int:
     try:
         with (
             training.stop_on_interrupt(trainer),
-            training_progress(console, config.steps, trainer.loop.progress, trainer.loop.unit) as show,
+            training_progress(console, config, trainer.loop.progress, trainer.loop.unit) as show,
         ):
             finished = trainer.train(show)
     except UsageError:  # a simulator that cannot be reached fails only when the environment is made
@@ -99,9 +99,8 @@ def _print_note(expert: PolicyProvider) -> None:
 
 
 def _run_overrides(arguments: Namespace) -> dict[str, Any]:
-    named = {
-        name: getattr(arguments, name) for name in ("scenario", "backend", "expert", "strategy", "learner", "steps")
-    }
+    names = ("scenario", "backend", "expert", "strategy", "learner", "steps", "label_budget")
+    named = {name: getattr(arguments, name) for name in names}
     values: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     if arguments.seed == PUBLISHED:
         values["scenario_config"] = {"layout": PUBLISHED}
@@ -225,6 +224,8 @@ def compare(arguments: Namespace) -> int:
     overrides: dict[str, Any] = {"base": {name: value for name, value in base.items() if value is not None}}
     if arguments.strategies:
         overrides["arms"] = {name: {"strategy": name} for name in arguments.strategies.split(",")}
+    if arguments.label_budgets:
+        overrides["label_budgets"] = _budgets(arguments.label_budgets)
     if arguments.seeds or arguments.seed is not None:
         first = arguments.seed or 0
         overrides["seeds"] = list(range(first, first + (arguments.seeds or 3)))
@@ -236,10 +237,20 @@ def compare(arguments: Namespace) -> int:
     with comparison_progress(console) as report:
         rows = run_comparison(config, arguments.out, arguments.jobs, report)
     console.print(comparison_table(rows))
-    console.print(f"Written: {arguments.out}/comparison.json, comparison.md, success.png, curves.png")
+    files = ["comparison.json", "comparison.md", "success.png", "curves.png"]
+    files += ["labels.png"] if config.label_budgets else []
+    console.print(f"Written: {arguments.out}/{', '.join(files)}")
     if arguments.json:
         _write(arguments.json, {"rows": [row.to_dict() for row in rows]}, write_json)
     return 0
+
+
+def _budgets(text: str) -> list[int]:
+    """The numbers of `--label-budgets`."""
+    words = text.split(",")
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise UsageError(f"--label-budgets {text!r}: write whole numbers with commas between them, e.g. 20,50,250")
+    return [int(word) for word in words]
 
 
 # --- play ------------------------------------------------------------------------------------------------------------

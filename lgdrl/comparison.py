@@ -19,18 +19,20 @@ from urllib.parse import quote
 
 import sim
 from lgdrl.comparison_check import check_arms, check_names, check_references
+from lgdrl.display import label_count
 from lgdrl.jobs import Job, Report, contained, run_all, say
 from lgdrl.locks import FolderLock
 from lgdrl.runs import Run, read_json, write_json, write_text
 from lgdrl.seeds import FINAL_SEED
 from lgdrl.statistics import MeanInterval, PairedDifference, Rate, paired_difference, t_interval
-from sim.bounds import Bounds, Seed, config_dataclass
+from sim.bounds import Bounds, Seed, Whole, config_dataclass
 from sim.config import deep_merge, dump_yaml, load_yaml, resolve, to_dict
 from sim.errors import UsageError
 from sim.files import check_output_folder
 
 if TYPE_CHECKING:
     from lgdrl.config import RunConfig
+    from lgdrl.training import Progress
 
 Episodes = Annotated[int, Bounds(1, 10_000_000)]
 TRIVIAL = ("slower", "idle", "random", "faster")
@@ -44,6 +46,8 @@ class CompareConfig:
 
     base: dict[str, Any] = field(default_factory=dict)
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # every arm at each of these label budgets, except arms that name one themselves; null: as the arms are
+    label_budgets: tuple[Whole, ...] | None = None
     seeds: tuple[Seed, ...] = (0, 1, 2)
     references: tuple[str, ...] | None = None  # experts, driven without any training; null: see `default_references`
     reference_episodes: dict[str, Episodes] = field(default_factory=dict)  # fewer episodes for slow references
@@ -54,8 +58,46 @@ class CompareConfig:
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds = {list(self.seeds)}: choose at least one, each once")
+        budgets = self.label_budgets
+        if budgets is not None and (not budgets or len(set(budgets)) < len(budgets)):
+            raise ValueError(f"label_budgets = {list(budgets)}: choose at least one, each once")
         if self.against is not None and self.against not in self.arms:
             raise ValueError(f"against = {self.against!r} is not among the methods: {', '.join(self.arms)}")
+
+    @property
+    def trained(self) -> list[Arm]:
+        """What is trained with every seed: the arms, each at all its label budgets."""
+        found = []
+        for method, changes in self.arms.items():
+            if self.label_budgets is None or "label_budget" in changes:
+                found.append(Arm(method, method, None, changes))
+                continue
+            found += [
+                Arm(f"{method}-{budget}", method, budget, {**changes, "label_budget": budget})
+                for budget in self.label_budgets
+            ]
+        return found
+
+    def reference_of(self, arm: Arm) -> str | None:
+        """Name of the arm that differences of another one are taken to: at its label budget, where there is one."""
+        method = self.against or next(iter(self.arms))
+        same = [other.name for other in self.trained if other.method == method]
+        name = f"{method}-{arm.label_budget}"
+        return name if name in same else same[0] if len(same) == 1 else None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of the table before it is trained."""
+
+    name: str
+    """Of its folder and its line: that of the method, and the label budget."""
+    method: str
+    """Name in `CompareConfig.arms`."""
+    label_budget: int | None
+    """Of `CompareConfig.label_budgets`; None where the method is not trained at each of these."""
+    changes: dict[str, Any]
+    """Overrides of the base config."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +111,10 @@ class Row:
     """`evaluation.json` of each training seed; one for a reference."""
     against: Row | None = None
     """The method that differences are taken to; None for references and for that method itself."""
+    method: str | None = None
+    """Of a trained one: its name without the label budget."""
+    label_budget: int | None = None
+    """Of a trained one, where the comparison is over label budgets."""
 
     @property
     def trained(self) -> bool:
@@ -135,6 +181,8 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         values: dict[str, Any] = {"name": self.name, "kind": self.kind}
+        if self.label_budget is not None:
+            values |= {"method": self.method, "label_budget": self.label_budget}
         if self.scored_by_success:
             values["success_per_seed"] = self.per_seed
         values |= {"score": self.score._asdict(), "score_per_seed": self.per_seed}
@@ -196,18 +244,19 @@ def compare(config: CompareConfig, folder: Path | str, jobs: int = 2, report: Re
     from lgdrl.config import RunConfig, change
 
     out = Path(folder)
-    check_names(config.arms, config.references or ())
+    arms = config.trained
+    check_names([arm.name for arm in arms], config.references or ())
     check_output_folder(str(folder), "--out")
     base = resolve(RunConfig(), config.base, "base")
     runs: dict[str, tuple[Path, dict[str, Any]]] = {}
     configs: list[RunConfig] = []
     for seed in config.seeds:
-        for arm, changes in config.arms.items():
-            resolved = change(base, deep_merge(changes, {"seed": seed}), f"arms.{arm}").resolved()
+        for arm in arms:
+            resolved = change(base, deep_merge(arm.changes, {"seed": seed}), f"arms.{arm.method}").resolved()
             configs.append(resolved)
-            runs[f"{arm}/seed{seed}"] = (out / arm / f"seed{seed}", to_dict(resolved))
+            runs[f"{arm.name}/seed{seed}"] = (out / arm.name / f"seed{seed}", to_dict(resolved))
     references = default_references(configs) if config.references is None else config.references
-    check_arms(dict(zip(config.arms, configs, strict=False)), config.episodes, jobs)
+    check_arms(dict(zip((arm.name for arm in arms), configs, strict=False)), config.episodes, jobs)
     if references:
         check_references(base.driven(), references)
     lock = _claim(out, config)
@@ -241,7 +290,8 @@ def _run_all(
     write_text(out / "comparison.md", markdown(rows))
     from lgdrl.plots import plot_comparison
 
-    plot_comparison(rows, out, {arm: [runs[f"{arm}/seed{seed}"][0] for seed in config.seeds] for arm in config.arms})
+    names = [arm.name for arm in config.trained]
+    plot_comparison(rows, out, {name: [runs[f"{name}/seed{seed}"][0] for seed in config.seeds] for name in names})
     return rows
 
 
@@ -285,7 +335,7 @@ def _train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episo
     trainer = training.resume(folder) if run.config.exists() else training.start(config, folder)
     try:
         with training.stop_on_interrupt(trainer):
-            finished = trainer.train(lambda progress: say(name, progress.done, progress.total))
+            finished = trainer.train(lambda progress: _say_progress(name, progress, config.label_budget))
         if not finished:
             raise KeyboardInterrupt
         found = training.evaluate_run(run, episodes, first_seed)
@@ -300,6 +350,11 @@ def _train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episo
     finally:
         trainer.close()
     write_json(run.evaluation, result)
+
+
+def _say_progress(name: str, progress: Progress, label_budget: int | None) -> None:
+    note = "" if progress.labels is None else label_count(progress.labels, label_budget)
+    say(name, progress.done, progress.total, note)
 
 
 def decisions_to(success: float, rows: Sequence[Mapping[str, Any]], unit: str = "decisions") -> int | None:
@@ -350,12 +405,15 @@ def collect(config: CompareConfig, references: Sequence[str], out: Path) -> list
         references: Experts and trivial baselines that were driven beside its methods.
         out: Its folder.
     """
+    rows = []
     results = {
-        arm: [_read(out / arm / f"seed{seed}" / "evaluation.json") for seed in config.seeds] for arm in config.arms
+        arm.name: [_read(out / arm.name / f"seed{seed}" / "evaluation.json") for seed in config.seeds]
+        for arm in config.trained
     }
-    first = config.against or next(iter(config.arms), None)
-    against = None if first is None else Row(first, "trained", results[first])
-    rows = [Row(arm, "trained", found, None if arm == first else against) for arm, found in results.items()]
+    for arm in config.trained:
+        other = config.reference_of(arm)
+        against = None if other in (None, arm.name) else Row(other, "trained", results[other])
+        rows.append(Row(arm.name, "trained", results[arm.name], against, arm.method, arm.label_budget))
     for name in sorted(references, key=lambda name: name in TRIVIAL):
         kind = "trivial" if name in TRIVIAL else "expert"
         rows.append(Row(name, kind, [_read(_reference(out, name))]))

@@ -13,7 +13,8 @@ from sim.errors import UsageError
 if TYPE_CHECKING:
     from lgdrl.config import RunConfig
 
-TAKEN = frozenset({LOCK, "references", "compare.yaml", "comparison.json", "comparison.md", "success.png", "curves.png"})
+PLOTS = ("success.png", "curves.png", "labels.png")
+TAKEN = frozenset({LOCK, "references", "compare.yaml", "comparison.json", "comparison.md", *PLOTS})
 """Names in the output folder that belong to the comparison itself."""
 LONGEST_NAME = 100
 FORBIDDEN = '/\\:*?"<>|'

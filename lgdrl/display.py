@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from lgdrl.bench.learners import UpdateRate
     from lgdrl.bench.simulators import Speed
     from lgdrl.comparison import Row
+    from lgdrl.config import RunConfig
     from lgdrl.evaluation import Evaluation
+    from lgdrl.jobs import Report
     from lgdrl.training import Progress as TrainingProgress
 
 
@@ -27,9 +29,16 @@ def make_console(**options: Any) -> Console:
 
 @contextmanager
 def training_progress(
-    console: Console, total: int, done: int, unit: str = "decisions"
+    console: Console, config: RunConfig, done: int, unit: str
 ) -> Iterator[Callable[[TrainingProgress], None]]:
-    """A bar with rate, ETA and the last learning-curve point."""
+    """A bar with rate, ETA, the labels that were given, and the last learning-curve point.
+
+    Args:
+        console: Where to draw it.
+        config: Of the run.
+        done: Where the run stands.
+        unit: What is counted.
+    """
     columns = (
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
@@ -37,13 +46,16 @@ def training_progress(
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[labels]}"),
         TextColumn("{task.fields[score]}"),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("train", total=total, completed=done, rate="-", score="starting ...")
+        task = bar.add_task("train", total=config.steps, completed=done, rate="-", labels="", score="starting ...")
 
         def show(progress: TrainingProgress) -> None:
             fields: dict[str, Any] = {"rate": f"{progress.row['rate']:,}"}
+            if progress.labels is not None:
+                fields["labels"] = label_count(progress.labels, config.label_budget)
             if progress.evaluation is not None:
                 fields["score"] = _score(progress.evaluation)
             elif bar.tasks[0].fields["score"].startswith("starting"):
@@ -51,6 +63,11 @@ def training_progress(
             bar.update(task, completed=progress.done, **fields)
 
         yield show
+
+
+def label_count(labels: int, label_budget: int | None) -> str:
+    """How many labels of a budget were given, in words; `label_budget` None: there is no limit."""
+    return f"{labels:,} labels" if label_budget is None else f"{labels:,} of {label_budget:,} labels"
 
 
 def _score(found: Evaluation) -> str:
@@ -61,7 +78,7 @@ def _score(found: Evaluation) -> str:
 
 
 @contextmanager
-def comparison_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+def comparison_progress(console: Console) -> Iterator[Report]:
     """One bar per run that is under way; finished ones stay as a line."""
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -69,14 +86,15 @@ def comparison_progress(console: Console) -> Iterator[Callable[[str, int, int], 
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console) as bar:
         tasks: dict[str, Any] = {}
 
-        def report(name: str, done: int, total: int) -> None:
+        def report(name: str, done: int, total: int, note: str = "") -> None:
             if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done)
+                tasks[name] = bar.add_task(name, total=total, note=note)
+            bar.update(tasks[name], completed=done, note=note)
 
         yield report
 

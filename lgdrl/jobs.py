@@ -9,8 +9,8 @@ from typing import Any
 
 from lgdrl.runs import RunFailed
 
-Report = Callable[[str, int, int], None]
-"""(name, done, in total)"""
+Report = Callable[[str, int, int, str], None]
+"""(name, done, in total, what else is worth saying of it, may be empty)"""
 Job = tuple[Callable[..., "str | None"], tuple[Any, ...]]
 """A function of a module, and its arguments. It returns what failed in one line, if anything (see `contained`)."""
 
@@ -65,7 +65,7 @@ def _prepare(messages: Any) -> None:
     _messages = messages
 
 
-def say(name: str, done: int, total: int) -> None:
+def say(name: str, done: int, total: int, note: str = "") -> None:
     """Report progress from within a job; outside of one this does nothing."""
     if _messages is not None:
-        _messages.put((name, done, total))
+        _messages.put((name, done, total, note))

@@ -31,10 +31,12 @@ def learning_curve(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plot_comparison(rows: Sequence[Row], out: Path, runs: Mapping[str, Sequence[Path]]) -> None:
-    """Writes curves.png (if anything was trained) and success.png into `out`."""
+    """Writes success.png into `out`, curves.png if anything was trained, labels.png if it was over label budgets."""
     if runs:
         save_figure(_curves(rows, runs), out / "curves.png")
     save_figure(_scores(rows), out / "success.png")
+    if any(row.label_budget is not None for row in rows):
+        save_figure(_by_labels(rows), out / "labels.png")
 
 
 def speed_plot(rows: Sequence[Speed], path: Path) -> None:
@@ -175,6 +177,41 @@ def _scores(rows: Sequence[Row]) -> Any:
     handles = [axes.plot([], [], "o", color=colour)[0] for colour in kinds.values()]
     labels = ["trained, expert off", "expert itself", "trivial baseline"]
     axes.legend(handles, labels, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def _by_labels(rows: Sequence[Row]) -> Any:
+    """Final score over the label budget, one line per method; methods and experts without a budget are levels."""
+    figure, axes = figure_of(8.4, 4.4)
+    methods: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.label_budget is not None:
+            methods.setdefault(str(row.method), []).append(row)
+    budgets = sorted({row.label_budget or 0 for found in methods.values() for row in found})
+    for index, (method, found) in enumerate(methods.items()):
+        found = sorted(found, key=lambda row: row.label_budget or 0)
+        # methods stand a little beside each other, so that their intervals can be told apart
+        places = [budgets.index(row.label_budget or 0) + 0.06 * (index - (len(methods) - 1) / 2) for row in found]
+        means, bounds = [row.score.mean for row in found], [row.score[1:] for row in found]
+        colour = COLOURS[index % len(COLOURS)]
+        axes.plot(places, means, "o-", color=colour, linewidth=1.8, markersize=5, label=method)
+        axes.vlines(places, *zip(*bounds, strict=True), color=colour, linewidth=1.6, alpha=0.7)
+        for place, row in zip(places, found, strict=True):
+            axes.plot([place] * len(row.per_seed), row.per_seed, "_", color=colour, markersize=6, alpha=0.55)
+    for row in rows:
+        if row.label_budget is None and (row.trained or row.name == "rule"):
+            axes.axhline(row.score.mean, color=GREY, linewidth=1, linestyle="--" if row.trained else ":")
+            axes.annotate(
+                row.name, (1.0, row.score.mean), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY
+            )
+    axes.set_xticks(range(len(budgets)), [f"{budget:,}" for budget in budgets])
+    axes.set(xlabel="label budget", ylabel="return, learner alone")
+    if rows[0].scored_by_success:
+        axes.set(ylabel="success, learner alone (%)", ylim=(-2, 104))
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
+    seeds = len(rows[0].per_seed)
+    over = f"mean and 95 % interval over {seeds} training seeds (ticks)" if seeds > 1 else "one training seed"
+    axes.set_title(f"What few labels are worth, expert off: {over}", loc="left", fontsize=11)
     return figure
 
 

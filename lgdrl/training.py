@@ -42,6 +42,8 @@ class Progress:
     done: int
     """Units of the loop so far (decisions, updates)."""
     total: int
+    labels: int | None
+    """Labels that the expert has given; None where none is asked."""
     row: Mapping[str, Any]
     """The row just written to metrics.csv."""
     evaluation: Evaluation | None
@@ -152,7 +154,8 @@ class Trainer:
         if _crossed(before, now, config.checkpoint_every):
             self.save()
         if observe is not None:
-            observe(Progress(now, config.steps, row, evaluation))
+            labels = None if self.loop.provider is None else self.loop.labels
+            observe(Progress(now, config.steps, labels, row, evaluation))
 
     def finish(self) -> bool:
         """Save; with the last unit done, write the policy too. Returns whether that is so.

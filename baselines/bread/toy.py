@@ -319,7 +319,7 @@ def main(words: Sequence[str] | None = None) -> None:
         def observe(outcome: ToyTraining) -> None:
             name = f"{outcome.arm}, L = {outcome.level}"
             done[name] = done.get(name, 0) + 1
-            report(name, done[name], given.seeds)
+            report(name, done[name], given.seeds, "")
 
         result = run(levels, given.seeds, given.arms.split(","), config, observe, given.seed)
     print(table(result, config))

@@ -14,22 +14,28 @@ from lgdrl.guidance.terms import ImitationTerm
 from lgdrl.loops.online import OnlineSettings, online_method
 from sim.bounds import BatchSize, Count, config_dataclass
 
+LABELS = 16_000
+"""In a training without a label budget."""
+
 
 @config_dataclass
 class DAggerConfig:
-    labels: Count = 16_000  # in the whole training
-    rounds: Count = 16
+    labels: Count | None = None  # in the whole training; None: the label budget of the run, or 16,000
+    rounds: Count = 16  # fewer where there are fewer labels
     guide_batch: BatchSize = 256  # labelled states per update
     thinning: Count = 1  # ask on every k-th decision of the labelling phase: less alike states for the same labels
 
     def __post_init__(self) -> None:
-        if self.labels < self.rounds:
+        if self.labels is not None and self.labels < self.rounds:
             raise ValueError(f"labels = {self.labels} are fewer than rounds = {self.rounds}: choose labels >= rounds")
 
 
 def build(config: DAggerConfig, settings: OnlineSettings) -> Strategy:
     """The strategy of a run."""
-    labeller = Rounds(config.labels, config.rounds, config.thinning, settings.total_decisions, settings.seed)
+    budget = LABELS if settings.label_budget is None else settings.label_budget
+    labels = budget if config.labels is None else config.labels
+    rounds = max(min(config.rounds, labels), 1)
+    labeller = Rounds(labels, rounds, config.thinning, settings.total_decisions, settings.seed)
     return Strategy("dagger", labeller, ExpertDrives(), [ImitationTerm("bc", config.guide_batch, rl_share=0.0)])
 
 

@@ -237,17 +237,23 @@ class GuidedEpisodes(Labeller):
 
 
 class FirstDecisions(Labeller):
-    """The expert labels, and may drive, every one of the first decisions of the training.
+    """The expert labels, and may drive, consecutive decisions at the start of the training.
 
     Args:
         decisions: How many, over all environments.
+        consecutive: Fewest decisions in a row in each environment, as far as `decisions` reach: a few demonstrated
+            decisions are a piece of driving in one environment, not the first moment in each of many.
     """
 
-    def __init__(self, decisions: int) -> None:
-        self.decisions = decisions
+    def __init__(self, decisions: int, consecutive: int = 1) -> None:
+        self.decisions, self.consecutive = decisions, consecutive
 
     def select(self, context: StepContext) -> tuple[np.ndarray, np.ndarray]:
-        chosen = np.full(context.num_envs, context.decisions < self.decisions)
+        num = context.num_envs
+        driven = min(max(self.decisions // self.consecutive, 1), num)
+        so_far = context.decisions // num * driven  # all environments take their steps at the same time
+        chosen = np.zeros(num, bool)
+        chosen[: min(max(self.decisions - so_far, 0), driven)] = True
         return chosen, chosen
 
 

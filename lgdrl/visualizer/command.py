@@ -118,7 +118,7 @@ def _continued(folder: str, hands: Hands) -> Trainer:
 
 
 def _started(arguments: Namespace, changes: Mapping[str, Any], hands: Hands) -> Trainer:
-    named = {"expert": arguments.expert, "steps": arguments.steps, "strategy": arguments.strategy}
+    named = {name: getattr(arguments, name) for name in ("expert", "steps", "strategy", "label_budget")}
     named["seed"] = None if arguments.seed == PUBLISHED else arguments.seed
     values = {**changes, "num_envs": 1, "evaluate_every": 0}
     values |= {key: value for key, value in named.items() if value is not None}

@@ -13,9 +13,9 @@ from sim.errors import UsageError
 from tests.lgdrl.steps import Expert, SoftmaxNetworks, labels_of, samples_of, step_of
 
 
-def strategy(total: int = 80, **options):
+def strategy(total: int = 80, label_budget: int | None = None, **options):
     config = resolve(DAggerConfig(), options, "strategy_options")
-    return build(config, OnlineSettings(total, None, np.random.SeedSequence(0)))
+    return build(config, OnlineSettings(total, label_budget, np.random.SeedSequence(0)))
 
 
 def rounds_of(found, total: int, num_envs: int, rounds: int):
@@ -47,6 +47,21 @@ def test_each_round_begins_with_its_share_of_the_labels_and_the_expert_drives_th
     asked, driven = rounds_of(strategy(total, labels=labels, rounds=rounds), total, num_envs, rounds)
     assert asked == per_round
     assert driven == [per_round[0]] + [0] * (rounds - 1)
+
+
+@pytest.mark.parametrize(
+    ("label_budget", "options", "per_round"),
+    [
+        (32, {"rounds": 4}, [8, 8, 8, 8]),
+        (32, {"rounds": 4, "labels": 16}, [4, 4, 4, 4]),
+        (2, {"rounds": 4}, [4, 4]),  # one label in each of two rounds, asked in a step of 4 environments
+        (0, {"rounds": 4}, [0]),
+    ],
+)
+def test_a_label_budget_is_what_is_asked_unless_labels_say_otherwise(label_budget, options, per_round):
+    rounds = len(per_round)
+    asked, _ = rounds_of(strategy(80, label_budget, **options), 80, 4, rounds)
+    assert asked == per_round
 
 
 def test_only_the_expert_that_drives_is_waited_for():

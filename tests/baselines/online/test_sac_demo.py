@@ -19,9 +19,9 @@ from sim.errors import UsageError
 from tests.lgdrl.steps import Expert, labels_of, step_of, transitions_of
 
 
-def strategy(demonstrated: bool = False, **options):
+def strategy(demonstrated: bool = False, label_budget: int | None = None, **options):
     config = resolve(SACDemoConfig(), options, "strategy_options")
-    return build(config, OnlineSettings(1000, None, np.random.SeedSequence(0), demonstrated))
+    return build(config, OnlineSettings(1000, label_budget, np.random.SeedSequence(0), demonstrated))
 
 
 def buffer(demonstrated: int, own: int) -> GuidedReplayBuffer:
@@ -36,13 +36,26 @@ def buffer(demonstrated: int, own: int) -> GuidedReplayBuffer:
 
 
 def test_the_expert_drives_every_one_of_the_first_decisions_and_none_later():
-    expert, found = Expert(labels_of([2, 2])), strategy(decisions=6)
-    executed = [found.on_action(step_of([0, 1], decisions=d, ask=expert)) for d in (0, 2, 4, 6, 8)]
+    expert, found = Expert(labels_of([2, 2])), strategy(decisions=600)
+    executed = [found.on_action(step_of([0, 1], decisions=d, ask=expert)) for d in (0, 2, 598, 600, 602)]
     assert [execution.actions.tolist() for execution in executed] == [[2, 2]] * 3 + [[0, 1]] * 2
     assert [execution.reason[0] for execution in executed] == [Reason.SCHEDULE] * 3 + [Reason.LEARNER] * 2
     assert expert.asked[:3] == [([True, True], [True, True])] * 3
     assert expert.asked[3:] == [([False, False], [False, False])] * 2
     assert found.interventions == 6
+
+
+@pytest.mark.parametrize(("label_budget", "options"), [(3, {}), (50, {"decisions": 3})])
+def test_few_decisions_are_driven_in_a_row_in_one_environment(label_budget, options):
+    expert, found = Expert(labels_of([2, 2])), strategy(label_budget=label_budget, **options)
+    executed = [found.on_action(step_of([0, 1], decisions=d, ask=expert)) for d in (0, 2, 4, 6)]
+    assert [execution.actions.tolist() for execution in executed] == [[2, 1]] * 3 + [[0, 1]]
+
+
+def test_without_a_label_budget_the_expert_drives_ten_thousand_decisions():
+    found = strategy()
+    assert found.labeller.decisions == 10_000
+    assert not strategy(label_budget=0).needs_expert
 
 
 def test_half_of_every_batch_is_demonstrated_the_rest_is_uniform_over_everything():

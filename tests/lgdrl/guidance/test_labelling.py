@@ -202,11 +202,21 @@ def test_no_labels():
 
 
 def test_the_first_decisions_are_labelled_and_may_be_driven():
-    labeller = FirstDecisions(6)
-    for decisions, expected in ((0, True), (4, True), (5, True), (6, False), (100, False)):
+    labeller = FirstDecisions(5)
+    for decisions, expected in ((0, [True, True]), (2, [True, True]), (4, [True, False]), (6, [False, False])):
         wanted, allowed = labeller.select(context(decisions, [0, 1]))
-        assert wanted.tolist() == allowed.tolist() == [expected] * 2
+        assert wanted.tolist() == allowed.tolist() == expected
     assert not FirstDecisions(0).select(context(0, [0]))[0].any()
+
+
+@pytest.mark.parametrize(("decisions", "envs", "steps"), [(5, 1, 5), (10, 1, 10), (25, 2, 13), (1000, 4, 250)])
+def test_few_demonstrated_decisions_are_consecutive_ones_of_few_environments(decisions, envs, steps):
+    labeller = FirstDecisions(decisions, consecutive=10)
+    chosen = np.array([labeller.select(context(4 * k, [0, 1, 2, 3]))[0] for k in range(300)])
+    assert chosen.sum() == decisions
+    assert chosen.any(axis=0).sum() == envs
+    assert chosen.any(axis=1).sum() == steps
+    assert chosen[:steps].any(axis=1).all(), "they come first"
 
 
 def test_rounds_are_daggers_schedule():
