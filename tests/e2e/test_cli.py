@@ -82,6 +82,14 @@ def test_train_then_evaluate_with_json(run, tmp_path, here):
     assert figures["guidance"]["labels"] > 0
 
 
+def test_the_label_budget_is_an_option_and_the_last_line_counts_the_labels(tmp_path, here):
+    done = here("train", "--steps", "800", "--label-budget", "7", "--out", tmp_path / "run", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert "7 labels; decided by rule 7 (100 %)" in done.stdout
+    assert "7 of 7 labels" in done.stdout, "the progress bar"
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["label_budget"] == 7
+
+
 def test_published_seed_and_film(run, tmp_path, here):
     film = tmp_path / "film.gif"
     done = here("evaluate", run, "--seed", "published", "--video", film, "scenario_config.time_limit=2")
@@ -149,6 +157,9 @@ def test_compare_is_one_table_and_continues(tmp_path, here):
         (["train", "--config", "missing.yaml"], ["missing.yaml"]),
         (["train", "--resume", "nowhere"], ["no run in 'nowhere'"]),
         (["train", "--resume", "nowhere", "--seed", "5"], ["drop --seed"]),
+        (["train", "--resume", "nowhere", "--label-budget", "5"], ["drop --label-budget"]),
+        (["compare", "--strategies", "lgdrl", "--label-budgets", "20;50"], ["--label-budgets '20;50'", "20,50,250"]),
+        (["compare", "--strategies", "lgdrl", "--label-budgets", "20,20"], ["label_budgets = [20, 20]", "each once"]),
         (["train", "--scenario", "racetrack-v0"], ["needs discrete actions", "racetrack-v0"]),
         (["evaluate", "nowhere"], ["no run in 'nowhere'"]),
         (["evaluate"], ["Name a RUN, or an --expert"]),
@@ -181,6 +192,7 @@ def test_mistakes_get_one_clear_line_and_exit_code_2(tmp_path, here, arguments, 
         (["bench", "simm"], "did you mean 'sim'"),
         (["train", "--stepz", "5"], "--stepz"),
         (["train", "--steps", "-5"], "--steps"),
+        (["train", "--label-budget", "few"], "'few' is not a whole number from 0"),
         (["evaluate", "run", "other"], "unexpected 'other'"),
         (["profile", "compare", "a.json"], "B.json"),
         (["demos", "info"], "RECORDING"),

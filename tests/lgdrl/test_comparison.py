@@ -123,3 +123,47 @@ def test_differences_to_a_method_that_is_not_compared_are_refused():
         CompareConfig(arms={"a": {}, "b": {}}, against="c")
     with pytest.raises(UsageError, match="unknown strategy"):
         compare(CompareConfig(arms={"a": {"strategy": "lgdlr"}}), "unused")
+
+
+# -------------------------------------------------------------------------------------------- over label budgets
+
+SWEEP = {"arms": {"lgdrl": {}, "sac-bc": {"strategy": "sac-bc"}, "sac": {"strategy": "sac", "label_budget": 0}}}
+
+
+def test_every_arm_is_trained_at_each_label_budget_except_those_that_name_one():
+    config = CompareConfig(**SWEEP, label_budgets=(20, 50))
+    assert [arm.name for arm in config.trained] == ["lgdrl-20", "lgdrl-50", "sac-bc-20", "sac-bc-50", "sac"]
+    assert [arm.changes["label_budget"] for arm in config.trained] == [20, 50, 20, 50, 0]
+    assert [arm.method for arm in config.trained] == ["lgdrl", "lgdrl", "sac-bc", "sac-bc", "sac"]
+    assert [arm.name for arm in CompareConfig(**SWEEP).trained] == ["lgdrl", "sac-bc", "sac"]
+
+
+@pytest.mark.parametrize(
+    ("against", "expected"),
+    [
+        (None, ["lgdrl-20", "lgdrl-50", "lgdrl-20", "lgdrl-50", None]),  # plain SAC has no budget of its own
+        ("sac", ["sac"] * 5),
+    ],
+)
+def test_differences_over_label_budgets_are_within_one(against, expected):
+    config = CompareConfig(**SWEEP, label_budgets=(20, 50), against=against)
+    assert [config.reference_of(arm) for arm in config.trained] == expected
+
+
+@pytest.mark.parametrize("budgets", [(), (20, 20)])
+def test_label_budgets_that_make_no_curve_are_refused(budgets):
+    with pytest.raises(ValueError, match="choose at least one, each once"):
+        CompareConfig(label_budgets=budgets)
+
+
+def test_a_comparison_over_label_budgets_asks_for_as_many_labels_and_draws_the_curve(tmp_path):
+    base = {"steps": 600, "learner_options": {"learning_starts": 100}, "evaluate_every": 0, "num_envs": 4}
+    config = CompareConfig(base, SWEEP["arms"], label_budgets=(0, 20), seeds=(0,), references=(), episodes=2)
+    rows = {row.name: row for row in compare(config, tmp_path / "c", jobs=1)}
+    assert {name: row.labels for name, row in rows.items()} == {
+        "lgdrl-0": 0, "lgdrl-20": 20, "sac-bc-0": 0, "sac-bc-20": 20, "sac": 0,
+    }  # fmt: skip
+    assert rows["sac-bc-20"].against is not None
+    assert rows["sac-bc-20"].against.name == "lgdrl-20"
+    assert (rows["lgdrl-20"].to_dict()["method"], rows["lgdrl-20"].to_dict()["label_budget"]) == ("lgdrl", 20)
+    assert (tmp_path / "c" / "labels.png").stat().st_size > 10_000
