@@ -4,6 +4,13 @@
 any size may be stored: the N environments of a step, a file of demonstrations, what a strategy left in `on_store`.
 Discrete actions come with legal actions and label distributions; continuous ones do not have them. Random draws come
 from three streams of its own; drawing labels never changes what a uniform draw yields.
+
+Transitions that a learner's own losses are drawn from carry n-step returns. From step t of an episode that ends with
+step T, or whose newest stored step is T, with m = min(n, T - t + 1):
+
+    rewards = sum_{k < m} gamma^k r_{t + k},    discounts = gamma^m,    next_observations, terminated of step t + m - 1
+
+No correction is made for actions that the present policy would not take (as in Rainbow, arXiv 1710.02298).
 """
 
 from __future__ import annotations
@@ -55,7 +62,9 @@ class Samples:
     reason: torch.Tensor
     """int8 (B,) of `Reason`."""
     rewards: torch.Tensor
-    """float32 (B,)"""
+    """float32 (B,): the sum of n discounted rewards."""
+    discounts: torch.Tensor
+    """float32 (B,): factor of the successor's value."""
     dones: torch.Tensor
     """bool (B,): the episode ended, terminated or truncated."""
     terminated: torch.Tensor
@@ -133,6 +142,8 @@ COLUMNS = frozenset(Samples.__annotations__)
 """Names of the columns of `Samples`."""
 OPTIONAL = frozenset({"legal", "next_legal", "label_probs"})
 """Columns that only discrete actions have."""
+OF_SUCCESSORS = frozenset({"next_observations", "next_legal", "dones", "timeouts"})
+"""Columns of a transition that tell where it leads."""
 
 
 class _Queue:
@@ -170,6 +181,8 @@ class GuidedReplayBuffer(ReplayBuffer):
         n_envs: As SB3's algorithms pass it; changes nothing here.
         optimize_memory_usage: As SB3's algorithms pass it; True is refused.
         seed: Seed of the random draws.
+        n_step: Steps of the returns.
+        gamma: Discount per step.
     Raises:
         ValueError: A space that cannot be stored.
     """
@@ -183,6 +196,8 @@ class GuidedReplayBuffer(ReplayBuffer):
         n_envs: int = 1,
         optimize_memory_usage: bool = False,
         seed: int | np.random.SeedSequence | None = None,
+        n_step: int = 1,
+        gamma: float = 0.99,
     ) -> None:
         discrete = isinstance(action_space, spaces.Discrete) and action_space.start == 0
         if not discrete and not (isinstance(action_space, spaces.Box) and len(action_space.shape) == 1):
@@ -195,6 +210,7 @@ class GuidedReplayBuffer(ReplayBuffer):
             raise ValueError("optimize_memory_usage = True: true successors are always stored here; leave it False")
         super().__init__(buffer_size, observation_space, action_space, device, n_envs=1)
         self.discrete = discrete
+        self.n_step, self.gamma = n_step, gamma
         self._records = np.zeros(buffer_size, self._record())
         self._share()
         self.reset()
@@ -215,6 +231,8 @@ class GuidedReplayBuffer(ReplayBuffer):
             ("rewards", np.float32),
             ("dones", np.float32),
             ("timeouts", np.float32),
+            ("discounts", np.float32),
+            ("successors", np.int64),
             ("authority", np.float32),
             ("labelled", np.bool_),
             ("label_status", np.int8),
@@ -250,6 +268,8 @@ class GuidedReplayBuffer(ReplayBuffer):
         super().reset()
         self._labels = _Queue(self.buffer_size)
         self._interventions = _Queue(self.buffer_size)
+        self._newest: dict[int, int] = {}
+        """Slot of the newest step of each episode that goes on."""
 
     @property
     def num_labelled(self) -> int:
@@ -271,7 +291,7 @@ class GuidedReplayBuffer(ReplayBuffer):
         Args:
             transitions: The steps. Where actions are discrete, `legal` and label probabilities are required.
         """
-        rows = _rows(transitions)
+        rows = _rows(transitions, self.gamma)
         excess = len(rows["actions"]) - self.buffer_size
         if excess > 0:
             rows = {name: values[excess:] for name, values in rows.items()}
@@ -281,6 +301,8 @@ class GuidedReplayBuffer(ReplayBuffer):
         for name, column in self._columns.items():
             column[slots] = rows[name]
         self._remember(slots)
+        if self.n_step > 1:
+            self._link(slots)
         self.full = self.full or self.pos + number >= self.buffer_size
         self.pos = (self.pos + number) % self.buffer_size
 
@@ -293,6 +315,22 @@ class GuidedReplayBuffer(ReplayBuffer):
     def _remember(self, slots: np.ndarray) -> None:
         self._labels.append(slots[self._columns["labelled"][slots]])
         self._interventions.append(slots[self._columns["authority"][slots] > 0])
+
+    def _link(self, slots: np.ndarray) -> None:
+        """Let the steps before these know where their successors lie."""
+        columns = self._columns
+        episodes, steps, successors = columns["episodes"], columns["steps"], columns["successors"]
+        rows = zip(
+            slots.tolist(), episodes[slots].tolist(), steps[slots].tolist(), columns["dones"][slots], strict=True
+        )
+        for slot, episode, step, done in rows:
+            if episode < 0:  # SB3's form does not tell
+                continue
+            before = self._newest.pop(episode, None)
+            if before is not None and episodes[before] == episode and steps[before] == step - 1:
+                successors[before] = slot
+            if not done:
+                self._newest[episode] = slot
 
     def add(
         self,
@@ -337,16 +375,38 @@ class GuidedReplayBuffer(ReplayBuffer):
         return self.take(self._uniform.integers(self.size(), size=batch_size))
 
     def sample_labelled(self, batch_size: int) -> Samples | None:
-        """Uniform over the transitions with an expert label, executed or not; None when there are none."""
-        return self.take(self._labels.draw(batch_size, self._labelled)) if self.num_labelled else None
+        """Uniform over the transitions with an expert label, executed or not; None when there are none. Single steps,
+        without n-step returns."""
+        if not self.num_labelled:
+            return None
+        return Samples(self._records.take(self._labels.draw(batch_size, self._labelled)), self.device)
 
     def sample_intervened(self, batch_size: int) -> Samples | None:
         """Uniform over the transitions in which the expert had control; None when there are none."""
         return self.take(self._interventions.draw(batch_size, self._intervened)) if self.num_intervened else None
 
     def take(self, slots: np.ndarray) -> Samples:
-        """The transitions in the slots named by an int array; for methods that choose their own samples."""
-        return Samples(self._records.take(slots), self.device)
+        """The transitions in the slots named by an int array, with n-step returns; for methods that choose their own
+        samples."""
+        records = self._records.take(slots)
+        if self.n_step > 1:
+            self._look_ahead(records, slots)
+        return Samples(records, self.device)
+
+    def _look_ahead(self, records: np.ndarray, slots: np.ndarray) -> None:
+        """Give drawn records the rewards and the successors of n steps."""
+        columns, last, running = self._columns, slots, records["dones"] == 0
+        for k in range(1, self.n_step):
+            following = columns["successors"][last]
+            running = running & (following >= 0)
+            if not running.any():
+                break
+            last = np.where(running, following, last)
+            records["rewards"] += np.where(running, self.gamma**k * columns["rewards"][last], 0.0)
+            records["discounts"][running] = self.gamma ** (k + 1)
+            running &= columns["dones"][last] == 0
+        for name in OF_SUCCESSORS & columns.keys():
+            records[name] = columns[name][last]
 
     def state_dict(self) -> dict[str, Any]:
         """Contents (copies of the filled part only) and random streams."""
@@ -355,6 +415,7 @@ class GuidedReplayBuffer(ReplayBuffer):
             "pos": self.pos,
             "full": self.full,
             "columns": {name: self.column(name).copy() for name in self._columns},
+            "newest": dict(self._newest),
             "streams": [stream.bit_generator.state for stream in self._streams()],
         }
 
@@ -368,6 +429,7 @@ class GuidedReplayBuffer(ReplayBuffer):
         for name, column in self._columns.items():
             column[:size] = state["columns"][name]
         self._remember((np.arange(size) + (self.pos if self.full else 0)) % self.buffer_size)
+        self._newest = dict(state["newest"])
         for stream, stream_state in zip(self._streams(), state["streams"], strict=True):
             stream.bit_generator.state = stream_state
 
@@ -375,9 +437,9 @@ class GuidedReplayBuffer(ReplayBuffer):
         return self._uniform, self._labelled, self._intervened
 
 
-def _rows(transitions: Transitions) -> dict[str, Any]:
+def _rows(transitions: Transitions, gamma: float) -> dict[str, Any]:
     """A `Transitions` under the buffer's column names."""
-    labels = transitions.labels
+    labels, number = transitions.labels, len(transitions.actions)
     rows = {
         "observations": transitions.obs,
         "next_observations": transitions.next_obs,
@@ -394,6 +456,8 @@ def _rows(transitions: Transitions) -> dict[str, Any]:
         "rewards": transitions.rewards,
         "dones": transitions.dones,
         "timeouts": transitions.truncated,
+        "discounts": np.full(number, gamma, np.float32),
+        "successors": np.full(number, -1),
         "episodes": transitions.episodes,
         "steps": transitions.steps,
     }

@@ -4,12 +4,13 @@ LGDRL-style, as specified here (our notation). With a masked softmax policy pi, 
 Qbar_1, Qbar_2 and a temperature alpha:
 
     V(s)    = sum_a pi(a|s) [ min_i Qbar_i(s, a) - alpha ln pi(a|s) ]
-    L_i     = E w ( Q_i(s, a_exec) - r - gamma (1 - terminated) V(s') )^2       a_exec: executed, by learner or expert
+    L_i     = E w ( Q_i(s, a_exec) - R_m - gamma^m (1 - terminated) V(s_m) )^2  a_exec: executed, by learner or expert
     L_Q     = share_Q (L_1 + L_2) + guidance                                    `Strategy.critic_terms`
     L_0     = E w sum_a pi(a|s) [ alpha ln pi(a|s) - min_i Q_i(s, a) ] / max(floor, mean |min_i Q_i|)
     L_pi    = share_pi L_0 + guidance                                           `Strategy.actor_terms`
     L_alpha = alpha E[ H(pi(.|s)) - H* ],  H* = target_entropy_ratio ln A
 
+R_m is the discounted sum of the next m rewards and s_m the state after them, m <= n_step (`lgdrl.guidance.replay`).
 Weights w are 1 and shares are 1 unless the strategy says otherwise; L_i then is plain SAC, bit for bit.
 Shapes: N environments, A actions, B sampled transitions.
 """
@@ -51,6 +52,7 @@ class DiscreteSACConfig:
     # share of the critics that flows into their targets per update; goes with the learning rate
     tau: Annotated[float, Bounds(0, 1, open_low=True)] = 0.01
     gamma: Share = 0.99  # discount per decision
+    n_step: Annotated[int, Bounds(1, 1000)] = 5  # rewards before the critics' own estimate; 1 misses distant goals
     batch_size: BatchSize = 128  # transitions per update
     buffer_size: Count = 100_000  # transitions; a whole run of the lane change fits
     learning_starts: Whole = 500  # decisions with uniformly random legal proposals, before the first update
@@ -144,7 +146,7 @@ class DiscreteSAC(Guided):
 
     def _setup_model(self) -> None:
         proposals, predictions, replay = np.random.SeedSequence(self.seed).spawn(3)
-        self.replay_buffer_kwargs = {"seed": replay}
+        self.replay_buffer_kwargs = {"seed": replay, "n_step": self.config.n_step, "gamma": self.gamma}
         super()._setup_model()
         self._proposals = np.random.default_rng(proposals)
         self.policy.stream = np.random.default_rng(predictions)
@@ -243,7 +245,7 @@ class DiscreteSAC(Guided):
             next_log_probs = self.policy.log_probs(samples.next_observations, samples.next_legal)
             next_q = self.policy.target_q_values(samples.next_observations).amin(dim=0)
             next_value = (next_log_probs.exp() * (next_q - alpha * next_log_probs)).sum(dim=1)
-            target = samples.rewards + self.gamma * (~samples.terminated) * next_value
+            target = samples.rewards + samples.discounts * (~samples.terminated) * next_value
         q = self.q_values(samples)
         executed = q.gather(2, samples.actions[None, :, None].expand(2, -1, 1)).squeeze(2)
         errors = (executed - target).square()

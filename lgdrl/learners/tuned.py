@@ -13,6 +13,7 @@ TUNED: dict[tuple[str, str], dict[str, Any]] = {
         "learning_rate": 2e-3,
         "tau": 0.1,  # fast targets: at 0.01 the greedy policy drifts off the track
         "gamma": 0.995,  # so that falling off 200 steps later still counts
+        "n_step": 1,
         "updates_per_decision": 0.5,
         "target_entropy_ratio": 0.5,  # shows the critic what lies beside the usual drift
         "alpha_cap": None,
@@ -23,6 +24,7 @@ TUNED: dict[tuple[str, str], dict[str, Any]] = {
         "batch_size": 256,
         "tau": 0.02,
         "gamma": 0.995,
+        "n_step": 1,
         "target_entropy_ratio": 0.65,
         "alpha_initial": 1.0,
         "alpha_cap": None,

@@ -57,23 +57,22 @@ def log_softmax_gradient(net: Any, first: int, legal: Any, probs: Any, gradient:
 
 @kernel
 def critic_error(
-    critic: Any, values: Any, actions: Any, rewards: Any, terminated: Any, weights: Any, gamma: float, share: float
+    critic: Any, values: Any, actions: Any, rewards: Any, terminated: Any, discounts: Any, weights: Any, share: float
 ) -> float:
     """Temporal-difference errors of the first B rows: L_1 + L_2, and dL/dQ for share x that.
 
     Args:
         critic: Both critics.
         values: V of the successors, float64 (B,).
-        actions, rewards, terminated: Of the samples, (B,).
+        actions, rewards, terminated, discounts: Of the samples, (B,).
         weights: float32 (B,), or (0,) where all are 1.
-        gamma: Discount.
         share: Factor of the gradient.
     """
     rows, total = len(actions), 0.0
     for c in range(critic.plan.shape[0]):
         at, outputs = critic.plan[c, -1, TARGET], critic.plan[c, -1, 1]
         for i in range(rows):
-            goal = rewards[i] + (0.0 if terminated[i] else gamma * values[i])
+            goal = rewards[i] + (0.0 if terminated[i] else discounts[i] * values[i])
             error = critic.units[i, at + actions[i]] - goal
             weight = weights[i] if len(weights) else 1.0
             total += weight * error * error

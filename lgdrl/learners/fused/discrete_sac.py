@@ -63,7 +63,6 @@ class Model(Protocol):
 
     policy: DiscreteSACPolicy
     strategy: Strategy
-    gamma: float
     tau: float
     target_entropy: float
     log_alpha: torch.Tensor
@@ -237,8 +236,8 @@ class FusedCore(Networks):
         features, legal = self.features(samples.array("observations")), samples.array("legal")
         critic_loss = _critic_forward(
             actor.memory, critic.memory, self.target, features, self.features(samples.array("next_observations")),
-            *(samples.array(name) for name in ("next_legal", "actions", "rewards", "terminated")),
-            _weights(terms), alpha, model.gamma, terms.base_share,
+            *(samples.array(name) for name in ("next_legal", "actions", "rewards", "terminated", "discounts")),
+            _weights(terms), alpha, terms.base_share,
         )  # fmt: skip
         self._differentiate(terms)
         _critic_backward(critic.memory, self.target, critic.used, *critic_state, model.tau)
@@ -340,7 +339,7 @@ def _run_policy(actor: Any, first: int, features: Any, legal: Any, log_probs: An
 @kernel
 def _critic_forward(
     actor: Any, critic: Any, target: Any, features: Any, next_features: Any, next_legal: Any, actions: Any,
-    rewards: Any, terminated: Any, weights: Any, alpha: float, gamma: float, share: float,
+    rewards: Any, terminated: Any, discounts: Any, weights: Any, alpha: float, share: float,
 ) -> float:  # fmt: skip
     """L_1 + L_2, with their gradient in the critics' rows."""
     rows = len(features)
@@ -352,7 +351,7 @@ def _critic_forward(
     on.soft_values(target, log_probs, probs, alpha, values)
     load_inputs(critic, 0, features)
     run_forward(critic, 0, rows)
-    return on.critic_error(critic, values, actions, rewards, terminated, weights, gamma, share)
+    return on.critic_error(critic, values, actions, rewards, terminated, discounts, weights, share)
 
 
 @kernel
@@ -400,7 +399,7 @@ def _try_out() -> None:
     on.scale_gradient(actor.memory, 0, 1, 1.0)
     critic.forward(0, row)
     _critic_forward(
-        actor.memory, critic.memory, target, row, row, legal, action, number, ended, NO_WEIGHTS, 1.0, 1.0, 1.0
+        actor.memory, critic.memory, target, row, row, legal, action, number, ended, number, NO_WEIGHTS, 1.0, 1.0
     )  # fmt: skip
     _critic_backward(critic.memory, target, 1, moments[0], moments[1], 1, 1.0, 1.0)
     _actor_forward(actor.memory, critic.memory, row, legal, NO_WEIGHTS, 1.0, 1.0, 1.0)

@@ -68,6 +68,7 @@ def as_dicts(t: Transitions) -> list[dict]:
             "reason": t.reason[i],
             "rewards": t.rewards[i],
             "dones": t.dones[i],
+            "discounts": np.float32(0.99),
             "terminated": t.terminated[i],
             "episodes": t.episodes[i],
             "steps": t.steps[i],
@@ -118,6 +119,86 @@ def test_the_ring_behaves_like_a_list_of_its_last_transitions(capacity, batches,
                 assert_drawn_from(samples, allowed)
             elif draw != buffer.sample_uniform:
                 assert draw(20) is None
+
+
+def driven(num_envs: int, steps: int, rng: np.random.Generator) -> list[Transitions]:
+    """Steps of environments whose episodes end at random, as a collector numbers them."""
+    episodes, at, total, found = np.arange(num_envs), np.zeros(num_envs, int), num_envs, []
+    for _ in range(steps):
+        transitions = random_transitions(num_envs, rng)
+        transitions.rewards = rng.normal(size=num_envs).astype(np.float32)
+        transitions.episodes, transitions.steps = episodes.copy(), at.copy()
+        found.append(transitions)
+        at += 1
+        for i in np.flatnonzero(transitions.dones):
+            episodes[i], at[i], total = total, 0, total + 1
+    return found
+
+
+def return_of(row: dict, stored: list[dict], n_step: int, gamma: float) -> tuple[float, float, dict]:
+    """By its definition, from a list: the n-step return of a transition, its discount, and its last step."""
+    by_step = {(int(other["episodes"]), int(other["steps"])): other for other in stored}
+    value, last = 0.0, row
+    for k in range(n_step):
+        found = by_step.get((int(row["episodes"]), int(row["steps"]) + k))
+        if found is None:
+            return value, gamma**k, last
+        value, last = value + gamma**k * float(found["rewards"]), found
+        if found["dones"]:
+            return value, gamma ** (k + 1), last
+    return value, gamma**n_step, last
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n_step=st.integers(1, 6),
+    num_envs=st.integers(1, 4),
+    steps=st.integers(1, 30),
+    capacity=st.integers(4, 60),
+    restored=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_n_step_returns_are_those_of_a_list_of_the_stored_steps(n_step, num_envs, steps, capacity, restored, seed):
+    def empty() -> GuidedReplayBuffer:
+        return GuidedReplayBuffer(capacity, OBSERVATIONS, ACTIONS, "cpu", seed=0, n_step=n_step, gamma=0.9)
+
+    rng, buffer, stored = np.random.default_rng(seed), empty(), []
+    for k, transitions in enumerate(driven(num_envs, steps, rng)):
+        buffer.add_transitions(transitions)
+        stored = (stored + as_dicts(transitions))[-capacity:]
+        if restored and k == steps // 2:
+            state, buffer = buffer.state_dict(), empty()
+            buffer.load_state_dict(state)
+    slots = (np.arange(len(stored)) + (buffer.pos if buffer.full else 0)) % capacity
+    samples = buffer.take(slots)
+    for i, row in enumerate(stored):
+        value, discount, last = return_of(row, stored, n_step, 0.9)
+        assert samples.rewards[i].item() == pytest.approx(value, abs=1e-5)
+        assert samples.discounts[i].item() == pytest.approx(discount, rel=1e-6)
+        for name in ("next_observations", "next_legal", "dones", "terminated"):
+            assert np.array_equal(getattr(samples, name)[i].numpy(), last[name]), name
+        for name in ("observations", "actions", "labelled", "steps"):
+            assert np.array_equal(getattr(samples, name)[i].numpy(), row[name]), name
+
+
+def test_labelled_states_are_drawn_as_single_steps():
+    buffer = GuidedReplayBuffer(100, OBSERVATIONS, ACTIONS, "cpu", seed=0, n_step=5)
+    rows = [
+        row for t in driven(2, 20, np.random.default_rng(0)) for row in (buffer.add_transitions(t), *as_dicts(t))[1:]
+    ]
+    found = buffer.sample_labelled(50)
+    assert set(found.rewards.tolist()) <= {row["rewards"].item() for row in rows if row["labelled"]}
+    assert (found.discounts == np.float32(0.99)).all()
+
+
+def test_episodes_without_a_number_have_single_step_returns():
+    """SB3's own form does not tell which steps follow each other."""
+    buffer = GuidedReplayBuffer(10, OBSERVATIONS, ACTIONS, "cpu", seed=0, n_step=5)
+    for _ in range(4):
+        buffer.add(np.zeros((1, 3)), np.ones((1, 3)), np.array([1]), np.array([2.0]), np.array([False]), [{}])
+    samples = buffer.take(np.arange(4))
+    assert samples.rewards.tolist() == [2.0] * 4
+    assert (samples.discounts == np.float32(0.99)).all()
 
 
 @settings(max_examples=25, deadline=None)

@@ -38,6 +38,7 @@ CARTPOLE = DiscreteSACConfig(
     learning_rate=2e-3,
     tau=0.1,  # fast targets: at 0.01 the greedy policy drifts off the track at 200-300 steps for 20k frames and more
     gamma=0.995,  # so that falling off 200 steps later still counts
+    n_step=1,
     updates_per_decision=0.5,
     target_entropy_ratio=0.5,  # shows the critic what lies beside the usual drift
     alpha_cap=None,
@@ -216,6 +217,7 @@ def some_batch(rng: np.random.Generator, number: int = 40, num_actions: int = 3)
         authority=torch.zeros(number),
         reason=torch.zeros(number, dtype=torch.int8),
         rewards=torch.tensor(rng.normal(size=number), dtype=torch.float32),
+        discounts=torch.tensor(rng.uniform(0.5, 1.0, size=number), dtype=torch.float32),
         dones=torch.tensor(dones),
         terminated=torch.tensor(dones & (rng.random(number) < 0.5)),
         episodes=torch.arange(number),
@@ -265,7 +267,7 @@ def test_critic_loss_is_the_written_equation_on_the_executed_action(trained):
     q_bar = numpy_critics(trained.policy.critic_target, next_obs).min(axis=0)
     entropy_term = np.where(pi > 0, np.log(np.where(pi > 0, pi, 1.0)), 0.0)
     value = (pi * (q_bar - alpha.item() * entropy_term)).sum(axis=1)
-    target = batch.rewards.numpy() + SMALL.gamma * ~batch.terminated.numpy() * value
+    target = batch.rewards.numpy() + batch.discounts.numpy() * ~batch.terminated.numpy() * value
     q = numpy_critics(trained.critic.network, obs)[:, np.arange(len(batch)), batch.actions.numpy()]
     expected = ((q - target) ** 2).mean(axis=1).sum()
     assert trained.critic_loss(batch, alpha).item() == pytest.approx(expected, rel=1e-5)
@@ -833,6 +835,7 @@ def test_it_solves_the_lunar_lander():
         batch_size=256,
         tau=0.02,
         gamma=0.995,
+        n_step=1,
         target_entropy_ratio=0.65,
         alpha_initial=1.0,
         alpha_cap=None,
