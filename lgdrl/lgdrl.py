@@ -1,46 +1,63 @@
 """LGDRL: an expert constrains the policy and sometimes drives while the learner trains; then the learner drives alone.
 
-LGDRL-style, as specified here (after arXiv 2412.18511, whose equations were not available): the actor minimises
+LGDRL-style, as specified here (after arXiv 2412.18511, whose equations were not available). The policy pi is to stay
+near the expert p_E on the states that the expert labelled:
 
-    L_pi = L_0 + dual * E_labelled[ JS(pi || p_E) ],      dual <- clip(dual + eta (E[JS] - delta), 0, max)
+    minimise L_0    subject to    C = E_labelled[ JS(pi || p_E) ] <= delta
+    dual <- clip(dual + eta (C - delta), 0, max)
 
-over states that the expert labelled. In guided episodes an arbiter may execute the expert's action in place of the
-learner's. Labels are kept whether executed or not: the constraint needs labels, not interventions. Defaults are the
-settings that were measured best on the mandatory lane change.
+In guided episodes an arbiter may execute the expert's action in place of the learner's. Labels are kept whether they
+are executed or not: the constraint needs labels, not interventions.
 
-    labeller   a share of the steps of guided episodes      `GuidedEpisodes`
-    arbiter    the expert where the proposal is unsafe      `Unsafe`
+This is the second form, made for experts that answer seldom. It differs from the first in four ways, each an option:
+
+    pull            The actor descends KL(p_E || pi) in place of JS(pi || p_E), which stays the constraint. Both are
+                    least at the same policy, but the gradient of JS vanishes where pi is certain of another action.
+    full_price      L_pi = L_0 + price C' with price = dual min(1, sqrt(full_price / n)), n labels so far: the more
+                    there are, the less each is insisted on, and the more reinforcement learning decides.
+    episodes.until  The expert is asked in the first part of the training only, while it teaches most.
+    intervention_share  Interventions take place at labelled states; they cost no labels of their own.
+
+`experiments/lgdrl_first_form.yaml` has the options of the first form.
+
+    labeller   some steps of guided episodes                `GuidedEpisodes`
+    arbiter    the expert where the proposal is unsafe      `Unsafe`, within its share of the labels: `Rationed`
     term       divergence priced by a dual variable         `ConstraintTerm`
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import field
 from typing import Literal
 
-from lgdrl.guidance.arbiters import ArbiterConfig, Rationed
-from lgdrl.guidance.constraint import DualConfig
+from lgdrl.guidance.arbiters import Arbiter, ArbiterConfig, Rationed
+from lgdrl.guidance.constraint import DivergenceName, DualConfig
 from lgdrl.guidance.labelling import GateConfig, GuidedEpisodes
 from lgdrl.guidance.strategy import Strategy
 from lgdrl.guidance.terms import ConstraintTerm
 from lgdrl.loops.online import OnlineSettings, online_method
-from sim.bounds import BatchSize, Share, config_dataclass
+from sim.bounds import BatchSize, Count, Share, config_dataclass
 
 
 @config_dataclass
 class LGDRLConfig:
-    constraint: Literal["js", "kl", "reverse_kl", "bc", "none"] = "js"
+    constraint: Literal["js", "kl", "reverse_kl", "bc", "none"] = "js"  # what the dual variable holds under its target
+    # what the actor descends; null: the constraint itself
+    pull: Literal["js", "kl", "reverse_kl", "bc"] | None = "kl"
     dual: DualConfig = field(default_factory=DualConfig)
-    # the dual is scaled linearly to 0 between these shares of the training
+    full_price: Count | None = 20  # labels from which on more of them lower the price; null: they do not
+    # the price is scaled linearly to 0 between these shares of the training
     fade: tuple[Share, Share] | None = None
     guide_batch: BatchSize = 128  # labelled states per update
-    episodes: GateConfig = field(default_factory=GateConfig)
+    # a label budget that does not fit into the guided part makes it longer
+    episodes: GateConfig = field(default_factory=lambda: GateConfig(until=0.15))
     arbiter: ArbiterConfig = field(default_factory=ArbiterConfig)
     # of a label budget: what the arbiter may ask for in states that would not be labelled otherwise, spread over the
-    # guided part of the training. None: as much as it likes, which spends a small budget in the first decisions
-    intervention_share: Share | None = None
+    # guided part of the training. null: as much as it likes, which spends a small budget in the first decisions
+    intervention_share: Share | None = 0.0
     label_share: Share | None = None  # of the steps in guided episodes; arbiter `unsafe` also asks where it takes over.
-    # None: all of them, or, under a label budget, as many as spread it evenly
+    # null: all of them, or, under a label budget, as many as spread it evenly
 
     def __post_init__(self) -> None:
         if self.fade is not None and not self.fade[0] < self.fade[1]:
@@ -49,24 +66,38 @@ class LGDRLConfig:
 
 def build(config: LGDRLConfig, settings: OnlineSettings) -> Strategy:
     """The strategy of a run."""
+    episodes = guided_part(config.episodes, settings)
+    arbiter, budget = ration(config, settings, episodes.until)
     gate_seed, label_seed = settings.seed.spawn(2)
-    budget, arbiter = settings.label_budget, config.arbiter.make()
-    if budget is not None and config.intervention_share is not None and arbiter.asks:
-        rationed = config.intervention_share * budget
-        arbiter = Rationed(arbiter, rationed, max(config.episodes.until * settings.total_decisions, 1.0))
-        budget = max(budget - round(rationed), 0)
     labeller = GuidedEpisodes(
-        config.episodes,
-        settings.total_decisions,
-        (gate_seed, label_seed),
-        config.label_share,
-        budget,
+        episodes, settings.total_decisions, (gate_seed, label_seed), config.label_share, budget
     )
+    return Strategy("lgdrl", labeller, arbiter, [] if config.constraint == "none" else [constraint(config, settings)])
+
+
+def guided_part(episodes: GateConfig, settings: OnlineSettings) -> GateConfig:
+    """The gate, open for as long as it takes to use up the label budget."""
+    share = episodes.make(settings.seed).share
+    if not settings.label_budget or not share:
+        return episodes
+    needed = settings.label_budget / (share * settings.total_decisions)
+    return dataclasses.replace(episodes, until=min(max(episodes.until, needed), 1.0))
+
+
+def ration(config: LGDRLConfig, settings: OnlineSettings, until: float) -> tuple[Arbiter, int | None]:
+    """The arbiter, with its share of the label budget, and what is left of that for the labeller."""
+    arbiter, budget = config.arbiter.make(), settings.label_budget
+    if budget is None or config.intervention_share is None or not arbiter.asks:
+        return arbiter, budget
+    rationed = config.intervention_share * budget
+    return Rationed(arbiter, rationed, max(until * settings.total_decisions, 1.0)), max(budget - round(rationed), 0)
+
+
+def constraint(config: LGDRLConfig, settings: OnlineSettings) -> ConstraintTerm:
+    """The term of the actor's loss."""
     fade = None if config.fade is None else tuple(share * settings.total_decisions for share in config.fade)
-    terms = []
-    if config.constraint != "none":
-        terms.append(ConstraintTerm(config.constraint, config.guide_batch, config.dual, fade))  # type: ignore[arg-type]
-    return Strategy("lgdrl", labeller, arbiter, terms)
+    name: DivergenceName = config.constraint  # type: ignore[assignment]
+    return ConstraintTerm(name, config.guide_batch, config.dual, fade, config.pull, config.full_price)  # type: ignore[arg-type]
 
 
 METHOD = online_method(

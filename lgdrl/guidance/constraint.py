@@ -72,11 +72,12 @@ def js_of_label(p: torch.Tensor) -> torch.Tensor:
 
 @config_dataclass
 class DualConfig:
-    """The dual variable. Defaults are those that guided the mandatory lane change best."""
+    """The dual variable. Defaults are those that guided the mandatory lane change best, with KL as the pull. Where the
+    actor descends JS itself, whose gradient at a uniform policy is a sixth of that, multiply them by 6."""
 
-    initial: NonNegative = 6.0  # per nat; the JS gradient at a uniform start then equals that of unit-weight cloning
+    initial: NonNegative = 1.0  # per nat; with KL as the pull, the weight of plain behaviour cloning
     target: NonNegative = 0.03  # nats, delta; 0.1 was too loose over the 60 decisions of an episode
-    step_size: NonNegative = 0.01  # eta, per gradient step
+    step_size: NonNegative = 0.002  # eta, per gradient step
     maximum: NonNegative = 20.0  # per nat; beyond it the RL loss no longer counts
     fixed: bool = False  # True: `initial` stays, whatever the divergence
 

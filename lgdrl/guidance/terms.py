@@ -8,6 +8,7 @@ Shapes: A actions, B sampled transitions, C critics.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ class Networks:
         raise NotImplementedError
 
     def label_divergence(
-        self, samples: Samples, name: DivergenceName, weight: float
+        self, samples: Samples, name: DivergenceName, weight: float, measured: DivergenceName | None = None
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """How far a categorical policy is from the labels.
 
@@ -52,15 +53,17 @@ class Networks:
             samples: Labelled ones.
             name: Which divergence, see `lgdrl.guidance.constraint`.
             weight: Factor of the first result.
+            measured: The divergence of the metrics; None: the same.
         Returns:
-            weight x the mean divergence, with gradient; the metrics `divergence` (that mean) and `agreement` (the share
-            of labels that are the policy's likeliest action).
+            weight x the mean divergence, with gradient; the metrics `divergence` (the mean of the measured one) and
+            `agreement` (the share of labels that are the policy's likeliest action).
         """
         assert samples.label_probs is not None
         log_probs = self.log_probs(samples)
         mean = DIVERGENCES[name](log_probs, samples.label_probs).mean()
         agreement = (log_probs.detach().argmax(dim=1) == samples.label_actions).float().mean()
-        return weight * mean, {"divergence": float(mean.detach()), "agreement": float(agreement)}
+        value = mean if measured is None else DIVERGENCES[measured](log_probs, samples.label_probs).mean()
+        return weight * mean, {"divergence": float(value.detach()), "agreement": float(agreement)}
 
 
 @dataclass(slots=True)
@@ -165,26 +168,45 @@ class ImitationTerm(LabelTerm):
 
 
 class ConstraintTerm(LabelTerm):
-    """dual x fading x E_labelled[ divergence ]; the dual variable takes its step after each gradient step.
+    """price x E_labelled[ pull ] under the constraint E_labelled[ divergence ] <= target.
+
+    price = dual x fading x min(1, sqrt(full_price / n)) with n labels. The dual variable takes its step after each
+    gradient step.
 
     Args:
-        divergence, batch_size: As in `LabelTerm`.
+        divergence, batch_size: As in `LabelTerm`; the divergence is measured, and moves the dual variable.
         dual: Settings of the dual variable.
         fade: Decisions between which the term is scaled linearly to 0; None: it stays.
+        pull: The divergence that the actor descends; None: the one that is measured.
+        full_price: Labels from which on more of them lower the price; None: they do not.
     """
 
     def __init__(
-        self, divergence: DivergenceName, batch_size: int, dual: DualConfig, fade: tuple[float, float] | None = None
+        self,
+        divergence: DivergenceName,
+        batch_size: int,
+        dual: DualConfig,
+        fade: tuple[float, float] | None = None,
+        pull: DivergenceName | None = None,
+        full_price: int | None = None,
     ) -> None:
         super().__init__("constraint", divergence, batch_size)
         self.dual = Dual(dual)
         self.fade = fade
+        self.pull: DivergenceName = pull or divergence
+        self.full_price = full_price
         self._fading = 1.0
+        self._discount = 1.0
+
+    def sample(self, replay: GuidedReplayBuffer) -> Samples | None:
+        if self.full_price is not None and replay.num_labelled:
+            self._discount = min(1.0, math.sqrt(self.full_price / replay.num_labelled))
+        return super().sample(replay)
 
     def terms(self, samples: Samples, networks: Networks) -> Terms:
-        weight = self.dual.value * self._fading
-        loss, metrics = networks.label_divergence(samples, self.divergence, weight)
-        return Terms(loss if weight > 0 else None, metrics=metrics | {"dual": weight})
+        price = self.dual.value * self._fading * self._discount
+        loss, metrics = networks.label_divergence(samples, self.pull, price, self.divergence)
+        return Terms(loss if price > 0 else None, metrics=metrics | {"dual": self.dual.value, "price": price})
 
     def on_step(self, decisions: int) -> None:
         if self.fade is not None:

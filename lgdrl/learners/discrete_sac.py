@@ -52,7 +52,7 @@ class DiscreteSACConfig:
     # share of the critics that flows into their targets per update; goes with the learning rate
     tau: Annotated[float, Bounds(0, 1, open_low=True)] = 0.01
     gamma: Share = 0.99  # discount per decision
-    n_step: Annotated[int, Bounds(1, 1000)] = 5  # rewards before the critics' own estimate; 1 misses distant goals
+    n_step: Annotated[int, Bounds(1, 1000)] = 3  # rewards before the critics' own estimate; 1 misses distant goals
     batch_size: BatchSize = 128  # transitions per update
     buffer_size: Count = 100_000  # transitions; a whole run of the lane change fits
     learning_starts: Whole = 500  # decisions with uniformly random legal proposals, before the first update

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -12,6 +13,7 @@ from gymnasium import spaces
 from scipy.spatial.distance import jensenshannon
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from lgdrl.config import load_config
 from lgdrl.guidance.arbiters import Disagree, LearnerDrives, Rationed, Unsafe
 from lgdrl.guidance.constraint import DualConfig
 from lgdrl.guidance.labelling import GuidedEpisodes
@@ -29,6 +31,7 @@ from tests.lgdrl.steps import Expert, labels_of, step_of, transitions_of
 
 torch.set_num_threads(1)
 
+ROOT = Path(__file__).parents[2]
 ALWAYS = {"episodes": {"kind": "always", "until": 1.0}}
 
 
@@ -43,6 +46,8 @@ def strategy(budget: int | None = None, total: int = 1000, seed: int = 0, **opti
 def test_the_parts_are_those_of_the_config():
     found = strategy(
         constraint="kl",
+        pull="bc",
+        full_price=33,
         dual={"initial": 2.0},
         fade=[0.25, 0.75],
         guide_batch=17,
@@ -57,7 +62,7 @@ def test_the_parts_are_those_of_the_config():
     assert isinstance(found.arbiter, Disagree)
     (term,) = found.actor
     assert isinstance(term, ConstraintTerm)
-    assert term.divergence == "kl"
+    assert (term.divergence, term.pull, term.full_price) == ("kl", "bc", 33)
     assert (term.dual.config, term.dual.value, term.batch_size) == (DualConfig(initial=2.0), 2.0, 17)
     assert term.fade == (250, 750)  # shares of the training as decisions
 
@@ -65,16 +70,32 @@ def test_the_parts_are_those_of_the_config():
 def test_the_defaults_are_the_settings_that_were_measured_best():
     found = strategy()
     assert isinstance(found.arbiter, Unsafe)
-    assert (found.labeller.gate.share, found.labeller.end, found.labeller.label_budget) == (0.5, 500, None)
+    assert (found.labeller.gate.share, found.labeller.end, found.labeller.label_budget) == (0.5, 150, None)
     (term,) = found.actor
-    assert (term.divergence, term.batch_size, term.fade) == ("js", 128, None)
+    assert (term.divergence, term.pull, term.full_price, term.batch_size, term.fade) == ("js", "kl", 20, 128, None)
     assert dataclasses.asdict(term.dual.config) == {
-        "initial": 6.0,
+        "initial": 1.0,
         "target": 0.03,
-        "step_size": 0.01,
+        "step_size": 0.002,
         "maximum": 20.0,
         "fixed": False,
     }
+
+
+def test_the_first_form_is_reachable_by_options():
+    config = load_config(ROOT / "experiments/lgdrl_first_form.yaml", {"label_budget": 100}).resolved()
+    assert config.learner_options["n_step"] == 1
+    found = strategy(budget=100, **config.strategy_options)
+    assert isinstance(found.arbiter, Unsafe), "it may ask for as many labels as there are"
+    assert (found.labeller.end, found.labeller.label_budget) == (500, 100)
+    (term,) = found.actor
+    assert (term.divergence, term.pull, term.full_price) == ("js", "js", None)
+    assert (term.dual.config.initial, term.dual.config.step_size, term.dual.config.maximum) == (6.0, 0.01, 20.0)
+
+
+@pytest.mark.parametrize(("budget", "end"), [(None, 150), (0, 150), (75, 150), (100, 200), (450, 900), (9000, 1000)])
+def test_the_guided_part_is_as_long_as_the_label_budget_needs(budget, end):
+    assert strategy(budget=budget).labeller.end == pytest.approx(end)
 
 
 def test_without_constraint_the_expert_only_intervenes():
@@ -96,7 +117,7 @@ def test_interventions_have_a_share_of_the_budget_of_their_own():
     found = strategy(budget=100, intervention_share=0.3)
     assert isinstance(found.arbiter, Rationed)
     assert isinstance(found.arbiter.inner, Unsafe)
-    assert (found.arbiter.labels, found.arbiter.until, found.labeller.label_budget) == (30.0, 500.0, 70)
+    assert (found.arbiter.labels, found.arbiter.until, found.labeller.label_budget) == (30.0, 200.0, 70)
     for kind in ("learner", "disagree"):  # ask for no label by themselves
         found = strategy(budget=100, intervention_share=0.3, arbiter={"kind": kind})
         assert not isinstance(found.arbiter, Rationed)

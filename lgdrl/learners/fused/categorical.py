@@ -145,6 +145,54 @@ def actor_error(
 
 
 @kernel
+def divergence_of(log_p: Any, p: Any, q: Any, code: int, slope: Any) -> Any:
+    """One state's divergence of `DIVERGENCE_CODES`; puts pi_a h_a into `slope` (A,)."""
+    value = np.float32(0.0)
+    label = 0
+    for a in range(1, len(p)):
+        label = a if q[a] > q[label] else label
+    for a in range(len(p)):
+        slope[a] = 0.0
+        if code == 0:
+            log_m = np.log(max(p[a] + q[a], _TINY)) - _LN2
+            if p[a] > 0.0:
+                slope[a] = _HALF * p[a] * (log_p[a] - log_m)
+                value += slope[a]
+            if q[a] > 0.0:
+                value += _HALF * q[a] * (np.log(q[a]) - log_m)
+        elif code == 1:
+            if q[a] > 0.0:
+                value += q[a] * (np.log(q[a]) - log_p[a])
+                slope[a] = -q[a]
+        elif code == 2:
+            if p[a] > 0.0:
+                slope[a] = p[a] * (log_p[a] - np.log(max(q[a], _FLOOR)))
+                value += slope[a]
+        elif a == label:
+            value = -log_p[a]
+            slope[a] = -1.0
+    return value
+
+
+@kernel
+def in_range(value: Any, code: int) -> Any:
+    """A divergence without what rounding took out of its range."""
+    if code < 2 and value < 0.0:
+        return np.float32(0.0)
+    return _LN2 if code == 0 and value > _LN2 else value
+
+
+@kernel
+def mean_divergence(log_probs: Any, probs: Any, label_probs: Any, code: int) -> Any:
+    """Mean divergence from the labels, without gradient; arguments as in `label_divergence`."""
+    total: Any = 0.0
+    slope = np.zeros(probs.shape[1], np.float32)
+    for i in range(len(probs)):
+        total += in_range(divergence_of(log_probs[i], probs[i], label_probs[i], code, slope), code)
+    return total / len(probs)
+
+
+@kernel
 def label_divergence(
     actor: Any, first: int, log_probs: Any, probs: Any, label_probs: Any, label_actions: Any, code: int, weight: float
 ) -> tuple[float, float]:
@@ -160,45 +208,23 @@ def label_divergence(
     """
     rows, actions = probs.shape
     at = actor.plan[0, -1, TARGET]
-    slope = np.zeros(actions, np.float32)  # pi_a h_a
+    slope = np.zeros(actions, np.float32)
     factor = np.float32(weight / rows)
     total: Any = 0.0
     agreement = 0.0
     for i in range(rows):
-        label = best = 0
+        best = 0
         for a in range(1, actions):
-            label = a if label_probs[i, a] > label_probs[i, label] else label
             best = a if log_probs[i, a] > log_probs[i, best] else best
         agreement += best == label_actions[i]
-        value = sum_of_slopes = np.float32(0.0)
-        for a in range(actions):
-            log_p, p, q = log_probs[i, a], probs[i, a], label_probs[i, a]
-            slope[a] = 0.0
-            if code == 0:
-                log_m = np.log(max(p + q, _TINY)) - _LN2
-                if p > 0.0:
-                    slope[a] = _HALF * p * (log_p - log_m)
-                    value += slope[a]
-                if q > 0.0:
-                    value += _HALF * q * (np.log(q) - log_m)
-            elif code == 1:
-                if q > 0.0:
-                    value += q * (np.log(q) - log_p)
-                    slope[a] = -q
-            elif code == 2:
-                if p > 0.0:
-                    slope[a] = p * (log_p - np.log(max(q, _FLOOR)))
-                    value += slope[a]
-            elif a == label:
-                value = -log_p
-                slope[a] = -1.0
-            sum_of_slopes += slope[a]
-        cut = (code < 2 and value < 0.0) or (code == 0 and value > _LN2)  # rounding took it out of its range
-        if cut:
-            value = np.float32(0.0) if value < 0.0 else _LN2
+        found = divergence_of(log_probs[i], probs[i], label_probs[i], code, slope)
+        value = in_range(found, code)
         total += value
+        sum_of_slopes = np.float32(0.0)
         for a in range(actions):
-            counts = log_probs[i, a] > _NEVER and not cut
+            sum_of_slopes += slope[a]
+        for a in range(actions):
+            counts = log_probs[i, a] > _NEVER and value == found
             actor.delta[first + i, at + a] = factor * (slope[a] - probs[i, a] * sum_of_slopes) if counts else 0.0
     return total / rows, agreement / rows
 

@@ -145,7 +145,7 @@ class FusedCore(Networks):
         return self._leaf(self.critic, q, take)
 
     def label_divergence(
-        self, samples: Samples, name: DivergenceName, weight: float
+        self, samples: Samples, name: DivergenceName, weight: float, measured: DivergenceName | None = None
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """See `lgdrl.guidance.terms.Networks`."""
         first, _, log_probs, probs = self._policy(samples)
@@ -160,6 +160,8 @@ class FusedCore(Networks):
                 on.scale_gradient(self.actor.memory, first, len(probs), factor)
 
         loss = self._leaf(self.actor, np.array(weight * mean, np.float32), take)
+        if measured not in (None, name):
+            mean = on.mean_divergence(log_probs, probs, samples.array("label_probs"), on.DIVERGENCE_CODES[measured])
         return loss, {"divergence": mean, "agreement": agreement}
 
     def _policy(self, samples: Samples) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
@@ -396,6 +398,7 @@ def _try_out() -> None:
     _run_policy(actor.memory, 0, row, legal, log_probs, probs)
     on.log_softmax_gradient(actor.memory, 0, legal, probs, row)
     on.label_divergence(actor.memory, 0, log_probs, probs, row, action, 0, 1.0)
+    on.mean_divergence(log_probs, probs, row, 0)
     on.scale_gradient(actor.memory, 0, 1, 1.0)
     critic.forward(0, row)
     _critic_forward(

@@ -45,6 +45,13 @@ NUMPY = {
 }
 
 
+def labelled_replay(labels: int) -> GuidedReplayBuffer:
+    """A replay buffer with as many labels, and twice as many transitions."""
+    replay = GuidedReplayBuffer(1000, spaces.Box(-1, 999, (1,)), spaces.Discrete(3), "cpu", seed=0)
+    replay.add_transitions(transitions_of(step_of([0] * 2 * labels), labels=labels_of([None, 1] * labels)))
+    return replay
+
+
 def gradient_of(loss: torch.Tensor, samples) -> np.ndarray:
     return torch.autograd.grad(loss, samples.logits)[0].numpy()
 
@@ -95,7 +102,7 @@ def test_the_constraint_is_dual_times_divergence_and_its_dual_has_no_gradient():
     assert found.loss.item() == pytest.approx(value(LOGITS), rel=1e-6)
     assert gradient_of(found.loss, samples) == pytest.approx(finite_differences(value, LOGITS), abs=1e-7)
     assert found.base_share == 1.0
-    assert found.metrics["dual"] == 6.0
+    assert (found.metrics["dual"], found.metrics["price"]) == (6.0, 6.0)
     assert found.metrics["divergence"] == pytest.approx(value(LOGITS) / 6.0, rel=1e-6)
 
 
@@ -118,6 +125,27 @@ def test_the_dual_takes_its_step_in_on_update_and_only_there():
     assert term.dual.value == 0.0
 
 
+def test_another_pull_than_the_measured_divergence_is_descended():
+    def value(logits):
+        return 2.0 * numpy_kl(softmax(logits), EXPERT).mean()
+
+    term, samples = ConstraintTerm("js", 4, DualConfig(initial=2.0), pull="kl"), samples_of(LOGITS, EXPERT)
+    found = term.terms(samples, NETWORKS)
+    assert found.loss.item() == pytest.approx(value(LOGITS), rel=1e-6)
+    assert gradient_of(found.loss, samples) == pytest.approx(finite_differences(value, LOGITS), abs=1e-6)
+    assert found.metrics["divergence"] == pytest.approx(numpy_js(softmax(LOGITS), EXPERT).mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("full_price", "labels", "share"), [(None, 80, 1), (20, 5, 1), (20, 20, 1), (20, 80, 0.5)])
+def test_more_labels_than_the_full_price_is_for_lower_it(full_price, labels, share):
+    replay = labelled_replay(labels)
+    term = ConstraintTerm("js", 4, DualConfig(initial=3.0), full_price=full_price)
+    assert term.sample(replay) is not None
+    found = term.terms(samples_of(LOGITS, EXPERT), NETWORKS)
+    assert (found.metrics["dual"], found.metrics["price"]) == (3.0, pytest.approx(3.0 * share))
+    assert found.loss.item() == pytest.approx(3.0 * share * numpy_js(softmax(LOGITS), EXPERT).mean(), rel=1e-6)
+
+
 def test_a_dual_of_zero_adds_no_loss_but_goes_on_measuring():
     found = ConstraintTerm("js", 4, DualConfig(initial=0.0)).terms(samples_of(LOGITS, EXPERT), NETWORKS)
     assert found.loss is None
@@ -130,7 +158,7 @@ def test_the_constraint_fades_linearly_between_its_decisions():
     factors = []
     for decisions in (0, 100, 150, 200, 299, 300, 1000):
         term.on_step(decisions)
-        factors.append(term.terms(samples_of(LOGITS, EXPERT), NETWORKS).metrics["dual"] / 8.0)
+        factors.append(term.terms(samples_of(LOGITS, EXPERT), NETWORKS).metrics["price"] / 8.0)
     assert factors == pytest.approx([1, 1, 0.75, 0.5, 0.005, 0, 0])
     assert term.terms(samples_of(LOGITS, EXPERT), NETWORKS).loss is None
     assert term.dual.value == 8.0
@@ -144,7 +172,7 @@ def test_a_restored_constraint_has_its_dual_and_its_fading():
     resumed.load_state_dict(term.state_dict())
     one, other = (t.terms(samples_of(LOGITS, EXPERT), NETWORKS) for t in (term, resumed))
     assert one.metrics == other.metrics
-    assert one.metrics["dual"] == pytest.approx(0.75 * (6.0 + 0.01 * 0.47))
+    assert one.metrics["price"] == pytest.approx(0.75 * (1.0 + 0.002 * 0.47))
 
 
 @pytest.mark.parametrize("term", [ImitationTerm("bc", 4), ConstraintTerm("js", 4, DualConfig())])

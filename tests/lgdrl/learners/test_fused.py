@@ -105,6 +105,11 @@ STRATEGIES = {
 } | {
     name: lambda name=name: Strategy(name, actor=[ConstraintTerm(name, 32, DualConfig())], needs_expert=False)
     for name in DIVERGENCES
+} | {
+    f"{measured} pulled by {pull}": lambda measured=measured, pull=pull: Strategy(
+        "pulled", actor=[ConstraintTerm(measured, 32, DualConfig(), pull=pull)], needs_expert=False
+    )
+    for measured, pull in (("js", "kl"), ("kl", "js"))
 }
 
 
