@@ -69,9 +69,7 @@ def build(config: LGDRLConfig, settings: OnlineSettings) -> Strategy:
     episodes = guided_part(config.episodes, settings)
     arbiter, budget = ration(config, settings, episodes.until)
     gate_seed, label_seed = settings.seed.spawn(2)
-    labeller = GuidedEpisodes(
-        episodes, settings.total_decisions, (gate_seed, label_seed), config.label_share, budget
-    )
+    labeller = GuidedEpisodes(episodes, settings.total_decisions, (gate_seed, label_seed), config.label_share, budget)
     return Strategy("lgdrl", labeller, arbiter, [] if config.constraint == "none" else [constraint(config, settings)])
 
 
