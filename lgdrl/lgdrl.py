@@ -15,7 +15,8 @@ This is the second form, made for experts that answer seldom. It differs from th
                     least at the same policy, but the gradient of JS vanishes where pi is certain of another action.
     full_price      L_pi = L_0 + price C' with price = dual min(1, sqrt(full_price / n)), n labels so far: the more
                     there are, the less each is insisted on, and the more reinforcement learning decides.
-    episodes.until  The expert is asked in the first part of the training only, while it teaches most.
+    pace            Of few labels the expert is asked early, before reinforcement learning has settled on a policy that
+                    never reaches the goal: the guided part ends at min(episodes.until, pace sqrt(budget / FEW)).
     intervention_share  Interventions take place at labelled states; they cost no labels of their own.
 
 `experiments/lgdrl_first_form.yaml` has the options of the first form.
@@ -28,6 +29,7 @@ This is the second form, made for experts that answer seldom. It differs from th
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import field
 from typing import Literal
 
@@ -39,6 +41,9 @@ from lgdrl.guidance.terms import ConstraintTerm
 from lgdrl.loops.online import OnlineSettings, online_method
 from sim.bounds import BatchSize, Count, Share, config_dataclass
 
+FEW = 20
+"""Labels that the defaults are made for; larger label budgets are paced and priced by the square root of their size."""
+
 
 @config_dataclass
 class LGDRLConfig:
@@ -46,12 +51,13 @@ class LGDRLConfig:
     # what the actor descends; null: the constraint itself
     pull: Literal["js", "kl", "reverse_kl", "bc"] | None = "kl"
     dual: DualConfig = field(default_factory=DualConfig)
-    full_price: Count | None = 20  # labels from which on more of them lower the price; null: they do not
+    full_price: Count | None = FEW  # labels from which on more of them lower the price; null: they do not
     # the price is scaled linearly to 0 between these shares of the training
     fade: tuple[Share, Share] | None = None
     guide_batch: BatchSize = 128  # labelled states per update
     # a label budget that does not fit into the guided part makes it longer
-    episodes: GateConfig = field(default_factory=lambda: GateConfig(until=0.15))
+    episodes: GateConfig = field(default_factory=GateConfig)
+    pace: Share | None = 0.15  # of the training: the guided part for a label budget of FEW; null: it is episodes.until
     arbiter: ArbiterConfig = field(default_factory=ArbiterConfig)
     # of a label budget: what the arbiter may ask for in states that would not be labelled otherwise, spread over the
     # guided part of the training. null: as much as it likes, which spends a small budget in the first decisions
@@ -66,20 +72,21 @@ class LGDRLConfig:
 
 def build(config: LGDRLConfig, settings: OnlineSettings) -> Strategy:
     """The strategy of a run."""
-    episodes = guided_part(config.episodes, settings)
+    episodes = guided_part(config, settings)
     arbiter, budget = ration(config, settings, episodes.until)
     gate_seed, label_seed = settings.seed.spawn(2)
     labeller = GuidedEpisodes(episodes, settings.total_decisions, (gate_seed, label_seed), config.label_share, budget)
     return Strategy("lgdrl", labeller, arbiter, [] if config.constraint == "none" else [constraint(config, settings)])
 
 
-def guided_part(episodes: GateConfig, settings: OnlineSettings) -> GateConfig:
-    """The gate, open for as long as it takes to use up the label budget."""
-    share = episodes.make(settings.seed).share
-    if not settings.label_budget or not share:
-        return episodes
-    needed = settings.label_budget / (share * settings.total_decisions)
-    return dataclasses.replace(episodes, until=min(max(episodes.until, needed), 1.0))
+def guided_part(config: LGDRLConfig, settings: OnlineSettings) -> GateConfig:
+    """The gate: early for few labels, and open for as long as it takes to use up the label budget."""
+    budget, share = settings.label_budget, config.episodes.make(settings.seed).share
+    if not budget or not share:
+        return config.episodes
+    early = 1.0 if config.pace is None else config.pace * math.sqrt(budget / FEW)
+    needed = budget / (share * settings.total_decisions)
+    return dataclasses.replace(config.episodes, until=min(max(min(config.episodes.until, early), needed), 1.0))
 
 
 def ration(config: LGDRLConfig, settings: OnlineSettings, until: float) -> tuple[Arbiter, int | None]:

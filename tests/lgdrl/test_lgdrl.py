@@ -70,7 +70,7 @@ def test_the_parts_are_those_of_the_config():
 def test_the_defaults_are_the_settings_that_were_measured_best():
     found = strategy()
     assert isinstance(found.arbiter, Unsafe)
-    assert (found.labeller.gate.share, found.labeller.end, found.labeller.label_budget) == (0.5, 150, None)
+    assert (found.labeller.gate.share, found.labeller.end, found.labeller.label_budget) == (0.5, 500, None)
     (term,) = found.actor
     assert (term.divergence, term.pull, term.full_price, term.batch_size, term.fade) == ("js", "kl", 20, 128, None)
     assert dataclasses.asdict(term.dual.config) == {
@@ -93,9 +93,21 @@ def test_the_first_form_is_reachable_by_options():
     assert (term.dual.config.initial, term.dual.config.step_size, term.dual.config.maximum) == (6.0, 0.01, 20.0)
 
 
-@pytest.mark.parametrize(("budget", "end"), [(None, 150), (0, 150), (75, 150), (100, 200), (450, 900), (9000, 1000)])
-def test_the_guided_part_is_as_long_as_the_label_budget_needs(budget, end):
-    assert strategy(budget=budget).labeller.end == pytest.approx(end)
+@pytest.mark.parametrize(
+    ("budget", "pace", "end"),
+    [
+        (None, 0.15, 5000),
+        (0, 0.15, 5000),
+        (20, 0.15, 1500),  # few labels are asked for early,
+        (80, 0.15, 3000),
+        (500, 0.15, 5000),  # many over the whole guided part,
+        (20, None, 5000),
+        (4000, 0.15, 8000),  # and more than fit into that make it longer
+        (9000, 0.15, 10_000),
+    ],
+)
+def test_the_guided_part_fits_the_label_budget(budget, pace, end):
+    assert strategy(budget=budget, total=10_000, pace=pace).labeller.end == pytest.approx(end)
 
 
 def test_without_constraint_the_expert_only_intervenes():
@@ -105,7 +117,7 @@ def test_without_constraint_the_expert_only_intervenes():
 
 def test_a_budget_paces_the_labels_over_the_guided_part():
     def labelled(**options):
-        labeller = strategy(budget=100, episodes={"kind": "always"}, intervention_share=None, **options).labeller
+        labeller = strategy(budget=100, pace=None, episodes={"kind": "always"}, **options).labeller
         steps = [labeller.select(step_of([0] * 4, decisions=decisions))[0].sum() for decisions in range(0, 1000, 4)]
         return sum(steps[:62]), sum(steps)
 
@@ -117,7 +129,11 @@ def test_interventions_have_a_share_of_the_budget_of_their_own():
     found = strategy(budget=100, intervention_share=0.3)
     assert isinstance(found.arbiter, Rationed)
     assert isinstance(found.arbiter.inner, Unsafe)
-    assert (found.arbiter.labels, found.arbiter.until, found.labeller.label_budget) == (30.0, 200.0, 70)
+    assert (found.arbiter.labels, found.arbiter.until, found.labeller.label_budget) == (
+        30.0,
+        pytest.approx(335.4, abs=0.1),
+        70,
+    )
     for kind in ("learner", "disagree"):  # ask for no label by themselves
         found = strategy(budget=100, intervention_share=0.3, arbiter={"kind": kind})
         assert not isinstance(found.arbiter, Rationed)

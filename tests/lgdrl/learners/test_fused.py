@@ -98,19 +98,25 @@ class Everything(Strategy):
         return Terms.combined([found, Terms(0.2 * pull, batches[RL].rewards.abs() + 0.1, 0.7)])
 
 
-STRATEGIES = {
-    "none": lambda: None,
-    "everything": Everything,
-    "imitation alone": lambda: Strategy("bc", actor=[ImitationTerm("bc", 40, 0.7, rl_share=0.0)], needs_expert=False),
-} | {
-    name: lambda name=name: Strategy(name, actor=[ConstraintTerm(name, 32, DualConfig())], needs_expert=False)
-    for name in DIVERGENCES
-} | {
-    f"{measured} pulled by {pull}": lambda measured=measured, pull=pull: Strategy(
-        "pulled", actor=[ConstraintTerm(measured, 32, DualConfig(), pull=pull)], needs_expert=False
-    )
-    for measured, pull in (("js", "kl"), ("kl", "js"))
-}
+STRATEGIES = (
+    {
+        "none": lambda: None,
+        "everything": Everything,
+        "imitation alone": lambda: Strategy(
+            "bc", actor=[ImitationTerm("bc", 40, 0.7, rl_share=0.0)], needs_expert=False
+        ),
+    }
+    | {
+        name: lambda name=name: Strategy(name, actor=[ConstraintTerm(name, 32, DualConfig())], needs_expert=False)
+        for name in DIVERGENCES
+    }
+    | {
+        f"{measured} pulled by {pull}": lambda measured=measured, pull=pull: Strategy(
+            "pulled", actor=[ConstraintTerm(measured, 32, DualConfig(), pull=pull)], needs_expert=False
+        )
+        for measured, pull in (("js", "kl"), ("kl", "js"))
+    }
+)
 
 
 def state(model: DiscreteSAC) -> dict[str, torch.Tensor]:
