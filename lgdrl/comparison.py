@@ -19,7 +19,6 @@ from urllib.parse import quote
 
 import sim
 from lgdrl.comparison_check import check_arms, check_names, check_references
-from lgdrl.display import label_count
 from lgdrl.jobs import Job, Report, contained, run_all, say
 from lgdrl.locks import FolderLock
 from lgdrl.runs import Run, read_json, write_json, write_text
@@ -32,7 +31,6 @@ from sim.files import check_output_folder
 
 if TYPE_CHECKING:
     from lgdrl.config import RunConfig
-    from lgdrl.training import Progress
 
 Episodes = Annotated[int, Bounds(1, 10_000_000)]
 TRIVIAL = ("slower", "idle", "random", "faster")
@@ -335,7 +333,7 @@ def _train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episo
     trainer = training.resume(folder) if run.config.exists() else training.start(config, folder)
     try:
         with training.stop_on_interrupt(trainer):
-            finished = trainer.train(lambda progress: _say_progress(name, progress, config.label_budget))
+            finished = trainer.train(lambda at: say(name, at.done, at.total, at.labels))
         if not finished:
             raise KeyboardInterrupt
         found = training.evaluate_run(run, episodes, first_seed)
@@ -350,11 +348,6 @@ def _train_and_evaluate(folder: str, values: Mapping[str, Any], name: str, episo
     finally:
         trainer.close()
     write_json(run.evaluation, result)
-
-
-def _say_progress(name: str, progress: Progress, label_budget: int | None) -> None:
-    note = "" if progress.labels is None else label_count(progress.labels, label_budget)
-    say(name, progress.done, progress.total, note)
 
 
 def decisions_to(success: float, rows: Sequence[Mapping[str, Any]], unit: str = "decisions") -> int | None:

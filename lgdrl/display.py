@@ -53,9 +53,7 @@ def training_progress(
         task = bar.add_task("train", total=config.steps, completed=done, rate="-", labels="", score="starting ...")
 
         def show(progress: TrainingProgress) -> None:
-            fields: dict[str, Any] = {"rate": f"{progress.row['rate']:,}"}
-            if progress.labels is not None:
-                fields["labels"] = label_count(progress.labels, config.label_budget)
+            fields: dict[str, Any] = {"rate": f"{progress.row['rate']:,}", "labels": progress.labels}
             if progress.evaluation is not None:
                 fields["score"] = _score(progress.evaluation)
             elif bar.tasks[0].fields["score"].startswith("starting"):
@@ -63,11 +61,6 @@ def training_progress(
             bar.update(task, completed=progress.done, **fields)
 
         yield show
-
-
-def label_count(labels: int, label_budget: int | None) -> str:
-    """How many labels of a budget were given, in words; `label_budget` None: there is no limit."""
-    return f"{labels:,} labels" if label_budget is None else f"{labels:,} of {label_budget:,} labels"
 
 
 def _score(found: Evaluation) -> str:

@@ -42,8 +42,8 @@ class Progress:
     done: int
     """Units of the loop so far (decisions, updates)."""
     total: int
-    labels: int | None
-    """Labels that the expert has given; None where none is asked."""
+    labels: str
+    """How many labels of their budget the expert has given, in words; empty where none is asked."""
     row: Mapping[str, Any]
     """The row just written to metrics.csv."""
     evaluation: Evaluation | None
@@ -154,8 +154,13 @@ class Trainer:
         if _crossed(before, now, config.checkpoint_every):
             self.save()
         if observe is not None:
-            labels = None if self.loop.provider is None else self.loop.labels
-            observe(Progress(now, config.steps, labels, row, evaluation))
+            observe(Progress(now, config.steps, self._labels(), row, evaluation))
+
+    def _labels(self) -> str:
+        if self.loop.provider is None:
+            return ""
+        budget = self.config.label_budget
+        return f"{self.loop.labels:,} labels" if budget is None else f"{self.loop.labels:,} of {budget:,} labels"
 
     def finish(self) -> bool:
         """Save; with the last unit done, write the policy too. Returns whether that is so.

@@ -24,6 +24,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from lgdrl.guidance.records import Labels, Transitions
+from sim.compiled import kernel
 
 
 class Samples:
@@ -395,16 +396,10 @@ class GuidedReplayBuffer(ReplayBuffer):
 
     def _look_ahead(self, records: np.ndarray, slots: np.ndarray) -> None:
         """Give drawn records the rewards and the successors of n steps."""
-        columns, last, running = self._columns, slots, records["dones"] == 0
-        for k in range(1, self.n_step):
-            following = columns["successors"][last]
-            running = running & (following >= 0)
-            if not running.any():
-                break
-            last = np.where(running, following, last)
-            records["rewards"] += np.where(running, self.gamma**k * columns["rewards"][last], 0.0)
-            records["discounts"][running] = self.gamma ** (k + 1)
-            running &= columns["dones"][last] == 0
+        columns, last = self._columns, np.empty(len(slots), np.int64)
+        steps = columns["successors"], columns["rewards"], columns["dones"]
+        returns = records["rewards"], records["discounts"]
+        _returns(slots, *steps, self.n_step, self.gamma, last, *returns)
         for name in OF_SUCCESSORS & columns.keys():
             records[name] = columns[name][last]
 
@@ -435,6 +430,23 @@ class GuidedReplayBuffer(ReplayBuffer):
 
     def _streams(self) -> tuple[np.random.Generator, np.random.Generator, np.random.Generator]:
         return self._uniform, self._labelled, self._intervened
+
+
+@kernel
+def _returns(
+    slots: Any, successors: Any, rewards: Any, dones: Any, n_step: int, gamma: float, last: Any, sums: Any,
+    discounts: Any,
+) -> None:  # fmt: skip
+    """Fill, for each of the slots, the slot of its last step, its n-step return, and the discount after it."""
+    for i in range(len(slots)):
+        slot, total, discount = slots[i], float(rewards[slots[i]]), gamma
+        for _ in range(1, n_step):
+            if dones[slot] > 0 or successors[slot] < 0:
+                break
+            slot = successors[slot]
+            total += discount * rewards[slot]
+            discount *= gamma
+        last[i], sums[i], discounts[i] = slot, total, discount
 
 
 def _rows(transitions: Transitions, gamma: float) -> dict[str, Any]:
