@@ -89,7 +89,7 @@ def _labels_given(trainer: Trainer) -> str:
     provider, statuses = trainer.loop.provider, trainer.loop.statuses
     if provider is None or not statuses:
         return ""
-    return f"{trainer.loop.labels:,} labels; decided by {decided_by(provider.name, statuses)}.\n"
+    return f"{trainer.labels}; decided by {decided_by(provider.name, statuses)}.\n"
 
 
 def _print_note(expert: PolicyProvider) -> None:

@@ -40,12 +40,11 @@ def training_progress(
         unit: What is counted.
     """
     columns = (
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
-        TextColumn(f"{{task.fields[rate]}} {unit}/s"),
-        TimeElapsedColumn(),
+        TextColumn(f"{unit}, {{task.fields[rate]}}/s,"),
+        TimeRemainingColumn(compact=True),
         TextColumn("left"),
-        TimeRemainingColumn(),
         TextColumn("{task.fields[labels]}"),
         TextColumn("{task.fields[score]}"),
     )
@@ -64,10 +63,10 @@ def training_progress(
 
 
 def _score(found: Evaluation) -> str:
-    """The newest point of a learning curve."""
+    """The newest point of a learning curve, of the learner alone."""
     if found.outcomes:
-        return f"success alone {100 * found.rate('success').value:.0f} %"
-    return f"return alone {found.mean('episode_return'):.1f}"
+        return f"success {100 * found.rate('success').value:.0f} %"
+    return f"return {found.mean('episode_return'):.1f}"
 
 
 @contextmanager

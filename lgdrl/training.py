@@ -43,7 +43,7 @@ class Progress:
     """Units of the loop so far (decisions, updates)."""
     total: int
     labels: str
-    """How many labels of their budget the expert has given, in words; empty where none is asked."""
+    """As `Trainer.labels`."""
     row: Mapping[str, Any]
     """The row just written to metrics.csv."""
     evaluation: Evaluation | None
@@ -154,13 +154,15 @@ class Trainer:
         if _crossed(before, now, config.checkpoint_every):
             self.save()
         if observe is not None:
-            observe(Progress(now, config.steps, self._labels(), row, evaluation))
+            observe(Progress(now, config.steps, self.labels, row, evaluation))
 
-    def _labels(self) -> str:
+    @property
+    def labels(self) -> str:
+        """How many labels of their budget the expert has given, in words; empty where none is asked."""
         if self.loop.provider is None:
             return ""
         budget = self.config.label_budget
-        return f"{self.loop.labels:,} labels" if budget is None else f"{self.loop.labels:,} of {budget:,} labels"
+        return f"{self.loop.labels:,} labels" if budget is None else f"{self.loop.labels:,}/{budget:,} labels"
 
     def finish(self) -> bool:
         """Save; with the last unit done, write the policy too. Returns whether that is so.

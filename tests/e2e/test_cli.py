@@ -85,8 +85,8 @@ def test_train_then_evaluate_with_json(run, tmp_path, here):
 def test_the_label_budget_is_an_option_and_the_last_line_counts_the_labels(tmp_path, here):
     done = here("train", "--steps", "800", "--label-budget", "7", "--out", tmp_path / "run", *QUICK)
     assert done.returncode == 0, done.stderr
-    assert "7 labels; decided by rule 7 (100 %)" in done.stdout
-    assert "7 of 7 labels" in done.stdout, "the progress bar"
+    assert "7/7 labels; decided by rule 7 (100 %)" in done.stdout
+    assert done.stdout.count("7/7 labels") == 2, "in the progress bar too"
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["label_budget"] == 7
 
 
