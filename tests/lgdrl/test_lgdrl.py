@@ -11,6 +11,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from scipy.spatial.distance import jensenshannon
+from scipy.special import rel_entr
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from lgdrl.config import load_config
@@ -287,8 +288,11 @@ def model_with(found) -> Watched:
     return model
 
 
-def test_the_actor_minimises_l0_plus_dual_times_the_divergence_on_labelled_states():
-    guided = model_with(strategy(guide_batch=24, dual={"initial": 3.0, "target": 0.1, "step_size": 0.5}))
+@pytest.mark.parametrize(("pull", "full_price", "price"), [(None, None, 3.0), ("kl", 20, 3.0), ("kl", 5, 1.5)])
+def test_the_actor_minimises_l0_plus_the_price_times_the_pull_on_labelled_states(pull, full_price, price):
+    """There are 20 labels."""
+    dual = {"initial": 3.0, "target": 0.1, "step_size": 0.5}
+    guided = model_with(strategy(guide_batch=24, dual=dual, pull=pull, full_price=full_price))
     alone = model_with(strategy(constraint="none"))
     before = [p.clone() for p in guided.actor.network.parameters()]
     values, metrics = guided._update(16)
@@ -300,10 +304,12 @@ def test_the_actor_minimises_l0_plus_dual_times_the_divergence_on_labelled_state
         for parameter, old in zip(guided.actor.network.parameters(), before, strict=True):
             parameter.copy_(old)
         probs = guided.log_probs(drawn).exp().numpy()
-    expected = np.mean([jensenshannon(p, q) ** 2 for p, q in zip(probs, drawn.label_probs.numpy(), strict=True)])
+    labels = drawn.label_probs.numpy()
+    expected = np.mean([jensenshannon(p, q) ** 2 for p, q in zip(probs, labels, strict=True)])
+    pulled = expected if pull is None else np.mean([rel_entr(q, p).sum() for p, q in zip(probs, labels, strict=True)])
     assert drawn.labelled.all()
     assert metrics["divergence"] == pytest.approx(expected, rel=1e-4)
-    assert guided.minimised == pytest.approx(alone.minimised + 3.0 * expected, rel=1e-5)
+    assert guided.minimised == pytest.approx(alone.minimised + price * pulled, rel=1e-5)
     (term,) = guided.strategy.actor
     assert term.dual.value == pytest.approx(3.0 + 0.5 * (expected - 0.1), rel=1e-5)
 
