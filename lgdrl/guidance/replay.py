@@ -212,8 +212,6 @@ class GuidedReplayBuffer(ReplayBuffer):
         super().__init__(buffer_size, observation_space, action_space, device, n_envs=1)
         self.discrete = discrete
         self.n_step, self.gamma = n_step, gamma
-        """Steps of the returns that are drawn, which may be lowered at any time, and discount per step."""
-        self._linking = n_step > 1
         self._records = np.zeros(buffer_size, self._record())
         self._share()
         self.reset()
@@ -304,7 +302,7 @@ class GuidedReplayBuffer(ReplayBuffer):
         for name, column in self._columns.items():
             column[slots] = rows[name]
         self._remember(slots)
-        if self._linking:
+        if self.n_step > 1:
             self._link(slots)
         self.full = self.full or self.pos + number >= self.buffer_size
         self.pos = (self.pos + number) % self.buffer_size

@@ -53,9 +53,6 @@ class DiscreteSACConfig:
     tau: Annotated[float, Bounds(0, 1, open_low=True)] = 0.01
     gamma: Share = 0.99  # discount per decision
     n_step: Annotated[int, Bounds(1, 1000)] = 3  # rewards before the critics' own estimate; 1 misses distant goals
-    # decisions with n-step returns. Later ones are single steps: what is learned no longer depends on actions that the
-    # present policy would not take, and the last crashes go; null: always n steps
-    n_step_until: Whole | None = 30_000
     batch_size: BatchSize = 128  # transitions per update
     buffer_size: Count = 100_000  # transitions; a whole run of the lane change fits
     learning_starts: Whole = 500  # decisions with uniformly random legal proposals, before the first update
@@ -212,8 +209,6 @@ class DiscreteSAC(Guided):
     def train(self, gradient_steps: int, batch_size: int) -> None:
         """`gradient_steps` updates of critics, actor, temperature and targets, in this order."""
         self.policy.set_training_mode(True)
-        until = self.config.n_step_until
-        self.replay.n_step = self.config.n_step if until is None or self.num_timesteps < until else 1
         if self.core is not None:
             means, measured = self.core.train(gradient_steps, batch_size)
         else:

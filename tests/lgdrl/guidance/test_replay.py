@@ -181,21 +181,6 @@ def test_n_step_returns_are_those_of_a_list_of_the_stored_steps(n_step, num_envs
             assert np.array_equal(getattr(samples, name)[i].numpy(), row[name]), name
 
 
-def test_returns_may_become_single_steps_and_n_steps_again():
-    buffer = GuidedReplayBuffer(100, OBSERVATIONS, ACTIONS, "cpu", seed=0, n_step=4)
-    steps = driven(2, 20, np.random.default_rng(0))
-    for transitions in steps[:10]:
-        buffer.add_transitions(transitions)
-    buffer.n_step = 1
-    for transitions in steps[10:]:
-        buffer.add_transitions(transitions)
-    slots, rows = np.arange(40), [row for transitions in steps for row in as_dicts(transitions)]
-    assert buffer.take(slots).rewards.tolist() == [row["rewards"].item() for row in rows]
-    buffer.n_step = 4
-    expected = [return_of(row, rows, 4, 0.99)[0] for row in rows]
-    assert buffer.take(slots).rewards.tolist() == pytest.approx(expected, abs=1e-5)
-
-
 def test_labelled_states_are_drawn_as_single_steps():
     buffer = GuidedReplayBuffer(100, OBSERVATIONS, ACTIONS, "cpu", seed=0, n_step=5)
     rows = [

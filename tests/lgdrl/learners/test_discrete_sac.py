@@ -583,21 +583,6 @@ def test_updates_follow_decisions_exactly(ratio, num_envs):
     assert model._n_updates == math.floor((60 - warm_up_steps * num_envs) * ratio + 1e-9)
 
 
-@pytest.mark.parametrize(("until", "later"), [(300, 1), (None, 4)])
-def test_returns_are_single_steps_after_their_decisions(until, later):
-    drawn = []
-
-    class Watching(Strategy):
-        def on_batch(self, replay, size):
-            drawn.append((model.num_timesteps, replay.n_step))
-            return super().on_batch(replay, size)
-
-    model = make(config=dataclasses.replace(SMALL, n_step=4, n_step_until=until), strategy=Watching("watching"))
-    model.learn(600)
-    assert {n_step for decisions, n_step in drawn if decisions < 300} == {4}
-    assert {n_step for decisions, n_step in drawn if decisions >= 300} == {later}
-
-
 def test_the_seed_decides_everything():
     one, again, other = (weights(make(seed=seed).learn(200)) for seed in (1, 1, 2))
     assert equal(one, again)
@@ -619,8 +604,7 @@ def test_foreign_random_draws_and_predictions_change_nothing():
 def test_a_resumed_run_is_identical_to_the_bit(cut):
     def fresh():
         strategy = constrained(DualConfig(initial=1.0), intervene=0.3)
-        # the ring turns over, and returns become single steps
-        config = dataclasses.replace(SMALL, buffer_size=300, updates_per_decision=0.3, n_step_until=600)
+        config = dataclasses.replace(SMALL, buffer_size=300, updates_per_decision=0.3)  # the ring turns over
         return make(Corridor(seed=5), config, strategy, RightAdvisor())
 
     total = 800
