@@ -65,9 +65,8 @@ def _story(remote: bool) -> Text:
         ("driving language model", "bold"),
         " of the package, a million parameters, in this process.\n",
         rule,
-        f"At an endpoint {LABELS} labels are about {tokens:,} tokens: {LABELS} s at a second each, and "
-        f"{tokens * 1e-6:.2f} $ at 1 $\nper million tokens. ",
-        "Set OPENAI_BASE_URL and OPENAI_API_KEY to be guided by another model instead.",
+        f"At an endpoint: {tokens:,} tokens, {tokens * 1e-6:.2f} $ at 1 $ per million, {LABELS} s at 1 s each.\n",
+        "Set OPENAI_BASE_URL and OPENAI_API_KEY to be guided by another model.",
     )
 
 
