@@ -276,7 +276,10 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     arms.add_argument("--expert", help="expert of all arms")
     arms.add_argument("--steps", type=_count, help="decisions of each run")
     arms.add_argument(
-        "--label-budgets", metavar="N,N,...", help="train every arm at each of these label budgets, e.g. 20,50,250"
+        "--label-budgets",
+        type=lambda text: [_whole(word) for word in text.split(",")],
+        metavar="N,N,...",
+        help="train every arm at each of these label budgets, e.g. 20,50,250",
     )
     arms.add_argument("--seeds", type=_count, help="number of training seeds")
     arms.add_argument("--seed", type=_seed, help="first training seed (default: 0)")

@@ -225,7 +225,7 @@ def compare(arguments: Namespace) -> int:
     if arguments.strategies:
         overrides["arms"] = {name: {"strategy": name} for name in arguments.strategies.split(",")}
     if arguments.label_budgets:
-        overrides["label_budgets"] = _budgets(arguments.label_budgets)
+        overrides["label_budgets"] = arguments.label_budgets
     if arguments.seeds or arguments.seed is not None:
         first = arguments.seed or 0
         overrides["seeds"] = list(range(first, first + (arguments.seeds or 3)))
@@ -243,14 +243,6 @@ def compare(arguments: Namespace) -> int:
     if arguments.json:
         _write(arguments.json, {"rows": [row.to_dict() for row in rows]}, write_json)
     return 0
-
-
-def _budgets(text: str) -> list[int]:
-    """The numbers of `--label-budgets`."""
-    words = text.split(",")
-    if not all(word.isascii() and word.isdigit() for word in words):
-        raise UsageError(f"--label-budgets {text!r}: write whole numbers with commas between them, e.g. 20,50,250")
-    return [int(word) for word in words]
 
 
 # --- play ------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#7F7F7F")
 GREY = "#6B7280"
+MOST_BANDS = 6
+"""Learning curves with a band each; of more of them bands cover each other."""
 
 
 def learning_curve(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -130,6 +132,7 @@ def figure_of(width: float, height: float) -> tuple[Any, Any]:
 
 def _curves(rows: Sequence[Row], runs: Mapping[str, Sequence[Path]]) -> Any:
     figure, axes = figure_of(8.4, 4.4)
+    banded = len(runs) <= MOST_BANDS
     for index, (arm, folders) in enumerate(runs.items()):
         curves = [learning_curve(folder) for folder in folders]
         if not all(len(progress) for progress, _ in curves):
@@ -141,7 +144,10 @@ def _curves(rows: Sequence[Row], runs: Mapping[str, Sequence[Path]]) -> Any:
         style = "-" if index < len(COLOURS) else "--"
         dots = "o" if len(grid) < 3 else None
         axes.plot(grid / 1000, values.mean(axis=0), style, color=colour, linewidth=1.8, label=arm, marker=dots)
-        axes.fill_between(grid / 1000, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.13, linewidth=0)
+        if banded:
+            axes.fill_between(
+                grid / 1000, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.13, linewidth=0
+            )
     for row in rows:
         if row.name == "rule":
             level = row.score.mean
@@ -154,7 +160,7 @@ def _curves(rows: Sequence[Row], runs: Mapping[str, Sequence[Path]]) -> Any:
         axes.set(ylabel="success, learner alone (%)", ylim=(-2, 104))
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
     seeds = max(len(folders) for folders in runs.values())
-    over = "mean and range over training seeds" if seeds > 1 else "one training seed"
+    over = ("mean and range" if banded else "mean") + " over training seeds" if seeds > 1 else "one training seed"
     axes.set_title(f"Learning curves, expert off: {over}", loc="left", fontsize=11)
     return figure
 

@@ -73,7 +73,8 @@ def js_of_label(p: torch.Tensor) -> torch.Tensor:
 @config_dataclass
 class DualConfig:
     """The dual variable. Defaults are those that guided the mandatory lane change best, with KL as the pull. Where the
-    actor descends JS itself, whose gradient at a uniform policy is a sixth of that, multiply them by 6."""
+    actor descends JS itself, whose gradient at a uniform policy is a sixth of that, take six times `initial` and
+    `step_size`."""
 
     initial: NonNegative = 1.0  # per nat; with KL as the pull, the weight of plain behaviour cloning
     target: NonNegative = 0.03  # nats, delta; 0.1 was too loose over the 60 decisions of an episode

@@ -183,7 +183,8 @@ class GuidedEpisodes(Labeller):
     """A share of the steps of guided episodes is labelled.
 
     Under a label budget the share is what is left of the budget over what is left of the guided part of the training,
-    so that the labels are spread evenly and all of them are used.
+    so that the labels are spread evenly and used up, but for one or two where the last guided steps are fewer than
+    expected.
 
     Args:
         gate: Which episodes are guided, and until which share of the training.

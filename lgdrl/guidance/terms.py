@@ -62,8 +62,10 @@ class Networks:
         log_probs = self.log_probs(samples)
         mean = DIVERGENCES[name](log_probs, samples.label_probs).mean()
         agreement = (log_probs.detach().argmax(dim=1) == samples.label_actions).float().mean()
-        value = mean if measured is None else DIVERGENCES[measured](log_probs, samples.label_probs).mean()
-        return weight * mean, {"divergence": float(value.detach()), "agreement": float(agreement)}
+        value = mean.detach()
+        if measured not in (None, name):
+            value = DIVERGENCES[measured](log_probs.detach(), samples.label_probs).mean()
+        return weight * mean, {"divergence": float(value), "agreement": float(agreement)}
 
 
 @dataclass(slots=True)

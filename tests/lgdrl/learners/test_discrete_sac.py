@@ -1,6 +1,7 @@
 """Discrete SAC: its losses are the written equations, the hooks see what they should, it resumes to the bit."""
 
 import dataclasses
+import itertools
 import math
 import pickle
 import threading
@@ -551,7 +552,8 @@ def test_episodes_are_numbered_uniquely_and_steps_count_within_them():
     model.learn(100)  # SB3's default starts all environments afresh
     pairs = [(int(e), int(s)) for episodes, steps in strategy.seen for e, s in zip(episodes, steps, strict=True)]
     assert len(set(pairs)) == len(pairs) == 300
-    for now, then, dones in zip(strategy.seen[:49], strategy.seen[1:50], strategy.dones[:49], strict=True):
+    first = list(zip(strategy.seen, strategy.dones, strict=True))[:50]  # the first call of learn, 4 environments
+    for (now, dones), (then, _) in itertools.pairwise(first):
         assert np.array_equal(then[1], np.where(dones, 0, now[1] + 1))
         assert np.array_equal(then[0][~dones], now[0][~dones])
         assert (then[0][dones] > now[0].max()).all()
