@@ -11,7 +11,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,embedded,video,carla]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,embedded,video,carla,mujoco]'
 	@touch $@
 
 demo: $(STAMP)
