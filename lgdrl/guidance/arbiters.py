@@ -20,10 +20,11 @@ import torch
 from gymnasium import spaces
 
 from experts.safety import unsafe_actions
+from lgdrl.guidance import gaussian
 from lgdrl.guidance.constraint import js
-from lgdrl.guidance.records import Execution, Labels, Reason, StepContext
+from lgdrl.guidance.records import Execution, Labels, LearnerInfo, Reason, StepContext
 from lgdrl.plugins import Registry
-from sim.bounds import NonNegative, Number, config_dataclass
+from sim.bounds import Count, NonNegative, Number, Share, config_dataclass
 from sim.config import NoOptions, resolve
 from sim.errors import UsageError
 
@@ -34,8 +35,8 @@ class Arbiter(ABC):
     asks = False
     """Whether it may require labels in states that the labeller does not want."""
 
-    def attach(self, action_space: spaces.Space) -> None:
-        """Check the action space, before the first step. Raises UsageError where it cannot arbitrate there."""
+    def attach(self, learner: LearnerInfo) -> None:
+        """Check the learner, before the first step. Raises UsageError where it cannot arbitrate there."""
 
     def requires(self, context: StepContext, wanted: np.ndarray, allowed: np.ndarray) -> np.ndarray:
         """Labels that the decision depends on. Called once per step, before `decide`.
@@ -121,23 +122,32 @@ class ExpertDrives(Arbiter):
 
 
 class Replacing(Arbiter):
-    """Base of arbiters that replace the learner's discrete action in steps that a rule finds.
+    """Base of arbiters that replace the learner's action in steps that a rule finds.
 
     A step counts as an intervention only where the expert's action differs from the learner's.
     """
 
     reason: Reason
+    discrete_only = False
+    """Whether its rule compares single actions, which continuous ones never are alike in."""
 
-    def attach(self, action_space: spaces.Space) -> None:
-        if not isinstance(action_space, spaces.Discrete):
-            raise UsageError(f"this arbiter compares discrete actions, the scenario has {action_space}: choose another")
+    def attach(self, learner: LearnerInfo) -> None:
+        space = learner.action_space
+        if self.discrete_only and not isinstance(space, spaces.Discrete):
+            raise UsageError(
+                f"this arbiter compares discrete actions, the scenario has {space}: choose 'learner', 'expert', "
+                "'value', 'js' or 'blend'"
+            )
 
     @abstractmethod
     def fires(self, context: StepContext, labels: Labels) -> np.ndarray:
         """bool (N,): steps that the expert should control."""
 
     def decide(self, context: StepContext, labels: Labels, allowed: np.ndarray) -> Execution:
-        rows = allowed & self.fires(context, labels) & labels.executable & (labels.action != context.proposals)
+        differs = labels.action != context.proposals
+        if differs.ndim > 1:
+            differs = differs.any(axis=1)
+        rows = allowed & self.fires(context, labels) & labels.executable & differs
         return Execution.switched(context, labels, rows, self.reason)
 
 
@@ -146,6 +156,7 @@ class Unsafe(Replacing):
 
     asks = True
     reason = Reason.UNSAFE
+    discrete_only = True
 
     def __init__(self) -> None:
         self._fires = np.zeros(0, bool)
@@ -175,6 +186,7 @@ class Disagree(Comparing):
     """The expert takes over wherever it would act differently."""
 
     reason = Reason.DISAGREEMENT
+    discrete_only = True
 
     def fires(self, context: StepContext, labels: Labels) -> np.ndarray:
         return labels.given
@@ -221,18 +233,26 @@ class Divergence(Comparing):
         self._engaged_in = np.zeros(0, np.int64)
 
     def fires(self, context: StepContext, labels: Labels) -> np.ndarray:
-        assert context.policy.probs is not None
-        assert labels.probs is not None
         if len(self._engaged) != context.num_envs:
             self._engaged, self._engaged_in = np.zeros(context.num_envs, bool), np.full(context.num_envs, -1)
         engaged = self._engaged & (self._engaged_in == context.episodes)
-        with np.errstate(divide="ignore"):
-            log_probs = torch.from_numpy(np.log(context.policy.probs))
-        distance = js(log_probs, torch.from_numpy(labels.probs)).numpy()
+        distance = self._distance(context, labels)
         threshold = np.where(engaged, self.config.off, self.config.on)
         self._engaged = labels.given & (distance > threshold)
         self._engaged_in = context.episodes.copy()
         return self._engaged
+
+    @staticmethod
+    def _distance(context: StepContext, labels: Labels) -> np.ndarray:
+        """JS divergence of policy and label, nats, (N,); of continuous actions the mean over their dimensions."""
+        policy = context.policy
+        if policy.probs is None:
+            assert policy.mean is not None
+            return gaussian.distance(policy.mean, policy.std, labels.action, context.action_space)
+        assert labels.probs is not None
+        with np.errstate(divide="ignore"):
+            log_probs = torch.from_numpy(np.log(policy.probs))
+        return js(log_probs, torch.from_numpy(labels.probs)).numpy()
 
     def state_dict(self) -> dict[str, Any]:
         return {"engaged": self._engaged.copy(), "engaged_in": self._engaged_in.copy()}
@@ -258,8 +278,8 @@ class Rationed(Arbiter):
         self.asked = 0
         """Labels that were asked for so far, beyond those that the labeller wanted."""
 
-    def attach(self, action_space: spaces.Space) -> None:
-        self.inner.attach(action_space)
+    def attach(self, learner: LearnerInfo) -> None:
+        self.inner.attach(learner)
 
     def requires(self, context: StepContext, wanted: np.ndarray, allowed: np.ndarray) -> np.ndarray:
         required = self.inner.requires(context, wanted, allowed)
@@ -285,9 +305,51 @@ class Rationed(Arbiter):
         self.asked = state["asked"]
 
 
+@config_dataclass
+class BlendConfig:
+    initial: Share = 1.0  # the expert's share of the action at the start ...
+    final: Share = 0.0  # ... and from there on where the schedule ends
+    decisions: Count = 10_000  # over which it goes from one to the other, linearly
+
+
+class Blend(Arbiter):
+    """Both act: (1 - share) x proposal + share x label, with a share that changes linearly over the training.
+
+    As in dynamic action interpolation (arXiv 2504.18766), as specified here: the blended action is what is stored.
+    """
+
+    asks = True
+
+    def __init__(self, config: BlendConfig) -> None:
+        self.config = config
+
+    def attach(self, learner: LearnerInfo) -> None:
+        if isinstance(learner.action_space, spaces.Discrete):
+            raise UsageError(
+                f"arbiter 'blend' mixes continuous actions, the scenario has {learner.action_space}: choose another"
+            )
+        if learner.on_policy:
+            raise UsageError(
+                f"arbiter 'blend': learner {learner.name!r} learns only from actions that its own policy drew, and a "
+                "blended one was drawn by no policy: choose arbiter 'expert' or 'js', or learner 'sac' or 'td3'"
+            )
+
+    def share(self, decisions: int) -> float:
+        """The expert's share after so many decisions."""
+        done = min(decisions / self.config.decisions, 1.0)
+        return self.config.initial + done * (self.config.final - self.config.initial)
+
+    def requires(self, context: StepContext, wanted: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+        return allowed & (self.share(context.decisions) > 0)
+
+    def decide(self, context: StepContext, labels: Labels, allowed: np.ndarray) -> Execution:
+        return Execution.blended(context, labels, allowed * self.share(context.decisions), Reason.SCHEDULE)
+
+
 LEARNER = ArbiterPlugin("learner", "the learner always drives", NoOptions(), lambda config: LearnerDrives())
 EXPERT = ArbiterPlugin("expert", "the expert always drives", NoOptions(), lambda config: ExpertDrives())
 UNSAFE = ArbiterPlugin("unsafe", "where the proposal fails the safety check", NoOptions(), lambda config: Unsafe())
 DISAGREE = ArbiterPlugin("disagree", "where the expert acts differently", NoOptions(), lambda config: Disagree())
 VALUE = ArbiterPlugin("value", "where the critics prefer the expert's action", ValueConfig(), Value)
+BLEND = ArbiterPlugin("blend", "both, with a share that fades (continuous actions)", BlendConfig(), Blend)
 JS = ArbiterPlugin("js", "where policy and expert are far apart, with hysteresis", DivergenceConfig(), Divergence)

@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 
 from experts.human import Hands, HumanExpert
 from experts.provider import Context, Decision, label_distribution
 from lgdrl.guidance.arbiters import Arbiter
-from lgdrl.guidance.records import STATUSES, Execution, Labels, Reason, StepContext
+from lgdrl.guidance.records import STATUSES, Execution, Labels, LearnerInfo, Reason, StepContext
 
 Report = Callable[[StepContext, Decision, Any], None]
 """Called with the step, the person's decision and the scene of the first environment."""
@@ -37,8 +36,8 @@ class PersonArbiter(Arbiter):
         self.decisions = 0
         """Decisions of the person so far."""
 
-    def attach(self, action_space: spaces.Space) -> None:
-        self.inner.attach(action_space)
+    def attach(self, learner: LearnerInfo) -> None:
+        self.inner.attach(learner)
 
     def requires(self, context: StepContext, wanted: np.ndarray, allowed: np.ndarray) -> np.ndarray:
         return self.inner.requires(context, wanted, allowed)

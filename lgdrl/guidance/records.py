@@ -26,6 +26,17 @@ LATE = STATUSES.index(Status.LATE)
 NO_STATUS = -1
 
 
+@dataclass(frozen=True)
+class LearnerInfo:
+    """What strategies and arbiters may know of the learner that they guide."""
+
+    name: str
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    on_policy: bool = False
+    """Whether it learns only from actions that its own policy drew, and has no replay buffer to draw batches from."""
+
+
 class Reason(IntEnum):
     """Why a step was controlled as it was; the guidance log keeps the lower-case name."""
 

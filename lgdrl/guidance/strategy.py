@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from lgdrl.guidance.arbiters import Arbiter, LearnerDrives
 from lgdrl.guidance.labelling import Labeller, NoLabels
-from lgdrl.guidance.records import Execution, Reason, StepContext, Transitions
-from lgdrl.guidance.terms import ActorTerm, LearnerInfo, Networks, Terms
+from lgdrl.guidance.records import Execution, LearnerInfo, Reason, StepContext, Transitions
+from lgdrl.guidance.terms import ActorTerm, Networks, Terms
 
 if TYPE_CHECKING:
     from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
@@ -61,7 +61,7 @@ class Strategy:
 
     def attach(self, learner: LearnerInfo) -> None:
         """Learn about the learner, before the first step. Raises UsageError in one line for what is not supported."""
-        self.arbiter.attach(learner.action_space)
+        self.arbiter.attach(learner)
         for term in self.actor:
             term.attach(learner)
 

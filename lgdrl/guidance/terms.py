@@ -15,26 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 
 from lgdrl.guidance.constraint import DIVERGENCES, DivergenceName, Dual, DualConfig
-from sim.errors import UsageError
+from lgdrl.guidance.gaussian import GAUSSIAN_DIVERGENCES, ActionScale, unsquashed
+from lgdrl.guidance.records import LearnerInfo
 
 if TYPE_CHECKING:
     from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
 
 
-@dataclass(frozen=True)
-class LearnerInfo:
-    """What a strategy may know of the learner that it guides."""
-
-    name: str
-    observation_space: spaces.Space
-    action_space: spaces.Space
+NEAR = 0.1
+"""Of actions scaled to [-1, 1]: within this a policy agrees with a label."""
 
 
 class Networks:
-    """What terms may compute with: the learner's present networks on samples, with gradients."""
+    """What terms may compute with: the learner's present networks on samples, with gradients.
+
+    Here for categorical policies; `GaussianNetworks` for continuous actions.
+    """
 
     def log_probs(self, samples: Samples) -> torch.Tensor:
         """Log-probabilities of a categorical policy: float (B, A), finite everywhere."""
@@ -68,6 +66,34 @@ class Networks:
         return weight * mean, {"divergence": float(value), "agreement": float(agreement)}
 
 
+class GaussianNetworks(Networks):
+    """`Networks` of a policy whose actions are tanh(u), u Gaussian; deterministic ones have the std `LABEL_STD`."""
+
+    scale: ActionScale
+
+    def gaussian(self, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and ln std of u, float (B, D) each."""
+        raise NotImplementedError
+
+    def action_values(self, samples: Samples, column: str = "actions") -> torch.Tensor:
+        """All critics' values of the actions in a column of the samples: float (C, B)."""
+        raise NotImplementedError
+
+    def label_divergence(
+        self, samples: Samples, name: DivergenceName, weight: float, measured: DivergenceName | None = None
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """As `Networks.label_divergence`, see `lgdrl.guidance.gaussian`; a label agrees where the greedy action is
+        within `NEAR` of it in each dimension."""
+        label = torch.from_numpy(unsquashed(self.scale.scaled(samples.array("label_actions"))))
+        mean, log_std = self.gaussian(samples)
+        distance = GAUSSIAN_DIVERGENCES[name](mean, log_std, label).mean()
+        with torch.no_grad():
+            near = (mean.tanh() - label.tanh()).abs().amax(dim=-1) <= NEAR
+            other = measured if measured not in (None, name) else None
+            value = distance if other is None else GAUSSIAN_DIVERGENCES[other](mean, log_std, label).mean()
+        return weight * distance, {"divergence": float(value), "agreement": float(near.float().mean())}
+
+
 @dataclass(slots=True)
 class Terms:
     """What a method adds to one loss of the learner: base_share x mean(weights x base loss) + loss."""
@@ -80,6 +106,11 @@ class Terms:
     """Factor of the base loss."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Logged under guidance/ and passed to `Strategy.on_update`."""
+
+    def total(self, base: torch.Tensor) -> torch.Tensor:
+        """base_share x base + loss; without guidance the base loss itself, bit for bit."""
+        shared = base if self.base_share == 1.0 else self.base_share * base
+        return shared if self.loss is None else shared + self.loss
 
     @classmethod
     def combined(cls, parts: Sequence[Terms]) -> Terms:
@@ -139,13 +170,6 @@ class LabelTerm(ActorTerm):
         self.name = name
         self.divergence: DivergenceName = divergence
         self.batch_size = batch_size
-
-    def attach(self, learner: LearnerInfo) -> None:
-        if not isinstance(learner.action_space, spaces.Discrete):
-            raise UsageError(
-                f"the term {self.name!r} compares probabilities of actions: it needs a scenario with discrete actions, "
-                f"this one has {learner.action_space}"
-            )
 
     def sample(self, replay: GuidedReplayBuffer) -> Samples | None:
         return replay.sample_labelled(self.batch_size)

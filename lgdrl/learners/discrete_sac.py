@@ -27,20 +27,15 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
-from lgdrl.finite import NotFinite
 from lgdrl.guidance.advisor import Advisor
 from lgdrl.guidance.records import PolicySummary
 from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
 from lgdrl.guidance.strategy import RL, Strategy
-from lgdrl.guidance.terms import Terms
-from lgdrl.learners.fused.discrete_sac import FusedCore
-from lgdrl.learners.guided import Guided
+from lgdrl.learners.fused.discrete_sac import FusedCore, measured
+from lgdrl.learners.guided import GuidedOffPolicy
 from lgdrl.learners.registry import Learner
 from lgdrl.learners.softmax_policy import HIDDEN, DiscreteSACPolicy, Trainable, adam, sample_categorical
 from sim.bounds import BatchSize, Bounds, Count, LearningRate, Positive, Share, Whole, config_dataclass
-
-RECORDED = ("the critic loss", "the actor loss", "the loss of alpha", "alpha", "the entropy of the policy")
-"""What an update gives, in order."""
 
 
 @config_dataclass
@@ -76,7 +71,7 @@ class DiscreteSACConfig:
             raise ValueError(f"alpha_cap = {self.alpha_cap}: choose at least alpha_initial = {self.alpha_initial}")
 
 
-class DiscreteSAC(Guided):
+class DiscreteSAC(GuidedOffPolicy):
     """Discrete soft actor-critic, guided by a `Strategy`.
 
     Works on any gymnasium environment or SB3 VecEnv with Box observations and Discrete actions. Where environments
@@ -156,7 +151,7 @@ class DiscreteSAC(Guided):
         self.alpha_optimizer = None if self.config.alpha_fixed else adam([self.log_alpha], self.config.learning_rate)
         if self.device.type != "cpu":
             self.config = dataclasses.replace(self.config, core="torch")
-        self.core = FusedCore(self) if self.config.core == "fused" else None
+        self.core: FusedCore | None = FusedCore(self) if self.config.core == "fused" else None
 
     @property
     def alpha(self) -> torch.Tensor:
@@ -206,37 +201,24 @@ class DiscreteSAC(Guided):
         """Both critics, float (2, B, A)."""
         return self.policy.q_values(samples.observations)
 
-    def train(self, gradient_steps: int, batch_size: int) -> None:
-        """`gradient_steps` updates of critics, actor, temperature and targets, in this order."""
-        self.policy.set_training_mode(True)
-        if self.core is not None:
-            means, measured = self.core.train(gradient_steps, batch_size)
-        else:
-            found = [self._update(batch_size) for _ in range(gradient_steps)]
-            means = torch.stack([values for values, _ in found]).mean(dim=0).tolist()
-            measured = [metrics for _, metrics in found]
-        self._n_updates += gradient_steps
-        self._record(means)
-        self.record_guidance(measured)
-
-    def _update(self, batch_size: int) -> tuple[torch.Tensor, dict[str, float]]:
-        """One update. Returns: the numbers named in `RECORDED`, and the strategy's metrics."""
+    def update(self, batch_size: int) -> tuple[dict[str, float], dict[str, float]]:
+        """One update of critics, actor, temperature and targets, in this order."""
         batches = self.strategy.on_batch(self.replay, batch_size)
         samples, alpha = batches[RL], self.alpha
         critic_terms = self.strategy.critic_terms(batches, self)
         critic_loss = self.critic_loss(samples, alpha, critic_terms.weights)
-        self.critic.minimise(_total(critic_loss, critic_terms))
+        self.critic.minimise(critic_terms.total(critic_loss))
         log_probs = self.log_probs(samples)
         actor_terms = self.strategy.actor_terms(batches, self)
         actor_loss = self.actor_loss(samples, log_probs, alpha, actor_terms.weights)
-        self.actor.minimise(_total(actor_loss, actor_terms))
+        self.actor.minimise(actor_terms.total(actor_loss))
         entropy = -(log_probs.detach().exp() * log_probs.detach()).sum(dim=1).mean()
         alpha_loss = self._update_alpha(entropy)
         self.policy.update_targets(self.tau)
         metrics = critic_terms.metrics | actor_terms.metrics
         self.strategy.on_update(metrics)
         values = (critic_loss.detach(), actor_loss.detach(), alpha_loss, alpha.squeeze(), entropy)
-        return torch.stack(values), metrics
+        return measured(*torch.stack(values).tolist()), metrics
 
     def critic_loss(self, samples: Samples, alpha: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """L_1 + L_2 on the executed actions; float (B,) `weights` of the samples, None: 1."""
@@ -279,19 +261,6 @@ class DiscreteSAC(Guided):
                 self.log_alpha.clamp_(max=math.log(self.config.alpha_cap))
         return loss.squeeze()
 
-    def _record(self, means: list[float]) -> None:
-        for name, value in zip(RECORDED, means, strict=True):
-            if not math.isfinite(value):
-                raise NotFinite(f"{name} is {value} at decision {self.num_timesteps:,}, update {self._n_updates:,}")
-        critic_loss, actor_loss, alpha_loss, alpha, entropy = means
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/critic_loss", critic_loss)
-        self.logger.record("train/actor_loss", actor_loss)
-        self.logger.record("train/ent_coef", alpha)
-        self.logger.record("train/entropy", entropy)
-        if self.alpha_optimizer is not None:
-            self.logger.record("train/ent_coef_loss", alpha_loss)
-
     # ------------------------------------------------------------------------------------ prediction and files
 
     def predict(
@@ -327,19 +296,13 @@ class DiscreteSAC(Guided):
         self.policy.stream.bit_generator.state = state["predictions"]
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "core", "actor", "critic", "alpha_optimizer", "_proposals"]
+        return [*super()._excluded_save_params(), "actor", "critic", "alpha_optimizer", "_proposals"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules = ["policy", "actor.optimizer", "critic.optimizer"]
         if self.alpha_optimizer is not None:
             modules.append("alpha_optimizer")
         return modules, ["log_alpha"]
-
-
-def _total(base: torch.Tensor, terms: Terms) -> torch.Tensor:
-    """share x base + guidance; without guidance the base loss itself, bit for bit."""
-    total = base if terms.base_share == 1.0 else terms.base_share * base
-    return total if terms.loss is None else total + terms.loss
 
 
 def _uniform(legal: np.ndarray) -> np.ndarray:

@@ -22,27 +22,27 @@ class FlatAdam(torch.optim.Adam):
 
     Args:
         network: On whose memory.
-        parameters: All its parameters, in the order of that memory.
+        parameters: All its parameters, in any order.
         learning_rate: Step size.
     """
 
     def __init__(self, network: Perceptron, parameters: list[torch.Tensor], learning_rate: float) -> None:
         super().__init__(parameters, lr=learning_rate, fused=True)
+        start = network.memory.theta.ctypes.data
+        self._places = [(parameter.data_ptr() - start) // 4 for parameter in parameters]
         self.mean, self.square = np.zeros((2, network.size), np.float32)
         """Moving means of the gradients and of their squares, float32 (size,)."""
         self._bind()
 
     def _bind(self) -> None:
         """Take over the optimizer's state, and make it views of the flat memory."""
-        at = 0
-        for parameter in self.param_groups[0]["params"]:
+        for parameter, at in zip(self.param_groups[0]["params"], self._places, strict=True):
             state = self.state[parameter]
             for name, flat in (("exp_avg", self.mean), ("exp_avg_sq", self.square)):
                 view = torch.from_numpy(flat[at : at + parameter.numel()]).view(parameter.shape)
                 view.copy_(state.get(name, torch.zeros(())))
                 state[name] = view
             state["step"] = torch.as_tensor(state.get("step", 0.0), dtype=torch.float32)
-            at += parameter.numel()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """torch's; the state of a plain Adam fits too."""

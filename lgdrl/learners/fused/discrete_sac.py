@@ -1,25 +1,22 @@
 """The update of discrete soft actor-critic in compiled kernels; `lgdrl.learners.discrete_sac` is the specification.
 
-Networks run forward and backward in kernels. The terms of a strategy are torch expressions on small tensors that are
-handed out as leaves: log-probabilities, critic values, or the mean divergence from the labels. torch differentiates the
-expression; kernels take the gradient of the leaf through the network.
-
 Shapes: A actions, B rows of a batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from lgdrl.guidance.strategy import RL
-from lgdrl.guidance.terms import DivergenceName, Networks, Terms
+from lgdrl.guidance.terms import DivergenceName
 from lgdrl.learners.fused import categorical as on
-from lgdrl.learners.fused.adam import BETA1, BETA2, EPSILON, FlatAdam, adam, follow
+from lgdrl.learners.fused.adam import BETA1, BETA2, EPSILON, adam, follow
+from lgdrl.learners.fused.core import NO_WEIGHTS, Core, weights_of
 from lgdrl.learners.fused.perceptron import (
     Layer,
     Memory,
@@ -29,7 +26,7 @@ from lgdrl.learners.fused.perceptron import (
     run_forward,
     sequential_layers,
 )
-from lgdrl.learners.softmax_policy import Trainable, TwinMLP
+from lgdrl.learners.softmax_policy import TwinMLP
 from sim.compiled import compile_once, kernel
 
 if TYPE_CHECKING:
@@ -38,11 +35,6 @@ if TYPE_CHECKING:
     from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
     from lgdrl.guidance.strategy import Strategy
     from lgdrl.learners.softmax_policy import DiscreteSACPolicy
-
-AdamState = tuple[np.ndarray, np.ndarray, int, float]
-"""Moving means of gradients and of their squares; the number of the step; step size."""
-ONE = np.ones((), np.float32)
-NO_WEIGHTS = np.zeros(0, np.float32)
 
 
 class Settings(Protocol):
@@ -77,7 +69,7 @@ class Model(Protocol):
     def config(self) -> Settings: ...
 
 
-class FusedCore(Networks):
+class FusedCore(Core):
     """Networks and update of one `DiscreteSAC` on flat memory.
 
     Args:
@@ -85,17 +77,16 @@ class FusedCore(Networks):
     """
 
     def __init__(self, model: Model) -> None:
-        self.model, self.policy = model, model.policy
         policy = model.policy
+        super().__init__(policy.observation_space)
+        self.model = model
         self.actor = Perceptron(policy.actor.network, lambda network: [sequential_layers(network)])
         self.critic = Perceptron(policy.critic.network, _twin_layers)
         self._target = self.critic.shadow(policy.critic_target)
         for part, network in ((policy.actor, self.actor), (policy.critic, self.critic)):
-            part.optimizer = FlatAdam(network, list(part.network.parameters()), part.learning_rate)
+            self.train_with(part, network, list(part.network.parameters()), part.learning_rate)
+        self._temperature = Temperature(model)
         compile_once("the learner", _try_out)
-        self._tape: list[tuple[torch.Tensor, Callable[[np.ndarray | None], None]]] = []
-        self._learning: Perceptron | None = None
-        """The network whose loss is being computed: leaves of the other one carry no gradient."""
 
     # ------------------------------------------------------------------------------------------------- acting
 
@@ -115,12 +106,6 @@ class FusedCore(Networks):
         self.critic.memory.fresh[0] = False
         return self.critic.forward(0, features).min(axis=0)
 
-    def features(self, obs: np.ndarray) -> np.ndarray:
-        """Observations (N, ...) as the networks take them: float32 (N, inputs)."""
-        if obs.dtype == np.float32:
-            return np.ascontiguousarray(obs).reshape(len(obs), -1)
-        return self.policy.features(torch.as_tensor(obs)).numpy()  # SB3 converts, and scales images
-
     # ----------------------------------------------------------------------------- what terms may compute with
 
     def log_probs(self, samples: Samples) -> torch.Tensor:
@@ -131,7 +116,7 @@ class FusedCore(Networks):
             used = np.zeros_like(probs) if gradient is None else gradient
             on.log_softmax_gradient(self.actor.memory, first, legal, probs, used)
 
-        return self._leaf(self.actor, log_probs, take)
+        return self.leaf(self.actor, log_probs, take)
 
     def q_values(self, samples: Samples) -> torch.Tensor:
         """Both critics, float (2, B, A)."""
@@ -142,7 +127,7 @@ class FusedCore(Networks):
         def take(gradient: np.ndarray | None) -> None:
             self.critic.output(self.critic.memory.delta, first, rows)[:] = 0.0 if gradient is None else gradient
 
-        return self._leaf(self.critic, q, take)
+        return self.leaf(self.critic, q, take)
 
     def label_divergence(
         self, samples: Samples, name: DivergenceName, weight: float, measured: DivergenceName | None = None
@@ -159,7 +144,7 @@ class FusedCore(Networks):
             if factor != 1.0:
                 on.scale_gradient(self.actor.memory, first, len(probs), factor)
 
-        loss = self._leaf(self.actor, np.array(weight * mean, np.float32), take)
+        loss = self.leaf(self.actor, np.array(weight * mean, np.float32), take)
         if measured not in (None, name):
             mean = on.mean_divergence(log_probs, probs, samples.array("label_probs"), on.DIVERGENCE_CODES[measured])
         return loss, {"divergence": mean, "agreement": agreement}
@@ -171,106 +156,67 @@ class FusedCore(Networks):
         _run_policy(self.actor.memory, first, self.features(samples.array("observations")), legal, log_probs, probs)
         return first, legal, log_probs, probs
 
-    def _leaf(self, network: Perceptron, value: np.ndarray, take: Callable[[np.ndarray | None], None]) -> torch.Tensor:
-        leaf = torch.from_numpy(value).requires_grad_()
-        if network is self._learning:
-            self._tape.append((leaf, take))
-        return leaf
-
-    def _differentiate(self, terms: Terms) -> None:
-        """Fill the rows of all leaves with the gradient of the terms' loss."""
-        loss = terms.loss
-        alone = loss is not None and loss.is_leaf  # a leaf itself: its gradient is 1
-        if loss is not None and loss.requires_grad and not alone:
-            loss.backward()
-        for leaf, take in self._tape:
-            if alone:
-                take(ONE if leaf is loss else None)
-            else:
-                take(None if leaf.grad is None else leaf.grad.numpy())
-        self._tape.clear()
-
     # ------------------------------------------------------------------------------------------------- update
 
-    def train(self, gradient_steps: int, batch_size: int) -> tuple[list[float], list[dict[str, float]]]:
-        """Updates of critics, actor, temperature and targets, in this order.
+    def shadows(self) -> Sequence[Memory]:
+        return (self._target,)
 
-        Returns:
-            The means of the numbers named in `RECORDED`, and what the strategy's terms measured in each update.
-        """
-        for memory in (self.actor.memory, self.critic.memory, self._target):
-            memory.fresh[0] = False  # torch may have changed the parameters since
-        temperature = Temperature(self.model)
-        optimizers = self._optimizer(self.policy.critic), self._optimizer(self.policy.actor)
-        steps = [optimizer.steps for optimizer in optimizers]
-        found, measured = np.zeros((gradient_steps, 5)), []
-        for k in range(gradient_steps):
-            states = [
-                (optimizer.mean, optimizer.square, first + k + 1, optimizer.learning_rate)
-                for optimizer, first in zip(optimizers, steps, strict=True)
-            ]
-            measured.append(self._update(batch_size, states[0], states[1], temperature, found[k]))
-        temperature.write()
-        for optimizer in optimizers:
-            optimizer.add_steps(gradient_steps)
-        return found.mean(axis=0).tolist(), measured
+    def train(self, gradient_steps: int, batch_size: int) -> list[tuple[dict[str, float], dict[str, float]]]:
+        """Updates of critics, actor, temperature and targets, in this order."""
+        self._temperature = Temperature(self.model)
+        found = super().train(gradient_steps, batch_size)
+        self._temperature.write()
+        return found
 
-    @staticmethod
-    def _optimizer(part: Trainable) -> FlatAdam:
-        assert isinstance(part.optimizer, FlatAdam)
-        return part.optimizer
-
-    def _update(
-        self,
-        batch_size: int,
-        critic_state: AdamState,
-        actor_state: AdamState,
-        temperature: Temperature,
-        found: np.ndarray,
-    ) -> dict[str, float]:
-        """One update. Puts the numbers named in `RECORDED` into `found`; returns what the terms measured."""
+    def update(self, batch_size: int) -> tuple[dict[str, float], dict[str, float]]:
+        """See `Core.update`."""
         model, strategy, actor, critic = self.model, self.model.strategy, self.actor, self.critic
         batches = strategy.on_batch(model.replay, batch_size)
-        samples, alpha = batches[RL], temperature.alpha
+        samples, alpha = batches[RL], self._temperature.alpha
         rows = len(samples)
-        self._begin(critic, rows)
+        self.begin(critic, rows, (actor, critic))
         terms = strategy.critic_terms(batches, self)
         features, legal = self.features(samples.array("observations")), samples.array("legal")
         critic_loss = _critic_forward(
             actor.memory, critic.memory, self.target, features, self.features(samples.array("next_observations")),
             *(samples.array(name) for name in ("next_legal", "actions", "rewards", "terminated", "discounts")),
-            _weights(terms), alpha, terms.base_share,
+            weights_of(terms), alpha, terms.base_share,
         )  # fmt: skip
-        self._differentiate(terms)
-        _critic_backward(critic.memory, self.target, critic.used, *critic_state, model.tau)
+        self.differentiate(terms)
+        _critic_backward(critic.memory, self.target, critic.used, *self.step(model.policy.critic), model.tau)
         metrics = terms.metrics
 
-        self._begin(actor, rows)
+        self.begin(actor, rows, (actor, critic))
         terms = strategy.actor_terms(batches, self)
         floor = model.config.loss_scale_floor
         actor_loss, entropy = _actor_forward(
-            actor.memory, critic.memory, features, legal, _weights(terms), alpha, -1.0 if floor is None else floor,
+            actor.memory, critic.memory, features, legal, weights_of(terms), alpha, -1.0 if floor is None else floor,
             terms.base_share,
         )  # fmt: skip
-        self._differentiate(terms)
-        _actor_backward(actor.memory, actor.used, *actor_state)
-        self._learning = None
+        self.differentiate(terms)
+        _actor_backward(actor.memory, actor.used, *self.step(model.policy.actor))
         metrics = metrics | terms.metrics
-        found[:] = critic_loss, actor_loss, temperature.step(entropy), alpha, entropy
+        alpha_loss = self._temperature.step(entropy)
         strategy.on_update(metrics)
-        return metrics
+        return measured(critic_loss, actor_loss, alpha_loss, alpha, entropy), metrics
 
     @property
     def target(self) -> Memory:
         """The target critics, in the workspace of the critics."""
         return self.critic.beside(self._target)
 
-    def _begin(self, learning: Perceptron, rows: int) -> None:
-        """Keep the first rows of both networks for the batch of the base losses."""
-        self._learning = learning
-        for network in (self.actor, self.critic):
-            network.used = 0
-            network.append(rows)
+
+def measured(
+    critic_loss: float, actor_loss: float, alpha_loss: float, alpha: float, entropy: float
+) -> dict[str, float]:
+    """What an update measures, by the names of Stable-Baselines3's logs (ent_coef is alpha)."""
+    return {
+        "critic_loss": critic_loss,
+        "actor_loss": actor_loss,
+        "ent_coef": alpha,
+        "ent_coef_loss": alpha_loss,
+        "entropy": entropy,
+    }
 
 
 class Temperature:
@@ -322,10 +268,6 @@ def _twin_layers(module: nn.Module) -> list[list[Layer]]:
     assert isinstance(module, TwinMLP)
     pairs = list(zip(module.weights, module.biases, strict=True))
     return [[Layer(weight[twin], bias[twin, 0], transposed=False) for weight, bias in pairs] for twin in range(2)]
-
-
-def _weights(terms: Terms) -> np.ndarray:
-    return NO_WEIGHTS if terms.weights is None else terms.weights.detach().numpy().astype(np.float32, copy=False)
 
 
 # ------------------------------------------------------------------------------------------------------ kernels

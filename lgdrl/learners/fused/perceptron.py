@@ -57,28 +57,34 @@ class Memory(NamedTuple):
 
 @dataclass(frozen=True)
 class Layer:
-    """A linear layer: weights (inputs, outputs), or (outputs, inputs) where `transposed`, and biases (outputs,)."""
+    """A linear layer: weights (inputs, outputs), or (outputs, inputs) where `transposed`, and biases (outputs,).
+
+    `heads` layers of that shape may follow each other, weights after weights and biases after biases: they are one.
+    """
 
     weight: torch.Tensor
     bias: torch.Tensor
     transposed: bool
+    heads: int = 1
 
     @property
     def shape(self) -> tuple[int, int]:
         """(inputs, outputs)"""
         first, second = self.weight.shape
-        return (second, first) if self.transposed else (first, second)
+        return (second, self.heads * first) if self.transposed else (first, second)
 
 
 def sequential_layers(module: nn.Module) -> list[Layer]:
     """The linear layers of a stack.
 
     Args:
-        module: `nn.Sequential` of `nn.Linear`, with `nn.ReLU` between them.
+        module: `nn.Sequential` of `nn.Linear`, with `nn.ReLU` between them, and perhaps a last one, or `nn.Tanh`.
     Raises:
         TypeError: It has other parts.
     """
     parts = list(module.children())
+    if isinstance(parts[-1], (nn.ReLU, nn.Tanh)):
+        parts = parts[:-1]
     linear, between = parts[::2], parts[1::2]
     if len(linear) != len(between) + 1 or not all(isinstance(part, nn.ReLU) for part in between):
         raise TypeError(f"expected linear layers with ReLU between them, not {module}")
@@ -90,9 +96,8 @@ def sequential_layers(module: nn.Module) -> list[Layer]:
     return layers
 
 
-def flatten(module: nn.Module) -> np.ndarray:
-    """Move the parameters of a module into one flat float32 array, whose views they become. Zeros follow them."""
-    parameters = list(module.parameters())
+def flatten(parameters: Sequence[torch.Tensor]) -> np.ndarray:
+    """Move parameters into one flat float32 array, whose views they become, in their order. Zeros follow them."""
     flat = np.zeros(sum(parameter.numel() for parameter in parameters) + COLUMNS, np.float32)
     at = 0
     for parameter in parameters:
@@ -109,10 +114,17 @@ class Perceptron:
     Args:
         module: Their parameters, on a CPU; they become views of the flat memory.
         layers: Gives the layers of each network of the module.
+        order: The parameters in the order that they are to have in memory; None: that of the module.
     """
 
-    def __init__(self, module: nn.Module, layers: Callable[[nn.Module], Sequence[Sequence[Layer]]]) -> None:
-        theta = flatten(module)
+    def __init__(
+        self,
+        module: nn.Module,
+        layers: Callable[[Any], Sequence[Sequence[Layer]]],
+        order: Callable[[Any], Sequence[torch.Tensor]] | None = None,
+    ) -> None:
+        self._order = order or (lambda module: list(module.parameters()))
+        theta = flatten(self._order(module))
         self.size = len(theta) - COLUMNS
         """Number of parameters."""
         plan, self.width = _plan(layers(module), theta)
@@ -129,7 +141,7 @@ class Perceptron:
 
     def shadow(self, module: nn.Module) -> Memory:
         """Parameters of a module of the same form (target networks), run in the workspace of this one."""
-        theta, packed = flatten(module), np.zeros_like(self.memory.packed)
+        theta, packed = flatten(self._order(module)), np.zeros_like(self.memory.packed)
         return self.memory._replace(theta=theta, packed=packed, fresh=np.zeros(1, np.bool_))
 
     def beside(self, memory: Memory) -> Memory:
@@ -246,6 +258,40 @@ def run_backward(net: Any, rows: int) -> None:
                     net.theta, layer[WEIGHT], layer[PER_OUTPUT], layer[PER_INPUT], outputs, inputs, net.panels, 0
                 )  # fmt: skip
                 products.input_gradient(delta, target, source, width, rows, outputs, inputs, net.panels, units)
+
+
+@kernel
+def run_back_to_inputs(net: Any, rows: int, first_input: int, gradient: Any) -> None:
+    """gradient (rows, D) = dL/d the D inputs from `first_input` on, summed over the networks; weights get none."""
+    units, delta, width = net.units.reshape(-1), net.delta.reshape(-1), net.units.shape[1]
+    gradient[:] = 0.0
+    for n in range(net.plan.shape[0]):
+        for k in range(net.plan.shape[1] - 1, 0, -1):
+            layer = net.plan[n, k]
+            products.pack(
+                net.theta, layer[WEIGHT], layer[PER_OUTPUT], layer[PER_INPUT], layer[OUTPUTS], layer[INPUTS],
+                net.panels, 0,
+            )  # fmt: skip
+            products.input_gradient(
+                delta, layer[TARGET], layer[SOURCE], width, rows, layer[OUTPUTS], layer[INPUTS], net.panels, units
+            )
+        layer = net.plan[n, 0]
+        outputs, target = layer[OUTPUTS], layer[TARGET]
+        weights = np.empty(outputs, np.float32)
+        for j in range(gradient.shape[1]):
+            for o in range(outputs):
+                weights[o] = net.theta[layer[WEIGHT] + (first_input + j) * layer[PER_INPUT] + o * layer[PER_OUTPUT]]
+            for i in range(rows):
+                gradient[i, j] += dot(delta, i * width + target, weights)
+
+
+@kernel(fastmath={"reassoc", "contract"})
+def dot(a: Any, at: int, b: Any) -> Any:
+    """sum_k a[at + k] b[k], in an order that depends on the length alone."""
+    total = np.float32(0.0)
+    for k in range(len(b)):
+        total += a[at + k] * b[k]
+    return total
 
 
 @kernel

@@ -1,0 +1,273 @@
+"""The update of soft actor-critic in compiled kernels; `lgdrl.learners.sac` is the specification.
+
+Shapes: N observations, B rows of a batch, D action dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lgdrl.guidance.replay import Samples
+from lgdrl.guidance.strategy import RL
+from lgdrl.guidance.terms import GaussianNetworks
+from lgdrl.learners.fused import gaussian as on
+from lgdrl.learners.fused.adam import BETA1, BETA2, EPSILON, adam, follow
+from lgdrl.learners.fused.core import NO_WEIGHTS, Core, weights_of
+from lgdrl.learners.fused.perceptron import (
+    Layer,
+    Memory,
+    Perceptron,
+    load_inputs,
+    run_back_to_inputs,
+    run_backward,
+    run_forward,
+    sequential_layers,
+)
+from sim.compiled import compile_once, kernel
+
+if TYPE_CHECKING:
+    from lgdrl.learners.sac import SAC
+
+
+class SACCore(GaussianNetworks, Core):
+    """Networks and update of one `SAC` on flat memory.
+
+    Args:
+        model: The learner, with its policy on a CPU; the policy's parameters become views, its optimizers `FlatAdam`.
+    """
+
+    def __init__(self, model: SAC) -> None:
+        super().__init__(model.observation_space)
+        self.model, self.scale = model, model.scale
+        self.actor = Perceptron(model.actor, _actor_layers, _actor_order)
+        self.critic = Perceptron(model.critic, twin_layers)
+        self._target = self.critic.shadow(model.critic_target)
+        rate = model.config.learning_rate
+        for part, network in ((model.actor, self.actor), (model.critic, self.critic)):
+            self.train_with(part, network, list(part.parameters()), rate)
+        compile_once("the learner of continuous actions", try_out)
+
+    # -------------------------------------------------------------------------------------------------- acting
+
+    def parameters_of(self, obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation before tanh, float32 (N, D) each, for observations (N, ...)."""
+        features, dimensions = self.features(obs), self.model.dimensions
+        self.actor.reserve(len(features))
+        self.actor.memory.fresh[0] = False
+        outputs = self.actor.forward(0, features)[0]
+        log_std = outputs[:, dimensions:].clip(on.LOWEST, on.HIGHEST)
+        return outputs[:, :dimensions].copy(), np.exp(log_std)
+
+    def least_values(self, obs: np.ndarray, scaled: np.ndarray) -> np.ndarray:
+        """The smaller critic of scaled actions, float32 (N,)."""
+        return values_of_pairs(self.critic, self.features(obs), scaled).min(axis=0)
+
+    # ----------------------------------------------------------------------------- what terms may compute with
+
+    def gaussian(self, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, dimensions = len(samples), self.model.dimensions
+        first = self.actor.append(rows)
+        outputs = self.actor.forward(first, self.features(samples.array("observations")))[0].copy()
+
+        def take(gradient: np.ndarray | None) -> None:
+            self.actor.output(self.actor.memory.delta, first, rows)[0] = 0.0 if gradient is None else gradient
+
+        leaf = self.leaf(self.actor, outputs, take)
+        return leaf[:, :dimensions], leaf[:, dimensions:].clamp(float(on.LOWEST), float(on.HIGHEST))
+
+    def action_values(self, samples: Samples, column: str = "actions") -> torch.Tensor:
+        return pair_values(self, self.critic, samples, self.model.scaled_actions(samples, column))
+
+    # ------------------------------------------------------------------------------------------------- update
+
+    def shadows(self) -> Sequence[Memory]:
+        return (self._target,)
+
+    def update(self, batch_size: int) -> tuple[dict[str, float], dict[str, float]]:
+        """See `Core.update`."""
+        model, strategy, actor, critic = self.model, self.model.strategy, self.actor, self.critic
+        batches = strategy.on_batch(model.replay, batch_size)
+        samples = batches[RL]
+        rows = len(samples)
+        features = self.features(samples.array("observations"))
+        next_features = self.features(samples.array("next_observations"))
+        noise, next_noise = model.draw_noise(rows), model.draw_noise(rows)
+        actions, next_actions = np.empty((2, *noise.shape), np.float32)
+        log_probs, next_log_probs = np.empty((2, rows), np.float32)
+        self.begin(critic, rows, (critic,))
+        actor.used = 0
+        actor.append(2 * rows)
+        _draw_both(
+            actor.memory, features, next_features, noise, next_noise, actions, next_actions, log_probs, next_log_probs
+        )
+        alpha, numbers = self._update_alpha(float(log_probs.mean()))
+
+        terms = strategy.critic_terms(batches, self)
+        numbers["critic_loss"] = _critic_forward(
+            critic.memory, critic.beside(self._target), features, model.scaled_actions(samples), next_features,
+            next_actions, next_log_probs,
+            *(samples.array(name) for name in ("rewards", "terminated", "discounts")), weights_of(terms), alpha,
+            terms.base_share,
+        )  # fmt: skip
+        self.differentiate(terms)
+        critic_backward(critic.memory, critic.beside(self._target), critic.used, *self.step(model.critic), model.tau)
+        metrics = terms.metrics
+
+        self.begin(actor, rows, (critic,))
+        actor.used = rows
+        terms = strategy.actor_terms(batches, self)
+        weights, slopes, least = weights_of(terms), np.empty_like(actions), np.empty(rows, np.float32)
+        action_slopes(critic.memory, features, actions, least, slopes)
+        scale = model.loss_scale(terms, torch.from_numpy(least))
+        losses = alpha * log_probs - least
+        numbers["actor_loss"] = float((losses * weights if len(weights) else losses).mean()) / scale
+        on.policy_gradient(actor.memory, noise, actions, slopes, weights, alpha, terms.base_share / scale)
+        self.differentiate(terms)
+        actor_backward(actor.memory, actor.used, *self.step(model.actor))
+        metrics = metrics | terms.metrics
+        strategy.on_update(metrics)
+        return numbers | {"ent_coef": alpha, "entropy": -float(log_probs.mean())}, metrics
+
+    def _update_alpha(self, log_prob: float) -> tuple[float, dict[str, float]]:
+        """One step of torch's Adam on L_alpha, in plain numbers. Returns: alpha before it, and the loss."""
+        model = self.model
+        if model.ent_coef_optimizer is None or model.log_ent_coef is None:
+            return float(model.ent_coef_tensor), {}
+        with torch.no_grad():
+            log_alpha = float(model.log_ent_coef)
+            state = model.ent_coef_optimizer.state[model.log_ent_coef]
+            steps = float(state.get("step", 0.0)) + 1
+            slope = -(log_prob + float(model.target_entropy))
+            mean = BETA1 * float(state.get("exp_avg", 0.0)) + (1 - BETA1) * slope
+            square = BETA2 * float(state.get("exp_avg_sq", 0.0)) + (1 - BETA2) * slope * slope
+            root = (square / (1 - BETA2**steps)) ** 0.5 + EPSILON
+            model.log_ent_coef.fill_(log_alpha - model.config.learning_rate * mean / (1 - BETA1**steps) / root)
+            for name, value in (("exp_avg", mean), ("exp_avg_sq", square)):
+                state[name] = torch.full((1,), value)
+            state["step"] = torch.tensor(steps)
+        return float(np.exp(log_alpha)), {"ent_coef_loss": log_alpha * slope}
+
+
+def _actor_layers(actor: Any) -> list[list[Layer]]:
+    """The layers of SB3's Gaussian actor, both heads as one."""
+    return [[*sequential_layers(actor.latent_pi), Layer(actor.mu.weight, actor.mu.bias, transposed=True, heads=2)]]
+
+
+def _actor_order(actor: Any) -> list[torch.Tensor]:
+    """Its parameters with those of its heads side by side: weights, then biases."""
+    heads = (actor.mu, actor.log_std)
+    return [*actor.latent_pi.parameters(), *(head.weight for head in heads), *(head.bias for head in heads)]
+
+
+def twin_layers(critic: Any) -> list[list[Layer]]:
+    """The layers of all critics of SB3's `ContinuousCritic`."""
+    return [sequential_layers(network) for network in critic.q_networks]
+
+
+def values_of_pairs(critic: Perceptron, features: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """All critics of observations and scaled actions, a view (C, N)."""
+    critic.reserve(len(features))
+    critic.memory.fresh[0] = False
+    return critic.forward(0, np.concatenate([features, actions], axis=1))[:, :, 0]
+
+
+def pair_values(core: Core, critic: Perceptron, samples: Samples, actions: np.ndarray) -> torch.Tensor:
+    """A leaf (C, B): the critics of samples with other actions (B, D)."""
+    rows, first = len(samples), critic.append(len(samples))
+    inputs = np.concatenate([core.features(samples.array("observations")), actions], axis=1)
+    values = critic.forward(first, inputs)[:, :, 0].copy()
+
+    def take(gradient: np.ndarray | None) -> None:
+        critic.output(critic.memory.delta, first, rows)[:, :, 0] = 0.0 if gradient is None else gradient
+
+    return core.leaf(critic, values, take)
+
+
+# ------------------------------------------------------------------------------------------------------ kernels
+
+
+@kernel
+def _draw_both(
+    actor: Any, features: Any, next_features: Any, noise: Any, next_noise: Any, actions: Any, next_actions: Any,
+    log_probs: Any, next_log_probs: Any,
+) -> None:  # fmt: skip
+    """Actions in the states of the batch, which stay in the first rows, and in their successors."""
+    rows = len(features)
+    load_inputs(actor, 0, features)
+    load_inputs(actor, rows, next_features)
+    run_forward(actor, 0, 2 * rows)
+    on.draw(actor, 0, noise, actions, log_probs)
+    on.draw(actor, rows, next_noise, next_actions, next_log_probs)
+
+
+@kernel
+def _critic_forward(
+    critic: Any, target: Any, features: Any, actions: Any, next_features: Any, next_actions: Any, next_log_probs: Any,
+    rewards: Any, terminated: Any, discounts: Any, weights: Any, alpha: float, share: float,
+) -> float:  # fmt: skip
+    """1/2 (L_1 + L_2), with its gradient in the critics' rows."""
+    rows = len(features)
+    next_values, targets = np.empty(rows, np.float64), np.empty(rows, np.float64)
+    on.forward_pairs(target, next_features, next_actions)
+    on.least_values(target, 0, next_values)
+    for i in range(rows):
+        next_values[i] -= alpha * next_log_probs[i]
+    on.targets_of(next_values, rewards, terminated, discounts, targets)
+    on.forward_pairs(critic, features, actions)
+    return 0.5 * on.value_errors(critic, targets, weights, 0.5 * share)
+
+
+@kernel
+def critic_backward(
+    critic: Any, target: Any, rows: int, mean: Any, square: Any, step: int, learning_rate: float, tau: float
+) -> None:
+    """One step of the critics, after which their targets follow."""
+    run_backward(critic, rows)
+    adam(critic.theta, critic.gradient, mean, square, step, learning_rate)
+    follow(target.theta, critic.theta, len(mean), tau)
+    critic.fresh[0] = target.fresh[0] = False
+
+
+@kernel
+def action_slopes(critic: Any, features: Any, actions: Any, least: Any, slopes: Any) -> None:
+    """least (B,) = min_i Q_i, slopes (B, D) = its gradient with respect to the actions."""
+    on.forward_pairs(critic, features, actions)
+    on.least_values(critic, 0, least)
+    on.point_at_least(critic, least)
+    run_back_to_inputs(critic, len(features), features.shape[1], slopes)
+
+
+@kernel
+def actor_backward(actor: Any, rows: int, mean: Any, square: Any, step: int, learning_rate: float) -> None:
+    """One step of the actor."""
+    run_backward(actor, rows)
+    adam(actor.theta, actor.gradient, mean, square, step, learning_rate)
+    actor.fresh[0] = False
+
+
+def try_out() -> None:
+    """Use every kernel once, on networks of one unit and a batch of one row."""
+    actor = Perceptron(nn.Sequential(nn.Linear(1, 2)), lambda network: [sequential_layers(network)])
+    critic = Perceptron(
+        nn.ModuleList([nn.Sequential(nn.Linear(2, 1)) for _ in range(2)]),
+        lambda networks: [sequential_layers(network) for network in networks],
+    )
+    target = critic.shadow(nn.ModuleList([nn.Sequential(nn.Linear(2, 1)) for _ in range(2)]))
+    row, numbers, ended = np.zeros((1, 1), np.float32), np.zeros(1, np.float32), np.zeros(1, np.bool_)
+    slopes, moments = row.copy(), np.zeros((2, critic.size), np.float32)
+    actor.append(2)
+    critic.append(1)
+    _draw_both(actor.memory, row, row, row, row, row.copy(), row.copy(), numbers.copy(), numbers.copy())
+    _critic_forward(
+        critic.memory, target, row, row, row, row, numbers, numbers, ended, numbers, NO_WEIGHTS, 1.0, 1.0
+    )  # fmt: skip
+    critic_backward(critic.memory, target, 1, moments[0], moments[1], 1, 1.0, 1.0)
+    action_slopes(critic.memory, row, row, numbers.copy(), slopes)
+    on.policy_gradient(actor.memory, row, row, slopes, NO_WEIGHTS, 1.0, 1.0)
+    actor_backward(actor.memory, 1, moments[0, : actor.size], moments[1, : actor.size], 1, 1.0)
+    critic.forward(0, np.zeros((1, 2), np.float32))
