@@ -17,6 +17,7 @@ from lgdrl.guidance.gaussian import ActionScale
 from lgdrl.guidance.records import PolicySummary
 from lgdrl.guidance.replay import Samples
 from lgdrl.guidance.terms import GaussianNetworks, Terms
+from lgdrl.learners.fused.continuous import ContinuousCore
 from lgdrl.learners.guided import GuidedOffPolicy
 from sim.errors import UsageError
 
@@ -25,6 +26,7 @@ class ContinuousOffPolicy(GaussianNetworks, GuidedOffPolicy):
     """Base of learners on a Box of actions. A subclass has SB3's `actor` and `critic`."""
 
     config: Any
+    core: ContinuousCore | None
     actor: Any
     critic: Any
     not_saved = (
@@ -58,10 +60,6 @@ class ContinuousOffPolicy(GaussianNetworks, GuidedOffPolicy):
         """Scaled actions (N, D) drawn for the training from what `parameters_of` returned."""
         raise NotImplementedError
 
-    def least_values(self, obs: np.ndarray, scaled: np.ndarray) -> np.ndarray:
-        """The smaller critic of scaled actions, without gradient, float32 (N,)."""
-        raise NotImplementedError
-
     def propose(self, obs: np.ndarray, legal: np.ndarray | None, warming_up: bool) -> tuple[np.ndarray, PolicySummary]:
         """Actions drawn from the policy; in the warm-up, uniformly from the box."""
         mean, std = self.parameters_of(obs)
@@ -76,7 +74,12 @@ class ContinuousOffPolicy(GaussianNetworks, GuidedOffPolicy):
 
     def values(self, obs: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """The smaller critic of actions (N, D)."""
-        return self.least_values(obs, self.scale.scaled(actions))
+        scaled = self.scale.scaled(actions)
+        if self.core is not None:
+            return self.core.least_values(obs, scaled)
+        with torch.no_grad():
+            tensors = (torch.as_tensor(values, device=self.device) for values in (obs, scaled))
+            return torch.cat(self.critic(*tensors), dim=1).amin(dim=1).cpu().numpy()
 
     def describe(self, obs: np.ndarray, legal: np.ndarray | None) -> tuple[PolicySummary, np.ndarray | None]:
         """The greedy action and the standard deviation; there are no values of all actions."""
@@ -111,6 +114,13 @@ class ContinuousOffPolicy(GaussianNetworks, GuidedOffPolicy):
     def load_learner_state(self, state: dict[str, Any]) -> None:
         for stream, own in zip((self.proposals, self.noise, self.predictions), state["streams"], strict=True):
             stream.bit_generator.state = own
+
+
+def minimise(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """One gradient step."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
 
 
 def squared_error(values: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:

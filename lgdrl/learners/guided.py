@@ -10,7 +10,8 @@ import copy
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from contextlib import nullcontext
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -216,6 +217,10 @@ class Guided(Networks, BaseAlgorithm):
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), *self.not_saved]
 
+    def export(self, file: BinaryIO) -> None:
+        """Write the model as a zip of Stable-Baselines3, which its own algorithm loads where it has one."""
+        self.save(file)  # type: ignore[arg-type]
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides the rest of the training except the environments; a copy.
 
@@ -256,8 +261,8 @@ class GuidedOffPolicy(Guided, OffPolicyAlgorithm):
 
     updates_per_decision: float
     core: Core | None = None
-    counters = (*COUNTERS, "_learning_decisions")
-    not_saved = (*Guided.not_saved, "core")
+    counters: ClassVar[tuple[str, ...]] = (*COUNTERS, "_learning_decisions")
+    not_saved: ClassVar[tuple[str, ...]] = (*Guided.not_saved, "core")
 
     def guide(self, strategy: Strategy | None, advisor: Advisor | None, label_lag: int) -> None:
         super().guide(strategy, advisor, label_lag)
@@ -274,11 +279,12 @@ class GuidedOffPolicy(Guided, OffPolicyAlgorithm):
             NotFinite: A loss is not finite.
         """
         self.policy.set_training_mode(True)
-        if self.core is not None:
-            found = self.core.train(gradient_steps, batch_size)
-        else:
-            found = [self.update(batch_size) for _ in range(gradient_steps)]
-        self._n_updates += gradient_steps
+        update = self.update if self.core is None else self.core.update
+        found = []
+        with nullcontext() if self.core is None else self.core.training():
+            for _ in range(gradient_steps):
+                found.append(update(batch_size))
+                self._n_updates += 1
         self.record_updates([numbers for numbers, _ in found])
         self.record_guidance([metrics for _, metrics in found])
 

@@ -28,7 +28,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from lgdrl.guidance.advisor import Advisor
 from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
 from lgdrl.guidance.strategy import RL, Strategy
-from lgdrl.learners.continuous import ContinuousOffPolicy, bootstrapped, squared_error
+from lgdrl.learners.continuous import ContinuousOffPolicy, bootstrapped, minimise, squared_error
 from lgdrl.learners.fused.sac import SACCore
 from lgdrl.learners.registry import Learner
 from sim.bounds import BatchSize, Bounds, Count, LearningRate, Number, Positive, Share, Whole, config_dataclass
@@ -138,14 +138,6 @@ class SAC(ContinuousOffPolicy, stable_baselines3.SAC):
         assert std is not None
         return np.tanh(mean + std * self.proposals.standard_normal(mean.shape, np.float32))
 
-    def least_values(self, obs: np.ndarray, scaled: np.ndarray) -> np.ndarray:
-        if self.core is not None:
-            return self.core.least_values(obs, scaled)
-        with torch.no_grad():
-            observations = torch.as_tensor(obs, device=self.device)
-            values = torch.cat(self.critic(observations, torch.as_tensor(scaled, device=self.device)), dim=1)
-        return values.amin(dim=1).cpu().numpy()
-
     # ------------------------------------------------------------------------------------------------ learning
 
     def gaussian(self, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
@@ -212,13 +204,6 @@ class SAC(ContinuousOffPolicy, stable_baselines3.SAC):
         if self.log_ent_coef is not None:
             with torch.no_grad():
                 self.log_ent_coef.copy_(state["log_alpha"])
-
-
-def minimise(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    """One gradient step."""
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
 
 
 LEARNER = Learner("sac", "soft actor-critic for continuous actions", SACConfig(), SAC, ("continuous",))

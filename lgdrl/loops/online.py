@@ -298,7 +298,7 @@ class OnlineLoop(Loop):
     def write_exports(self, run: Run) -> None:
         """The policy in Stable-Baselines3's own format, for `load` in plain SB3. Nothing here reads it."""
         buffer = io.BytesIO()
-        self.model.save(buffer)
+        self.model.export(buffer)
         write_atomically(run.policy_zip, lambda file: file.write(buffer.getvalue()))
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,7 +8,8 @@ through the network.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -123,17 +124,17 @@ class Core(Networks):
         """Memories of networks that follow others (targets)."""
         return ()
 
-    def train(self, gradient_steps: int, batch_size: int) -> list[tuple[dict[str, float], dict[str, float]]]:
-        """A number of updates. Returns: what each of them gave."""
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Around a number of updates, between which nothing else changes parameters or optimizers."""
         for memory in (*(network.memory for _, network in self._trained), *self.shadows()):
             memory.fresh[0] = False  # torch may have changed the parameters since
         before = {part: optimizer_of(part).steps for part, _ in self._trained}
         self._steps = dict(before)
-        found = [self.update(batch_size) for _ in range(gradient_steps)]
+        yield
         self._learning = None
         for part, _ in self._trained:
             optimizer_of(part).add_steps(self._steps[part] - before[part])
-        return found
 
     def step(self, part: Part) -> AdamState:
         """What a kernel needs for the next step of a part."""

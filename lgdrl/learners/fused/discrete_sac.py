@@ -6,7 +6,8 @@ Shapes: A actions, B rows of a batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -161,15 +162,16 @@ class FusedCore(Core):
     def shadows(self) -> Sequence[Memory]:
         return (self._target,)
 
-    def train(self, gradient_steps: int, batch_size: int) -> list[tuple[dict[str, float], dict[str, float]]]:
-        """Updates of critics, actor, temperature and targets, in this order."""
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """See `Core.training`; the temperature is kept in plain numbers meanwhile."""
         self._temperature = Temperature(self.model)
-        found = super().train(gradient_steps, batch_size)
+        with super().training():
+            yield
         self._temperature.write()
-        return found
 
     def update(self, batch_size: int) -> tuple[dict[str, float], dict[str, float]]:
-        """See `Core.update`."""
+        """One update of critics, actor, temperature and targets, in this order."""
         model, strategy, actor, critic = self.model, self.model.strategy, self.actor, self.critic
         batches = strategy.on_batch(model.replay, batch_size)
         samples, alpha = batches[RL], self._temperature.alpha

@@ -5,7 +5,6 @@ Shapes: N observations, B rows of a batch, D action dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,79 +13,41 @@ from torch import nn
 
 from lgdrl.guidance.replay import Samples
 from lgdrl.guidance.strategy import RL
-from lgdrl.guidance.terms import GaussianNetworks
 from lgdrl.learners.fused import gaussian as on
-from lgdrl.learners.fused.adam import BETA1, BETA2, EPSILON, adam, follow
-from lgdrl.learners.fused.core import NO_WEIGHTS, Core, weights_of
-from lgdrl.learners.fused.perceptron import (
-    Layer,
-    Memory,
-    Perceptron,
-    load_inputs,
-    run_back_to_inputs,
-    run_backward,
-    run_forward,
-    sequential_layers,
+from lgdrl.learners.fused.adam import BETA1, BETA2, EPSILON
+from lgdrl.learners.fused.continuous import (
+    ContinuousCore,
+    action_slopes,
+    actor_backward,
+    critic_backward,
+    tiny_critics,
+    try_out,
 )
+from lgdrl.learners.fused.core import NO_WEIGHTS, weights_of
+from lgdrl.learners.fused.perceptron import Layer, Perceptron, load_inputs, run_forward, sequential_layers
 from sim.compiled import compile_once, kernel
 
 if TYPE_CHECKING:
     from lgdrl.learners.sac import SAC
 
 
-class SACCore(GaussianNetworks, Core):
-    """Networks and update of one `SAC` on flat memory.
+class SACCore(ContinuousCore):
+    """Networks and update of one `SAC` on flat memory."""
 
-    Args:
-        model: The learner, with its policy on a CPU; the policy's parameters become views, its optimizers `FlatAdam`.
-    """
+    model: SAC
 
     def __init__(self, model: SAC) -> None:
-        super().__init__(model.observation_space)
-        self.model, self.scale = model, model.scale
-        self.actor = Perceptron(model.actor, _actor_layers, _actor_order)
-        self.critic = Perceptron(model.critic, twin_layers)
-        self._target = self.critic.shadow(model.critic_target)
-        rate = model.config.learning_rate
-        for part, network in ((model.actor, self.actor), (model.critic, self.critic)):
-            self.train_with(part, network, list(part.parameters()), rate)
-        compile_once("the learner of continuous actions", try_out)
-
-    # -------------------------------------------------------------------------------------------------- acting
+        super().__init__(model, Perceptron(model.actor, _actor_layers, _actor_order))
+        compile_once("the learner sac", _try_out)
 
     def parameters_of(self, obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation before tanh, float32 (N, D) each, for observations (N, ...)."""
-        features, dimensions = self.features(obs), self.model.dimensions
-        self.actor.reserve(len(features))
-        self.actor.memory.fresh[0] = False
-        outputs = self.actor.forward(0, features)[0]
-        log_std = outputs[:, dimensions:].clip(on.LOWEST, on.HIGHEST)
-        return outputs[:, :dimensions].copy(), np.exp(log_std)
-
-    def least_values(self, obs: np.ndarray, scaled: np.ndarray) -> np.ndarray:
-        """The smaller critic of scaled actions, float32 (N,)."""
-        return values_of_pairs(self.critic, self.features(obs), scaled).min(axis=0)
-
-    # ----------------------------------------------------------------------------- what terms may compute with
+        outputs, dimensions = self.outputs(obs), self.model.dimensions
+        return outputs[:, :dimensions], np.exp(outputs[:, dimensions:].clip(on.LOWEST, on.HIGHEST))
 
     def gaussian(self, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
-        rows, dimensions = len(samples), self.model.dimensions
-        first = self.actor.append(rows)
-        outputs = self.actor.forward(first, self.features(samples.array("observations")))[0].copy()
-
-        def take(gradient: np.ndarray | None) -> None:
-            self.actor.output(self.actor.memory.delta, first, rows)[0] = 0.0 if gradient is None else gradient
-
-        leaf = self.leaf(self.actor, outputs, take)
+        leaf, dimensions = self.actor_outputs(samples), self.model.dimensions
         return leaf[:, :dimensions], leaf[:, dimensions:].clamp(float(on.LOWEST), float(on.HIGHEST))
-
-    def action_values(self, samples: Samples, column: str = "actions") -> torch.Tensor:
-        return pair_values(self, self.critic, samples, self.model.scaled_actions(samples, column))
-
-    # ------------------------------------------------------------------------------------------------- update
-
-    def shadows(self) -> Sequence[Memory]:
-        return (self._target,)
 
     def update(self, batch_size: int) -> tuple[dict[str, float], dict[str, float]]:
         """See `Core.update`."""
@@ -109,13 +70,13 @@ class SACCore(GaussianNetworks, Core):
 
         terms = strategy.critic_terms(batches, self)
         numbers["critic_loss"] = _critic_forward(
-            critic.memory, critic.beside(self._target), features, model.scaled_actions(samples), next_features,
+            critic.memory, self.target, features, model.scaled_actions(samples), next_features,
             next_actions, next_log_probs,
             *(samples.array(name) for name in ("rewards", "terminated", "discounts")), weights_of(terms), alpha,
             terms.base_share,
         )  # fmt: skip
         self.differentiate(terms)
-        critic_backward(critic.memory, critic.beside(self._target), critic.used, *self.step(model.critic), model.tau)
+        critic_backward(critic.memory, self.target, critic.used, *self.step(model.critic), model.tau)
         metrics = terms.metrics
 
         self.begin(actor, rows, (critic,))
@@ -164,30 +125,6 @@ def _actor_order(actor: Any) -> list[torch.Tensor]:
     return [*actor.latent_pi.parameters(), *(head.weight for head in heads), *(head.bias for head in heads)]
 
 
-def twin_layers(critic: Any) -> list[list[Layer]]:
-    """The layers of all critics of SB3's `ContinuousCritic`."""
-    return [sequential_layers(network) for network in critic.q_networks]
-
-
-def values_of_pairs(critic: Perceptron, features: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """All critics of observations and scaled actions, a view (C, N)."""
-    critic.reserve(len(features))
-    critic.memory.fresh[0] = False
-    return critic.forward(0, np.concatenate([features, actions], axis=1))[:, :, 0]
-
-
-def pair_values(core: Core, critic: Perceptron, samples: Samples, actions: np.ndarray) -> torch.Tensor:
-    """A leaf (C, B): the critics of samples with other actions (B, D)."""
-    rows, first = len(samples), critic.append(len(samples))
-    inputs = np.concatenate([core.features(samples.array("observations")), actions], axis=1)
-    values = critic.forward(first, inputs)[:, :, 0].copy()
-
-    def take(gradient: np.ndarray | None) -> None:
-        critic.output(critic.memory.delta, first, rows)[:, :, 0] = 0.0 if gradient is None else gradient
-
-    return core.leaf(critic, values, take)
-
-
 # ------------------------------------------------------------------------------------------------------ kernels
 
 
@@ -222,52 +159,15 @@ def _critic_forward(
     return 0.5 * on.value_errors(critic, targets, weights, 0.5 * share)
 
 
-@kernel
-def critic_backward(
-    critic: Any, target: Any, rows: int, mean: Any, square: Any, step: int, learning_rate: float, tau: float
-) -> None:
-    """One step of the critics, after which their targets follow."""
-    run_backward(critic, rows)
-    adam(critic.theta, critic.gradient, mean, square, step, learning_rate)
-    follow(target.theta, critic.theta, len(mean), tau)
-    critic.fresh[0] = target.fresh[0] = False
-
-
-@kernel
-def action_slopes(critic: Any, features: Any, actions: Any, least: Any, slopes: Any) -> None:
-    """least (B,) = min_i Q_i, slopes (B, D) = its gradient with respect to the actions."""
-    on.forward_pairs(critic, features, actions)
-    on.least_values(critic, 0, least)
-    on.point_at_least(critic, least)
-    run_back_to_inputs(critic, len(features), features.shape[1], slopes)
-
-
-@kernel
-def actor_backward(actor: Any, rows: int, mean: Any, square: Any, step: int, learning_rate: float) -> None:
-    """One step of the actor."""
-    run_backward(actor, rows)
-    adam(actor.theta, actor.gradient, mean, square, step, learning_rate)
-    actor.fresh[0] = False
-
-
-def try_out() -> None:
+def _try_out() -> None:
     """Use every kernel once, on networks of one unit and a batch of one row."""
+    try_out()
     actor = Perceptron(nn.Sequential(nn.Linear(1, 2)), lambda network: [sequential_layers(network)])
-    critic = Perceptron(
-        nn.ModuleList([nn.Sequential(nn.Linear(2, 1)) for _ in range(2)]),
-        lambda networks: [sequential_layers(network) for network in networks],
-    )
-    target = critic.shadow(nn.ModuleList([nn.Sequential(nn.Linear(2, 1)) for _ in range(2)]))
+    critic, target = tiny_critics()
     row, numbers, ended = np.zeros((1, 1), np.float32), np.zeros(1, np.float32), np.zeros(1, np.bool_)
-    slopes, moments = row.copy(), np.zeros((2, critic.size), np.float32)
     actor.append(2)
-    critic.append(1)
     _draw_both(actor.memory, row, row, row, row, row.copy(), row.copy(), numbers.copy(), numbers.copy())
     _critic_forward(
         critic.memory, target, row, row, row, row, numbers, numbers, ended, numbers, NO_WEIGHTS, 1.0, 1.0
     )  # fmt: skip
-    critic_backward(critic.memory, target, 1, moments[0], moments[1], 1, 1.0, 1.0)
-    action_slopes(critic.memory, row, row, numbers.copy(), slopes)
-    on.policy_gradient(actor.memory, row, row, slopes, NO_WEIGHTS, 1.0, 1.0)
-    actor_backward(actor.memory, 1, moments[0, : actor.size], moments[1, : actor.size], 1, 1.0)
-    critic.forward(0, np.zeros((1, 2), np.float32))
+    on.policy_gradient(actor.memory, row, row, row.copy(), NO_WEIGHTS, 1.0, 1.0)
