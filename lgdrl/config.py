@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import sim
-from lgdrl.learners.registry import LEARNERS
+from lgdrl.learners.registry import LEARNERS, Learner
 from lgdrl.learners.tuned import TUNED
 from lgdrl.methods import METHODS, Method
 from sim.bounds import Bounds, Count, Seed, Share, Whole, config_dataclass
@@ -43,7 +43,7 @@ class RunConfig:
     steps: Count = 60_000  # decisions over all environments; updates where the strategy trains a language model
     # steps that schedules are shares of; None: `steps`. A run that is continued beyond its end keeps the former ones
     schedule_steps: Count | None = None
-    # parallel environments; 0: 32, or fewer where each is a server (CARLA)
+    # parallel environments; 0: 32, or fewer where each is a server (CARLA) or the learner is used to fewer
     num_envs: Annotated[int, Bounds(0, 1_000_000)] = 0
     # processes (highway-env) or threads (engine) for the environments; 0: none beside this one
     workers: Annotated[int, Bounds(0, 1024)] = 0
@@ -77,16 +77,17 @@ class RunConfig:
         scenario, method = sim.get(self.scenario), self.method
         scenario_config = resolve(scenario.defaults, self.scenario_config, "scenario_config")
         backend, factories = scenario.backend(self.backend, scenario_config)
-        learner_options = self.learner_options
+        learner_options, preferred = self.learner_options, TRAINING_ENVS
         if method.needs.learners != ():
             learner = LEARNERS.get(self.learner)
-            _check_fit(scenario, method, self.learner, learner.actions)
+            _check_fit(scenario, method, learner)
+            preferred = learner.num_envs or TRAINING_ENVS
             tuned = deep_merge(TUNED.get((self.learner, self.scenario), {}), self.learner_options)
             learner_options = to_dict(resolve(learner.defaults, tuned, "learner_options"))
         return dataclasses.replace(
             self,
             backend=backend,
-            num_envs=self.num_envs or min(factories.max_envs or TRAINING_ENVS, TRAINING_ENVS),
+            num_envs=self.num_envs or min(factories.max_envs or TRAINING_ENVS, preferred),
             scenario_config=to_dict(scenario_config),
             strategy_options=to_dict(resolve(method.defaults, self.strategy_options, "strategy_options")),
             learner_options=learner_options,
@@ -109,19 +110,27 @@ def action_type(scenario: Scenario) -> str:
     return "continuous" if scenario.actions == "continuous" else "discrete"
 
 
-def _check_fit(scenario: Scenario, method: Method, learner: str, learnable: tuple[str, ...]) -> None:
+def _check_fit(scenario: Scenario, method: Method, learner: Learner) -> None:
     kind, needs = action_type(scenario), method.needs
     if kind not in needs.actions:
         raise UsageError(
             f"strategy {method.name!r} needs {' or '.join(needs.actions)} actions, scenario {scenario.name!r} has "
             f"{kind} ones: choose another strategy or scenario"
         )
-    if needs.learners is not None and learner not in needs.learners:
-        raise UsageError(f"strategy {method.name!r} works with learner {' or '.join(needs.learners)}, not {learner!r}")
-    if kind not in learnable:
+    if needs.learners is not None and learner.name not in needs.learners:
         raise UsageError(
-            f"learner {learner!r} learns {' and '.join(learnable)} actions, scenario {scenario.name!r} has {kind} "
-            "ones: choose another learner or scenario"
+            f"strategy {method.name!r} works with learner {' or '.join(needs.learners)}, not {learner.name!r}"
+        )
+    if kind not in learner.actions:
+        fitting = [name for name in LEARNERS.available() if kind in LEARNERS.get(name).actions]
+        raise UsageError(
+            f"learner {learner.name!r} learns {' and '.join(learner.actions)} actions, scenario {scenario.name!r} has "
+            f"{kind} ones: choose learner {' or '.join(fitting)}, or another scenario"
+        )
+    if needs.replay and learner.on_policy:
+        raise UsageError(
+            f"strategy {method.name!r} draws its batches from a replay buffer, learner {learner.name!r} has none: "
+            "choose an off-policy learner"
         )
 
 

@@ -19,10 +19,12 @@ This is the second form, made for experts that answer seldom. It differs from th
                     never reaches the goal: the guided part ends at min(episodes.until, pace sqrt(budget / FEW)).
     intervention_share  Interventions take place at labelled states; they cost no labels of their own.
 
-`experiments/lgdrl_first_form.yaml` has the options of the first form.
+`experiments/lgdrl_first_form.yaml` has the options of the first form. On continuous actions policy and expert are
+Gaussians, and the divergences are those of `lgdrl.guidance.gaussian`.
 
     labeller   some steps of guided episodes                `GuidedEpisodes`
     arbiter    the expert where the proposal is unsafe      `Unsafe`, within its share of the labels: `Rationed`
+               (without traffic: where JS is large          `Divergence`)
     term       divergence priced by a dual variable         `ConstraintTerm`
 """
 
@@ -39,6 +41,7 @@ from lgdrl.guidance.labelling import GateConfig, GuidedEpisodes
 from lgdrl.guidance.strategy import Strategy
 from lgdrl.guidance.terms import ConstraintTerm
 from lgdrl.loops.online import OnlineSettings, online_method
+from lgdrl.methods import Needs
 from sim.bounds import BatchSize, Count, Share, config_dataclass
 
 FEW = 20
@@ -91,7 +94,7 @@ def guided_part(config: LGDRLConfig, settings: OnlineSettings) -> GateConfig:
 
 def ration(config: LGDRLConfig, settings: OnlineSettings, until: float) -> tuple[Arbiter, int | None]:
     """The arbiter, with its share of the label budget, and what is left of that for the labeller."""
-    arbiter, budget = config.arbiter.make(), settings.label_budget
+    arbiter, budget = config.arbiter.make(settings.traffic), settings.label_budget
     if budget is None or config.intervention_share is None or not arbiter.asks:
         return arbiter, budget
     rationed = config.intervention_share * budget
@@ -110,4 +113,5 @@ METHOD = online_method(
     "SAC under a Jensen-Shannon constraint towards the expert, with intermittent interventions",
     LGDRLConfig(),
     build,
+    Needs(),
 )

@@ -32,6 +32,8 @@ class Needs:
     """Learners that it works with; None: any, empty: it uses none."""
     expert: bool = True
     """Whether it can use an expert at all."""
+    replay: bool = False
+    """Whether it draws batches of experience itself, which only off-policy learners have."""
 
 
 class MakeLoop(Protocol):

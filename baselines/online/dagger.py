@@ -12,6 +12,7 @@ from lgdrl.guidance.labelling import Rounds
 from lgdrl.guidance.strategy import Strategy
 from lgdrl.guidance.terms import ImitationTerm
 from lgdrl.loops.online import OnlineSettings, online_method
+from lgdrl.methods import Needs
 from sim.bounds import BatchSize, Count, config_dataclass
 
 LABELS = 16_000
@@ -39,4 +40,4 @@ def build(config: DAggerConfig, settings: OnlineSettings) -> Strategy:
     return Strategy("dagger", labeller, ExpertDrives(), [ImitationTerm("bc", config.guide_batch, rl_share=0.0)])
 
 
-METHOD = online_method("dagger", "imitation on the learner's own states, no RL", DAggerConfig(), build)
+METHOD = online_method("dagger", "imitation on the learner's own states, no RL", DAggerConfig(), build, Needs())

@@ -1,9 +1,10 @@
-"""Plain SAC: no expert. The floor that every guided method has to leave behind."""
+"""The learner alone, plain SAC by default: no expert. The floor that every guided method has to leave behind."""
 
 from __future__ import annotations
 
 from lgdrl.guidance.strategy import Strategy
 from lgdrl.loops.online import OnlineSettings, online_method
+from lgdrl.methods import Needs
 from sim.config import NoOptions
 
 
@@ -12,4 +13,4 @@ def build(config: NoOptions, settings: OnlineSettings) -> Strategy:
     return Strategy("sac")
 
 
-METHOD = online_method("sac", "plain discrete SAC, no expert", NoOptions(), build)
+METHOD = online_method("sac", "the learner alone, no expert", NoOptions(), build, Needs())

@@ -11,6 +11,7 @@ from lgdrl.guidance.labelling import GateConfig, GuidedEpisodes
 from lgdrl.guidance.strategy import Strategy
 from lgdrl.guidance.terms import ImitationTerm
 from lgdrl.loops.online import OnlineSettings, online_method
+from lgdrl.methods import Needs
 from sim.bounds import BatchSize, NonNegative, config_dataclass
 
 
@@ -30,4 +31,4 @@ def build(config: SACBCConfig, settings: OnlineSettings) -> Strategy:
     return Strategy("sac-bc", labeller, actor=[ImitationTerm("bc", config.guide_batch, config.weight)])
 
 
-METHOD = online_method("sac-bc", "SAC plus behaviour cloning on expert labels", SACBCConfig(), build)
+METHOD = online_method("sac-bc", "SAC plus behaviour cloning on expert labels", SACBCConfig(), build, Needs())

@@ -14,6 +14,7 @@ from lgdrl.guidance.labelling import FirstDecisions
 from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
 from lgdrl.guidance.strategy import RL, Batches, Strategy
 from lgdrl.loops.online import OnlineSettings, online_method
+from lgdrl.methods import Needs
 from sim.bounds import Bounds, Whole, config_dataclass
 from sim.errors import UsageError
 
@@ -56,4 +57,6 @@ def build(config: SACDemoConfig, settings: OnlineSettings) -> Strategy:
     return SACDemo(decisions, config.share)
 
 
-METHOD = online_method("sac-demo", "SAC with expert demonstrations in half of every batch", SACDemoConfig(), build)
+METHOD = online_method(
+    "sac-demo", "SAC with expert demonstrations in half of every batch", SACDemoConfig(), build, Needs(replay=True)
+)

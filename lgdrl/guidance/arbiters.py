@@ -90,16 +90,22 @@ ARBITERS: Registry[ArbiterPlugin] = Registry("lgdrl.arbiters", "arbiter")
 class ArbiterConfig:
     """Which arbiter, and its settings."""
 
-    kind: str = "unsafe"  # a registered arbiter; `lgdrl list` prints them. unsafe: the best reading of "when necessary"
+    # a registered arbiter; `lgdrl list` prints them. null: unsafe, the best reading of "when necessary", where there is
+    # traffic to check; elsewhere js
+    kind: str | None = None
     options: dict[str, Any] = field(default_factory=dict)  # of the arbiter
 
     def __post_init__(self) -> None:
-        self.make()
+        if self.kind is not None:
+            self.make()
+        elif self.options:
+            raise UsageError(f"options {sorted(self.options)} of no arbiter: name its kind")
 
-    def make(self) -> Arbiter:
-        """The arbiter; UsageError for an unknown kind or option."""
-        plugin = ARBITERS.get(self.kind)
-        return plugin.make(resolve(plugin.defaults, self.options, f"options of arbiter {self.kind!r}"))
+    def make(self, traffic: bool = True) -> Arbiter:
+        """The arbiter; UsageError for an unknown kind or option. `traffic`: there are scenes and discrete actions."""
+        kind = self.kind or ("unsafe" if traffic else "js")
+        plugin = ARBITERS.get(kind)
+        return plugin.make(resolve(plugin.defaults, self.options, f"options of arbiter {kind!r}"))
 
 
 class LearnerDrives(Arbiter):

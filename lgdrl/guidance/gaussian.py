@@ -27,7 +27,9 @@ LARGEST = 0.98
 NODES = 12
 """Of the quadrature of `js`."""
 
-GaussianDivergence = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Squash = Callable[[torch.Tensor], torch.Tensor]
+"""From before tanh to the action: tanh, or the identity of policies that are not squashed."""
+GaussianDivergence = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Squash], torch.Tensor]
 _points, _weights = np.polynomial.hermite_e.hermegauss(NODES)
 _POINTS = torch.from_numpy(_points.astype(np.float32))
 _WEIGHTS = torch.from_numpy((_weights / _weights.sum()).astype(np.float32))
@@ -38,7 +40,7 @@ def unsquashed(actions: np.ndarray) -> np.ndarray:
     return np.arctanh(np.clip(actions, -LARGEST, LARGEST)).astype(np.float32)
 
 
-def js(mean: torch.Tensor, log_std: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+def js(mean: torch.Tensor, log_std: torch.Tensor, label: torch.Tensor, squash: Squash = torch.tanh) -> torch.Tensor:
     """Jensen-Shannon divergence of policy and label. Returns: (B,) in [0, ln 2].
 
     With the narrower Gaussian n and the wider one w, and r = w / n, it is
@@ -56,21 +58,23 @@ def js(mean: torch.Tensor, log_std: torch.Tensor, label: torch.Tensor) -> torch.
     return (LN2 - 0.5 * expected).clamp(0.0, LN2).mean(-1)
 
 
-def kl(mean: torch.Tensor, log_std: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+def kl(mean: torch.Tensor, log_std: torch.Tensor, label: torch.Tensor, squash: Squash = torch.tanh) -> torch.Tensor:
     """KL(expert || policy). Returns: (B,) >= 0."""
     square = LABEL_STD**2 + (mean - label).square()
     return (log_std - math.log(LABEL_STD) + 0.5 * square * (-2 * log_std).exp() - 0.5).mean(-1)
 
 
-def reverse_kl(mean: torch.Tensor, log_std: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+def reverse_kl(
+    mean: torch.Tensor, log_std: torch.Tensor, label: torch.Tensor, squash: Squash = torch.tanh
+) -> torch.Tensor:
     """KL(policy || expert). Returns: (B,) >= 0."""
     square = (2 * log_std).exp() + (mean - label).square()
     return (math.log(LABEL_STD) - log_std + 0.5 * square / LABEL_STD**2 - 0.5).mean(-1)
 
 
-def bc(mean: torch.Tensor, log_std: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Behaviour cloning: the squared distance of the greedy action from the label. Returns: (B,) in [0, 4]."""
-    return (mean.tanh() - label.tanh()).square().mean(-1)
+def bc(mean: torch.Tensor, log_std: torch.Tensor, label: torch.Tensor, squash: Squash = torch.tanh) -> torch.Tensor:
+    """Behaviour cloning: the squared distance of the greedy action from the label. Returns: (B,) >= 0."""
+    return (squash(mean) - squash(label)).square().mean(-1)
 
 
 GAUSSIAN_DIVERGENCES: dict[DivergenceName, GaussianDivergence] = {
@@ -94,6 +98,7 @@ class ActionScale:
         if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not space.is_bounded():
             raise ValueError(f"action_space = {space}: expected a Box of one dimension with finite bounds")
         self.low, self.high = space.low.astype(np.float32), space.high.astype(np.float32)
+        self.half = 0.5 * (self.high - self.low)
 
     def scaled(self, actions: np.ndarray) -> np.ndarray:
         """Actions (..., D) of the environment in [-1, 1], float32."""

@@ -10,7 +10,7 @@ discrete and float32 (N, D) where it is a box.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -99,9 +99,10 @@ class PolicySummary:
     probs: np.ndarray | None = None
     """float32 (N, A): categorical policies."""
     mean: np.ndarray | None = None
-    """float32 (N, D): Gaussian and deterministic policies."""
+    """float32 (N, D): the greedy action of Gaussian and deterministic policies."""
     std: np.ndarray | None = None
-    """float32 (N, D): Gaussian policies."""
+    """float32 (N, D): standard deviation of Gaussian policies before they are squashed to the range of the actions, in
+    units of half that range."""
 
 
 class Ask(Protocol):
@@ -252,6 +253,10 @@ class Transitions:
     def __len__(self) -> int:
         return len(self.actions)
 
+    def take(self, rows: np.ndarray) -> Transitions:
+        """Some of the steps, by an int array."""
+        return _take(replace(self, labels=_take(self.labels, rows)), rows)
+
     @property
     def intervened(self) -> np.ndarray:
         """bool (N,): steps in which the expert had a share of control."""
@@ -261,3 +266,9 @@ class Transitions:
     def dones(self) -> np.ndarray:
         """bool (N,): steps that ended their episode."""
         return self.terminated | self.truncated
+
+
+def _take(record: Any, rows: np.ndarray) -> Any:
+    """A record with some of the rows of its arrays."""
+    arrays = {field.name: getattr(record, field.name) for field in fields(record)}
+    return replace(record, **{name: value[rows] for name, value in arrays.items() if isinstance(value, np.ndarray)})

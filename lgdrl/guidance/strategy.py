@@ -86,12 +86,12 @@ class Strategy:
 
     def on_batch(self, replay: GuidedReplayBuffer, size: int) -> Batches:
         """Choose what one gradient step learns from. Default: uniform, and each term's own batch."""
-        batches: Batches = {RL: replay.sample_uniform(size)}
-        for term in self.actor:
-            samples = term.sample(replay)
-            if samples is not None:
-                batches[term.name] = samples
-        return batches
+        return {RL: replay.sample_uniform(size), **self.term_batches(replay)}
+
+    def term_batches(self, replay: GuidedReplayBuffer) -> Batches:
+        """Each term's own batch, of the terms that have one; all that an on-policy learner asks for."""
+        found = {term.name: term.sample(replay) for term in self.actor}
+        return {name: samples for name, samples in found.items() if samples is not None}
 
     def critic_terms(self, batches: Batches, networks: Networks) -> Terms:
         """What is added to the critics' loss. Default: nothing."""

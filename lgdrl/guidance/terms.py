@@ -70,6 +70,8 @@ class GaussianNetworks(Networks):
     """`Networks` of a policy whose actions are tanh(u), u Gaussian; deterministic ones have the std `LABEL_STD`."""
 
     scale: ActionScale
+    squashed: bool = True
+    """False: actions are u itself."""
 
     def gaussian(self, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and ln std of u, float (B, D) each."""
@@ -84,13 +86,15 @@ class GaussianNetworks(Networks):
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """As `Networks.label_divergence`, see `lgdrl.guidance.gaussian`; a label agrees where the greedy action is
         within `NEAR` of it in each dimension."""
-        label = torch.from_numpy(unsquashed(self.scale.scaled(samples.array("label_actions"))))
+        actions = self.scale.scaled(samples.array("label_actions"))
+        label = torch.from_numpy(unsquashed(actions) if self.squashed else actions)
+        squash = torch.tanh if self.squashed else torch.positive
         mean, log_std = self.gaussian(samples)
-        distance = GAUSSIAN_DIVERGENCES[name](mean, log_std, label).mean()
+        distance = GAUSSIAN_DIVERGENCES[name](mean, log_std, label, squash).mean()
         with torch.no_grad():
-            near = (mean.tanh() - label.tanh()).abs().amax(dim=-1) <= NEAR
+            near = (squash(mean) - squash(label)).abs().amax(dim=-1) <= NEAR
             other = measured if measured not in (None, name) else None
-            value = distance if other is None else GAUSSIAN_DIVERGENCES[other](mean, log_std, label).mean()
+            value = distance if other is None else GAUSSIAN_DIVERGENCES[other](mean, log_std, label, squash).mean()
         return weight * distance, {"divergence": float(value), "agreement": float(near.float().mean())}
 
 

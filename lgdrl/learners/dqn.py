@@ -238,4 +238,4 @@ class DQN(GuidedOffPolicy, stable_baselines3.DQN):
         plain.export(file)
 
 
-LEARNER = Learner("dqn", "deep Q-learning: double Q, n-step returns, dueling networks", DQNConfig(), DQN)
+LEARNER = Learner("dqn", "deep Q-learning: double Q, n-step returns, dueling networks", DQNConfig(), DQN, num_envs=8)

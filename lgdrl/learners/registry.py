@@ -24,6 +24,10 @@ class Learner:
     class has SB3's `load`."""
     actions: tuple[ActionType, ...] = ("discrete",)
     """Action types that it learns."""
+    on_policy: bool = False
+    """Whether it has no replay buffer, so that methods which draw their own batches of experience do not fit."""
+    num_envs: int | None = None
+    """Environments of a run by default; None: as many as the scenario's simulator likes best."""
 
 
 LEARNERS: Registry[Learner] = Registry("lgdrl.learners", "learner")

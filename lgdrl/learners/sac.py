@@ -206,4 +206,4 @@ class SAC(ContinuousOffPolicy, stable_baselines3.SAC):
                 self.log_ent_coef.copy_(state["log_alpha"])
 
 
-LEARNER = Learner("sac", "soft actor-critic for continuous actions", SACConfig(), SAC, ("continuous",))
+LEARNER = Learner("sac", "soft actor-critic for continuous actions", SACConfig(), SAC, ("continuous",), num_envs=8)

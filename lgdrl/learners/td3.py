@@ -182,4 +182,4 @@ class TD3(ContinuousOffPolicy, stable_baselines3.TD3):
         return numbers, metrics
 
 
-LEARNER = Learner("td3", "twin delayed deterministic policy gradient", TD3Config(), TD3, ("continuous",))
+LEARNER = Learner("td3", "twin delayed deterministic policy gradient", TD3Config(), TD3, ("continuous",), num_envs=8)

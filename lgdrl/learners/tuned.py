@@ -32,5 +32,51 @@ TUNED: dict[tuple[str, str], dict[str, Any]] = {
         "buffer_size": 200_000,
         "learning_starts": 5000,
     },
+    # from here on: hyper-parameters of RL Baselines3 Zoo, without its schedules
+    ("dqn", "gym:CartPole-v1"): {
+        "hidden": [256, 256],
+        "learning_rate": 2.3e-3,
+        "target_interval": 16,  # 10 there
+        "learning_starts": 1000,
+        "updates_per_decision": 0.5,
+        "exploration_decisions": 8000,
+        "exploration_final": 0.04,
+    },
+    ("dqn", "gym:LunarLander-v3"): {
+        "hidden": [256, 256],
+        "learning_rate": 6.3e-4,
+        "target_interval": 250,
+        "batch_size": 128,
+        "buffer_size": 50_000,
+        "updates_per_decision": 1.0,
+        "exploration_decisions": 12_000,
+        "exploration_final": 0.1,
+    },
+    ("ppo", "gym:CartPole-v1"): {
+        "learning_rate": 1e-3,
+        "rollout": 256,
+        "batch_size": 256,
+        "epochs": 20,
+        "gamma": 0.98,
+        "gae_lambda": 0.8,
+    },
+    ("ppo", "gym:LunarLander-v3"): {
+        "rollout": 16_384,
+        "epochs": 4,
+        "gamma": 0.999,
+        "gae_lambda": 0.98,
+        "entropy_weight": 0.01,
+    },
+    ("sac", "gym:Pendulum-v1"): {"learning_rate": 1e-3},
+    ("td3", "gym:Pendulum-v1"): {"gamma": 0.98, "learning_starts": 1000},
 }
 """Options by (learner, scenario)."""
+
+LOCOMOTION: dict[str, dict[str, Any]] = {
+    "Swimmer-v5": {"gamma": 0.9999},  # it never falls: at 0.99 only the next two seconds count
+    **{f"{body}-v5": {"learning_starts": 10_000} for body in ("Hopper", "Walker2d", "HalfCheetah", "Ant", "Humanoid")},
+}
+"""Options of `sac` and `td3` on MuJoCo's bodies, from RL Baselines3 Zoo."""
+for _body, _options in LOCOMOTION.items():
+    for _learner in ("sac", "td3"):
+        TUNED |= {(_learner, f"{prefix}:{_body}"): _options for prefix in ("gym", "mujoco")}

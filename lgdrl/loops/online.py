@@ -22,7 +22,7 @@ from experts.driving import NEEDS
 from experts.human import Hands
 from experts.provider import Decision, PolicyProvider, Status, check_needs
 from experts.spaces import check_spaces
-from lgdrl.config import RunConfig, evaluation_envs, load_config, make_envs
+from lgdrl.config import RunConfig, action_type, evaluation_envs, load_config, make_envs
 from lgdrl.evaluation import Evaluation, PolicyActor, evaluate
 from lgdrl.guidance.advisor import Advisor
 from lgdrl.guidance.demonstrations import transitions_of
@@ -57,6 +57,8 @@ class OnlineSettings:
     """For its own random draws."""
     demonstrated: bool = False
     """Whether recorded demonstrations are in the replay buffer from the start."""
+    traffic: bool = True
+    """Whether the scenario has traffic scenes and discrete actions."""
 
 
 Build = Callable[[Any, OnlineSettings], Strategy]
@@ -78,7 +80,9 @@ def online_method(name: str, summary: str, defaults: Any, build: Build, needs: N
         options = resolve(defaults, config.strategy_options, "strategy_options")
         demonstrated = config.demonstrations is not None
         planned = config.schedule_steps or config.steps
-        return build(options, OnlineSettings(planned, config.label_budget, seed, demonstrated))
+        scenario = sim.get(config.scenario)
+        traffic = scenario.driving and action_type(scenario) == "discrete"
+        return build(options, OnlineSettings(planned, config.label_budget, seed, demonstrated, traffic))
 
     def make(
         config: RunConfig, run: Run, provider: PolicyProvider | None = None, hands: Hands | None = None
