@@ -143,6 +143,11 @@ def _in_replays(dataset: TransitionDataset, expert: PolicyProvider, rows: np.nda
     about = dataset.about
     if not sim.get(about.scenario).driving:
         check_needs(expert, frozenset(), about.scenario)
+    if about.foreign:
+        raise UsageError(
+            f"expert {expert.name!r} needs driving scenes, which a foreign data set cannot give: choose one "
+            "that reads observations"
+        )
     wanted = np.unique(dataset.episodes[rows])
     _check_replayable(dataset, rows, wanted)
     envs = sim.make_driving_vec(

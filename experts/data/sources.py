@@ -32,7 +32,8 @@ def load_demonstrations(path: str, scenario: str) -> Demonstrations:
     else:
         found, source = load_episodes(path), f"recording {path!r}"
     if isinstance(found, TransitionDataset):
-        if found.about.scenario not in ("", scenario):
+        # others name their environments as gymnasium does: whether these fit is told by observations and actions alone
+        if not found.about.foreign and found.about.scenario != scenario:
             raise _other(source, found.about.scenario, scenario)
         return demonstrations_in(found, source)
     others = sorted({episode.scenario for episode in found} - {scenario})

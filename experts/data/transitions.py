@@ -64,7 +64,7 @@ class DatasetInfo:
     scenario: str
     """Registry name; a foreign data set may have none, then it is empty."""
     backend: str
-    """The simulator that computed it."""
+    """The simulator that computed it; empty where the data set is foreign."""
     scenario_config: dict[str, Any]
     """Resolved, as plain values (`sim.config.to_dict`)."""
     observation_space: spaces.Space
@@ -76,6 +76,11 @@ class DatasetInfo:
     made: tuple[dict[str, Any], ...] = ()
     """How it was made, step by step: plain values, `step` says what was done."""
     references: References | None = None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it was made by another program, so that the scenario is what the program's environment suggests."""
+        return not self.backend
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,3 +97,23 @@ def test_what_cannot_be_exported_is_one_line():
     export_transitions(dataset, "some-v0")
     with pytest.raises(UsageError, match="exists already"):
         export_transitions(dataset, "some-v0")
+
+
+def test_datasets_of_others_say_what_they_know():
+    """A dataset as minari.create_dataset_from_buffers leaves it, of an environment with another name than ours."""
+    buffer = minari.data_collector.EpisodeBuffer(
+        id=0,
+        observations=np.zeros((4, 3), np.float32),
+        actions=np.array([[0.5], [1.0], [-2.0]], np.float32),
+        rewards=np.array([-1.0, -2.0, -3.0]),
+        terminations=np.zeros(3, bool),
+        truncations=np.array([False, False, True]),
+        infos={},
+    )
+    about = {"algorithm_name": "TD3", "ref_min_score": -1200.0, "ref_max_score": -150.0}
+    minari.create_dataset_from_buffers("theirs-v0", [buffer], env="Pendulum-v1", **about)
+    read = load_dataset("theirs-v0")
+    assert (read.about.scenario, read.about.origins, read.about.foreign) == ("gym:Pendulum-v1", ("TD3",), True)
+    assert (read.about.references.random, read.about.references.expert) == (-1200, -150)
+    assert (read.seeds.tolist(), read.truncated.tolist()) == ([-1], [False, False, True])
+    assert load_demonstrations("minari:theirs-v0", "another-name").labels.ravel().tolist() == [0.5, 1, -2]
