@@ -23,7 +23,7 @@ from sim.errors import UsageError
 
 @config_dataclass
 class RecordedConfig:
-    path: str = ""  # a recording, a folder of recordings, or minari:DATASET; required
+    path: str = ""  # a recording, a folder of recordings, a data set, or minari:DATASET; required
     radius: Positive = 0.4  # of observations. lane-change, 20 episodes: a rule agreed in 81 % within it, 38 % beyond
 
 
@@ -35,7 +35,7 @@ class RecordedExpert(PolicyProvider):
     def __init__(self, demonstrations: Demonstrations, radius: float = RecordedConfig.radius) -> None:
         self.demonstrations = demonstrations
         self.radius = radius
-        self._rows = np.flatnonzero(demonstrations.labels >= 0)
+        self._rows = np.flatnonzero(demonstrations.given)
         points = demonstrations.obs[self._rows].reshape(len(self._rows), -1).astype(float)
         if not np.isfinite(points).all():
             raise UsageError(f"{demonstrations.source} holds observations that are not finite: record it again")

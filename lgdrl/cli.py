@@ -9,11 +9,12 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import NoReturn
 
 from lgdrl import __version__
-from lgdrl.seeds import FINAL_SEED, PUBLISHED
+from lgdrl.seeds import DATA_SEED, FINAL_SEED, PUBLISHED
 from sim.bounds import LARGEST, LARGEST_SEED
 from sim.errors import UsageError, unknown
 
@@ -46,13 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     _sort_words(parser, arguments)
 
     def run() -> int | None:
-        from lgdrl import commands
         from sim.files import check_outputs
         from sim.trust import trusting
 
         check_outputs(vars(arguments))
         with trusting(getattr(arguments, "trust", False)):
-            return getattr(commands, arguments.run)(arguments)
+            module, _, function = arguments.run.rpartition(":")
+            return getattr(import_module(module or "lgdrl.commands"), function)(arguments)
 
     return guarded("lgdrl", run)
 
@@ -171,6 +172,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_play(commands)
     _add_profile(commands)
     _add_demos(commands)
+    _add_collect(commands)
+    _add_label(commands)
     _add_list(commands)
     _add_bench(commands)
     _add_serve_lm(commands)
@@ -181,6 +184,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: argparse._SubParsersAction, name: str, text: str, run: str) -> argparse.ArgumentParser:
+    """A command; `run` is a function of `lgdrl.commands`, or "module:function"."""
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(run=run)
     return parser
@@ -367,18 +371,54 @@ def _add_profile(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_demos(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("demos", help="inspect recorded episodes, or exchange them as Minari datasets")
+    parser = commands.add_parser("demos", help="inspect recordings and data sets, or exchange them as Minari datasets")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    info = _command(actions, "info", "summarise a recording", "demos_info")
+    info = _command(actions, "info", "summarise a recording or data set", "demos_info")
     info.add_argument("recording", metavar="RECORDING", help=".npz file, or folder of them")
     _add_json(info)
-    export = _command(actions, "export", "write a recording as a new Minari dataset", "demos_export")
+    export = _command(actions, "export", "write a recording or data set as a new Minari dataset", "demos_export")
     export.add_argument("recording", metavar="RECORDING", help=".npz file, or folder of them")
     export.add_argument("dataset_id", metavar="DATASET_ID", help="e.g. lane-change/person-v0")
-    bring = _command(actions, "import", "write a Minari dataset as a recording", "demos_import")
+    bring = _command(actions, "import", "write a Minari dataset as a recording or data set", "demos_import")
     bring.add_argument("dataset_id", metavar="DATASET_ID", help="dataset in the local Minari folder")
     parser.set_defaults(nested=actions.choices)
-    bring.add_argument("target", metavar="OUT", help="new folder, or .npz file for one episode")
+    bring.add_argument("target", metavar="OUT", help="new folder of episodes, or .npz file")
+
+
+def _add_collect(commands: argparse._SubParsersAction) -> None:
+    text = "let policies drive, and write every transition as a data set"
+    parser = _command(commands, "collect", text, "lgdrl.data_commands:collect_command")
+    _add_words(parser, "config overrides, e.g. scenario_config.lanes=3 or policy_options.llm.model=NAME")
+    _add_environment(parser)
+    parser.add_argument(
+        "--policy", action="append", required=True, metavar="NAME[=SHARE]", help="expert that drives; may be repeated"
+    )
+    parser.add_argument("--mix", choices=["episodes", "steps"], default="episodes", help="what shares are shares of")
+    amount = parser.add_mutually_exclusive_group(required=True)
+    amount.add_argument("--episodes", type=_count, metavar="N", help="whole episodes")
+    amount.add_argument("--steps", type=_count, metavar="N", help="transitions; the last episode may be broken off")
+    parser.add_argument("--seed", type=_seed, default=DATA_SEED, help=f"of the first episode (default: {DATA_SEED})")
+    text = "measure the reference returns: of random actions, and of the best policy (20 episodes of each)"
+    parser.add_argument("--reference", action="store_true", help=text)
+    _add_trust(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", dest="target", required=True, metavar="FILE.npz", help="the data set")
+    _add_json(output)
+
+
+def _add_label(commands: argparse._SubParsersAction) -> None:
+    text = "label states of a data set with any expert, under a budget"
+    parser = _command(commands, "label", text, "lgdrl.data_commands:label_command")
+    parser.add_argument("data_set", metavar="FILE.npz", help="data set, see `lgdrl collect`")
+    _add_words(parser, "config overrides, e.g. expert_options.model=NAME")
+    parser.add_argument("--expert", required=True, help="expert that labels (see `lgdrl list experts`)")
+    parser.add_argument("--budget", type=_count, metavar="N", help="most states to ask about (default: all)")
+    parser.add_argument("--every", type=_count, metavar="K", help="every K-th state, not states at random")
+    parser.add_argument("--seed", type=_seed, default=0, help="of the choice of states, and the expert's (default: 0)")
+    _add_trust(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", dest="target", required=True, metavar="FILE.npz", help="the data set with labels")
+    _add_json(output)
 
 
 def _add_list(commands: argparse._SubParsersAction) -> None:

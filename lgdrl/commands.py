@@ -284,30 +284,34 @@ def profile_compare(arguments: Namespace) -> int:
 
 
 def demos_info(arguments: Namespace) -> int:
-    """`lgdrl demos info`: a summary of a recording."""
-    from experts.data.episodes import load_episodes
-    from lgdrl.recordings import describe
+    """`lgdrl demos info`: a summary of a recording or data set."""
+    from lgdrl.recordings import describe_file
     from lgdrl.runs import write_json
 
-    found = describe(load_episodes(arguments.recording))
+    found = describe_file(arguments.recording)
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in found.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {count:,}" for key, count in value.items())
-        elif isinstance(value, list):
-            value = ", ".join(map(str, value))
-        elif isinstance(value, float):
-            value = f"{value:.2f}"
         if value is not None:
-            table.add_row(Text(name.replace("_", " "), style="bold"), str(value))
+            table.add_row(Text(name.replace("_", " "), style="bold"), Text(_spelled(value)))
     console.print(table)
     if arguments.json:
         _write(arguments.json, found, write_json)
     return 0
 
 
+def _spelled(value: Any) -> str:
+    """A figure, or several, for a table."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_spelled(each)}" for key, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def demos_export(arguments: Namespace) -> int:
-    """`lgdrl demos export`: a recording as a Minari dataset."""
+    """`lgdrl demos export`: a recording or data set as a Minari dataset."""
     from lgdrl.recordings import export_from
 
     folder = export_from(arguments.recording, arguments.dataset_id)
@@ -317,11 +321,12 @@ def demos_export(arguments: Namespace) -> int:
 
 
 def demos_import(arguments: Namespace) -> int:
-    """`lgdrl demos import`: a Minari dataset as a recording."""
+    """`lgdrl demos import`: a Minari dataset as a recording or data set."""
     from lgdrl.recordings import import_to
 
     written = import_to(arguments.dataset_id, arguments.target)
-    console.print(f"Written: {len(written)} episodes to {arguments.target}")
+    files = "1 file" if len(written) == 1 else f"{len(written)} files"
+    console.print(f"Written: {files} to {arguments.target}")
     return 0
 
 

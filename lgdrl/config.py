@@ -39,7 +39,8 @@ class RunConfig:
     strategy_options: dict[str, Any] = field(default_factory=dict)
     learner: str = "discrete-sac"
     learner_options: dict[str, Any] = field(default_factory=dict)
-    demonstrations: str | None = None  # a recording, a folder of them, or minari:DATASET: in the replay buffer at first
+    # a recording, a folder of them, a data set (.npz), or minari:DATASET: in the replay buffer at first
+    demonstrations: str | None = None
     steps: Count = 60_000  # decisions over all environments; updates where the strategy trains a language model
     # steps that schedules are shares of; None: `steps`. A run that is continued beyond its end keeps the former ones
     schedule_steps: Count | None = None

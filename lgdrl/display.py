@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from experts.data.transitions import DatasetInfo
     from lgdrl.bench.learners import UpdateRate
     from lgdrl.bench.simulators import Speed
     from lgdrl.comparison import Row
@@ -89,6 +90,82 @@ def comparison_progress(console: Console) -> Iterator[Report]:
             bar.update(tasks[name], completed=done, note=note)
 
         yield report
+
+
+@contextmanager
+def counting_progress(console: Console, unit: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar of what is counted, with the time that is left.
+
+    Args:
+        console: Where to draw it.
+        unit: What is counted.
+        total: How many there will be.
+    """
+    columns = (
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn(f"{unit},"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("count", total=total)
+        yield lambda done: bar.update(task, completed=min(done, total))
+
+
+def collection_table(about: DatasetInfo, rows: Sequence[Mapping[str, Any]], statuses: Mapping[str, int]) -> Table:
+    """What each policy of a data set did.
+
+    Args:
+        about: The data set.
+        rows: See `lgdrl.data_commands.summary_rows`.
+        statuses: Decisions by status; empty where they are not known.
+    """
+    title = f"Transitions of {about.scenario} ({about.backend})"
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("policy")
+    scored = any(row["success"] is not None for row in rows)
+    for column in ("episodes", "transitions", "return", *(["success %"] if scored else [])):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        success = "" if row["success"] is None else f"{100 * row['success']:.1f}"
+        table.add_row(
+            Text(row["policy"]),
+            f"{row['episodes']:,}",
+            f"{row['transitions']:,}",
+            "" if row["return_mean"] is None else f"{row['return_mean']:.2f}",
+            *([success] if scored else []),
+        )
+    notes = []
+    if about.references is not None:
+        low, high = about.references.random, about.references.expert
+        episodes = about.references.episodes
+        notes.append(f"references: random {low:.2f}, {about.references.policy} {high:.2f} ({episodes} episodes each)")
+    if set(statuses) - {"ok"}:
+        notes.append("decisions: " + ", ".join(f"{status} {count:,}" for status, count in statuses.items()))
+    table.caption, table.caption_justify = "\n".join(notes) or None, "left"
+    return table
+
+
+def label_table(about: DatasetInfo, found: Mapping[str, Any]) -> Table:
+    """What an expert said about the states of a data set.
+
+    Args:
+        about: The data set.
+        found: What `lgdrl label` writes as JSON.
+    """
+    title = f"Labels of {found['expert']} on {about.scenario} ({about.backend})"
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    table.add_row("states", f"{found['states']:,}, {found['asked']:,} asked about, {found['labels']:,} labelled")
+    table.add_row("decided by", Text(decided_by(found["expert"], found["statuses"])))
+    if found["as_executed"] is not None:
+        table.add_row("as executed", f"{100 * found['as_executed']:.1f} % of the labels")
+    if found["tokens"]:
+        table.add_row("tokens", f"{found['tokens']:,}, cost {found['cost']:.4g}")
+        table.add_row("latency", f"{found['latency_s'] / max(found['asked'], 1):.2f} s mean")
+    return table
 
 
 def evaluation_table(name: str, scenario: str, found: Evaluation) -> Table:

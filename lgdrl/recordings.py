@@ -1,4 +1,4 @@
-"""`lgdrl demos`: summaries of recordings, and exchange with Minari datasets."""
+"""`lgdrl demos`: summaries of recordings and transition data sets, and their exchange with Minari datasets."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from experts.data.episodes import Episode, load_episodes, save_episode
+from experts.data.transition_files import header_of, is_transitions, load_transitions, save_transitions
+from experts.data.transitions import TransitionDataset
 from sim.errors import UsageError
 from sim.files import check_output_folder
 
@@ -41,24 +43,56 @@ def describe(episodes: Sequence[Episode]) -> dict[str, Any]:
     }
 
 
+def describe_file(path: str) -> dict[str, Any]:
+    """`describe` of a recording, or of a transition data set.
+
+    Args:
+        path: .npz file, or folder of recordings.
+    Returns:
+        Plain values for JSON.
+    """
+    if not is_transitions(path):
+        return describe(load_episodes(path))
+    dataset = load_transitions(path)
+    header, finished = header_of(dataset), dataset.finished
+    names = dataset.about.origins
+    return {
+        "scenarios": [dataset.about.scenario],
+        "backends": [dataset.about.backend],
+        **header["counts"],
+        "finished_episodes": int(finished.sum()),
+        "driven_by": {name: int((dataset.origin == k).sum()) for k, name in enumerate(names)},
+        "mean_return": float(dataset.returns[finished].mean()) if finished.any() else None,
+        "references": header["references"],
+        "observation_shapes": [list(dataset.about.observation_space.shape or ())],
+        "actions": [str(dataset.about.action_space)],
+        "made": [note["step"] for note in dataset.about.made],
+    }
+
+
 def import_to(dataset_id: str, out: str) -> list[Path]:
-    """Write a Minari dataset as a recording.
+    """Write a Minari dataset as a recording, or, where it holds no scenes, as a transition data set.
 
     Args:
         dataset_id: Of the dataset.
-        out: New folder, or .npz file for one episode.
+        out: New folder, or .npz file for one episode or a transition data set.
     Returns:
         The files.
     Raises:
-        UsageError: `out` exists, or is a file although there are several episodes.
+        UsageError: `out` exists, is a file although there are several episodes, or a folder although there are no
+            scenes.
     """
-    from experts.data.minari_datasets import import_dataset
+    from experts.data.minari_datasets import load_dataset
 
     target = Path(out)
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UsageError(f"{out!r} exists already: choose another OUT")
     check_output_folder(str(target.parent if target.suffix == ".npz" else out), "OUT")
-    episodes = import_dataset(dataset_id)
+    episodes = load_dataset(dataset_id)
+    if isinstance(episodes, TransitionDataset):
+        if target.suffix != ".npz":
+            raise UsageError(f"dataset {dataset_id!r} holds no scenes, so it becomes a data set: name a file OUT.npz")
+        return [save_transitions(target, episodes)]
     if target.suffix != ".npz":
         return [save_episode(target / f"episode-{k:04d}.npz", episode) for k, episode in enumerate(episodes)]
     if len(episodes) > 1:
@@ -67,16 +101,19 @@ def import_to(dataset_id: str, out: str) -> list[Path]:
 
 
 def export_from(recording: str, dataset_id: str) -> Path:
-    """Write a recording as a new Minari dataset.
+    """Write a recording, or a transition data set, as a new Minari dataset.
 
     Args:
-        recording: .npz file, or folder of them.
+        recording: .npz file, or folder of recordings.
         dataset_id: Of the new dataset.
     Returns:
         The dataset's folder.
     """
     from experts.data.minari_datasets import export_dataset
+    from experts.data.minari_transitions import export_transitions
 
+    if is_transitions(recording):
+        return export_transitions(load_transitions(recording), dataset_id)
     return export_dataset(load_episodes(recording), dataset_id)
 
 

@@ -10,5 +10,7 @@ SCENE_SEED = 20_000
 """First seed of the scenes that a profile asks experts about."""
 LATE_SEED = 30_000
 """First seed of the episodes that a profile drives with late decisions."""
+DATA_SEED = 100_000
+"""First seed of the episodes of a collected data set; no curve and no evaluation uses them."""
 PUBLISHED = "published"
 """In place of a seed: the published traffic layout of the lane change."""

@@ -1,6 +1,7 @@
 """Demonstrations: recorded decisions as flat arrays, with who drove and what was demonstrated, ready to learn from.
 
-Demonstrated is the executed action where an expert or a person drove, and the expert's label where the learner did.
+Demonstrated is, in recordings, the executed action where an expert or a person drove, and the expert's label where the
+learner did; in a transition data set its labels, or, where it has none, every action but random ones.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ import numpy as np
 from gymnasium import spaces
 
 from experts.data.episodes import Episode, Turn
+from experts.data.transitions import STATUSES, TransitionDataset
 from experts.provider import Status
+from experts.spaces import form, same_actions
 from sim.errors import UsageError
+
+RANDOM = "random"
+"""The policy whose actions demonstrate nothing."""
 
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """R decisions in the order recorded, with discrete actions."""
+    """R decisions in the order recorded. Legal actions and distributions are None where actions are continuous."""
 
     source: str
     """Where they come from, for messages."""
@@ -26,22 +32,22 @@ class Demonstrations:
     """(R, ...)"""
     next_obs: np.ndarray
     """(R, ...): true successors."""
-    legal: np.ndarray
+    legal: np.ndarray | None
     """bool (R, A)"""
-    next_legal: np.ndarray
+    next_legal: np.ndarray | None
     """bool (R, A)"""
     actions: np.ndarray
-    """int64 (R,): executed."""
+    """int64 (R,) or float32 (R, D): executed."""
     labels: np.ndarray
-    """int64 (R,): demonstrated, -1 where nothing is."""
-    probs: np.ndarray
+    """int64 (R,) or float32 (R, D): demonstrated; -1 or NaN where nothing is."""
+    probs: np.ndarray | None
     """float64 (R, A): the expert's distribution; zero rows where there is none or only the label is known."""
     statuses: tuple[Status, ...]
     """R of them: how the label came about; OK where that is not known."""
     driven: np.ndarray
     """bool (R,): an expert or a person drove."""
     learner_actions: np.ndarray
-    """int64 (R,): the learner's proposal; the executed action where there is none."""
+    """As `actions`: the learner's proposal; the executed action where there is none."""
     rewards: np.ndarray
     """float64 (R,)"""
     dones: np.ndarray
@@ -53,8 +59,16 @@ class Demonstrations:
     steps: np.ndarray
     """int64 (R,): number of the decision in its episode, from 0."""
 
+    action_space: spaces.Space
+    """What the actions were chosen from."""
+
     def __len__(self) -> int:
         return len(self.actions)
+
+    @property
+    def given(self) -> np.ndarray:
+        """bool (R,): decisions at which something is demonstrated."""
+        return self.labels >= 0 if self.labels.ndim == 1 else np.isfinite(self.labels).all(axis=1)
 
     def check(self, shape: tuple[int, ...], space: spaces.Space) -> None:
         """UsageError unless observations of `shape` and actions of `space` are like the recorded ones."""
@@ -63,12 +77,60 @@ class Demonstrations:
                 f"{self.source} holds observations of shape {self.obs.shape[1:]}, the environments give {shape}: "
                 "record it with the scenario_config of this run"
             )
-        if not isinstance(space, spaces.Discrete) or space.n != self.legal.shape[1]:
+        if isinstance(self.action_space, spaces.Discrete):
             offered = f"{space.n}" if isinstance(space, spaces.Discrete) else "continuous"
+            if offered != str(self.action_space.n):
+                raise UsageError(
+                    f"{self.source} holds decisions among {self.action_space.n} actions, the environments offer "
+                    f"{offered}: record it with the scenario_config of this run"
+                )
+        elif not same_actions(self.action_space, space):
             raise UsageError(
-                f"{self.source} holds decisions among {self.legal.shape[1]} actions, the environments offer {offered}: "
-                "record it with the scenario_config of this run"
+                f"{self.source} holds actions {form(self.action_space)}, the environments take {form(space)}: record "
+                "it with the scenario_config of this run"
             )
+
+
+def demonstrations_in(dataset: TransitionDataset, source: str) -> Demonstrations:
+    """The decisions of a transition data set.
+
+    Args:
+        dataset: Its labels are what is demonstrated, and nothing else; without labels, every action is that a policy
+            other than `random` chose.
+        source: Where it comes from, for messages.
+
+    Raises:
+        UsageError: Nothing is demonstrated.
+    """
+    experts = [number for number, name in enumerate(dataset.about.origins) if name != RANDOM]
+    driven, status = np.isin(dataset.origin, experts), np.zeros(len(dataset), np.int8)
+    given, labels = driven, dataset.actions
+    if dataset.labels is not None:
+        driven = np.zeros(len(dataset), bool)
+        given, labels, status = dataset.labels.given, dataset.labels.actions, dataset.labels.status
+    if not given.any():
+        raise UsageError(f"{source} demonstrates nothing: it has no label, and random actions only")
+    nothing = -1 if dataset.discrete else np.nan
+    dones = dataset.lasts | np.append(np.diff(dataset.steps) != 1, True)
+    return Demonstrations(
+        source=source,
+        obs=dataset.observations,
+        next_obs=dataset.next_observations,
+        legal=dataset.legal,
+        next_legal=dataset.next_legal,
+        actions=dataset.actions,
+        labels=np.where(given if dataset.discrete else given[:, None], labels, nothing).astype(labels.dtype),
+        probs=None if dataset.legal is None else np.zeros(dataset.legal.shape),
+        statuses=tuple(STATUSES[max(number, 0)] for number in status.tolist()),
+        driven=driven,
+        learner_actions=dataset.actions,
+        rewards=dataset.rewards.astype(float),
+        dones=dones,
+        terminated=dataset.terminated,
+        episodes=dataset.episodes,
+        steps=dataset.steps,
+        action_space=dataset.about.action_space,
+    )
 
 
 def demonstrations_of(episodes: Sequence[Episode], source: str) -> Demonstrations:
@@ -120,6 +182,7 @@ def demonstrations_of(episodes: Sequence[Episode], source: str) -> Demonstration
         terminated=terminated,
         episodes=np.array([k for k, _, _ in rows], np.int64),
         steps=np.array([t for _, t, _ in rows], np.int64),
+        action_space=spaces.Discrete(len(turns[0].legal)),
     )
 
 

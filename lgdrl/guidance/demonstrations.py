@@ -17,12 +17,15 @@ def transitions_of(demonstrations: Demonstrations, label_spread: float) -> Trans
         label_spread: Share of a bare label that is spread over all legal actions, as the advisor does.
     """
     known = demonstrations
-    given = known.labels >= 0
-    bare = given & ~known.probs.any(axis=1)
-    probs = known.probs.astype(np.float32)
-    probs[bare] = label_distributions(known.labels[bare], known.legal[bare], label_spread)
+    given, probs = known.given, None
+    if known.probs is not None and known.legal is not None:
+        bare = given & ~known.probs.any(axis=1)
+        probs = known.probs.astype(np.float32)
+        probs[bare] = label_distributions(known.labels[bare], known.legal[bare], label_spread)
+    actions = np.where(given if known.labels.ndim == 1 else given[:, None], known.labels, 0)
     statuses = np.array([STATUSES.index(status) for status in known.statuses], np.int8)
-    labels = Labels(given, np.maximum(known.labels, 0), probs, np.where(given, statuses, NO_STATUS).astype(np.int8))
+    status = np.where(given, statuses, NO_STATUS).astype(np.int8)
+    labels = Labels(given, actions.astype(known.labels.dtype), probs, status)
     return Transitions(
         obs=known.obs,
         next_obs=known.next_obs,

@@ -63,7 +63,7 @@ def test_help_needs_nothing_heavy():
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "compare", "list", "llm"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "compare", "collect", "label", "list", "llm"])
 def test_every_command_in_the_help_has_help(capsys, command):
     for arguments, words in ([], command), ([command], f"usage: lgdrl {command}"):
         with pytest.raises(SystemExit) as ended:

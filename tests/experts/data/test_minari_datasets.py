@@ -120,6 +120,18 @@ def test_a_foreign_dataset_teaches_but_has_no_scenes():
         import_dataset(name)
 
 
+def test_continuous_actions_of_others_are_demonstrations_too():
+    actions = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2)
+    shown = load_demonstrations(f"minari:{foreign(actions=actions)}", "racetrack-v0")
+    assert np.array_equal(shown.labels, np.concatenate([actions, actions]))
+    assert shown.given.all()
+    assert (shown.legal, shown.probs) == (None, None)
+    shown.check((29,), spaces.Box(-1, 1, (2,)))
+    for other in (spaces.Discrete(5), spaces.Box(-1, 1, (1,)), spaces.Box(-2, 2, (2,))):
+        with pytest.raises(UsageError, match=r"holds actions of shape \(2,\) in \[-1, 1\], the environments take"):
+            shown.check((29,), other)
+
+
 def test_a_foreign_dataset_may_say_what_was_legal():
     legal = np.ones((4, 5), bool)
     legal[:, 0] = False
@@ -138,7 +150,7 @@ def assert_refused(words, call, *arguments):
 def test_what_cannot_be_used_is_one_line(episodes):
     assert_refused("no Minari dataset 'gone-v0' here", import_dataset, "gone-v0")
     assert_refused("no Minari dataset", import_dataset, "../..")
-    assert_refused("discrete actions", import_dataset, foreign("box-v0", actions=np.zeros((3, 2), np.float32)))
+    assert_refused("holds no scenes", import_dataset, foreign("box-v0", actions=np.zeros((3, 2), np.float32)))
     legal = np.zeros((4, 5), bool)
     assert_refused("not legal", import_dataset, foreign("odd-v0", infos={"legal": legal}))
     export_dataset(episodes, "rule-v0")

@@ -8,13 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from experts.data.demonstrations import demonstrations_of
+import sim
+from experts import registry
+from experts.data.collection import Plan, Policy, collect
+from experts.data.demonstrations import demonstrations_in, demonstrations_of
 from experts.data.episodes import Episode, save_episode
+from experts.data.labelling import label_states
 from experts.data.sources import load_demonstrations
+from experts.data.transition_files import save_transitions
 from lgdrl import training
 from lgdrl.config import load_config
 from lgdrl.guidance.demonstrations import transitions_of
 from lgdrl.guidance.records import STATUSES
+from lgdrl.guidance.replay import GuidedReplayBuffer
 from lgdrl.loops.online import load_policy
 from lgdrl.runs import Run
 from sim.errors import UsageError
@@ -215,3 +221,61 @@ def test_what_does_not_fit_is_one_line_and_leaves_no_folder(tmp_path, episodes, 
     with pytest.raises(UsageError, match="cannot read recording"):
         start(tmp_path / "run", "nothing.npz")
     assert not (tmp_path / "run").exists()
+
+
+# --- transition data sets ---------------------------------------------------------------------------------------------
+
+
+def collected(scenario, names, mix="steps", budget=None):
+    """150 transitions by a mixture, with labels of the first policy on every third state where there is a budget."""
+    envs = sim.make_vec(scenario, 3)
+    providers = [registry.make(name, scenario) for name in names]
+    dataset = collect(envs, [Policy(each) for each in providers], Plan(seed=0, steps=150, mix=mix)).dataset
+    envs.close()
+    if budget is None:
+        return dataset
+    return label_states(dataset, providers[0], np.arange(0, 150, 3)[:budget], {})[0]
+
+
+def test_a_data_set_without_labels_demonstrates_what_no_random_policy_did(tmp_path):
+    dataset = collected("lane-change", ("rule", "random"))
+    path = save_transitions(tmp_path / "d.npz", dataset)
+    stored = transitions_of(load_demonstrations(str(path), "lane-change"), 0.05)
+    assert np.array_equal(stored.labels.given, dataset.origin == 0)
+    assert np.array_equal(stored.intervened, dataset.origin == 0)
+    assert np.array_equal(stored.labels.action[dataset.origin == 0], dataset.actions[dataset.origin == 0])
+    assert np.array_equal(stored.next_obs, dataset.next_observations)
+    assert (stored.labels.probs[~dataset.legal] == 0).all()
+    broken = transitions_of(demonstrations_in(dataset.take(np.arange(30)), "data set"), 0.05)
+    assert not dataset.terminated[29]
+    assert broken.truncated[29], "an episode that was broken off goes on for the critic"
+    with pytest.raises(UsageError, match="demonstrates nothing"):
+        demonstrations_in(dataset.take(dataset.origin == 1), "data set")
+
+
+def test_a_data_set_with_labels_demonstrates_these_and_nothing_else():
+    dataset = collected("lane-change", ("rule", "random"), budget=20)
+    stored = transitions_of(demonstrations_in(dataset, "data set"), 0.05)
+    assert np.flatnonzero(stored.labels.given).tolist() == list(range(0, 60, 3))
+    assert (stored.labels.status == np.where(stored.labels.given, STATUSES.index("ok"), -1)).all()
+    assert not stored.intervened.any()
+
+
+def test_continuous_data_sets_fill_a_replay_buffer():
+    dataset = collected("gym:Pendulum-v1", ("idle", "random"), budget=30)
+    stored = transitions_of(demonstrations_in(dataset, "data set"), 0.05)
+    buffer = GuidedReplayBuffer(200, dataset.about.observation_space, dataset.about.action_space, device="cpu")
+    buffer.add_transitions(stored)
+    assert (buffer.size(), buffer.num_labelled, buffer.num_intervened) == (150, 30, 0)
+    samples = buffer.sample_labelled(40)
+    assert (samples.label_actions == 0).all(), "idle labels the middle of the torques"
+    assert samples.actions.shape == (40, 1)
+    assert torch.isfinite(samples.label_actions).all()
+
+
+def test_a_run_begins_with_a_data_set(tmp_path):
+    path = save_transitions(tmp_path / "d.npz", collected("lane-change", ("rule", "random"), "episodes"))
+    trainer = train(tmp_path / "run", str(path), **ALONE)
+    assert trainer.loop.model.replay.size() == 150 + SMALL["steps"]
+    with pytest.raises(UsageError, match="is of scenario 'lane-change', not 'gym:CartPole-v1'"):
+        start(tmp_path / "other", str(path), scenario="gym:CartPole-v1", strategy="sac")
