@@ -250,12 +250,12 @@ def _unpacked(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Episode:
     actions = [_action(action) for action in columns.take_all("action", count)]
     rows: dict[str, list[Any]] = {name: columns.take(name, count) for name in _ARRAYS}
     rows |= {name: columns.take_numbers(name, count) for name in ("reaction_s", "reward", "expert_latency_s")}
-    rows |= {name: [_action(row) for row in columns.take(name, count)] for name in (*_ACTIONS, *_NEWER)
-             if name in columns.index}  # fmt: skip
-    rows |= {name: getattr(checked.turns, name) for name in _REMARKS}
-    if any(np.ndim(row) != np.ndim(action) for name in _ACTIONS for row, action in zip(rows[name], actions, strict=True)
-           if row is not None):  # fmt: skip
+    kept = [name for name in (*_ACTIONS, *_NEWER) if name in columns.index]
+    rows |= {name: [_action(row) for row in columns.take(name, count)] for name in kept}
+    proposed = zip(actions, rows["learner_action"], rows["expert_action"], strict=True)
+    if any(np.ndim(action) < max(np.ndim(learner), np.ndim(expert)) for action, learner, expert in proposed):
         raise ValueError("a proposal or label is no action")
+    rows |= {name: getattr(checked.turns, name) for name in _REMARKS}
     rows["terms"] = rows["terms"] or [None] * count
     rows["control"] = checked.turns.control or [""] * count
     rows |= {"scene": scenes[:-1], "obs": obs[:-1], "legal": legal[:-1], "action": actions}
