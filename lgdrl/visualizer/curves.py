@@ -128,8 +128,9 @@ class PictureCurves(Curves):
             return ()
         k = min(int(head), made - 1)
         total = self._returns[k] + self._rewards[k]  # the decision under way included, as in the panel
+        now = self._returns[k] + self._rewards[k] * min(head - k, 1.0)
         curves = [
-            Curve("Return", self._returns, head, total, f"{total:.2f}", *_range([*self._returns, total])),
+            Curve("Return", self._returns, head, now, f"{total:.2f}", *_range([*self._returns, total])),
             Curve("Reward", self._rewards, head, self._rewards[k], f"{self._rewards[k]:+.3f}", *_range(self._rewards)),
         ]
         if any(value == value for value in self._apart):

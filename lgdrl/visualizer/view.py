@@ -169,11 +169,11 @@ class WindowView:
         elif self.show_help:
             self._help()
         elif text.waits_for_driver:
-            self._pill(f"{self._driving_keys()}, {self.keys.names(Command.HELP)} for help")
+            self._pill(f"{self.driving_keys()}, {self.keys.names(Command.HELP)} for help")
         if text.message:
             self._pill(text.message)
 
-    def _driving_keys(self) -> str:
+    def driving_keys(self) -> str:
         """What a person can do who begins the episode."""
         keys = [self.keys.names(command).split(",")[0] for command in list(DRIVING)[:4]]
         shown = self.panes[0].scene_at(0.0)
@@ -184,7 +184,8 @@ class WindowView:
             return f"You act: {', '.join(keys[::-1][:most])} move {' and '.join(shown.names[:2])}"
         chosen = {DRIVING[command].manoeuvre: self.keys.names(command).split(",")[0] for command in DRIVING}
         names = zip(keys_of(shown.names), shown.names, strict=True)
-        said = [f"{chosen[key]}: {name.lower()}" for key, name in names if key is not None]
+        pairs = [(chosen[key], name.lower()) for key, name in names if key is not None]
+        said = [key if key == name else f"{key} ({name})" for key, name in pairs]
         return f"You act: {', '.join(said)}" if said else "No key chooses an action here: name an expert"
 
     def _banner(self, outcome: str, road: pygame.Rect) -> None:

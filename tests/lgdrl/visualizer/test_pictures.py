@@ -81,7 +81,8 @@ def test_the_panel_shows_return_step_reward_and_actions(scenario):
     assert state.assessment.scene.step == 2
     assert state.reward == turns[2].reward
     assert state.total == pytest.approx(sum(turn.reward for turn in turns[:3]))
-    assert state.curves[0].now == pytest.approx(state.total)
+    assert state.curves[0].words == f"{state.total:.2f}"
+    assert state.curves[0].now == pytest.approx(sum(turn.reward for turn in turns[:2]))  # where decision 2 begins
     done = state.executed if scenario == DISCRETE else state.control
     assert np.array_equal(done, turns[2].action)
     assert np.array_equal(state.assessment.expert.action, turns[2].action)
@@ -235,6 +236,7 @@ def test_arrow_keys_choose_actions_and_move_components(scenario, key, action):
     app = open_app(session, draw_every=1)
     app.frame()
     assert app.waits_for_driver
+    assert pygame.key.name(key) in app.view.driving_keys()
     post_key(key)
     run_until(app, lambda: app.length == 2)
     assert [turn.controller for turn in session.track.turns] == ["human", "human"]
