@@ -162,7 +162,9 @@ def _manoeuvre(throttle: float, steering: float) -> MetaAction:
     return MetaAction.LANE_RIGHT if steering > 0 else MetaAction.LANE_LEFT
 
 
-def action_of(wish: Wish, space: spaces.Space, meanings: tuple[MetaAction, ...], legal: np.ndarray) -> int | np.ndarray:
+def action_of(
+    wish: Wish, space: spaces.Space, meanings: tuple[MetaAction | None, ...], legal: np.ndarray
+) -> int | np.ndarray:
     """The input as an action; what is not legal, or does not exist, becomes IDLE.
 
     Args:
@@ -183,14 +185,38 @@ def action_of(wish: Wish, space: spaces.Space, meanings: tuple[MetaAction, ...],
     return np.array(values + [0.0] * (size - len(values)), np.float32)
 
 
+def components_of(wish: Wish, space: spaces.Box) -> np.ndarray:
+    """The input as a continuous action where there is no car: pedals move the first component, the wheel the second.
+
+    A single component is moved by both. Input at rest is 0, or the bound that is nearest to it.
+
+    Args:
+        wish: The input.
+        space: The action space, of one dimension.
+
+    Returns:
+        float32 (D,), within the bounds.
+    """
+    count = int(np.prod(space.shape))
+    pushed = [_within(wish.throttle + wish.steering)] if count == 1 else [wish.throttle, wish.steering]
+    values = np.zeros(count, np.float32)
+    values[: len(pushed)] = pushed
+    reach = np.where(values > 0, space.high, -space.low)
+    return np.clip(values * np.where(np.isfinite(reach), reach, 1.0), space.low, space.high).astype(np.float32)
+
+
 class HumanExpert(PolicyProvider):
-    """A person as a provider: decides in the first of several contexts, only while engaged and shown a scene."""
+    """A person as a provider: decides in the first of several contexts, only while engaged.
+
+    Args:
+        hands: The person's input.
+        keys: Where there are no scenes, the manoeuvre whose key chooses each discrete action; None: no key does.
+    """
 
     name = "human"
-    needs = frozenset({"scene"})
 
-    def __init__(self, hands: Hands) -> None:
-        self.hands = hands
+    def __init__(self, hands: Hands, keys: tuple[MetaAction | None, ...] = ()) -> None:
+        self.hands, self.keys = hands, keys
         self.reaction_s: float | None = None
         """Of the last decision; None where it was made without a new input."""
 
@@ -200,8 +226,14 @@ class HumanExpert(PolicyProvider):
 
     def _answer(self, context: Context) -> Decision:
         wish = self.hands.take()
-        if wish is None or context.scene is None:
+        space = context.action_space
+        drives = context.scene is not None or isinstance(space, spaces.Box) or any(key is not None for key in self.keys)
+        if wish is None or not drives:
             return failed("the person does not drive")
         self.reaction_s = wish.reaction_s
-        action = action_of(wish, context.action_space, context.scene.meanings, legal_mask(context))
+        if context.scene is None and isinstance(space, spaces.Box):
+            action: int | np.ndarray = components_of(wish, space)
+        else:
+            keys = self.keys if context.scene is None else context.scene.meanings
+            action = action_of(wish, space, keys, legal_mask(context))
         return Decision(action=action, reason="the person drives", latency_s=wish.reaction_s or 0.0)

@@ -328,7 +328,9 @@ def _add_play(commands: argparse._SubParsersAction) -> None:
     look = parser.add_argument_group("window and film")
     look.add_argument("--pace", type=float, default=1.0, help="simulated seconds per second (default: 1)")
     look.add_argument("--theme", default="light", help="light (default) or dark")
-    look.add_argument("--size", metavar="WxH", help="size of the window (default: 1280x720) or film (1280x320)")
+    look.add_argument(
+        "--size", metavar="WxH", help="size of the window (default: 1280x720) or film (1280x320; of pictures 960x540)"
+    )
     look.add_argument("--fast", action="store_true", help="run as fast as possible, not in real time")
 
 

@@ -192,17 +192,21 @@ def _difference(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[
     return found
 
 
-def make_envs(config: RunConfig, num_envs: int, seed: int | None = None) -> ScenarioVecEnv:
+def make_envs(
+    config: RunConfig, num_envs: int, seed: int | None = None, render_mode: str | None = None
+) -> ScenarioVecEnv:
     """The environments of a run, with its shield if it has one.
 
     Args:
         config: The config.
         num_envs: How many.
         seed: Environment i starts from seed + i; None: from a random one.
+        render_mode: As in `sim.make_vec`.
     """
     from lgdrl.guidance.shield import ShieldedVecEnv
 
-    envs = sim.make_vec(config.scenario, num_envs, seed, config.backend, config.scenario_config, workers=config.workers)
+    about = num_envs, seed, config.backend, config.scenario_config
+    envs = sim.make_vec(config.scenario, *about, workers=config.workers, render_mode=render_mode)
     if not config.shield:
         return envs
     if not isinstance(envs, DrivingVecEnv):

@@ -26,7 +26,7 @@ def describe(episodes: Sequence[Episode]) -> dict[str, Any]:
     """
     turns = [turn for episode in episodes for turn in episode.turns]
     drove = Counter(turn.controller for turn in turns)
-    outcomes = Counter(str(episode.summary.get("outcome", "broken off")) for episode in episodes)
+    outcomes = Counter(episode.outcome for episode in episodes)
     reactions = [turn.reaction_s for turn in turns if turn.reaction_s is not None]
     return {
         "scenarios": _different(episode.scenario for episode in episodes),

@@ -99,6 +99,8 @@ class ScenarioEnv(gym.Env, ABC):
     """The resolved scenario config."""
     exact_state: bool = True
     """`get_state` holds everything that decides the future. False: it holds what decides the next episodes."""
+    action_names: tuple[str, ...] = ()
+    """Names of discrete actions, or of the components of continuous ones, for people; empty: numbers serve."""
 
     @abstractmethod
     def action_masks(self) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation
 
+from sim.action_names import action_names
 from sim.env import ScenarioEnv
 from sim.errors import UsageError, unknown
 from sim.scenarios import Backend, Scenario
@@ -55,6 +56,7 @@ class GymScenarioEnv(ScenarioEnv):
         self.env = _make(scenario, config, render_mode)
         self.observation_space, self.action_space = self.env.observation_space, self.env.action_space
         self.metadata, self.render_mode = self.env.metadata, render_mode
+        self.action_names = action_names(scenario.removeprefix(PREFIX), self.env)
         self.exact_state = _restorable(scenario, self.env)
         self._return, self._steps = 0.0, 0
 
@@ -84,7 +86,7 @@ class GymScenarioEnv(ScenarioEnv):
     def get_state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"return": self._return, "steps": self._steps}
         if self.exact_state:
-            return state | {"pickle": pickle.dumps(self.env)}
+            return state | {"pickle": _pickled(self.env)}
         return state | {"stream": self.env.unwrapped.np_random.bit_generator.state}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -98,6 +100,7 @@ class GymScenarioEnv(ScenarioEnv):
         self._return, self._steps = state["return"], state["steps"]
         if self.exact_state:
             self.env = _restored(self.scenario, self.env, state["pickle"])
+            self.env.unwrapped.render_mode = self.render_mode  # that of the saved one may have been another
         else:
             self.env.unwrapped.np_random.bit_generator.state = state["stream"]
 
@@ -132,16 +135,27 @@ def _make(scenario: str, config: GymConfig, render_mode: str | None) -> gym.Env:
 def _restorable(scenario: str, env: gym.Env) -> bool:
     """Whether an environment's pickle can be loaded without running anything but the constructors of its classes."""
     try:
-        _restored(scenario, env, pickle.dumps(env))
+        _restored(scenario, env, _pickled(env))
     except Exception:  # Box2D raises TypeError, others may raise anything
         return False
     return True
 
 
+def _pickled(env: gym.Env) -> bytes:
+    """An environment's pickle, without the surfaces and clocks that it draws with: it makes new ones."""
+    inner = vars(env.unwrapped)
+    drawing = {name: value for name, value in inner.items() if type(value).__module__.startswith("pygame")}
+    inner.update(dict.fromkeys(drawing))
+    try:
+        return pickle.dumps(env)
+    finally:
+        inner.update(drawing)
+
+
 def _restored(scenario: str, env: gym.Env, data: bytes) -> gym.Env:
     """The environment of a pickle that names nothing but classes which a pickle of `env` names too."""
     source = f"the saved state of scenario {scenario!r}"
-    own = frozenset() if trusted() else names_of(pickle.dumps(env))
+    own = frozenset() if trusted() else names_of(_pickled(env))
     allowed = {(module, name) for module, name in own if module.partition(".")[0] not in NEVER_BUILT}
     try:
         if trusted():

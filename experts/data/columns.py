@@ -1,4 +1,4 @@
-"""Lists of arrays and of scenes as a few plain arrays and a JSON-ready index, equal to the bit when taken back.
+"""Lists of arrays, scenes and pictures as a few plain arrays and a JSON-ready index, equal to the bit when taken back.
 
 Rows of one name may differ in length, shape and type, and may be absent: rows of a kind lie end to end in one array.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.picture import Picture
 from sim.scene import Ego, Goal, LaneShape, Scene, Vehicles
 
 _NUMBERS = {"float": "f8", "int": "i8", "bool": "?"}
@@ -169,6 +170,44 @@ def take_scenes(columns: Columns, rest: dict[str, Any], count: int) -> list[Scen
             )
         )
     return scenes
+
+
+def put_pictures(columns: Columns, pictures: Sequence[Picture]) -> dict[str, Any]:
+    """Keep the pictures of one environment in `columns`; returns the JSON-ready rest."""
+    columns.put("picture", (np.frombuffer(picture.packed, np.uint8) for picture in pictures))
+    columns.put("picture.legal", (picture.legal for picture in pictures))
+    for name in ("time", "step"):
+        columns.put(f"picture.{name}", (getattr(picture, name) for picture in pictures))
+    first = pictures[0]
+    for name in ("low", "high"):
+        columns.put(f"picture.{name}", [getattr(first, name)])
+    return {
+        "scenario": first.scenario,
+        "decision_period": first.decision_period,
+        "names": list(first.names),
+        "sizes": [list(picture.size) for picture in pictures],
+    }
+
+
+def take_pictures(columns: Columns, rest: dict[str, Any], count: int) -> list[Picture]:
+    """Inverse of `put_pictures`. Raises whatever a damaged index leads to."""
+    times, steps = columns.take_numbers("picture.time", count), columns.take_numbers("picture.step", count)
+    packed, legal = columns.take_all("picture", count), columns.take_all("picture.legal", count)
+    (low,), (high,) = columns.take("picture.low", 1), columns.take("picture.high", 1)
+    names, period = tuple(map(str, rest["names"])), float(rest["decision_period"])
+    if any(len(mask) != len(names) for mask in legal) or any(data.dtype != np.uint8 for data in packed):
+        raise ValueError("picture: rows do not fit")
+    pictures = []
+    for k, (width, height) in enumerate(rest["sizes"]):
+        size = int(width), int(height)
+        made = Picture(
+            str(rest["scenario"]), times[k], period, steps[k], size, packed[k].tobytes(), legal[k], names, low, high
+        )
+        made.pixels()  # raises where they do not fit
+        pictures.append(made)
+    if len(pictures) != count:
+        raise ValueError(f"picture: {len(pictures)} sizes in place of {count}")
+    return pictures
 
 
 def _take_drawings(columns: Columns, rest: dict[str, Any]) -> list[tuple[LaneShape, ...]]:

@@ -202,11 +202,11 @@ def _problem(turn: Turn) -> str | None:
 def _label(turn: Turn) -> int:
     if turn.controller != "learner":
         return turn.action
-    return -1 if turn.expert_action is None else turn.expert_action
+    return -1 if turn.expert_action is None else int(turn.expert_action)
 
 
 def _proposal(turn: Turn) -> int:
-    return turn.action if turn.learner_action is None else turn.learner_action
+    return turn.action if turn.learner_action is None else int(turn.learner_action)
 
 
 def _probs(turn: Turn, label: int) -> np.ndarray:

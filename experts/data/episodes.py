@@ -14,17 +14,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experts.data.columns import Columns, pack, put_scenes, take_scenes, unpack
+from experts.data.columns import Columns, pack, put_pictures, put_scenes, take_pictures, take_scenes, unpack
 from sim.errors import UsageError
 from sim.files import write_atomically
-from sim.scene import Scene
+from sim.picture import Picture, Shown
 
 Controller = Literal["learner", "expert", "human"]
 KIND = "lgdrl episode"
-FORMAT = 1
-"""A reader refuses files with a higher number."""
+FORMAT = 2
+"""A reader refuses files with a higher number. Files that hold nothing which 1 did not have say 1."""
 _ARRAYS = ("learner_probs", "q_values", "expert_probs", "unsafe")
-_NUMBERS = ("learner_action", "expert_action", "reaction_s")
+_ACTIONS = ("learner_action", "expert_action")
+_NUMBERS = (*_ACTIONS, "reaction_s")
+_NEWER = ("learner_std", "authority")
+"""Arrays and numbers that there are since format 2; left out where no decision has them."""
 _REMARKS = ("controller", "expert_status", "expert_reason", "terms")
 
 
@@ -32,8 +35,8 @@ _REMARKS = ("controller", "expert_status", "expert_reason", "terms")
 class Turn:
     """One decision."""
 
-    scene: Scene
-    """Before the decision."""
+    scene: Shown
+    """Before the decision: the traffic scene, or a picture of an environment that has none."""
     obs: np.ndarray
     """What the learner sees, before the decision (a dict of arrays where the environment has such observations)."""
     legal: np.ndarray
@@ -43,12 +46,13 @@ class Turn:
     controller: Controller
     """Whose action was executed."""
     reward: float
-    learner_action: int | None = None
+    learner_action: int | np.ndarray | None = None
+    """Its proposal: the greedy action, or the mean of a continuous policy."""
     learner_probs: np.ndarray | None = None
     """(A,)"""
     q_values: np.ndarray | None = None
     """(A,) smaller of the twin critics."""
-    expert_action: int | None = None
+    expert_action: int | np.ndarray | None = None
     expert_probs: np.ndarray | None = None
     """(A,)"""
     expert_status: str | None = None
@@ -60,6 +64,12 @@ class Turn:
     """What each term of the reward adds to it, before the environment rescales their sum (where it does)."""
     reaction_s: float | None = None
     """A person's: from the moment that the scene was shown to the input, s."""
+    learner_std: np.ndarray | None = None
+    """(D,) standard deviation of a Gaussian policy."""
+    authority: float | None = None
+    """The expert's share of the executed action, 0 to 1; None: no strategy decided."""
+    control: str = ""
+    """Why it had that share: a `Reason` of the strategy, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +84,19 @@ class Episode:
     driver: str
     """Who drove, in words: "run runs/demo", "expert rule", "human"."""
     turns: tuple[Turn, ...]
-    last_scene: Scene
+    last_scene: Shown
     last_obs: np.ndarray
     last_legal: np.ndarray
     terminated: bool
     truncated: bool
     summary: dict[str, Any]
     """`sim.env.EpisodeSummary` as plain values; {} where the episode was broken off."""
+
+    @property
+    def outcome(self) -> str:
+        """How it ended: success, crash ... where the environment says so."""
+        unnamed = "time limit" if self.truncated else "ended" if self.terminated else "broken off"
+        return str(self.summary.get("outcome") or unnamed)
 
 
 def save_episode(path: Path | str, episode: Episode) -> Path:
@@ -171,7 +187,7 @@ def _load(path: Path) -> Episode:
 def _packed(episode: Episode) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """An episode as arrays and a header."""
     turns, columns = episode.turns, Columns()
-    scenes = put_scenes(columns, [*(turn.scene for turn in turns), episode.last_scene])
+    scenes = _put_shown(columns, [*(turn.scene for turn in turns), episode.last_scene])
     observations: list[Any] = [*(turn.obs for turn in turns), episode.last_obs]
     keys = sorted(observations[0]) if isinstance(observations[0], dict) else None
     for k, key in enumerate(keys or [None]):
@@ -180,11 +196,19 @@ def _packed(episode: Episode) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     columns.put("action", (turn.action for turn in turns))
     for name in (*_ARRAYS, *_NUMBERS):
         columns.put(name, (getattr(turn, name) for turn in turns))
+    newer = [name for name in _NEWER if any(getattr(turn, name) is not None for turn in turns)]
+    for name in newer:
+        columns.put(name, (getattr(turn, name) for turn in turns))
     for name in ("reward", "expert_latency_s"):
         columns.put(name, (float(getattr(turn, name)) for turn in turns))
+    remarks = {name: [getattr(turn, name) for turn in turns] for name in _REMARKS}
+    if any(turn.control for turn in turns):
+        remarks["control"] = [turn.control for turn in turns]
+    arrays = any(np.ndim(getattr(turn, name)) for turn in turns for name in _ACTIONS)
+    plain = not newer and not arrays and "control" not in remarks and not isinstance(episode.last_scene, Picture)
     header = {
         "kind": KIND,
-        "format": FORMAT,
+        "format": 1 if plain else FORMAT,
         "scenario": episode.scenario,
         "backend": episode.backend,
         "scenario_config": episode.scenario_config,
@@ -194,11 +218,16 @@ def _packed(episode: Episode) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "truncated": bool(episode.truncated),
         "summary": episode.summary,
         "observation_keys": keys,
-        "turns": {name: [getattr(turn, name) for turn in turns] for name in _REMARKS},
+        "turns": remarks,
         "scenes": scenes,
         "columns": columns.index,
     }
     return columns.arrays, header
+
+
+def _put_shown(columns: Columns, shown: list[Any]) -> dict[str, Any]:
+    """Keep scenes, or pictures; returns the JSON-ready rest."""
+    return (put_pictures if isinstance(shown[-1], Picture) else put_scenes)(columns, shown)
 
 
 def _plain(value: Any) -> Any:
@@ -212,16 +241,23 @@ def _unpacked(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Episode:
     """Inverse of `_packed`. Raises whatever damaged content leads to."""
     checked = _header(header)
     count, columns = len(checked.turns.controller), Columns(arrays, checked.columns)
-    scenes = take_scenes(columns, checked.scenes, count + 1)
+    take_shown: Any = take_pictures if "sizes" in checked.scenes else take_scenes
+    scenes = take_shown(columns, checked.scenes, count + 1)
     obs = _take_observations(columns, checked.observation_keys, count + 1)
     legal = columns.take_all("legal", count + 1)
     if any(mask.dtype != bool or mask.ndim != 1 for mask in legal):
         raise ValueError("legal: not masks")
-    actions = [action.item() if action.ndim == 0 else action for action in columns.take_all("action", count)]
+    actions = [_action(action) for action in columns.take_all("action", count)]
     rows: dict[str, list[Any]] = {name: columns.take(name, count) for name in _ARRAYS}
-    rows |= {name: columns.take_numbers(name, count) for name in (*_NUMBERS, "reward", "expert_latency_s")}
+    rows |= {name: columns.take_numbers(name, count) for name in ("reaction_s", "reward", "expert_latency_s")}
+    kept = [name for name in (*_ACTIONS, *_NEWER) if name in columns.index]
+    rows |= {name: [_action(row) for row in columns.take(name, count)] for name in kept}
+    proposed = zip(actions, rows["learner_action"], rows["expert_action"], strict=True)
+    if any(np.ndim(action) < max(np.ndim(learner), np.ndim(expert)) for action, learner, expert in proposed):
+        raise ValueError("a proposal or label is no action")
     rows |= {name: getattr(checked.turns, name) for name in _REMARKS}
     rows["terms"] = rows["terms"] or [None] * count
+    rows["control"] = checked.turns.control or [""] * count
     rows |= {"scene": scenes[:-1], "obs": obs[:-1], "legal": legal[:-1], "action": actions}
     turns = tuple(Turn(**dict(zip(rows, values, strict=True))) for values in zip(*rows.values(), strict=True))
     return Episode(
@@ -240,6 +276,11 @@ def _unpacked(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Episode:
     )
 
 
+def _action(row: np.ndarray | None) -> Any:
+    """A row as it was kept: a number, an array, or nothing."""
+    return row.item() if row is not None and row.ndim == 0 else row
+
+
 def _take_observations(columns: Columns, keys: list[str] | None, count: int) -> list[Any]:
     if keys is None:
         return columns.take_all("obs0", count)
@@ -254,6 +295,8 @@ class _Remarks:
     expert_reason: list[str]
     terms: list[dict[str, float] | None] = field(default_factory=list)
     """Empty in recordings made before there were any."""
+    control: list[str] = field(default_factory=list)
+    """Empty where no strategy decided."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from experts.human import Hands, HumanExpert
 from experts.provider import Context, Decision, label_distribution
 from lgdrl.guidance.arbiters import Arbiter
 from lgdrl.guidance.records import STATUSES, Execution, Labels, LearnerInfo, Reason, StepContext
+from sim.actions import MetaAction
 
 Report = Callable[[StepContext, Decision, Any], None]
 """Called with the step, the person's decision and the scene of the first environment."""
@@ -28,10 +29,18 @@ class PersonArbiter(Arbiter):
         hands: The person's controls.
         label_spread: Share of the person's label that is spread over all legal actions.
         report: Receives each decision of the person.
+        keys: As in `HumanExpert`, for environments without scenes.
     """
 
-    def __init__(self, inner: Arbiter, hands: Hands, label_spread: float = 0.0, report: Report | None = None) -> None:
-        self.inner, self.person = inner, HumanExpert(hands)
+    def __init__(
+        self,
+        inner: Arbiter,
+        hands: Hands,
+        label_spread: float = 0.0,
+        report: Report | None = None,
+        keys: tuple[MetaAction | None, ...] = (),
+    ) -> None:
+        self.inner, self.person = inner, HumanExpert(hands, keys)
         self.label_spread, self.report = label_spread, report
         self.decisions = 0
         """Decisions of the person so far."""

@@ -40,6 +40,7 @@ from sim.config import resolve
 from sim.env import DrivingVecEnv, ScenarioVecEnv
 from sim.errors import UsageError
 from sim.files import write_atomically
+from sim.picture import MODE, keys_of
 
 if TYPE_CHECKING:
     from lgdrl.learners.guided import Guided
@@ -167,7 +168,8 @@ class OnlineLoop(Loop):
         torch.set_num_threads(1)
         self.config = config
         env_seed, learner_seed, strategy_seed, expert_seed = np.random.SeedSequence(config.seed).spawn(4)
-        self.envs = make_envs(config, config.num_envs, _integer(env_seed))
+        watched = hands is not None and not sim.get(config.scenario).driving  # scenes need no pictures
+        self.envs = make_envs(config, config.num_envs, _integer(env_seed), MODE if watched else None)
         self.strategy = strategy_of(config, strategy_seed)
         self.advisor: Advisor | None = None
         self.log: GuidanceLog | None = None
@@ -182,7 +184,8 @@ class OnlineLoop(Loop):
             ahead = max(config.label_lag, 1)
             self.advisor = Advisor(provider, config.label_budget, config.label_spread, self.log, ahead)
         if hands is not None:
-            self.person = PersonArbiter(self.strategy.arbiter, hands, config.label_spread, self._report_person)
+            keys = keys_of(self.envs.get_attr("action_names", [0])[0]) if watched else ()
+            self.person = PersonArbiter(self.strategy.arbiter, hands, config.label_spread, self._report_person, keys)
             self.strategy.arbiter = self.person
         learner = LEARNERS.get(config.learner)
         self.model: Guided = learner.make(

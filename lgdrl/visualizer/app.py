@@ -25,7 +25,7 @@ from lgdrl.visualizer.recorder import EpisodeRecorder, FilmExport, screenshot
 from lgdrl.visualizer.session import PlaySession
 from lgdrl.visualizer.view import REFERENCE, MessageLine, WindowText, WindowView
 from sim.errors import UsageError
-from sim.render import THEMES, SceneRenderer
+from sim.render import THEMES, ShownRenderer
 from sim.render.window import open_display
 
 BANNER_S = 1.6
@@ -97,10 +97,7 @@ class App:
             sys.setswitchinterval(SWITCH_INTERVAL_S)
             self._threads = Threads.started()
         theme = THEMES[options.theme]
-        self.panes = [
-            Pane(session, SceneRenderer(size=REFERENCE, theme=theme, strip=False), self.clock, self._threads)
-            for session in sessions
-        ]
+        self.panes = [Pane(session, ShownRenderer(REFERENCE, theme), self.clock, self._threads) for session in sessions]
         self.view = WindowView(self.panes, keys, options.theme, self.window.get_size())
         say = self.message.say
         folder = options.save or options.outputs / "recordings"
@@ -169,13 +166,15 @@ class App:
             pane.interrupt()
         self.film.collect(wait=True)
         if self._threads is not None:
-            self._threads.environment.shutdown()
+            self._threads.environment.submit(lambda: None).result()  # what is under way comes first
         self._collect()
         self.recorder.keep(self.sessions)
         if self._threads is not None:
             self._threads.expert.shutdown(wait=any(session.waits for session in self.sessions))
         for pane in self.panes:
             pane.close()
+        if self._threads is not None:
+            self._threads.environment.shutdown()
         sys.setswitchinterval(self._switch_interval)
         pads.stop()
         pygame.display.quit()

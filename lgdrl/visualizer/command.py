@@ -12,13 +12,21 @@ from typing import Any
 
 from gymnasium import spaces
 
+import sim
 from experts.data.episodes import load_episodes
 from experts.human import Hands
-from lgdrl.config import load_config
+from lgdrl.config import RunConfig, load_config
 from lgdrl.runs import Run
 from lgdrl.seeds import PUBLISHED
-from lgdrl.training import Trainer, resume, start
-from lgdrl.visualizer.drivers import driven_by_hand, expert_of, queried_in_training, watched_expert, watched_run
+from lgdrl.training import resume, start
+from lgdrl.visualizer.drivers import (
+    check_watchable,
+    driven_by_hand,
+    expert_of,
+    queried_in_training,
+    watched_expert,
+    watched_run,
+)
 from lgdrl.visualizer.session import DriveSession, PlaySession, ReplaySession
 from sim.errors import UsageError, unknown
 from sim.render import THEMES, check_video
@@ -86,6 +94,11 @@ def play_session(
 def _queries(arguments: Namespace) -> PlaySession:
     """The states at which the run of --replay queried its expert."""
     run = Run.open(arguments.replay)
+    scenario = load_config(run.config, {}).scenario
+    if not sim.get(scenario).driving:
+        raise UsageError(
+            f"--replay steps through traffic scenes, scenario {scenario!r} has none: watch the run instead"
+        )
     return queried_in_training(run, load_config(run.config, {}))
 
 
@@ -97,9 +110,12 @@ def _train(arguments: Namespace, changes: Mapping[str, Any]) -> str:
         raise UsageError("--scripted-person presses the keys of one driver: it cannot train")
     if len(arguments.what) > 1:
         raise UsageError("--train goes on with one run: name one")
+    config = _continued_config(arguments.what[0]) if arguments.what else _new_config(arguments, changes)
+    check_watchable(config)
     show = _Window(arguments)
     hands = Hands(dead_man=arguments.dead_man)
-    trainer = _continued(arguments.what[0], hands) if arguments.what else _started(arguments, changes, hands)
+    out = arguments.out or f"runs/live-{config.strategy}-{config.scenario}-{config.seed}"
+    trainer = resume(arguments.what[0], hands=hands) if arguments.what else start(config, out, hands=hands)
     show.run([TrainSession(trainer)])
     folder, done = trainer.run.folder, f"{trainer.loop.progress:,} decisions"
     if trainer.run.finished:
@@ -107,23 +123,26 @@ def _train(arguments: Namespace, changes: Mapping[str, Any]) -> str:
     return f"Saved at {done}. Continue: lgdrl play --train {folder}"
 
 
-def _continued(folder: str, hands: Hands) -> Trainer:
+def _continued_config(folder: str) -> RunConfig:
+    """The config of a run that goes on."""
     run = Run.open(folder)
     if run.finished:
         raise UsageError(f"the run in {folder!r} is finished: there is nothing left to train")
-    num_envs = load_config(run.config, {}).num_envs
-    if num_envs != 1:
-        raise UsageError(f"the run in {folder!r} has {num_envs} environments: live training shows one (num_envs=1)")
-    return resume(folder, hands=hands)
+    config = load_config(run.config, {})
+    if config.num_envs != 1:
+        raise UsageError(
+            f"the run in {folder!r} has {config.num_envs} environments: live training shows one (num_envs=1)"
+        )
+    return config
 
 
-def _started(arguments: Namespace, changes: Mapping[str, Any], hands: Hands) -> Trainer:
+def _new_config(arguments: Namespace, changes: Mapping[str, Any]) -> RunConfig:
+    """The config of a run that begins."""
     named = {name: getattr(arguments, name) for name in ("expert", "steps", "strategy", "label_budget")}
     named["seed"] = None if arguments.seed == PUBLISHED else arguments.seed
     values = {**changes, "num_envs": 1, "evaluate_every": 0}
     values |= {key: value for key, value in named.items() if value is not None}
-    config = load_config(arguments.config, values)
-    return start(config, arguments.out or f"runs/live-{config.strategy}-{config.scenario}-{config.seed}", hands=hands)
+    return load_config(arguments.config, values)
 
 
 class _Window:
@@ -196,7 +215,8 @@ def _film(arguments: Namespace, changes: Mapping[str, Any]) -> str:
     if len(arguments.what) > 1:
         raise UsageError("--record films one driver: name one run, expert or recording")
     check_video(arguments.record)
-    style = FilmStyle(arguments.theme, _size(arguments.size or "1280x320", (320, 160)), arguments.pace)
+    size = _size(arguments.size, (320, 160)) if arguments.size else None
+    style = FilmStyle(arguments.theme, size, arguments.pace)
     name = arguments.what[0] if arguments.what else EXPERT + (arguments.expert or "rule")
     session = _queries(arguments) if arguments.replay else play_session(name, arguments, changes, None)
     first, count = _first_seed(arguments), arguments.episodes or 1

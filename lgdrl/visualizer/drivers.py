@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import experts.registry
 import sim
+from experts.driving import NEEDS
 from experts.human import Hands
-from experts.provider import PolicyProvider
+from experts.provider import PolicyProvider, check_needs
 from experts.spaces import check_spaces
 from lgdrl.config import RunConfig
 from lgdrl.guidance.log import LoggedEpisodes
 from lgdrl.loops.online import load_policy
 from lgdrl.runs import Run
 from lgdrl.visualizer.session import DriveSession, ReplaySession
-from sim.env import DrivingEnv
+from lgdrl.visualizer.stage import Stage
+from sim.env import ScenarioEnv
+from sim.errors import UsageError
+from sim.picture import MODE
 
 
 def watched_run(
@@ -59,8 +63,29 @@ def expert_of(config: RunConfig) -> PolicyProvider:
     Raises:
         UsageError: It cannot drive there.
     """
-    return experts.registry.make(config.expert, config.scenario, config.expert_options, config.seed)
+    found = experts.registry.make(config.expert, config.scenario, config.expert_options, config.seed)
+    try:
+        check_needs(found, NEEDS if sim.get(config.scenario).driving else frozenset(), config.scenario)
+    except UsageError:
+        found.close()
+        raise
+    return found
 
 
-def _environment(config: RunConfig) -> DrivingEnv:
-    return sim.make_driving(config.scenario, config.backend, config.scenario_config)
+def check_watchable(config: RunConfig) -> None:
+    """UsageError unless the environment of a run can be shown; it draws one picture where it has no scenes."""
+    if sim.get(config.scenario).driving:
+        return
+    env = _environment(config.driven())
+    try:
+        env.reset(seed=0)
+        Stage(env).look(0, env.action_masks())
+    finally:
+        env.close()
+
+
+def _environment(config: RunConfig) -> ScenarioEnv:
+    """The environment to watch: one with scenes, or one that draws its own pictures."""
+    if sim.get(config.scenario).driving:
+        return sim.make_driving(config.scenario, config.backend, config.scenario_config)
+    return sim.make(config.scenario, config.backend, config.scenario_config, render_mode=MODE)

@@ -1,4 +1,7 @@
-"""Tracks as films, without a window: the same pictures for a live episode and for its recording."""
+"""Tracks as films, without a window: the same pictures for a live episode and for its recording.
+
+Scenes are drawn with a strip of side information; pictures of environments without scenes as the window shows them.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pygame
 
 from experts.data.episodes import add_episode
+from lgdrl.visualizer.clock import VirtualClock
+from lgdrl.visualizer.controls import keymap
+from lgdrl.visualizer.pane import Pane
 from lgdrl.visualizer.session import PlaySession
 from lgdrl.visualizer.track import Track, assessment_of
-from sim.render import Overlay, SceneRenderer, check_video, write_video
+from lgdrl.visualizer.view import WindowText, WindowView
+from sim.picture import Picture, Shown
+from sim.render import THEMES, Overlay, SceneRenderer, ShownRenderer, check_video, write_video
+from sim.scene import Scene
 
 FPS = 20
 """Frames per second; between decisions they are interpolated."""
@@ -22,11 +32,13 @@ class FilmStyle:
     """How a film looks."""
 
     theme: str = "light"
-    size: tuple[int, int] = (1280, 320)  # pixels
+    size: tuple[int, int] | None = None  # pixels; None: `SCENES` or `PICTURES`, by what is filmed
     pace: float = 1.0  # simulated seconds per second
 
 
 DEFAULT = FilmStyle()
+SCENES, PICTURES = (1280, 320), (960, 540)
+"""Width and height of films of scenes, which are long, and of pictures beside the panel, pixels."""
 
 
 def frames(track: Track, style: FilmStyle = DEFAULT) -> Iterator[np.ndarray]:
@@ -38,7 +50,7 @@ def frames(track: Track, style: FilmStyle = DEFAULT) -> Iterator[np.ndarray]:
     Yields:
         uint8 (height, width, 3).
     """
-    renderer = SceneRenderer(size=style.size, theme=style.theme)
+    renderer = SceneRenderer(size=style.size or SCENES, theme=style.theme)
     overlay = Overlay()
     for k, turn in enumerate(track.turns):
         assessment = assessment_of(turn)
@@ -55,11 +67,37 @@ def frames(track: Track, style: FilmStyle = DEFAULT) -> Iterator[np.ndarray]:
         )
         count = max(round(FPS * turn.scene.decision_period / style.pace), 1)
         for step in range(count):
-            yield renderer.draw(track.between(k, step / count), overlay)
+            yield renderer.draw(_scene(track.between(k, step / count)), overlay)
     last = Overlay(controller=overlay.controller, caption=track.outcome)
     for _ in range(FPS):
-        yield renderer.draw(track.scene(len(track)), last)
+        yield renderer.draw(_scene(track.scene(len(track))), last)
     renderer.close()
+
+
+def _scene(shown: Shown) -> Scene:
+    assert isinstance(shown, Scene), "films of pictures are made of the window's"
+    return shown
+
+
+def window_frames(session: PlaySession, style: FilmStyle = DEFAULT) -> Iterator[np.ndarray]:
+    """The window's pictures of a session's episode, its last moment held for a second.
+
+    Args:
+        session: The episode is its track.
+        style: How the film looks.
+    Yields:
+        uint8 (height, width, 3).
+    """
+    size, track = style.size or PICTURES, session.track
+    pane = Pane(session, ShownRenderer(size, THEMES[style.theme]), VirtualClock(), None)
+    view = WindowView([pane], keymap(), style.theme, size)
+    made = np.arange(len(track) + 1) * track.scene(0).decision_period / style.pace
+    heads = np.searchsorted(made, np.arange(0.0, made[-1], 1.0 / FPS) + 1e-9, side="right") - 1
+    for head in [*heads.tolist(), *[len(track)] * FPS]:
+        view.draw(float(head), WindowText(f"seed {session.seed}" if session.seed is not None else ""))
+        pixels = np.frombuffer(pygame.image.tobytes(view.canvas, "RGB"), np.uint8)
+        yield pixels.reshape(view.canvas.get_height(), view.canvas.get_width(), 3).copy()
+    pane.renderer.close()
 
 
 def film(
@@ -81,6 +119,7 @@ def film(
     path, outcomes = check_video(path), []
 
     def pictures() -> Iterator[np.ndarray]:
+        session.picture_rate = FPS / style.pace
         for seed in seeds:
             session.begin(seed)
             while session.live and not session.track.outcome:
@@ -89,6 +128,7 @@ def film(
             outcomes.append(session.track.outcome)
             if save is not None and session.live:
                 add_episode(save, session.episode())
-            yield from frames(session.track, style)
+            pictured = isinstance(session.track.scene(0), Picture)
+            yield from window_frames(session, style) if pictured else frames(session.track, style)
 
     return write_video(path, pictures(), FPS), outcomes

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from lgdrl.visualizer.clock import Clock
-from lgdrl.visualizer.panel import Curve, PanelState
+from lgdrl.visualizer.curves import Curves, curves_of
+from lgdrl.visualizer.panel import PanelState
 from lgdrl.visualizer.session import PlaySession
 from lgdrl.visualizer.track import Assessment, assessment_of, divergence
-from sim.render import SceneRenderer
-from sim.render.frame import OPEN_AREA, car_ahead
-from sim.render.panels import TTC_SHOWN, TTC_WARNING, speed_text
-from sim.scene import Scene
+from sim.picture import Picture, Shown
+from sim.render import ShownRenderer
 
-LONGEST_TTC = 10.0
-"""s: the top of the chart."""
+GLANCE_S = 0.3
+"""s: a wait for the expert that is shorter is not shown where steps follow each other quickly."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,12 @@ class Pane:
 
     Args:
         session: What is shown.
-        renderer: Draws its road.
+        renderer: Draws its road, or its pictures.
         clock: The window's.
         threads: Where the session works; None: in the window's own thread, at once.
     """
 
-    def __init__(self, session: PlaySession, renderer: SceneRenderer, clock: Clock, threads: Threads | None) -> None:
+    def __init__(self, session: PlaySession, renderer: ShownRenderer, clock: Clock, threads: Threads | None) -> None:
         self.session, self.renderer, self.clock, self.threads = session, renderer, clock, threads
         self._acting: Future | None = None
         self._query: Future | None = None
@@ -52,8 +51,8 @@ class Pane:
         """The assessment that `_query` completes."""
         self._queried_at = 0.0
         self._closing = False
-        self._series: list[tuple[float, float, float | None]] = []
-        """Speed (m/s), time-to-collision ahead (s), JS (nats) at every decision of the episode so far."""
+        self._curves: Curves | None = None
+        """Of the episode so far; None before its first decision was shown."""
 
     @property
     def undecided(self) -> bool:
@@ -73,11 +72,18 @@ class Pane:
     # -- work ----------------------------------------------------------------------------------------------------------
 
     def begin(self, seed: int) -> None:
-        """Start an episode."""
-        self.session.begin(seed)
-        self._series.clear()
+        """Start an episode. Some environments draw only in the thread in which they drew first: this is the one."""
+        self._in_environment(lambda: self.session.begin(seed))
+        self._curves = None
         self.renderer.reset()
         self._ask_expert()
+
+    def _in_environment(self, job: Callable[[], None]) -> None:
+        """Do something where environments are stepped, and wait for it."""
+        if self.threads is None:
+            job()
+        else:
+            self.threads.environment.submit(job).result()
 
     def settle(self) -> None:
         """Wait for an environment that is stepping; drop a label that is still on its way."""
@@ -142,89 +148,79 @@ class Pane:
 
     def close(self) -> None:
         """End the session."""
-        self.session.close()
+        self._in_environment(self.session.close)
         self.renderer.close()
 
     # -- what is shown -------------------------------------------------------------------------------------------------
 
-    def scene_at(self, head: float) -> Scene:
-        """The scene at a playhead, between two decisions."""
+    def scene_at(self, head: float) -> Shown:
+        """The scene or picture at a playhead, between two decisions."""
         track = self.session.track
         k = min(int(head), len(track))
         return track.between(k, head - k)
 
-    def state_at(self, head: float, scene: Scene) -> PanelState:
+    def state_at(self, head: float, scene: Shown) -> PanelState:
         """What the panel shows at a playhead: the decision under way, or the one that is due.
+
+        Steps of environments without scenes are so short that there is always one under way: at the newest state the
+        last one is shown, unless the expert has been deciding for longer than a glance.
 
         Args:
             head: The playhead, in decisions.
-            scene: What the road shows there; speed and time to collision are read from it, and from nothing else.
+            scene: What is drawn there; speed and time to collision are read from it, and from nothing else.
         """
         track, k = self.session.track, int(head)
-        self._extend_series()
+        curves = self._extended_curves()
+        working = self._query is not None or self._acting is not None
+        waiting_s = self.clock.now() - self._queried_at if working else 0.0
+        if isinstance(scene, Picture) and 0 < k == len(track) and waiting_s < GLANCE_S:
+            k -= 1
         if k < len(track):
             turn = track.turns[k]
             executed = int(turn.action) if not hasattr(turn.action, "shape") else None
             assessment, controller, reward, terms = assessment_of(turn), turn.controller, turn.reward, turn.terms
-            distance = self._series[k][2]
+            distance, authority, why = curves.distances[k], turn.authority, turn.control
         else:
             assert track.last is not None
             assessment, executed, reward, terms = track.last, None, None, None
-            distance = divergence(assessment)
+            distance, authority, why = divergence(assessment), None, ""
             hands = self.session.hands
             controller = "human" if hands is not None and hands.engaged else self.session.autopilot
             if track.turns and (track.outcome or not self.session.live):
                 controller = track.turns[-1].controller
-        working = self._query is not None or self._acting is not None
         return PanelState(
             assessment=assessment,
             controller=controller,
             executed=executed,
-            control=self._control(k),
+            control=self._control(k, scene),
             reward=reward,
             total=float(track.rewards[: k + 1].sum()) if len(track) else 0.0,
-            waiting_s=self.clock.now() - self._queried_at if working else 0.0,
+            waiting_s=waiting_s,
             divergence=distance,
             facts=tuple(self.session.facts()),
-            curves=self._curves(head, scene, distance),
+            curves=curves.at(head, scene, distance),
             expert_name=self.session.expert_name,
             saying=track.saying if assessment is track.last and assessment.expert is None else "",
             terms=terms,
+            authority=authority,
+            why=why,
         )
 
-    def _control(self, k: int) -> np.ndarray | None:
-        """Pedals and steering of decision k, or of the last one; None where actions are discrete."""
+    def _control(self, k: int, scene: Shown) -> np.ndarray | None:
+        """The continuous action of decision k; None where actions are discrete, or a picture's is not made yet.
+
+        In driving, where decision k is not made yet, pedals and steering are those of the last one.
+        """
         turns = self.session.track.turns
+        if isinstance(scene, Picture):
+            action = turns[k].action if k < len(turns) else None
+            return action if isinstance(action, np.ndarray) else None
         action = turns[min(k, len(turns) - 1)].action if turns else None
         return action if isinstance(action, np.ndarray) and action.ndim == 1 and action.size <= 2 else None
 
-    def _extend_series(self) -> None:
-        track, series = self.session.track, self._series
-        if len(series) > len(track):
-            series.clear()
-        while len(series) < len(track):
-            turn = track.turns[len(series)]
-            series.append((*_driving(turn.scene), divergence(assessment_of(turn))))
-
-    def _curves(self, head: float, scene: Scene, distance: float | None) -> tuple[Curve, ...]:
-        """The curves up to a playhead, where they have the values of the scene that is drawn there."""
-        speeds, ttcs = [row[0] for row in self._series], [row[1] for row in self._series]
-        distances = [math.nan if row[2] is None else row[2] for row in self._series]
-        points = self.session.track.scene(0).set_points
-        fastest = max([points[-1] if points else 30.0, *speeds])
-        speed, ttc = _driving(scene)
-        words = "" if ttc != ttc else f"{ttc:.1f} s" if ttc < TTC_SHOWN else f"> {TTC_SHOWN:.0f} s"
-        curves = [Curve("Speed", speeds, head, speed, f"{speed_text(scene)} m/s", 0.0, fastest)]
-        if scene.lane_width < OPEN_AREA:
-            curves.append(Curve("Time to collision ahead", ttcs, head, ttc, words, 0.0, LONGEST_TTC, alarm=TTC_WARNING))
-        if any(value == value for value in distances):
-            now = math.nan if distance is None else distance
-            words = "" if distance is None else f"{now:.2f} nats"
-            curves.append(Curve("JS of learner and expert", distances, head, now, words, 0.0, math.log(2)))
-        return tuple(curves)
-
-
-def _driving(scene: Scene) -> tuple[float, float]:
-    """Speed, m/s, and time to collision with the car ahead, s (NaN without one), as the gauges have them."""
-    front = car_ahead(scene)
-    return abs(scene.ego.speed), math.nan if front is None else front.ttc
+    def _extended_curves(self) -> Curves:
+        track = self.session.track
+        if self._curves is None or len(self._curves.distances) > len(track):
+            self._curves = curves_of(track.scene(0))
+        self._curves.extend(track)
+        return self._curves

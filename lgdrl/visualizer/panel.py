@@ -9,8 +9,11 @@ import numpy as np
 import pygame
 
 from experts.data.episodes import Controller
+from lgdrl.visualizer.bars import ActionBars, AuthorityBar, Proposals
+from lgdrl.visualizer.curves import Curve
 from lgdrl.visualizer.painter import STATUS_MARKS, Painter
 from lgdrl.visualizer.track import Assessment
+from sim.picture import Picture
 from sim.render.overlay import GLYPHS, action_names
 from sim.render.palette import mix
 
@@ -29,25 +32,6 @@ CONTROLS = ("Pedals", "Steering")
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A quantity over the episode so far."""
-
-    name: str
-    values: list[float]
-    """At the beginning of every decision so far; NaN leaves a gap."""
-    head: float
-    """The playhead, in decisions."""
-    now: float
-    """Value at the playhead: of the scene that is drawn there."""
-    words: str
-    """`now` with its unit; empty: there is none."""
-    low: float
-    high: float
-    alarm: float | None = None
-    """Values below are drawn in the colour of danger."""
-
-
-@dataclass(frozen=True)
 class PanelState:
     """What the panel shows of one moment."""
 
@@ -56,7 +40,7 @@ class PanelState:
     executed: int | None
     """Action id of the decision under way."""
     control: np.ndarray | None
-    """Its pedals and steering where actions are continuous, float32 (1 or 2,), each in [-1, 1]."""
+    """Its action where actions are continuous, float32 (D,): in driving, pedals and steering, each in [-1, 1]."""
     reward: float | None
     total: float
     """Return so far."""
@@ -71,6 +55,10 @@ class PanelState:
     """What the expert is saying before it has decided."""
     terms: dict[str, float] | None = None
     """What adds up to the reward, or to what the environment rescales to it."""
+    authority: float | None = None
+    """The expert's share of the action, in [0, 1]; None: no strategy decided."""
+    why: str = ""
+    """Why it has that share."""
 
 
 def signed(value: float) -> str:
@@ -87,6 +75,7 @@ class Panel:
 
     def __init__(self, painter: Painter) -> None:
         self.p = painter
+        self._bars, self._authority = ActionBars(painter), AuthorityBar(painter)
 
     def draw(self, surface: pygame.Surface, area: pygame.Rect, state: PanelState, title: str) -> None:
         """Draw the panel.
@@ -105,7 +94,9 @@ class Panel:
         pad = p.px(16)
         x, right, y = area.left + pad, area.right - pad, area.top + p.px(12)
         y = self._head(surface, x, right, y, state, title)
-        y = self._actions(surface, x, right, y, state)
+        y = self._actions(surface, x, right, y, area.bottom, state)
+        if state.authority is not None and isinstance(state.assessment.scene, Picture):
+            y = self._authority.draw(surface, x, right, y, state.authority, state.why, state.controller)
         y = self._expert(surface, x, right, y, area.bottom, state)
         y = self._figures(surface, x, right, y, area.bottom - p.px(8), state)
         self._curves(surface, x, right, y + p.px(14), area.bottom - p.px(10), state)
@@ -113,8 +104,9 @@ class Panel:
 
     def _head(self, surface: pygame.Surface, x: int, right: int, y: int, state: PanelState, title: str) -> int:
         p, theme = self.p, self.p.theme
+        verb = "acts" if isinstance(state.assessment.scene, Picture) else "drives"
         width = p.chip(
-            surface, f"{state.controller.capitalize()} drives", x, y, theme.controller(state.controller), theme.panel
+            surface, f"{state.controller.capitalize()} {verb}", x, y, theme.controller(state.controller), theme.panel
         )
         piece = p.typist.fit(title, p.px(11), theme.muted, max(right - x - width - p.px(10), 10))
         if right - x - width > p.px(60):
@@ -126,12 +118,17 @@ class Panel:
         self.p.text(surface, words.upper(), x, y, 9, self.p.theme.muted)
         return y + self.p.px(16)
 
-    def _actions(self, surface: pygame.Surface, x: int, right: int, y: int, state: PanelState) -> int:
+    def _actions(self, surface: pygame.Surface, x: int, right: int, y: int, bottom: int, state: PanelState) -> int:
         p, theme, assessment = self.p, self.p.theme, state.assessment
+        picture = assessment.scene if isinstance(assessment.scene, Picture) else None
+        if picture is not None and picture.low is not None:
+            advised = assessment.expert is not None or bool(state.expert_name)
+            below = 115 + 55 * (state.authority is not None) + 54 * advised  # the sections that follow
+            return self._bars.draw(surface, x, right, y, bottom - p.px(below), _proposals(picture, state))
         names = action_names(assessment.scene)
         if state.control is not None:
             return self._controls(surface, x, right, y, state, state.control)
-        if len(names) > 9 or (state.executed is None and not assessment.scene.meanings):
+        if len(names) > 9 or (picture is None and state.executed is None and not assessment.scene.meanings):
             return y
         learner = assessment.learner_probs is not None
         y = self._rule(surface, x, right, y, "Learner" if learner else "Actions")
@@ -241,6 +238,8 @@ class Panel:
     def _figures(self, surface: pygame.Surface, x: int, right: int, y: int, bottom: int, state: PanelState) -> int:
         p, theme = self.p, self.p.theme
         rows = [("Return", f"{state.total:.2f}"), *state.facts]
+        if isinstance(state.assessment.scene, Picture):
+            rows.insert(1, ("Step", f"{state.assessment.scene.step:,}"))
         if y + p.px(34) > bottom:
             return bottom
         y = self._rule(surface, x, right, y, "Episode")
@@ -278,9 +277,11 @@ class Panel:
         return y + p.px(18)
 
     def _curves(self, surface: pygame.Surface, x: int, right: int, y: int, bottom: int, state: PanelState) -> None:
-        """Small charts, as many as there is room for."""
+        """Small charts, as many as there is room for; beside pictures they share the room that is left."""
         p = self.p
         height = p.px(58)
+        if isinstance(state.assessment.scene, Picture) and state.curves:
+            height = min(max((bottom - y) // len(state.curves) - p.px(6), height), p.px(110))
         for curve in state.curves:
             if y + height > bottom:
                 break
@@ -311,3 +312,17 @@ class Panel:
     def _stroke(self, surface: pygame.Surface, points: list[tuple[float, float]]) -> None:
         if len(points) > 1:
             pygame.draw.aalines(surface, self.p.theme.ego, False, points)
+
+
+def _proposals(picture: Picture, state: PanelState) -> Proposals:
+    """The continuous actions of a moment."""
+    assessment = state.assessment
+    learner, expert = assessment.learner_action, None if assessment.expert is None else assessment.expert.action
+    return Proposals(
+        picture=picture,
+        learner=learner if isinstance(learner, np.ndarray) else None,
+        std=assessment.learner_std,
+        expert=expert if isinstance(expert, np.ndarray) else None,
+        executed=state.control,
+        controller=state.controller,
+    )

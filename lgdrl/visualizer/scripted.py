@@ -14,6 +14,7 @@ from lgdrl.visualizer.clock import FPS
 from lgdrl.visualizer.controls import DRIVING, Command
 from lgdrl.visualizer.session import DriveSession
 from sim.actions import MetaAction
+from sim.picture import Picture, keys_of
 
 COMMANDS = {held.manoeuvre: command for command, held in DRIVING.items()}
 
@@ -55,7 +56,11 @@ class ScriptedPerson:
         action = self.expert.decide([session.context(assessment, branch=True)])[0].action
         if action is None or isinstance(action, np.ndarray):
             return None
-        command: Command = COMMANDS[assessment.scene.meanings[action]]
+        shown = assessment.scene
+        meaning = keys_of(shown.names)[action] if isinstance(shown, Picture) else shown.meanings[action]
+        if meaning is None:
+            return None  # no key chooses it
+        command: Command = COMMANDS[meaning]
         if command is COMMANDS[MetaAction.IDLE] and app.hands is not None and app.hands.engaged:
             return None  # pressing nothing keeps speed and lane
         return next(code for code, each in app.keys.keys.items() if each is command)

@@ -8,8 +8,9 @@ so the window calls them from worker threads.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from gymnasium import spaces
@@ -24,9 +25,21 @@ from lgdrl.guidance.log import LoggedEpisodes
 from lgdrl.guidance.records import Labels, PolicySummary, Reason, StepContext
 from lgdrl.guidance.shield import safe_masks
 from lgdrl.learners.guided import Guided
-from lgdrl.visualizer.track import Assessment, Track, contributions, episode_of, learner_assessment, turn_of, unsafe_of
+from lgdrl.visualizer.stage import Stage
+from lgdrl.visualizer.track import (
+    Assessment,
+    Track,
+    contributions,
+    episode_of,
+    learner_assessment,
+    summands,
+    turn_of,
+    unsafe_of,
+)
 from sim.actions import MetaAction
-from sim.env import DrivingEnv
+from sim.env import DrivingEnv, ScenarioEnv
+from sim.picture import Picture, keys_of
+from sim.scene import Scene
 from sim.view import views_of
 
 
@@ -45,6 +58,10 @@ class PlaySession(Protocol):
     """Who drives when no person does; human: the car then keeps speed and lane."""
     hands: Hands | None
     """Driving input of the person who may take over; None: it cannot be driven by a person."""
+    seed: int | None
+    """Of the present episode; None: it has none that would start it again."""
+    picture_rate: float | None
+    """Most pictures per simulated second of an environment without scenes; None: one of every state."""
 
     @property
     def done(self) -> bool:
@@ -88,7 +105,7 @@ class DriveSession:
     """One environment, driven by the learner, the expert or a person, who may take over at any time.
 
     Args:
-        env: Where it drives.
+        env: Where it drives; an environment without scenes is shown by its own pictures.
         learner: Shown and, as the autopilot, driving; None: there is none.
         expert: Labels every state and, as the autopilot, drives; None: there is none.
         autopilot: Who drives when no person does.
@@ -99,10 +116,11 @@ class DriveSession:
 
     live = True
     done = False
+    picture_rate: float | None = None
 
     def __init__(
         self,
-        env: DrivingEnv,
+        env: ScenarioEnv,
         learner: Guided | None,
         expert: PolicyProvider | None,
         autopilot: Controller,
@@ -112,7 +130,10 @@ class DriveSession:
     ) -> None:
         self.env, self.learner, self.expert = env, learner, expert
         self.autopilot, self.hands, self.title, self.shield = autopilot, hands, title, shield
-        self.arbiter: Arbiter = LearnerDrives() if hands is None else PersonArbiter(LearnerDrives(), hands)
+        self.stage = Stage(env)
+        self.arbiter: Arbiter = LearnerDrives()
+        if hands is not None:
+            self.arbiter = PersonArbiter(LearnerDrives(), hands, keys=keys_of(env.action_names))
         self.expert_name = expert.name if expert is not None else ""
         self.waits = isinstance(expert, ViewExpert)
         self.track = Track()
@@ -122,15 +143,20 @@ class DriveSession:
     def begin(self, seed: int) -> None:
         obs, _ = self.env.reset(seed=seed)
         self.seed, self._ended = seed, (False, False)
-        self.track = Track(last=self._assess(obs))
+        if self.expert is not None:
+            self.expert.on_episode_start([seed])
+        self.track = Track(last=self._assess(obs, 0))
 
-    def _assess(self, obs: np.ndarray) -> Assessment:
+    def _assess(self, obs: np.ndarray, step: int) -> Assessment:
         """What can be known at once: everything but the expert's decision."""
-        scene, legal = self.env.scene(), self.env.action_masks()
+        legal = self.env.action_masks()
+        scene = self.stage.look(step, legal, self.picture_rate)
         assessment = Assessment(scene, obs, legal, unsafe=unsafe_of(scene))
         if self.learner is None:
             return assessment
-        allowed = safe_masks(views_of([scene]), legal[None])[0] if self.shield else legal
+        allowed = legal
+        if self.shield and isinstance(scene, Scene):
+            allowed = safe_masks(views_of([scene]), legal[None])[0]
         return replace(assessment, **learner_assessment(self.learner, obs, allowed))
 
     def ask_expert(self) -> None:
@@ -154,13 +180,15 @@ class DriveSession:
             assessment: The state.
             branch: The expert may step copies of the environment.
         """
+        env = self.env
         return Context(
             assessment.obs,
-            self.env.action_space,
-            assessment.scene,
-            assessment.legal,
+            env.action_space,
+            assessment.scene if isinstance(assessment.scene, Scene) else None,
+            assessment.legal if isinstance(env.action_space, spaces.Discrete) else None,
+            episode=self.seed or 0,
             step=len(self.track),
-            branch=self.env.branch if branch else None,
+            branch=env.branch if branch and isinstance(env, DrivingEnv) else None,
         )
 
     def act(self) -> None:
@@ -169,13 +197,16 @@ class DriveSession:
         action, controller, reaction = self._choose(assessment)
         obs, reward, terminated, truncated, info = self.env.step(action)
         self._ended = terminated, truncated
-        terms = contributions(info.get("rewards") or self.env.reward_terms(), self.env.scenario_config)
+        if isinstance(self.env, DrivingEnv):
+            terms = contributions(info.get("rewards") or self.env.reward_terms(), self.env.scenario_config)
+        else:
+            terms = summands(info, float(reward))
         turn = turn_of(assessment, action, controller, float(reward), reaction, terms)
         ended = terminated or truncated
         self.track = Track(
             turns=[*self.track.turns, turn],
-            last=self._assess(obs),
-            outcome=(info.get("outcome") or "ended") if ended else "",
+            last=self._assess(obs, len(self.track) + 1),
+            outcome=outcome_of(info, truncated and not terminated) if ended else "",
             summary=dict(info.get("summary", {})) if ended else {},
         )
 
@@ -198,6 +229,7 @@ class DriveSession:
 
     def _step_context(self, assessment: Assessment, proposal: int | np.ndarray) -> StepContext:
         """The present step of the one environment, as the collector of a training describes it."""
+        scene = assessment.scene if isinstance(assessment.scene, Scene) else None
         return StepContext(
             obs=np.array([assessment.obs], object) if isinstance(assessment.obs, dict) else assessment.obs[None],
             legal=assessment.legal[None] if isinstance(self.env.action_space, spaces.Discrete) else None,
@@ -208,8 +240,8 @@ class DriveSession:
             steps=np.array([len(self.track)]),
             action_space=self.env.action_space,
             ask=lambda rows, now=None: Labels.none(1, self.env.action_space),
-            scenes=lambda indices: [assessment.scene for _ in indices],
-            views=lambda indices: views_of([assessment.scene]),
+            scenes=lambda indices: [scene for _ in indices],
+            views=lambda indices: None if scene is None else views_of([scene]),
             values=lambda actions: np.zeros(1, np.float32),
         )
 
@@ -233,6 +265,7 @@ class ReplaySession:
     """Recorded episodes, or those of a guidance log, one after the other. A seed counts them: k modulo their number."""
 
     live = done = waits = False
+    picture_rate: float | None = None
     autopilot: Controller = "learner"
     hands: Hands | None = None
 
@@ -243,12 +276,12 @@ class ReplaySession:
     def begin(self, seed: int) -> None:
         self.number = seed % len(self.episodes)
         found = self.episodes[self.number]
+        self.seed = found.seed
         last = Assessment(found.last_scene, found.last_obs, found.last_legal, unsafe=unsafe_of(found.last_scene))
-        outcome = found.summary.get("outcome", "") or "broken off"
         turns = [
             turn if turn.unsafe is not None else replace(turn, unsafe=unsafe_of(turn.scene)) for turn in found.turns
         ]
-        self.track = Track(turns, last, outcome, dict(found.summary))
+        self.track = Track(turns, last, found.outcome, dict(found.summary))
         self.title = f"Replay · {found.driver}"
 
     def ask_expert(self) -> None:
@@ -273,10 +306,25 @@ class ReplaySession:
         pass
 
 
+def outcome_of(info: Mapping[str, Any], cut_off: bool) -> str:
+    """How an episode ended, in a word or two.
+
+    Args:
+        info: Of its last decision.
+        cut_off: It was truncated, by a time limit.
+    """
+    return str(info.get("outcome") or ("time limit" if cut_off else "ended"))
+
+
 def idle_action(space: spaces.Space, assessment: Assessment) -> int | np.ndarray:
-    """Keep speed and lane; the first legal action where that is not one."""
+    """Keep speed and lane, or do nothing; the first legal action where that is not one."""
     if not isinstance(space, spaces.Discrete):
-        return np.zeros(space.shape or (1,), np.float32)
+        rest = np.zeros(space.shape or (1,), np.float32)
+        return np.clip(rest, space.low, space.high) if isinstance(space, spaces.Box) else rest
+    if isinstance(assessment.scene, Picture):
+        keys = keys_of(assessment.scene.names)
+        idle = keys.index(MetaAction.IDLE) if MetaAction.IDLE in keys else 0
+        return idle if assessment.legal[idle] else int(np.argmax(assessment.legal))
     meanings, legal = assessment.scene.meanings, assessment.legal
     idle = meanings.index(MetaAction.IDLE) if MetaAction.IDLE in meanings else 0
     return idle if legal[idle] else int(np.argmax(legal))

@@ -96,7 +96,7 @@ class DecisionTimeline:
             pygame.draw.polygon(
                 surface, theme.goal, [(x, middle - half), (x + 2 * half, middle - half // 2), (x, middle)]
             )
-        elif outcome == "crash":
+        elif outcome in ("crash", "failure"):
             for sign in (-1, 1):
                 a, b = (x - half, middle - sign * half), (x + half, middle + sign * half)
                 pygame.draw.line(surface, theme.crash, a, b, max(p.px(2), 1))

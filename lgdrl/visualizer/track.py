@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 
 from experts.data.episodes import Controller, Episode, Turn
 from experts.provider import Decision, Status
@@ -15,9 +16,9 @@ from experts.safety import unsafe_actions
 from lgdrl.guidance.constraint import js
 from lgdrl.learners.guided import Guided
 from sim.config import to_dict
-from sim.env import DrivingEnv, DrivingVecEnv
+from sim.env import ScenarioEnv, ScenarioVecEnv
+from sim.picture import Picture, Shown
 from sim.render import interpolate
-from sim.scene import Scene
 from sim.view import views_of
 
 
@@ -25,11 +26,14 @@ from sim.view import views_of
 class Assessment:
     """One state, and what learner, expert and safety check say about it, before anything is executed."""
 
-    scene: Scene
+    scene: Shown
     obs: np.ndarray
     legal: np.ndarray
     """bool (A,)"""
-    learner_action: int | None = None
+    learner_action: int | np.ndarray | None = None
+    """The greedy action, or float32 (D,), the mean of a continuous policy."""
+    learner_std: np.ndarray | None = None
+    """float32 (D,), of a Gaussian policy."""
     learner_probs: np.ndarray | None = None
     """float32 (A,)"""
     q_values: np.ndarray | None = None
@@ -58,21 +62,23 @@ class Track:
     def __len__(self) -> int:
         return len(self.turns)
 
-    def scene(self, k: int) -> Scene:
+    def scene(self, k: int) -> Shown:
         """The scene before decision k; the newest one for k = len(self)."""
         if k < len(self.turns):
             return self.turns[k].scene
         assert self.last is not None
         return self.last.scene
 
-    def between(self, k: int, share: float) -> Scene:
-        """The scene between two decisions; scene k itself where decisions between them are missing.
+    def between(self, k: int, share: float) -> Shown:
+        """The scene between two decisions; scene k itself where decisions between them are missing, or pictures shown.
 
         Args:
             k: The decision before.
             share: Of the way to the next one, in [0, 1].
         """
         a, b = self.scene(k), self.scene(min(k + 1, len(self)))
+        if isinstance(a, Picture) or isinstance(b, Picture):
+            return a
         return interpolate(a, b, share) if b.time - a.time < 1.5 * a.decision_period else a
 
     @property
@@ -82,7 +88,7 @@ class Track:
 
 
 def episode_of(
-    track: Track, env: DrivingEnv | DrivingVecEnv, seed: int | None, driver: str, ended: tuple[bool, bool]
+    track: Track, env: ScenarioEnv | ScenarioVecEnv, seed: int | None, driver: str, ended: tuple[bool, bool]
 ) -> Episode:
     """A track as an episode to keep.
 
@@ -116,17 +122,20 @@ def learner_assessment(learner: Guided, obs: np.ndarray, legal: np.ndarray) -> d
     Args:
         learner: Its policy is evaluated without exploration.
         obs: One observation.
-        legal: bool (A,).
+        legal: bool (A,); not used where actions are continuous.
     """
-    policy, values = learner.describe(obs[None], legal[None])
-    assert policy.probs is not None
-    assert values is not None
-    return {"learner_action": int(policy.probs[0].argmax()), "learner_probs": policy.probs[0], "q_values": values[0]}
+    discrete = isinstance(learner.action_space, spaces.Discrete)
+    policy, values = learner.describe(obs[None], legal[None] if discrete else None)
+    if policy.probs is not None:
+        q_values = None if values is None else values[0]
+        return {"learner_action": int(policy.probs[0].argmax()), "learner_probs": policy.probs[0], "q_values": q_values}
+    assert policy.mean is not None
+    return {"learner_action": policy.mean[0], "learner_std": None if policy.std is None else policy.std[0]}
 
 
-def unsafe_of(scene: Scene) -> np.ndarray | None:
+def unsafe_of(scene: Shown) -> np.ndarray | None:
     """bool (A,): actions that the safety check calls unsafe; None where they are not meta-actions."""
-    return unsafe_actions(views_of([scene]))[0] if scene.meanings else None
+    return None if isinstance(scene, Picture) or not scene.meanings else unsafe_actions(views_of([scene]))[0]
 
 
 def contributions(terms: Mapping[str, float] | None, config: Any) -> dict[str, float] | None:
@@ -147,6 +156,22 @@ def contributions(terms: Mapping[str, float] | None, config: Any) -> dict[str, f
     return {name: value * unweighted.get(name, 1.0) for name, value in terms.items()}
 
 
+def summands(info: Mapping[str, Any], reward: float) -> dict[str, float] | None:
+    """Terms of the reward that an environment without scenes reports, as those of MuJoCo do (`reward_forward` ...).
+
+    Args:
+        info: Of the decision.
+        reward: What they should add up to.
+    Returns:
+        Summands by name; None where none are reported, or where they do not add up.
+    """
+    found = {name.removeprefix("reward_"): value for name, value in info.items() if name.startswith("reward_")}
+    if not found or not all(np.isscalar(value) for value in found.values()):
+        return None
+    terms = {name: float(value) for name, value in found.items()}
+    return terms if np.isclose(sum(terms.values()), reward, atol=1e-6) else None
+
+
 def turn_of(
     assessment: Assessment,
     action: int | np.ndarray,
@@ -154,6 +179,8 @@ def turn_of(
     reward: float,
     reaction: float | None,
     terms: dict[str, float] | None = None,
+    authority: float | None = None,
+    control: str = "",
 ) -> Turn:
     """A decision as recordings keep it.
 
@@ -164,9 +191,10 @@ def turn_of(
         reward: What came of it.
         reaction: A person's reaction time, s; None without a new input.
         terms: Summands of the reward.
+        authority: The expert's share of the action, in [0, 1]; None: no strategy decided.
+        control: Why it had that share.
     """
     expert = assessment.expert
-    given = expert is not None and expert.action is not None
     return Turn(
         scene=assessment.scene,
         obs=assessment.obs,
@@ -177,7 +205,7 @@ def turn_of(
         learner_action=assessment.learner_action,
         learner_probs=assessment.learner_probs,
         q_values=assessment.q_values,
-        expert_action=int(expert.action) if given and np.ndim(expert.action) == 0 else None,  # type: ignore[union-attr, arg-type]
+        expert_action=None if expert is None or expert.action is None else _plain(expert.action),
         expert_probs=None if expert is None else expert.probs,
         expert_status=None if expert is None else str(expert.status.value),
         expert_reason="" if expert is None else expert.reason or "",
@@ -185,7 +213,15 @@ def turn_of(
         unsafe=assessment.unsafe,
         terms=terms,
         reaction_s=reaction,
+        learner_std=assessment.learner_std,
+        authority=authority,
+        control=control,
     )
+
+
+def _plain(action: int | np.ndarray) -> int | np.ndarray:
+    """An id as an int; a continuous action as it is."""
+    return action if isinstance(action, np.ndarray) and action.ndim else int(action)
 
 
 def assessment_of(turn: Turn) -> Assessment:
@@ -204,6 +240,7 @@ def assessment_of(turn: Turn) -> Assessment:
         obs=turn.obs,
         legal=turn.legal,
         learner_action=turn.learner_action,
+        learner_std=turn.learner_std,
         learner_probs=turn.learner_probs,
         q_values=turn.q_values,
         unsafe=turn.unsafe,
@@ -220,3 +257,17 @@ def divergence(assessment: Assessment) -> float | None:
         probs = np.eye(len(assessment.learner_probs), dtype=np.float32)[int(assessment.expert.action)]
     log_p = torch.log(torch.as_tensor(np.maximum(assessment.learner_probs, 1e-12))[None])
     return float(js(log_p, torch.as_tensor(np.asarray(probs, np.float32))[None])[0])
+
+
+def separation(assessment: Assessment) -> float | None:
+    """Distance of the learner's and the expert's continuous actions: root mean square over components, as a share of
+    the range of each; None where one is missing or actions are discrete."""
+    scene, learner = assessment.scene, assessment.learner_action
+    expert = None if assessment.expert is None else assessment.expert.action
+    if not isinstance(learner, np.ndarray) or not isinstance(expert, np.ndarray) or not isinstance(scene, Picture):
+        return None
+    if scene.low is None or scene.high is None:
+        return None
+    span = scene.high - scene.low
+    apart = (np.clip(learner, scene.low, scene.high) - expert) / np.where(np.isfinite(span), span, 2.0)
+    return float(np.sqrt(np.mean(np.square(apart))))

@@ -10,11 +10,22 @@ import numpy as np
 from experts.data.episodes import Controller, Episode, Turn
 from experts.human import Hands
 from experts.provider import Decision
-from lgdrl.guidance.records import STATUSES, Reason
+from lgdrl.guidance.records import STATUSES, Execution, Reason
 from lgdrl.guidance.terms import ConstraintTerm
 from lgdrl.loops.online import OnlineLoop
 from lgdrl.training import Trainer
-from lgdrl.visualizer.track import Assessment, Track, contributions, episode_of, learner_assessment, turn_of, unsafe_of
+from lgdrl.visualizer.session import outcome_of
+from lgdrl.visualizer.stage import Stage
+from lgdrl.visualizer.track import (
+    Assessment,
+    Track,
+    contributions,
+    episode_of,
+    learner_assessment,
+    summands,
+    turn_of,
+    unsafe_of,
+)
 from sim.env import DrivingVecEnv
 
 
@@ -31,13 +42,15 @@ class TrainSession:
     live = True
     waits = True  # the strategy asks the expert in the middle of a decision
     autopilot: Controller = "learner"
+    seed: int | None = None
+    picture_rate: float | None = None
 
     def __init__(self, trainer: Trainer) -> None:
         loop = trainer.loop
         assert isinstance(loop, OnlineLoop)
         assert loop.person is not None
-        assert isinstance(loop.envs, DrivingVecEnv)
         self.envs = loop.envs
+        self.stage = Stage(loop.envs)
         self.trainer, self.loop, self.arbiter = trainer, loop, loop.person
         self.hands: Hands | None = self.arbiter.person.hands
         self.expert_name = trainer.config.expert if loop.advisor is not None else ""
@@ -50,24 +63,22 @@ class TrainSession:
         if loop.advisor is not None:
             loop.advisor.say = self._hear
         loop.prepare()
-        self.track = Track(last=self._assess())
+        self.track = Track()
 
     @property
     def done(self) -> bool:
         return self.trainer.done
 
     def begin(self, seed: int) -> None:
-        if len(self.track):
-            self.track = Track(last=self._assess())
+        if len(self.track) or self.track.last is None:
+            self.track = Track(last=self._assess(0))
 
-    def _assess(self) -> Assessment:
-        envs, model = self.envs, self.loop.model
-        obs, legal = model._last_obs, envs.action_masks()
+    def _assess(self, step: int) -> Assessment:
+        obs, legal = self.loop.model._last_obs, self.envs.action_masks()[0]
         assert isinstance(obs, np.ndarray)
-        scene = envs.scenes([0])[0]
-        return Assessment(
-            scene, obs[0].copy(), legal[0], unsafe=unsafe_of(scene), **learner_assessment(model, obs[0], legal[0])
-        )
+        scene = self.stage.look(step, legal, self.picture_rate)
+        says = learner_assessment(self.loop.model, obs[0], legal)
+        return Assessment(scene, obs[0].copy(), legal, unsafe=unsafe_of(scene), **says)
 
     def ask_expert(self) -> None:
         """Nothing: the strategy itself queries the expert, in the middle of a decision."""
@@ -76,38 +87,40 @@ class TrainSession:
         self.track.saying = words
 
     def act(self) -> None:
-        model, assessment = self.loop.model, self.track.last
-        assert assessment is not None
+        model, assessment = self.loop.model, self.track.last or self._assess(0)
         self._whole = False
         self.trainer.advance(1, self._watch)
         self._whole = True
         execution = model.execution
         assert execution is not None
-        labels = execution.labels
-        status, human = int(labels.status[0]), execution.reason[0] == Reason.PERSON
-        if status >= 0 and not human:
-            probs = None if labels.probs is None or not labels.probs[0].any() else labels.probs[0]
-            action = int(labels.action[0]) if labels.given[0] else None
-            decision = Decision(action=action, probs=probs, status=STATUSES[status])
-            assessment = replace(assessment, expert=decision)
-        controller: Controller = "expert" if execution.intervened[0] else "learner"
-        reaction = None
-        if human:
-            controller, reaction = "human", self.arbiter.person.reaction_s
+        assessment = _labelled(assessment, execution)
+        turn = self._turn(assessment, execution)
         info = self._infos[0]
-        terms = contributions(info.get("rewards"), self.envs.scenario_config)
-        turn = turn_of(assessment, int(execution.actions[0]), controller, self._reward, reaction, terms)
         turns: list[Turn] = [*self.track.turns, turn]
         if "episode" in info:
             late = bool(info.get("TimeLimit.truncated", False))
             self._ended = not late, late
             summary = dict(info.get("summary", {}))
-            self.track = Track(turns, assessment, info.get("outcome") or "ended", summary)
+            self.track = Track(turns, assessment, outcome_of(info, late), summary)
         else:
             self._ended = False, False
-            self.track = Track(turns, self._assess())
+            self.track = Track(turns, self._assess(len(turns)))
         if self.done:
             self.track.outcome = self.track.outcome or "trained"
+
+    def _turn(self, assessment: Assessment, execution: Execution) -> Turn:
+        """The decision that was made, with what came of it."""
+        controller: Controller = "expert" if execution.intervened[0] else "learner"
+        reaction, info = None, self._infos[0]
+        if execution.reason[0] == Reason.PERSON:
+            controller, reaction = "human", self.arbiter.person.reaction_s
+        if isinstance(self.envs, DrivingVecEnv):
+            terms = contributions(info.get("rewards"), self.envs.scenario_config)
+        else:
+            terms = summands(info, self._reward)
+        authority, why = float(execution.authority[0]), Reason(execution.reason[0]).name.lower()
+        action = _first(execution.actions)
+        return turn_of(assessment, action, controller, self._reward, reaction, terms, authority, why)
 
     def _watch(self, local: dict[str, Any], _: dict[str, Any]) -> bool:
         """SB3's callback: what the environment returned."""
@@ -139,3 +152,19 @@ class TrainSession:
                 self.trainer.finish()
         finally:
             self.trainer.close()
+
+
+def _labelled(assessment: Assessment, execution: Execution) -> Assessment:
+    """The state with the expert's label, where the strategy asked for one; a person's is no expert's."""
+    labels = execution.labels
+    status = int(labels.status[0])
+    if status < 0 or execution.reason[0] == Reason.PERSON:
+        return assessment
+    probs = None if labels.probs is None or not labels.probs[0].any() else labels.probs[0]
+    action = _first(labels.action) if labels.given[0] else None
+    return replace(assessment, expert=Decision(action=action, probs=probs, status=STATUSES[status]))
+
+
+def _first(actions: np.ndarray) -> int | np.ndarray:
+    """The action of the first environment: an id, or the components of a continuous one."""
+    return actions[0].copy() if actions.ndim > 1 else int(actions[0])

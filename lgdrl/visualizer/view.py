@@ -13,6 +13,7 @@ from lgdrl.visualizer.painter import Painter
 from lgdrl.visualizer.pane import Pane
 from lgdrl.visualizer.panel import Panel
 from lgdrl.visualizer.timeline import DecisionTimeline
+from sim.picture import Picture, keys_of
 from sim.render import THEMES, Overlay
 from sim.render.palette import Theme, mix
 from sim.render.text import Typist
@@ -97,7 +98,7 @@ class WindowView:
             self.roads.append(pygame.Rect(0, k * each, width - side, each - (1 if len(self.panes) > 1 else 0)))
             self.sides.append(pygame.Rect(width - side, k * each, side, each))
             pane.renderer.resize(self.roads[k].size)
-            pane.renderer.show_speeds = self.show_speeds
+            pane.renderer.show_speeds(self.show_speeds)
 
     def toggle_panel(self) -> None:
         """Show or hide the panel."""
@@ -168,17 +169,31 @@ class WindowView:
         elif self.show_help:
             self._help()
         elif text.waits_for_driver:
-            keys = [self.keys.names(command).split(",")[0] for command in list(DRIVING)[:4]]
-            self._pill(f"Your car: {', '.join(keys)} drive, {self.keys.names(Command.HELP)} for help")
+            self._pill(f"{self.driving_keys()}, {self.keys.names(Command.HELP)} for help")
         if text.message:
             self._pill(text.message)
+
+    def driving_keys(self) -> str:
+        """What a person can do who begins the episode."""
+        keys = [self.keys.names(command).split(",")[0] for command in list(DRIVING)[:4]]
+        shown = self.panes[0].scene_at(0.0)
+        if not isinstance(shown, Picture):
+            return f"Your car: {', '.join(keys)} drive"
+        if shown.low is not None:
+            most = 2 if len(shown.names) == 1 else 4
+            return f"You act: {', '.join(keys[::-1][:most])} move {' and '.join(shown.names[:2])}"
+        chosen = {DRIVING[command].manoeuvre: self.keys.names(command).split(",")[0] for command in DRIVING}
+        names = zip(keys_of(shown.names), shown.names, strict=True)
+        pairs = [(chosen[key], name.lower()) for key, name in names if key is not None]
+        said = [key if key == name else f"{key} ({name})" for key, name in pairs]
+        return f"You act: {', '.join(said)}" if said else "No key chooses an action here: name an expert"
 
     def _banner(self, outcome: str, road: pygame.Rect) -> None:
         """How the episode ended."""
         if not outcome:
             return
         theme, p = self.theme, self.painter
-        colour = {"success": theme.goal, "crash": theme.crash}.get(outcome, theme.muted)
+        colour = {"success": theme.goal, "crash": theme.crash, "failure": theme.crash}.get(outcome, theme.muted)
         piece = p.typist.text(outcome.capitalize(), p.px(20), theme.panel, True)
         width, height = piece.get_width() + p.px(44), piece.get_height() + p.px(14)
         box = pygame.Rect(0, 0, width, height)

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from sim.actions import MetaAction
+from sim.picture import Picture, Shown
 from sim.scene import Scene
 
 Controller = Literal["learner", "expert", "human"]
@@ -20,7 +21,13 @@ NAMES = {
     MetaAction.SLOWER: "Slower",
 }
 
-GLYPHS = {"Left": "←", "Idle": "•", "Right": "→", "Faster": "+", "Slower": "−"}
+GLYPHS = {"Left": "←", "Idle": "•", "Right": "→", "Faster": "+", "Slower": "−"} | {
+    "Up": "↑",
+    "Down": "↓",
+    "Main": "↑",
+    "Off": "•",
+}
+"""Signs of actions by name: of the meta-actions, and of environments without scenes (`sim.action_names`)."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,8 @@ class Overlay:
         return self.labels if self.labels is not None else action_names(scene)
 
 
-def action_names(scene: Scene) -> tuple[str, ...]:
+def action_names(scene: Shown) -> tuple[str, ...]:
     """Names of the scene's actions: what they mean, or numbers where they are not meta-actions."""
+    if isinstance(scene, Picture):
+        return scene.names
     return tuple(NAMES[each] for each in scene.meanings) or tuple(f"a{i}" for i in range(len(scene.legal)))

@@ -142,11 +142,6 @@ def test_the_list_marks_action_types(tmp_path):
     )
 
 
-def test_what_has_no_scenes_is_refused_in_the_window(capsys):
-    assert main(["play", "expert:random", "--scenario", "gym:Pendulum-v1", "--record", "x.gif"]) == 2
-    assert "driving scenario" in capsys.readouterr().err
-
-
 def test_unknown_scenarios_are_refused_before_anything_is_made():
     with pytest.raises(UsageError, match="did you mean"):
         load_config(None, {"scenario": "parkin-v0"}).driven()
