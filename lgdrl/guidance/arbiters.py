@@ -134,8 +134,8 @@ class Replacing(Arbiter):
     """
 
     reason: Reason
-    discrete_only = False
-    """Whether its rule compares single actions, which continuous ones never are alike in."""
+    discrete_only = True
+    """Whether its rule is one for discrete actions."""
 
     def attach(self, learner: LearnerInfo) -> None:
         space = learner.action_space
@@ -162,7 +162,6 @@ class Unsafe(Replacing):
 
     asks = True
     reason = Reason.UNSAFE
-    discrete_only = True
 
     def __init__(self) -> None:
         self._fires = np.zeros(0, bool)
@@ -192,7 +191,6 @@ class Disagree(Comparing):
     """The expert takes over wherever it would act differently."""
 
     reason = Reason.DISAGREEMENT
-    discrete_only = True
 
     def fires(self, context: StepContext, labels: Labels) -> np.ndarray:
         return labels.given
@@ -207,6 +205,7 @@ class Value(Comparing):
     """The expert takes over where the critics prefer its action by more than a margin (TS2C)."""
 
     reason = Reason.VALUE
+    discrete_only = False
 
     def __init__(self, config: ValueConfig) -> None:
         self.config = config
@@ -232,6 +231,7 @@ class Divergence(Comparing):
     """The expert takes over where the Jensen-Shannon divergence is large, with hysteresis within an episode."""
 
     reason = Reason.DIVERGENCE
+    discrete_only = False
 
     def __init__(self, config: DivergenceConfig) -> None:
         self.config = config

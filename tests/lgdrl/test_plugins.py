@@ -22,7 +22,7 @@ import torch
 import yaml
 from gymnasium import spaces
 
-from lgdrl.guidance.records import Reason
+from lgdrl.guidance.records import LearnerInfo, Reason
 from lgdrl.guidance.replay import GuidedReplayBuffer
 from lgdrl.plugins import Registry
 from sim.errors import UsageError
@@ -201,7 +201,7 @@ def test_the_arbiter_takes_over_where_no_action_is_likelier_than_the_threshold(e
     assert execution.actions.tolist() == [1, 0, 0]
     assert execution.reason.tolist() == [Reason.OTHER, Reason.LEARNER, Reason.LEARNER]
     with pytest.raises(UsageError, match="discrete actions"):
-        arbiter.attach(BOX)
+        arbiter.attach(LearnerInfo("any", BOX, BOX))
 
 
 def test_the_gate_is_even_in_every_stretch_of_episodes(example):

@@ -13,8 +13,17 @@ from scipy.spatial.distance import jensenshannon
 
 import sim
 from experts.safety import is_unsafe
-from lgdrl.guidance.arbiters import ARBITERS, Arbiter, ArbiterConfig, ExpertDrives, Rationed, Replacing
-from lgdrl.guidance.records import LATE, NO_STATUS, Execution, Labels, Reason
+from lgdrl.guidance.arbiters import (
+    ARBITERS,
+    Arbiter,
+    ArbiterConfig,
+    Divergence,
+    ExpertDrives,
+    Rationed,
+    Replacing,
+    Unsafe,
+)
+from lgdrl.guidance.records import LATE, NO_STATUS, Execution, Labels, LearnerInfo, Reason
 from sim.actions import MetaAction
 from sim.errors import UsageError
 from tests.experts.expert_scenes import make_scene
@@ -66,7 +75,7 @@ def test_expert_drives_continuous_actions_too():
     context, labels = step_of(np.zeros((2, 2), np.float32)), Labels.none(2, BOX)
     labels.given[1], labels.action[1], labels.status[1] = True, [0.5, -1.0], OK
     found = ExpertDrives()
-    found.attach(BOX)
+    found.attach(LearnerInfo("any", BOX, BOX))
     execution = found.decide(context, labels, np.ones(2, bool))
     assert execution.actions.tolist() == [[0, 0], [0.5, -1]]
     assert execution.authority.tolist() == [0, 1]
@@ -256,12 +265,12 @@ def test_only_labels_that_came_in_time_and_steps_that_are_allowed_are_executed(k
     assert execution.labels.status.tolist() == [OK, LATE, FAILED, OK]  # a late label is kept, to learn from
 
 
-@pytest.mark.parametrize("kind", ["unsafe", "disagree", "value", "js"])
+@pytest.mark.parametrize("kind", ["unsafe", "disagree"])
 def test_arbiters_that_compare_discrete_actions_refuse_continuous_ones_in_one_line(kind):
     found = arbiter(kind)
     assert isinstance(found, Replacing)
     with pytest.raises(UsageError, match="compares discrete actions") as error:
-        found.attach(BOX)
+        found.attach(LearnerInfo("any", BOX, BOX))
     assert "\n" not in str(error.value)
 
 
@@ -287,7 +296,8 @@ def test_every_registered_arbiter_is_built_from_its_defaults():
     for kind in ARBITERS.available():
         assert ARBITERS.get(kind).name == kind
         assert isinstance(arbiter(kind), Arbiter)
-    assert ArbiterConfig().kind == "unsafe"
+    assert type(ArbiterConfig().make()) is Unsafe
+    assert type(ArbiterConfig().make(traffic=False)) is Divergence
 
 
 def test_a_label_that_was_not_asked_is_never_executed():

@@ -12,7 +12,7 @@ from experts.human import Hands, HeldInput
 from lgdrl.guidance.arbiters import ArbiterConfig, Divergence, DivergenceConfig, ExpertDrives, LearnerDrives
 from lgdrl.guidance.human import PersonArbiter
 from lgdrl.guidance.labelling import FirstDecisions
-from lgdrl.guidance.records import Labels, Reason
+from lgdrl.guidance.records import Labels, LearnerInfo, Reason
 from lgdrl.guidance.strategy import Strategy
 from sim.actions import MetaAction
 from sim.errors import UsageError
@@ -126,9 +126,9 @@ def test_labels_are_required_and_action_spaces_checked_by_the_inner_arbiter(hand
     person = PersonArbiter(ArbiterConfig("disagree").make(), hands)
     wanted, allowed = np.array([True, True]), np.array([True, False])
     assert person.requires(step(), wanted, allowed).tolist() == [True, False]
-    person.attach(spaces.Discrete(5))
+    person.attach(LearnerInfo("any", BOX, spaces.Discrete(5)))
     with pytest.raises(UsageError, match="discrete actions"):
-        person.attach(BOX)
+        person.attach(LearnerInfo("any", BOX, BOX))
 
 
 def test_a_restored_person_keeps_the_count_and_the_state_of_the_inner_arbiter(hands):

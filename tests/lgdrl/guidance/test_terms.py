@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 
 from lgdrl.guidance.constraint import DualConfig
 from lgdrl.guidance.replay import GuidedReplayBuffer
-from lgdrl.guidance.strategy import Strategy
-from lgdrl.guidance.terms import ActorTerm, ConstraintTerm, ImitationTerm, LearnerInfo, Terms
-from sim.errors import UsageError
-from tests.lgdrl.steps import BOX, SoftmaxNetworks, labels_of, samples_of, step_of, transitions_of
+from lgdrl.guidance.terms import ActorTerm, ConstraintTerm, ImitationTerm, Terms
+from tests.lgdrl.steps import SoftmaxNetworks, labels_of, samples_of, step_of, transitions_of
 
 NETWORKS = SoftmaxNetworks()
 RNG = np.random.default_rng(0)
@@ -173,14 +171,6 @@ def test_a_restored_constraint_has_its_dual_and_its_fading():
     one, other = (t.terms(samples_of(LOGITS, EXPERT), NETWORKS) for t in (term, resumed))
     assert one.metrics == other.metrics
     assert one.metrics["price"] == pytest.approx(0.75 * (1.0 + 0.002 * 0.47))
-
-
-@pytest.mark.parametrize("term", [ImitationTerm("bc", 4), ConstraintTerm("js", 4, DualConfig())])
-def test_probabilities_of_continuous_actions_are_refused_in_one_line(term):
-    term.attach(LearnerInfo("any", spaces.Box(-1, 1, (3,)), spaces.Discrete(3)))
-    with pytest.raises(UsageError, match=f"the term '{term.name}'.*discrete actions") as error:
-        Strategy(actor=[term]).attach(LearnerInfo("any", spaces.Box(-1, 1, (3,)), BOX))
-    assert "\n" not in str(error.value)
 
 
 def test_a_term_samples_labelled_states_only_and_none_where_there_are_none():

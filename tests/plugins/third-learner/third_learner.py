@@ -6,9 +6,9 @@ Haarnoja et al., arXiv 1702.08165, for discrete actions. With a temperature T an
     V(s)    = T ln sum_a exp(Qbar(s, a) / T)
     L       = share E w ( Q(s, a_exec) - r - gamma (1 - terminated) V(s') )^2 + guidance
 
-Networks, saving and loading are those of Stable-Baselines3's DQN; collecting, storing and asking the expert are those
-of `Guided`. What is here is the policy and the update. Since one network is policy and critic, terms of both kinds are
-added to its loss: LGDRL's constraint on pi(.|s) works without any change.
+Networks, saving and loading are those of Stable-Baselines3's DQN; collecting, storing, asking the expert, predicting
+and logging are those of `GuidedOffPolicy`. What is here is the policy and the update. Since one network is policy and
+critic, terms of both kinds are added to its loss: LGDRL's constraint on pi(.|s) works without any change.
 
     lgdrl train learner=third-learner learner_options.temperature=0.1
 """
@@ -28,7 +28,7 @@ from lgdrl.guidance.records import PolicySummary
 from lgdrl.guidance.replay import GuidedReplayBuffer, Samples
 from lgdrl.guidance.strategy import RL, Strategy
 from lgdrl.guidance.terms import Terms
-from lgdrl.learners.guided import Guided
+from lgdrl.learners.guided import GuidedOffPolicy
 from lgdrl.learners.registry import Learner
 from lgdrl.learners.softmax_policy import masked_log_softmax, sample_categorical
 
@@ -52,7 +52,7 @@ class SoftQConfig:
             raise ValueError(f"temperature = {self.temperature}: choose more than 0")
 
 
-class SoftQ(Guided, DQN):
+class SoftQ(GuidedOffPolicy, DQN):
     """Soft Q-learning, guided by a `Strategy`. Arguments as every learner's, see `lgdrl.learners.registry.Learner`."""
 
     learner_name = "third-learner"
@@ -83,7 +83,7 @@ class SoftQ(Guided, DQN):
             tau=self.config.tau,
             gamma=self.config.gamma,
             train_freq=1,
-            gradient_steps=0,  # `Guided` says after each decision how many are due
+            gradient_steps=0,  # `GuidedOffPolicy` says after each decision how many are due
             replay_buffer_class=GuidedReplayBuffer,
             policy_kwargs={"net_arch": list(self.config.hidden)},
             device=device,
@@ -96,7 +96,7 @@ class SoftQ(Guided, DQN):
         self.replay_buffer_kwargs = {"seed": replay}
         super()._setup_model()
         self._draws = np.random.default_rng(draws)
-        self._predictions = np.random.default_rng(predictions)  # of its own: predicting changes no training
+        self.predictions = np.random.default_rng(predictions)  # of its own: predicting changes no training
 
     # ------------------------------------------------------------------------------------------------- the policy
 
@@ -126,23 +126,6 @@ class SoftQ(Guided, DQN):
         assert legal is not None
         return PolicySummary(probs=self._probs(obs, legal)), self._values(obs).cpu().numpy()
 
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-        action_masks: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, Any]:
-        """SB3's `predict` with the legal actions, bool (A,) or (N, A); None: all. The likeliest action, or a draw."""
-        single = observation.ndim == len(self.observation_space.shape or ())
-        obs = observation[None] if single else observation
-        shape = len(obs), int(self.action_space.n)  # type: ignore[attr-defined]
-        legal = np.ones(shape, bool) if action_masks is None else np.asarray(action_masks, bool).reshape(shape)
-        probs = self._probs(obs, legal)
-        actions = probs.argmax(axis=1) if deterministic else sample_categorical(probs, self._predictions)
-        return (actions[0] if single else actions), state
-
     # ------------------------------------------------------------------------------------------------- the update
 
     def log_probs(self, samples: Samples) -> torch.Tensor:
@@ -154,33 +137,24 @@ class SoftQ(Guided, DQN):
         """The one critic, float (1, B, A), with gradient."""
         return self.q_net(samples.observations)[None]
 
-    def train(self, gradient_steps: int, batch_size: int) -> None:
-        """Updates of the network and its target.
+    def update(self, batch_size: int) -> tuple[dict[str, float], dict[str, float]]:
+        """One update of the network and its target.
 
         Args:
-            gradient_steps: How many.
-            batch_size: Transitions of each.
+            batch_size: Transitions of it.
+        Returns:
+            What was measured, and what the strategy's terms measured, by names.
         """
-        self.policy.set_training_mode(True)
-        errors, measured = zip(*(self._update(batch_size) for _ in range(gradient_steps)), strict=True)
-        self._n_updates += gradient_steps
-        self.logger.record("train/td_error", sum(errors) / gradient_steps)
-        self.record_guidance(list(measured))
-
-    def _update(self, batch_size: int) -> tuple[float, dict[str, float]]:
-        """One update. Returns: the mean squared error, and what the strategy's terms measured."""
         batches = self.strategy.on_batch(self.replay, batch_size)
         terms = Terms.combined([self.strategy.critic_terms(batches, self), self.strategy.actor_terms(batches, self)])
         errors = self.squared_errors(batches[RL])
-        loss = terms.base_share * (errors if terms.weights is None else terms.weights * errors).mean()
-        if terms.loss is not None:
-            loss = loss + terms.loss
+        loss = terms.total((errors if terms.weights is None else terms.weights * errors).mean())
         self.policy.optimizer.zero_grad()
         loss.backward()
         self.policy.optimizer.step()
         polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), self.tau)
         self.strategy.on_update(terms.metrics)
-        return float(errors.detach().mean()), terms.metrics
+        return {"td_error": float(errors.detach().mean())}, terms.metrics
 
     def squared_errors(self, samples: Samples) -> torch.Tensor:
         """( Q(s, a_exec) - r - gamma (1 - terminated) V(s') )^2, float (B,)."""
@@ -196,11 +170,11 @@ class SoftQ(Guided, DQN):
     # ------------------------------------------------------------------------------------------------------ files
 
     def learner_state(self) -> dict[str, Any]:
-        return {"draws": self._draws.bit_generator.state, "predictions": self._predictions.bit_generator.state}
+        return {"draws": self._draws.bit_generator.state, "predictions": self.predictions.bit_generator.state}
 
     def load_learner_state(self, state: dict[str, Any]) -> None:
         self._draws.bit_generator.state = state["draws"]
-        self._predictions.bit_generator.state = state["predictions"]
+        self.predictions.bit_generator.state = state["predictions"]
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_draws", "_predictions"]
