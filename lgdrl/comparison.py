@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Episodes = Annotated[int, Bounds(1, 10_000_000)]
 TRIVIAL = ("slower", "idle", "random", "faster")
 """Baselines that need no thought."""
-OUTCOMES = ("success", "crash", "missed")
+OUTCOMES = ("success", "crash", "missed", "fell")
 
 
 @config_dataclass

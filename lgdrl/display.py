@@ -65,7 +65,7 @@ def training_progress(
 
 def _score(found: Evaluation) -> str:
     """The newest point of a learning curve, of the learner alone."""
-    if found.outcomes:
+    if found.has("success"):
         return f"success {100 * found.rate('success').value:.0f} %"
     return f"return {found.mean('episode_return'):.1f}"
 
@@ -183,6 +183,8 @@ def evaluation_table(name: str, scenario: str, found: Evaluation) -> Table:
         table.add_row(outcome, f"{found.rate(outcome)} %" if not one else str(found.rate(outcome).count))
     if "mean_speed_m_s" in values:
         table.add_row("speed", f"{values['mean_speed_m_s']:.1f} m/s")
+    if "distance_mean_m" in values:
+        table.add_row("distance", f"{values['distance_mean_m']:.1f} m mean")
     table.add_row("return", f"{values['return_mean']:.2f} mean, {values['return_iqm']:.2f} interquartile mean")
     if "median_min_ttc_s" in values:
         table.add_row("smallest TTC", f"{values['median_min_ttc_s']:.1f} s (median over episodes)")

@@ -1,8 +1,8 @@
 """Evaluation: fixed seeds, the learner alone, expert off.
 
 Executed return (while training, interventions included) and learner-alone return are different series; only the latter
-is reported here. Measures that belong to driving (crash, missed, speed, time to collision) are there where the episodes
-have them; every scenario has a return, and those with a goal a success.
+is reported here. Measures that belong to driving (crash, missed, speed, time to collision) or to walking (distance,
+falls) are there where the episodes have them; every scenario has a return, and those with a goal a success.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from lgdrl.memory import episodes_memory, require_memory
 from lgdrl.statistics import Rate
 from sim.env import ScenarioVecEnv
 
-RATES = {"success": "success", "crash": "crashed", "missed": "crashed"}
+RATES = {"success": "success", "crash": "crashed", "missed": "crashed", "fell": "fell"}
 """Outcomes that are counted, and the measure of an episode that says whether its scenario has them."""
 MEANS = {
     "mean_speed_m_s": "mean_speed",
     "lane_changes_mean": "lane_changes",
+    "distance_mean_m": "distance",
     "steps_mean": "steps",
 }
 """Means over episodes, and the measure of an episode that they are taken of."""
@@ -43,11 +44,11 @@ class Evaluation:
 
     @property
     def outcomes(self) -> tuple[str, ...]:
-        """Outcomes that this scenario counts: success, and on driving ones crash and missed."""
+        """Outcomes that this scenario counts: success, on driving ones crash and missed, of walking ones falls."""
         return tuple(outcome for outcome, measure in RATES.items() if self.has(measure))
 
     def rate(self, outcome: str) -> Rate:
-        """Share of episodes that ended with success | crash | missed."""
+        """Share of episodes that ended with success | crash | missed | fell."""
         return Rate(sum(episode.get("outcome") == outcome for episode in self.episodes), len(self.episodes))
 
     def mean(self, measure: str) -> float:

@@ -17,6 +17,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import EzPickle
 from gymnasium.wrappers import FlattenObservation
 
 from sim.action_names import action_names
@@ -133,7 +134,12 @@ def _make(scenario: str, config: GymConfig, render_mode: str | None) -> gym.Env:
 
 
 def _restorable(scenario: str, env: gym.Env) -> bool:
-    """Whether an environment's pickle can be loaded without running anything but the constructors of its classes."""
+    """Whether an environment's pickle can be loaded without running anything but the constructors of its classes.
+
+    A pickle of gymnasium's `EzPickle` holds the constructor's arguments and no state.
+    """
+    if isinstance(env.unwrapped, EzPickle):
+        return False
     try:
         _restored(scenario, env, _pickled(env))
     except Exception:  # Box2D raises TypeError, others may raise anything

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ BUILT_IN = (
     "sim.catalog:LANE_CHANGE",
     "sim.highway.catalog:HIGHWAY_ENV_SCENARIOS",
     "sim.carla.catalog:CARLA_SCENARIOS",
+    "sim.mujoco.catalog:MUJOCO_SCENARIOS",
 )
 """The catalogs, as "module:name", imported when the registry is first read."""
 GYM = "gym:"
@@ -139,8 +140,14 @@ def get(name: str) -> Scenario:
         return _load("sim.gym_envs:scenario")(name)
     scenarios = registry()
     if name not in scenarios:
-        raise unknown("scenario", name, scenarios)
+        raise unknown("scenario", name, _of_the_same_prefix(name, scenarios) or scenarios)
     return scenarios[name]
+
+
+def _of_the_same_prefix(name: str, known: Iterable[str]) -> list[str]:
+    """The names that share what stands before a ":", as in `mujoco:Hopper-v5`; none where there is no prefix."""
+    prefix, colon, _ = name.partition(":")
+    return [each for each in known if colon and each.startswith(prefix + colon)]
 
 
 def make(

@@ -54,6 +54,21 @@ def test_vectorised_environments_continue_from_their_state_to_the_bit():
             assert np.array_equal(a, b)
 
 
+@pytest.mark.parametrize(("name", "exact"), [("gym:CartPole-v1", True), ("gym:Hopper-v5", False)])
+def test_an_exact_state_is_promised_only_where_the_pickle_has_one(name, exact):
+    env, other = sim.make(name), sim.make(name)
+    assert env.exact_state is exact
+    env.reset(seed=0)
+    for _ in range(5):
+        env.step(env.action_space.sample())
+    other.reset(seed=1)
+    other.set_state(env.get_state())
+    if exact:
+        action = env.action_space.sample()
+        assert other.step(action)[0].tobytes() == env.step(action)[0].tobytes()
+    assert other.reset()[0].tobytes() == env.reset()[0].tobytes()
+
+
 def test_observations_that_are_no_box_are_flattened():
     env = sim.make("gym:FrozenLake-v1", config={"options": {"is_slippery": False}})
     obs, _ = env.reset(seed=0)

@@ -23,7 +23,7 @@ from sim.actions import MetaAction
 from sim.errors import UsageError
 
 HERE = [each for each in sim.scenarios.registry().values() if "highway-env" in each.backends]
-SERVED = [each for each in sim.scenarios.registry().values() if "highway-env" not in each.backends]
+SERVED = [each for each in sim.scenarios.registry().values() if each.driving and "highway-env" not in each.backends]
 CONTINUOUS = [each.name for each in HERE if each.actions == "continuous"]
 
 
