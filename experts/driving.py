@@ -37,14 +37,17 @@ def run_episodes(vec_env: ScenarioVecEnv, driver: PolicyProvider | Actor, seeds:
     Returns:
         `EpisodeSummary` values as dicts, in the order of `seeds`, with `seed`, `undecided`: decisions without an action
         (status FAILED), at which an idle action was executed, and, of a provider, `statuses`: decisions by status.
+
+    Raises:
+        UsageError: The environments do not give the provider what it needs, or their spaces do not fit it.
     """
     actor: Actor = driver  # type: ignore[assignment]
+    if isinstance(driver, PolicyProvider):
+        check_provider(driver, vec_env)
     if isinstance(driver, ViewExpert):
-        check_needs(driver, NEEDS if isinstance(vec_env, DrivingVecEnv) else frozenset(), vec_env.scenario)
         assert isinstance(vec_env, DrivingVecEnv)
         actor = _Viewing(driver, vec_env)
     elif isinstance(driver, PolicyProvider):
-        check_needs(driver, NEEDS if isinstance(vec_env, DrivingVecEnv) else frozenset(), vec_env.scenario)
         actor = _Provided(driver)
     results: list[dict[str, Any]] = []
     for start in range(0, len(seeds), vec_env.num_envs):
@@ -53,6 +56,21 @@ def run_episodes(vec_env: ScenarioVecEnv, driver: PolicyProvider | Actor, seeds:
             driver.on_episode_start(range(start, start + len(chunk)))
         results += _run_chunk(vec_env, actor, chunk, start)
     return results
+
+
+def check_provider(provider: PolicyProvider, vec_env: ScenarioVecEnv) -> None:
+    """Check that a provider can decide in environments.
+
+    Args:
+        provider: Any.
+        vec_env: The environments; nothing is reset.
+
+    Raises:
+        UsageError: They do not give it what it needs, or their observations or actions do not fit it.
+    """
+    given = NEEDS if isinstance(vec_env, DrivingVecEnv) else frozenset[Need]()
+    check_needs(provider, given, vec_env.scenario)
+    provider.check_spaces(vec_env.observation_space, vec_env.action_space, vec_env.scenario)
 
 
 def _run_chunk(vec_env: ScenarioVecEnv, actor: Actor, seeds: list[int], first: int) -> list[dict[str, Any]]:
