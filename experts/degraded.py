@@ -8,6 +8,7 @@ Forms stack: `degraded:degraded:lqr` is possible, `degraded:policy:PATH` too.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,9 @@ from sim.errors import UsageError
 REMEMBERED = 1024
 """Episodes whose past actions are kept for `lag`, the latest ones: more than environments that run at once."""
 
+GOLDEN = (math.sqrt(5) - 1) / 2
+"""Multiples of it, modulo 1, fill [0, 1) evenly: any few episodes in a row have nearly the share of skilled ones."""
+
 
 @config_dataclass
 class DegradedConfig:
@@ -47,8 +51,8 @@ class DegradedConfig:
 class Degraded(PolicyProvider):
     """Another provider with faults.
 
-    Whether chance decides an episode is a hash of seed and episode; everything else comes from a stream that advances
-    with every context. Decisions without an action are passed on as they are.
+    Whether chance decides an episode follows from its number and the seed; everything else comes from a stream that
+    advances with every context. Decisions without an action are passed on as they are.
 
     Args:
         expert: The provider; it is closed with this one.
@@ -57,11 +61,12 @@ class Degraded(PolicyProvider):
     """
 
     def __init__(self, expert: PolicyProvider, config: DegradedConfig, seed: int = 0) -> None:
-        self.expert, self.config, self._seed = expert, config, seed
+        self.expert, self.config = expert, config
         self.name, self.needs, self.note = f"degraded:{expert.name}", expert.needs, expert.note
         self.endpoint = expert.endpoint
         self._delay = read_delay(config.delay)
         self._rng = np.random.default_rng(seed)
+        self._first = float(np.random.default_rng([seed, 0]).random())
         self._past: OrderedDict[int, list[tuple[int, Any]]] = OrderedDict()
         """By episode: (step, action) of its latest decisions, for `lag`."""
 
@@ -107,7 +112,7 @@ class Degraded(PolicyProvider):
         return decision
 
     def _skilled(self, episode: int) -> bool:
-        return np.random.default_rng([self._seed, episode]).random() < self.config.skill
+        return (self._first + episode * GOLDEN) % 1.0 < self.config.skill
 
     def _random(self, context: Context, decision: Decision, share: float) -> Decision:
         """A random action with probability `share`; the distribution, where it is known, says so."""

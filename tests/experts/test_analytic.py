@@ -97,7 +97,9 @@ def test_inverse_kinematics_is_the_inverse_of_forward_kinematics():
     rng = np.random.default_rng(0)
     radius, angle = rng.uniform(0.011, 0.209, 50), rng.uniform(-np.pi, np.pi, 50)
     target = np.column_stack([radius * np.cos(angle), radius * np.sin(angle)])
-    for joints in InverseKinematics().angles(target):
+    both = InverseKinematics().angles(target)
+    assert both[0, :, 1] == pytest.approx(-both[1, :, 1])  # the elbow to either side
+    for joints in both:
         first, second = joints[:, 0], joints.sum(axis=1)
         reached = 0.1 * np.column_stack([np.cos(first), np.sin(first)])
         reached += 0.11 * np.column_stack([np.cos(second), np.sin(second)])
