@@ -48,5 +48,5 @@ def require_discrete(expert: str, scenario: str) -> None:
     if kind == "continuous":
         raise UsageError(
             f"expert {expert!r} chooses among meta-actions, scenario {scenario!r} has continuous actions: "
-            "idle, random, policy:PATH or a person (lgdrl play --drive) can drive there"
+            "idm-continuous, idle, random, policy:PATH or a person (lgdrl play --drive) can drive there"
         )

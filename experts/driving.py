@@ -76,6 +76,9 @@ def run_episodes(
     Returns:
         `EpisodeSummary` values as dicts, in the order of `seeds`, with `seed`, `undecided`: decisions without an action
         (status FAILED), at which an idle action was executed, and, of a provider, `statuses`: decisions by status.
+
+    Raises:
+        UsageError: The environments do not give the provider what it needs, or their spaces do not fit it.
     """
     actor = actor_of(driver, vec_env) if isinstance(driver, PolicyProvider) else driver
     results: list[dict[str, Any]] = []
@@ -85,6 +88,21 @@ def run_episodes(
             actor.on_episode_start(range(first + start, first + start + len(chunk)))
         results += _run_chunk(vec_env, actor, chunk, first + start, watch)
     return results
+
+
+def check_provider(provider: PolicyProvider, vec_env: ScenarioVecEnv) -> None:
+    """Check that a provider can decide in environments.
+
+    Args:
+        provider: Any.
+        vec_env: The environments; nothing is reset.
+
+    Raises:
+        UsageError: They do not give it what it needs, or their observations or actions do not fit it.
+    """
+    given = NEEDS if isinstance(vec_env, DrivingVecEnv) else frozenset[Need]()
+    check_needs(provider, given, vec_env.scenario)
+    provider.check_spaces(vec_env.observation_space, vec_env.action_space, vec_env.scenario)
 
 
 def _run_chunk(
@@ -241,9 +259,9 @@ def actor_of(provider: PolicyProvider, vec_env: ScenarioVecEnv) -> Asking:
         vec_env: Where it will drive.
 
     Raises:
-        UsageError: It needs what these environments do not give.
+        UsageError: As `check_provider`.
     """
-    check_needs(provider, NEEDS if isinstance(vec_env, DrivingVecEnv) else frozenset(), vec_env.scenario)
+    check_provider(provider, vec_env)
     if not isinstance(provider, ViewExpert):
         return _Provided(provider)
     assert isinstance(vec_env, DrivingVecEnv)

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Space
 
 from experts.provider import Context, Decision, PolicyProvider, Status
-from experts.spaces import form, same_actions
+from experts.spaces import Spaces, check_spaces, form, same_actions
 from sim.errors import UsageError
 
 Probabilities = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -31,6 +32,9 @@ class LearnedPolicy(PolicyProvider):
 
     def __init__(self, name: str, model: Any, probabilities: Probabilities | None = None) -> None:
         self.name, self.model, self.probabilities = name, model, probabilities
+
+    def check_spaces(self, observation_space: Space, action_space: Space, scenario: str) -> None:
+        check_spaces(f"expert {self.name!r}", self.model, Spaces(observation_space, action_space), scenario)
 
     def decide(self, contexts: Sequence[Context]) -> list[Decision]:
         """See `PolicyProvider`.

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Space
 
 from experts import registry
 from experts.answers import require_discrete
 from experts.delay import read_delay
 from experts.human import Hands, HeldInput, HumanExpert
 from experts.provider import Context, Decision, PolicyProvider
+from experts.spaces import require_manoeuvres
 from experts.views import ViewExpert
 from sim.config import resolve
 
@@ -49,6 +51,10 @@ class Person(PolicyProvider):
         self._reaction = read_delay(config.reaction)
         self.concurrent = isinstance(thinker, ViewExpert)
         self.needs = self.needs | thinker.needs
+
+    def check_spaces(self, observation_space: Space, action_space: Space, scenario: str) -> None:
+        require_manoeuvres(action_space, scenario)
+        self._thinker.check_spaces(observation_space, action_space, scenario)
 
     def reaction_s(self, obs: np.ndarray) -> float:
         """Seconds until the key is down.

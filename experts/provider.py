@@ -143,6 +143,18 @@ class PolicyProvider(ABC):
             R decisions, in the order of `contexts`.
         """
 
+    def check_spaces(self, observation_space: gym.Space, action_space: gym.Space, scenario: str) -> None:
+        """Check that it can decide on an environment's observations, and with its actions. By default it takes any.
+
+        Args:
+            observation_space: Of one environment.
+            action_space: Of one environment.
+            scenario: Name of the scenario, for the message.
+
+        Raises:
+            UsageError: The observations have another shape than those it takes, or the actions are others.
+        """
+
     def on_episode_start(self, episodes: Sequence[int]) -> None:
         """Episodes begin. For policies that draw something once per episode.
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Space
 from scipy.spatial import cKDTree
 
 from experts.answers import failed, legal_mask, require_discrete
@@ -40,6 +41,9 @@ class RecordedExpert(PolicyProvider):
         if not np.isfinite(points).all():
             raise UsageError(f"{demonstrations.source} holds observations that are not finite: record it again")
         self._tree = cKDTree(points)
+
+    def check_spaces(self, observation_space: Space, action_space: Space, scenario: str) -> None:
+        self.demonstrations.check(observation_space.shape or (), action_space)
 
     def decide(self, contexts: Sequence[Context]) -> list[Decision]:
         """Look each context up.

@@ -12,9 +12,11 @@ from gymnasium import spaces
 import sim
 from experts.answers import failed, legal_mask, require_discrete
 from experts.provider import Context, Decision, PolicyProvider
+from experts.spaces import form, require_box
 from experts.views import Choice, Requests, ViewExpert
 from sim.actions import MetaAction
 from sim.config import NoOptions, resolve
+from sim.errors import UsageError
 
 
 class ConstantExpert(ViewExpert):
@@ -32,6 +34,13 @@ class RestExpert(PolicyProvider):
     """Pedals and steering at rest: the middle of every continuous action."""
 
     name = "idle"
+
+    def check_spaces(self, observation_space: spaces.Space, action_space: spaces.Space, scenario: str) -> None:
+        if not isinstance(action_space, spaces.Box):
+            raise UsageError(
+                f"expert 'idle' of {scenario!r} rests the controls of continuous actions, these are "
+                f"{form(action_space)}: choose another expert"
+            )
 
     def decide(self, contexts: Sequence[Context]) -> list[Decision]:
         return [self._answer(context.action_space) for context in contexts]
@@ -59,6 +68,10 @@ class RandomExpert(PolicyProvider):
         """
         self._rng = np.random.default_rng(seed)
         self._report_probs = report_probs
+
+    def check_spaces(self, observation_space: spaces.Space, action_space: spaces.Space, scenario: str) -> None:
+        if not isinstance(action_space, spaces.Discrete):
+            require_box(self.name, None, action_space, scenario)
 
     def decide(self, contexts: Sequence[Context]) -> list[Decision]:
         return [self._answer(context) for context in contexts]

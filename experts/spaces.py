@@ -1,13 +1,24 @@
-"""Whether a trained policy fits an environment."""
+"""Whether a policy or an expert fits the observations and actions of an environment."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
+from sim.actions import LONGITUDINAL, NUM_ACTIONS
 from sim.errors import UsageError
+from sim.view import no_manoeuvres
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """What one environment gives and takes."""
+
+    observation_space: spaces.Space
+    action_space: spaces.Space
 
 
 def check_spaces(name: str, policy: Any, environment: Any, scenario: str) -> None:
@@ -32,6 +43,60 @@ def check_spaces(name: str, policy: Any, environment: Any, scenario: str) -> Non
             f"{name} was trained to choose actions {form(policy.action_space)}, those of {scenario} are "
             f"{form(environment.action_space)}: choose a scenario or action settings like those of its training"
         )
+
+
+def require_observations(expert: str, shape: tuple[int, ...], space: spaces.Space, scenario: str) -> None:
+    """Check the shape of the observations that an expert decides on.
+
+    Args:
+        expert: Its name, for the message.
+        shape: What it takes.
+        space: Of the observations of one environment.
+        scenario: Name of the scenario, for the message.
+
+    Raises:
+        UsageError: The shape is another one.
+    """
+    if not isinstance(space, spaces.Box) or space.shape != shape:
+        raise UsageError(
+            f"expert {expert!r} takes observations of shape {shape}, those of {scenario!r} are {form(space)}: choose "
+            "another expert or scenario"
+        )
+
+
+def require_box(expert: str, size: int | None, space: spaces.Space, scenario: str) -> None:
+    """Check that actions are continuous and bounded, and how many numbers an action has.
+
+    Args:
+        expert: Its name, for the message.
+        size: Numbers in an action; None: any.
+        space: Of the actions of one environment.
+        scenario: Name of the scenario, for the message.
+
+    Raises:
+        UsageError: The actions are others.
+    """
+    fits = isinstance(space, spaces.Box) and space.is_bounded() and (size is None or space.shape == (size,))
+    if not fits:
+        wanted = "bounded continuous actions" if size is None else f"continuous actions of shape ({size},)"
+        raise UsageError(
+            f"expert {expert!r} gives {wanted}, those of {scenario!r} are {form(space)}: choose another expert or "
+            "scenario"
+        )
+
+
+def require_manoeuvres(space: spaces.Space, scenario: str) -> None:
+    """Check that actions may be meta-actions.
+
+    Args:
+        space: Of the actions of one environment.
+        scenario: Name of the scenario, for the message.
+
+    Raises:
+        UsageError: They are others.
+    """
+    if not isinstance(space, spaces.Discrete) or space.n not in (NUM_ACTIONS, len(LONGITUDINAL)):
+        raise no_manoeuvres(scenario)
 
 
 def same_form(one: spaces.Space, other: spaces.Space) -> bool:

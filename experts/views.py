@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import gymnasium as gym
 import numpy as np
 
 from experts.answers import failed, legal_mask
 from experts.provider import Context, Decision, PolicyProvider
+from experts.spaces import require_manoeuvres
 from sim.actions import NUM_ACTIONS, MetaAction
 from sim.env import Branches
 from sim.view import Views, manoeuvres, views_of
@@ -68,6 +70,9 @@ class ViewExpert(PolicyProvider):
         Args:
             requests: R states.
         """
+
+    def check_spaces(self, observation_space: gym.Space, action_space: gym.Space, scenario: str) -> None:
+        require_manoeuvres(action_space, scenario)
 
     def act(
         self, views: Views, masks: np.ndarray, branch: Callable[[int, np.ndarray], Branches] | None = None

@@ -77,11 +77,22 @@ def manoeuvres(scene: Scene) -> tuple[MetaAction, ...]:
         UsageError: Its actions are not meta-actions.
     """
     if not scene.meanings:
-        raise UsageError(
-            f"scenario {scene.scenario!r} as configured has other actions than meta-actions, among which rules choose: "
-            "random, policy:PATH or a person (lgdrl play --drive) can drive there"
-        )
+        raise no_manoeuvres(scene.scenario)
     return scene.meanings
+
+
+def no_manoeuvres(scenario: str) -> UsageError:
+    """The error for an expert that chooses among meta-actions where there are none.
+
+    Args:
+        scenario: Name of the scenario.
+    Returns:
+        The error, to be raised.
+    """
+    return UsageError(
+        f"scenario {scenario!r} as configured has other actions than meta-actions, among which rules choose: "
+        "idm-continuous, random, policy:PATH or a person (lgdrl play --drive) can drive there"
+    )
 
 
 def views_of(scenes: Sequence[Scene]) -> Views:
@@ -93,6 +104,17 @@ def views_of(scenes: Sequence[Scene]) -> Views:
         One view each.
     Raises:
         UsageError: The actions are not meta-actions.
+    """
+    return Views(view_rows(scenes), manoeuvres(scenes[0]) if scenes else ())
+
+
+def view_rows(scenes: Sequence[Scene]) -> np.ndarray:
+    """What the egos of scenes see, whatever their actions are; an ego without set-points keeps its present speed.
+
+    Args:
+        scenes: Scenes of one scenario.
+    Returns:
+        `VIEW` (R,)
     """
     rows = np.zeros(len(scenes), VIEW)
     for scene, view in zip(scenes, rows, strict=True):
@@ -106,7 +128,7 @@ def views_of(scenes: Sequence[Scene]) -> Views:
             *(_column(values) for values in (cars.s, cars.d, cars.speed, cars.heading, cars.length)),
         )
         set_speeds(view, ego.speed_index, np.array(scene.set_points, np.float64), scene.decision_period)
-    return Views(rows, manoeuvres(scenes[0]) if scenes else ())
+    return rows
 
 
 def view_of(scene: Scene) -> np.record:

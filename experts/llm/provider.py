@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Space
 
 from experts.llm.budget import Budget
 from experts.llm.cache import AnswerCache
@@ -34,6 +35,7 @@ from experts.llm.statistics import Statistics
 from experts.llm.timeline import RequestTimeline
 from experts.provider import Context, Decision, PolicyProvider, Status, label_distribution
 from experts.safety import refused, unsafe_actions
+from experts.spaces import require_manoeuvres
 from sim.view import views_of
 
 
@@ -75,6 +77,11 @@ class LLMExpert(PolicyProvider):
 
     def __repr__(self) -> str:
         return f"LLMExpert(model={self.config.model!r}, rung={str(self.ability.rung)!r})"
+
+    def check_spaces(self, observation_space: Space, action_space: Space, scenario: str) -> None:
+        require_manoeuvres(action_space, scenario)
+        if self.fallback is not None:
+            self.fallback.check_spaces(observation_space, action_space, scenario)
 
     def decide(self, contexts: Sequence[Context]) -> Sequence[LLMDecision]:
         """Decide in each context. Requests go out together, at most `client.concurrency` in flight.

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 
 import experts.registry as expert_registry
-import sim
 from experts.data.demonstrations import Demonstrations
 from experts.data.sources import load_demonstrations
-from experts.driving import NEEDS
+from experts.driving import check_provider
 from experts.human import Hands
-from experts.provider import Decision, PolicyProvider, Status, check_needs
+from experts.provider import Decision, PolicyProvider, Status
 from experts.spaces import check_spaces
 from lgdrl.config import RunConfig, action_type, evaluation_envs, load_config, make_envs
 from lgdrl.evaluation import Evaluation, PolicyActor, evaluate
@@ -117,10 +116,17 @@ def _check_learning_starts(config: RunConfig) -> None:
 
 
 def _check_expert(config: RunConfig, provider: PolicyProvider | None) -> None:
-    """Find bad expert options before there is a folder. `provider`: who is asked in place of the named one."""
+    """Find bad expert options, and an expert that does not fit, before there is a folder.
+
+    `provider`: who is asked in place of the named one.
+    """
     found = provider or expert_registry.make(config.expert, config.scenario, config.expert_options, config.seed)
     try:
-        check_needs(found, NEEDS if sim.get(config.scenario).driving else frozenset(), config.scenario)
+        envs = make_envs(dataclasses.replace(config, workers=0), 1)
+        try:
+            check_provider(found, envs)
+        finally:
+            envs.close()
         if config.label_lag and not found.concurrent:
             raise UsageError(
                 f"label_lag = {config.label_lag}: expert {found.name!r} cannot be asked ahead, llm can; choose 0"

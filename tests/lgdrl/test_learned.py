@@ -99,7 +99,25 @@ def test_what_does_not_fit_is_one_line(tmp_path):
     envs = evaluation_envs(load_config(None, {}).resolved(), 1)
     with (
         registry.make(f"policy:{tmp_path / 'model.zip'}", "lane-change") as expert,
-        pytest.raises(UsageError, match=r"takes observations of shape \(4,\), this scenario gives \(29,\)"),
+        pytest.raises(
+            UsageError, match=r"trained on observations of shape \(4,\), those of lane-change are of shape \(29,\)"
+        ),
     ):
         run_episodes(envs, expert, [0])
     envs.close()
+
+
+def test_a_training_with_an_expert_that_does_not_fit_leaves_no_folder(tmp_path):
+    PPO("MlpPolicy", "CartPole-v1", seed=0, device="cpu").save(tmp_path / "model.zip")
+    layer = {"W": np.zeros((1, 3)), "low": [-1.0], "high": [1.0]}
+    np.savez(tmp_path / "actor.npz", **layer)
+    for name, words in (
+        ("model.zip", r"trained on observations of shape \(4,\), those of lane-change are of shape \(29,\)"),
+        ("actor.npz", r"takes observations of shape \(3,\), those of 'lane-change' are of shape \(29,\)"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            train(tmp_path / "run", strategy="sac-bc", expert=f"policy:{tmp_path / name}")
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(UsageError, match=r"degraded\.noise"):
+        train(tmp_path / "run", strategy="sac-bc", expert="degraded:idm", expert_options={"noise": 0.1})
+    assert not (tmp_path / "run").exists()
