@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from experts.driving import batch_decisions
@@ -257,6 +258,8 @@ class Advisor:
         decisions = list(self.provider.decide(contexts))
         for i, decision in zip(asked, decisions, strict=True):
             self._enter(labels, int(i), None if context.legal is None else context.legal[i], decision)
+        if isinstance(env.action_space, spaces.Box):  # what is executed lies in the box
+            labels.action = labels.action.clip(env.action_space.low, env.action_space.high)
         return lambda: decisions
 
     def _enter(self, labels: Labels, i: int, legal: np.ndarray | None, decision: Decision) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 import experts.registry as expert_registry
+import sim
 from experts.data.demonstrations import Demonstrations
 from experts.data.sources import load_demonstrations
 from experts.driving import check_provider
@@ -27,7 +28,7 @@ from lgdrl.guidance.advisor import Advisor
 from lgdrl.guidance.demonstrations import transitions_of
 from lgdrl.guidance.human import PersonArbiter
 from lgdrl.guidance.log import PERSON, GuidanceLog
-from lgdrl.guidance.records import StepContext
+from lgdrl.guidance.records import LearnerInfo, StepContext
 from lgdrl.guidance.strategy import Strategy
 from lgdrl.learners.files import load_policy_file, policy_bytes
 from lgdrl.learners.registry import LEARNERS
@@ -91,14 +92,17 @@ def online_method(name: str, summary: str, defaults: Any, build: Build, needs: N
 
     def check(config: RunConfig, provider: PolicyProvider | None) -> None:
         _check_learning_starts(config)
-        if strategy_of(config, np.random.SeedSequence(config.seed)).needs_expert:
-            _check_expert(config, provider)
-        if config.demonstrations is not None:
-            envs = make_envs(config, 1)
-            try:
+        strategy = strategy_of(config, np.random.SeedSequence(config.seed))
+        envs = make_envs(dataclasses.replace(config, workers=0), 1)
+        try:
+            on_policy = LEARNERS.get(config.learner).on_policy
+            strategy.attach(LearnerInfo(config.learner, envs.observation_space, envs.action_space, on_policy))
+            if strategy.needs_expert:
+                _check_expert(config, provider, envs)
+            if config.demonstrations is not None:
                 _load_demonstrations(config, envs)
-            finally:
-                envs.close()
+        finally:
+            envs.close()
 
     fits = needs or Needs(actions=("discrete",))
     return Method(name, summary, defaults, make, check, evaluate_policy, fits, more_steps=True)
@@ -115,18 +119,14 @@ def _check_learning_starts(config: RunConfig) -> None:
         )
 
 
-def _check_expert(config: RunConfig, provider: PolicyProvider | None) -> None:
+def _check_expert(config: RunConfig, provider: PolicyProvider | None, envs: ScenarioVecEnv) -> None:
     """Find bad expert options, and an expert that does not fit, before there is a folder.
 
     `provider`: who is asked in place of the named one.
     """
     found = provider or expert_registry.make(config.expert, config.scenario, config.expert_options, config.seed)
     try:
-        envs = make_envs(dataclasses.replace(config, workers=0), 1)
-        try:
-            check_provider(found, envs)
-        finally:
-            envs.close()
+        check_provider(found, envs)
         if config.label_lag and not found.concurrent:
             raise UsageError(
                 f"label_lag = {config.label_lag}: expert {found.name!r} cannot be asked ahead, llm can; choose 0"
