@@ -94,7 +94,9 @@ class GaussianNetworks(Networks):
         with torch.no_grad():
             near = (squash(mean) - squash(label)).abs().amax(dim=-1) <= NEAR
             other = measured if measured not in (None, name) else None
-            value = distance if other is None else GAUSSIAN_DIVERGENCES[other](mean, log_std, label, squash).mean()
+            value = (
+                distance.detach() if other is None else GAUSSIAN_DIVERGENCES[other](mean, log_std, label, squash).mean()
+            )
         return weight * distance, {"divergence": float(value), "agreement": float(near.float().mean())}
 
 
