@@ -383,7 +383,8 @@ def _fit(plugin: Any) -> dict[str, Any]:
     needs = plugin.needs
     if not needs.actions:
         return {"works_with": "text tasks"}
-    learners = "any learner" if needs.learners is None else " or ".join(needs.learners)
+    any_learner = "any off-policy learner" if needs.replay else "any learner"
+    learners = any_learner if needs.learners is None else " or ".join(needs.learners)
     return {"works_with": f"{' and '.join(needs.actions)} actions, {learners}"}
 
 

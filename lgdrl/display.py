@@ -334,20 +334,20 @@ def comparison_table(rows: Sequence[Row]) -> Table:
         if row.kind != last:
             table.add_section()
             last = row.kind
-        spread = f"{min(row.per_seed):.{digits}f}-{max(row.per_seed):.{digits}f}" if len(row.per_seed) > 1 else ""
+        ends = [f"{end(row.per_seed):.{digits}f}" for end in (min, max)] if len(row.per_seed) > 1 else []
         table.add_row(
             Text(row.name, style="bold" if row.trained else ""),
             spelled(row.score, digits),
-            spread,
+            ("-" if success else " to ").join(ends),
             *(f"{100 * row.rate(outcome).value:.1f}" for outcome in measures),
             *([f"{row.mean('mean_speed_m_s'):.1f}"] if speed else []),
             "" if row.labels is None else f"{row.labels:,.0f}",
             f"{sum(result['episodes'] for result in row.results):,}",
         )
     seeds = len(rows[0].per_seed)
-    one = "methods: one training seed, Wilson interval over its episodes"
-    notes = [f"methods: mean over {seeds} training seeds, t-interval" if seeds > 1 else one]
-    notes.append("others: one policy, Wilson interval")
+    over_episodes = ", Wilson interval over its episodes" if success else ", no interval"
+    notes = [f"methods: mean over {seeds} training seeds, t-interval" if seeds > 1 else f"methods: one{over_episodes}"]
+    notes.append(f"others: one policy{over_episodes}")
     for row in rows:
         if row.difference is not None and seeds > 1:
             assert row.against is not None
