@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gymnasium import spaces
+
 from experts.actors import SUFFIX as ACTOR_SUFFIX
 from experts.actors import ActorExpert, load_actor
 from experts.learned import LearnedPolicy
@@ -47,4 +49,5 @@ def make(options: Mapping[str, Any], scenario: str, seed: int, target: str = "")
     if path.is_file() and path.suffix != POLICY_SUFFIX:
         return LearnedPolicy(name, load_zip(path))
     model = load_policy_file(path) if path.is_file() else load_policy(Run.open(path))
-    return LearnedPolicy(name, model, model.probabilities)
+    discrete = isinstance(model.action_space, spaces.Discrete)
+    return LearnedPolicy(name, model, model.probabilities if discrete else None)
