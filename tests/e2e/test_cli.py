@@ -159,7 +159,7 @@ def test_compare_is_one_table_and_continues(tmp_path, here):
         (["train", "--resume", "nowhere", "--seed", "5"], ["drop --seed"]),
         (["train", "--resume", "nowhere", "--label-budget", "5"], ["drop --label-budget"]),
         (["compare", "--strategies", "lgdrl", "--label-budgets", "20,20"], ["label_budgets = [20, 20]", "each once"]),
-        (["train", "--scenario", "racetrack-v0"], ["needs discrete actions", "racetrack-v0"]),
+        (["train", "--scenario", "racetrack-v0"], ["learns discrete actions", "racetrack-v0", "sac"]),
         (["evaluate", "nowhere"], ["no run in 'nowhere'"]),
         (["evaluate"], ["Name a RUN, or an --expert"]),
         (["evaluate", "a", "--expert", "rule"], ["one of them at a time"]),

@@ -262,11 +262,11 @@ class Nothing(gym.Env):
 class Watched(DiscreteSAC):
     """Keeps the loss that the actor minimised last."""
 
-    def _update(self, batch_size):
+    def update(self, batch_size):
         minimise = self.actor.minimise
         self.actor.minimise = lambda loss: (setattr(self, "minimised", loss.item()), minimise(loss))
         try:
-            return super()._update(batch_size)
+            return super().update(batch_size)
         finally:
             self.actor.minimise = minimise
 
@@ -295,9 +295,9 @@ def test_the_actor_minimises_l0_plus_the_price_times_the_pull_on_labelled_states
     guided = model_with(strategy(guide_batch=24, dual=dual, pull=pull, full_price=full_price))
     alone = model_with(strategy(constraint="none"))
     before = [p.clone() for p in guided.actor.network.parameters()]
-    values, metrics = guided._update(16)
-    alone_values, _ = alone._update(16)
-    assert values[1].item() == alone_values[1].item() == pytest.approx(alone.minimised)  # L_0, the same batch
+    values, metrics = guided.update(16)
+    alone_values, _ = alone.update(16)
+    assert values["actor_loss"] == alone_values["actor_loss"] == pytest.approx(alone.minimised)  # L_0, the same batch
 
     drawn = model_with(strategy(guide_batch=24)).replay.sample_labelled(24)
     with torch.no_grad():

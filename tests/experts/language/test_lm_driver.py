@@ -141,6 +141,7 @@ def test_the_shipped_driver_drives_alone():
 
     class Alone(PolicyProvider):
         name = "alone"
+        needs = frozenset({"scene"})
 
         def __init__(self):
             self.driver = Driver.load()
