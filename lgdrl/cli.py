@@ -318,6 +318,7 @@ def _add_play(commands: argparse._SubParsersAction) -> None:
     training = parser.add_argument_group("live training")
     training.add_argument("--train", action="store_true", help="train in the window; you may take over at any time")
     training.add_argument("--strategy", help="how labels are used (default: lgdrl)")
+    training.add_argument("--learner", help="algorithm that learns (default: discrete-sac)")
     training.add_argument("--steps", type=_count, help="decisions")
     training.add_argument("--label-budget", type=_whole, metavar="N", help="most labels to ask the expert for")
     training.add_argument("--out", metavar="DIR", help="new run folder")

@@ -138,7 +138,7 @@ def _continued_config(folder: str) -> RunConfig:
 
 def _new_config(arguments: Namespace, changes: Mapping[str, Any]) -> RunConfig:
     """The config of a run that begins."""
-    named = {name: getattr(arguments, name) for name in ("expert", "steps", "strategy", "label_budget")}
+    named = {name: getattr(arguments, name) for name in ("expert", "steps", "strategy", "learner", "label_budget")}
     named["seed"] = None if arguments.seed == PUBLISHED else arguments.seed
     values = {**changes, "num_envs": 1, "evaluate_every": 0}
     values |= {key: value for key, value in named.items() if value is not None}

@@ -104,10 +104,11 @@ class Panel:
 
     def _head(self, surface: pygame.Surface, x: int, right: int, y: int, state: PanelState, title: str) -> int:
         p, theme = self.p, self.p.theme
-        verb = "acts" if isinstance(state.assessment.scene, Picture) else "drives"
-        width = p.chip(
-            surface, f"{state.controller.capitalize()} {verb}", x, y, theme.controller(state.controller), theme.panel
-        )
+        words = f"{state.controller.capitalize()} drives"
+        if isinstance(state.assessment.scene, Picture):
+            shared = state.authority is not None and 0 < state.authority < 1
+            words = "Both act" if shared else f"{state.controller.capitalize()} acts"
+        width = p.chip(surface, words, x, y, theme.controller(state.controller), theme.panel)
         piece = p.typist.fit(title, p.px(11), theme.muted, max(right - x - width - p.px(10), 10))
         if right - x - width > p.px(60):
             surface.blit(piece, (right - piece.get_width(), y + p.px(4)))
