@@ -18,7 +18,6 @@ from lgdrl.learners.dqn import DQN, DQNConfig
 from lgdrl.learners.ppo import PPO, PPOConfig
 from lgdrl.learners.sac import SAC, SACConfig
 from lgdrl.learners.td3 import TD3, TD3Config
-from sim.env import ScenarioVecEnv
 
 INPUTS, ACTIONS = 6, 4
 CLASSES = {"sac": SAC, "td3": TD3, "dqn": DQN, "ppo": PPO}
@@ -33,7 +32,7 @@ SMALL: dict[str, Any] = {
 def box(dimensions: int) -> spaces.Box:
     """Actions whose bounds are neither symmetric nor the same in each dimension."""
     low = -1.0 - 0.5 * np.arange(dimensions)
-    return spaces.Box(low.astype(np.float32), (low + 2.0 + np.arange(dimensions)).astype(np.float32))
+    return spaces.Box(low.astype(np.float32), (low + 3.0 + np.arange(dimensions)).astype(np.float32))
 
 
 class Spaces(gym.Env):
@@ -250,11 +249,3 @@ def mean_distance(one: Any, other: Any) -> float:
     """The mean difference of two parameters."""
     pairs = zip(state(one).values(), state(other).values(), strict=True)
     return float(torch.cat([(a - b).abs().flatten() for a, b in pairs]).mean())
-
-
-# ------------------------------------------------------------------------------------------------ environments
-
-
-def spaces_of(envs: ScenarioVecEnv) -> tuple[spaces.Space, spaces.Space]:
-    """Observations and actions."""
-    return envs.observation_space, envs.action_space

@@ -189,7 +189,7 @@ def learn_both(model, plain, monkeypatch) -> None:
         np.random.seed(11)  # noqa: NPY002
         if executed and each is plain:
             actions = iter([torch.from_numpy(proposals) for proposals, _ in executed])
-            monkeypatch.setattr(torch.distributions.Categorical, "sample", lambda self: next(actions))
+            monkeypatch.setattr(torch.distributions.Categorical, "sample", lambda self, left=actions: next(left))
         each.learn(256)
 
 
