@@ -29,9 +29,9 @@ class SACRPConfig:
 class SACRP(Strategy):
     """Reward penalties in `on_store`; nothing is added to the losses."""
 
-    def __init__(self, config: SACRPConfig, labeller: GuidedEpisodes) -> None:
+    def __init__(self, config: SACRPConfig, labeller: GuidedEpisodes, traffic: bool) -> None:
         penalty = config.mode == "penalty"
-        super().__init__("sac-rp", labeller, config.arbiter.make() if penalty else LearnerDrives())
+        super().__init__("sac-rp", labeller, config.arbiter.make(traffic) if penalty else LearnerDrives())
         self.mode, self.cost = config.mode, config.cost
 
     def on_store(self, transitions: Transitions) -> Transitions:
@@ -48,7 +48,7 @@ def build(config: SACRPConfig, settings: OnlineSettings) -> Strategy:
     labeller = GuidedEpisodes(
         config.episodes, settings.total_decisions, (gate_seed, label_seed), label_budget=settings.label_budget
     )
-    return SACRP(config, labeller)
+    return SACRP(config, labeller, settings.traffic)
 
 
 METHOD = online_method("sac-rp", "SAC with a reward penalty for interventions (or disagreement)", SACRPConfig(), build)

@@ -34,6 +34,8 @@ class Arbiter(ABC):
 
     asks = False
     """Whether it may require labels in states that the labeller does not want."""
+    needs_traffic = False
+    """Whether it decides on traffic scenes."""
 
     def attach(self, learner: LearnerInfo) -> None:
         """Check the learner, before the first step. Raises UsageError where it cannot arbitrate there."""
@@ -102,10 +104,17 @@ class ArbiterConfig:
             raise UsageError(f"options {sorted(self.options)} of no arbiter: name its kind")
 
     def make(self, traffic: bool = True) -> Arbiter:
-        """The arbiter; UsageError for an unknown kind or option. `traffic`: there are scenes and discrete actions."""
+        """The arbiter; UsageError for an unknown kind or option, and for one that needs traffic where there is none.
+
+        Args:
+            traffic: There are traffic scenes and discrete actions.
+        """
         kind = self.kind or ("unsafe" if traffic else "js")
         plugin = ARBITERS.get(kind)
-        return plugin.make(resolve(plugin.defaults, self.options, f"options of arbiter {kind!r}"))
+        arbiter = plugin.make(resolve(plugin.defaults, self.options, f"options of arbiter {kind!r}"))
+        if arbiter.needs_traffic and not traffic:
+            raise UsageError(f"arbiter {kind!r} needs traffic scenes: choose 'js' or 'value' here")
+        return arbiter
 
 
 class LearnerDrives(Arbiter):
@@ -161,6 +170,7 @@ class Unsafe(Replacing):
     """The expert takes over where the learner's proposal fails the safety check of the scene."""
 
     asks = True
+    needs_traffic = True
     reason = Reason.UNSAFE
 
     def __init__(self) -> None:

@@ -207,10 +207,11 @@ class PPO(GaussianNetworks, Guided, stable_baselines3.PPO):
         """The policy's distribution over actions, and values (B, 1)."""
         features = self.policy.extract_features(obs)
         latent_pi, latent_vf = self.policy.mlp_extractor(features)
-        distribution = self.policy._get_action_dist_from_latent(latent_pi)
-        if legal is not None and isinstance(distribution, CategoricalDistribution):
-            logits = distribution.distribution.logits.masked_fill(~legal, ILLEGAL)
-            distribution = distribution.proba_distribution(logits)
+        kind = self.policy.action_dist
+        if legal is not None and isinstance(kind, CategoricalDistribution):
+            distribution: Any = kind.proba_distribution(self.policy.action_net(latent_pi).masked_fill(~legal, ILLEGAL))
+        else:
+            distribution = self.policy._get_action_dist_from_latent(latent_pi)
         return distribution, self.policy.value_net(latent_vf)
 
     def propose(self, obs: np.ndarray, legal: np.ndarray | None, warming_up: bool) -> tuple[np.ndarray, PolicySummary]:
@@ -292,11 +293,11 @@ class PPO(GaussianNetworks, Guided, stable_baselines3.PPO):
 
     def _bootstrapped(self, finished: Transitions) -> np.ndarray:
         """Rewards, with the value of the last state where an episode was cut off."""
-        rewards, cut = finished.rewards.copy(), np.flatnonzero(finished.truncated)
-        if cut.size:
+        rewards = finished.rewards.copy()
+        for i in np.flatnonzero(finished.truncated):  # one by one: products of several rows round differently
             with torch.no_grad():
-                last = self.policy.predict_values(torch.as_tensor(finished.next_obs[cut], device=self.device))
-            rewards[cut] += self.gamma * last.flatten().cpu().numpy()
+                last = self.policy.predict_values(torch.as_tensor(finished.next_obs[i : i + 1], device=self.device))
+            rewards[i] += float(self.gamma * last)
         return rewards
 
     # ------------------------------------------------------------------------------------------------ learning

@@ -180,7 +180,8 @@ class SAC(ContinuousOffPolicy, stable_baselines3.SAC):
         mean, log_std, _ = self.actor.get_action_dist_params(observations)
         noise = torch.from_numpy(self.draw_noise(len(mean))).to(self.device)
         distribution = self.actor.action_dist.proba_distribution(mean, log_std)
-        gaussian_actions = mean + noise * log_std.exp()
+        normal = distribution.distribution  # its own deviation: gradients meet in the order of Stable-Baselines3
+        gaussian_actions = normal.loc + noise * normal.scale
         actions = torch.tanh(gaussian_actions)
         return actions, distribution.log_prob(actions, gaussian_actions).reshape(-1, 1)
 
