@@ -450,8 +450,14 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     text = "measure gradient updates of learners side by side, interleaved in one run"
     updates = _command(actions, "learner", text, "bench_learner")
     updates.add_argument(
+        "--learner",
+        default="discrete-sac,sac,td3,dqn",
+        metavar="NAME",
+        help="off-policy learners, comma-separated (default: %(default)s)",
+    )
+    updates.add_argument(
         "--size",
-        default="64/64,128/128,256/256",
+        default="64/64,128/128,128/256,256/256",
         metavar="WIDTH/BATCH",
         help="units of both hidden layers and transitions per update, comma-separated (default: %(default)s)",
     )

@@ -450,15 +450,17 @@ def bench_learner(arguments: Namespace) -> int:
     if arguments.seed == PUBLISHED:
         raise UsageError("--seed published: there is no traffic here; give a number")
     _check_seconds(arguments.seconds)
-    sizes = learners.parse_sizes(arguments.size)
+    names = learners.parse_learners(arguments.learner)
+    sizes = learners.parse_sizes(arguments.size, names)
     rows: list[Any] = []
     with console.status("learners ...") as status:
-        for text, latest in learners.benchmark(sizes, arguments.rounds, arguments.seconds, arguments.seed):
+        for text, latest in learners.benchmark(names, sizes, arguments.rounds, arguments.seconds, arguments.seed):
             status.update(text)
             rows = latest
     console.print(update_table(rows, arguments.rounds))
     if arguments.json:
         settings = {
+            "learners": names,
             "sizes": [str(size) for size in sizes],
             "rounds": arguments.rounds,
             "seconds": arguments.seconds,

@@ -293,10 +293,9 @@ def update_table(rows: Sequence[UpdateRate], rounds: int) -> Table:
     notes = [
         f"us: CPU microseconds per update; {UPDATES_PER_CALL} updates per call of `train`",
         "ratio: to the first line of the same learner" + ("; range: over the rounds" if rounds > 1 else ""),
-        "DQN has one critic and no actor, so it does less work than the others, which have an actor and two critics. "
-        "SAC has continuous actions.",
+        "dqn has one critic and no actor, so it does less work than the others; sac and td3 have continuous actions.",
     ]
-    if all(row.implementation != "SBX" for row in rows):
+    if any(row.implementation == "SB3" for row in rows) and all(row.implementation != "SBX" for row in rows):
         notes.append("SBX is not installed here: pip install 'lgdrl[bench]'")
     table.caption = "\n".join(notes)
     table.caption_justify = "left"

@@ -79,7 +79,7 @@ def update_plot(rows: Sequence[UpdateRate], path: Path) -> None:
         groups.setdefault((row.width, row.batch), {}).setdefault(row.learner, []).append(row)
     lines = sum(len(learners) for learners in groups.values())
     figure, axes = figure_of(8.4, 1.4 + 0.3 * (lines + len(groups)))
-    colours = {"torch": GREY, "fused": COLOURS[0], "SB3": COLOURS[4], "SBX": COLOURS[1]}
+    colours = {"SB3": COLOURS[4], "SBX": COLOURS[1], "torch": GREY, "fused": COLOURS[0]}
     place, ticks, labels = 0.0, [], []
     for (width, batch), learners in groups.items():
         axes.annotate(
@@ -111,7 +111,7 @@ def update_plot(rows: Sequence[UpdateRate], path: Path) -> None:
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.margins(x=0.12)
     axes.grid(axis="y", visible=False)
-    axes.set(xlabel="gradient updates per second of CPU time, one thread; ratios: fused to torch, SBX to SB3")
+    axes.set(xlabel="gradient updates per second of CPU time, one thread; ratios: fused to SB3, or torch without SB3")
     shown = [name for name in colours if any(row.implementation == name for row in rows)]
     handles = [axes.plot([], [], "o", color=colours[name])[0] for name in shown]
     axes.legend(handles, shown, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -5,20 +5,22 @@ passes, optimizers, targets. Every learner has two hidden layers of the same wid
 buffer of the same random transitions, and computes with one thread. Rates count updates per second of CPU time of this
 process, so that the load of other processes cancels out in the ratios; within a round all learners take turns.
 
-An implementation is compared with the first one of the same learner only: discrete-sac on compiled kernels (fused)
-with discrete-sac on torch, SBX (Stable-Baselines3's algorithms on JAX, where it is installed) with Stable-Baselines3.
-Learners differ in what an update computes: DQN has one critic and no actor, and copies its target outside of `train`.
+Ours are measured on both cores, compiled kernels (fused) and torch; beside them Stable-Baselines3 and SBX (its
+algorithms on JAX, where it is installed), with the same settings and replay buffers of their own. An implementation is
+compared with the first one of the same learner only: Stable-Baselines3 where it has the algorithm, else torch.
+Learners differ in what an update computes: dqn has one critic and no actor, and copies its target outside of `train`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 import gymnasium
@@ -36,20 +38,25 @@ from lgdrl.guidance.records import STATUSES, Labels, Transitions
 from lgdrl.guidance.strategy import Strategy
 from lgdrl.guidance.terms import ConstraintTerm
 from lgdrl.learners.discrete_sac import DiscreteSAC, DiscreteSACConfig
+from lgdrl.learners.dqn import DQN, DQNConfig
+from lgdrl.learners.guided import GuidedOffPolicy
+from lgdrl.learners.sac import SAC, SACConfig
+from lgdrl.learners.td3 import TD3, TD3Config
 from lgdrl.memory import require_memory
 from sim.bounds import Bounds, config_dataclass, spelled
 from sim.errors import UsageError
 
 INPUTS, ACTIONS, TRANSITIONS = 29, 5, 20_000
 """Numbers of an observation, discrete actions (or dimensions of a continuous one), and transitions in the buffers."""
+DISCRETE, CONTINUOUS = spaces.Discrete(ACTIONS), spaces.Box(-1, 1, (ACTIONS,), np.float32)
 UPDATES_PER_CALL = 8
 """Updates in one call of `train`, as in a run with default settings: 32 environments, one update per 4 decisions."""
 WARM_UP_CALLS = 3
 """Calls before anything is measured: kernels are compiled in the first ones."""
 PACKAGES = ("sbx-rl", "jax", "jaxlib")
 """Packages that results depend on, beside those that every result names."""
-NUMBERS = 4 * (4 + 2 * 4 + 2)
-"""Bytes per parameter: actor and two critics with gradient and both moments of Adam, two targets."""
+NUMBERS = 4 * (3 * 4 + 3)
+"""Bytes per parameter: actor and two critics with gradient and both moments of Adam, and their targets."""
 PASSES = 4 * 3 * 4
 """Bytes per hidden unit and transition: values and gradients of three networks, with room for temporary ones."""
 
@@ -74,6 +81,32 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
+class Subject:
+    """A learner of ours, and the same algorithm in other libraries."""
+
+    model: Callable[..., GuidedOffPolicy]
+    config: Any
+    """Its settings; width, batch, buffer and core are those of the contender."""
+    actions: spaces.Space
+    algorithm: str | None
+    """Name of the class in Stable-Baselines3 and in SBX; None: they have none."""
+    constrained: bool = False
+    """Whether it is measured with the JS constraint of LGDRL too."""
+
+
+SUBJECTS: dict[str, Subject] = {
+    "discrete-sac": Subject(DiscreteSAC, DiscreteSACConfig(), DISCRETE, None, constrained=True),
+    "sac": Subject(SAC, SACConfig(), CONTINUOUS, "SAC"),
+    "td3": Subject(TD3, TD3Config(), CONTINUOUS, "TD3"),
+    "dqn": Subject(DQN, DQNConfig(double=False), DISCRETE, "DQN"),  # Stable-Baselines3 has no double Q
+}
+"""What can be measured, by name."""
+SHARED = ("learning_rate", "tau", "gamma")
+"""Settings that have one name everywhere. The other ones have the same defaults here and in the libraries, or change
+nothing about the work of an update."""
+
+
+@dataclass(frozen=True)
 class Contender:
     """One implementation of one learner at one size."""
 
@@ -92,7 +125,7 @@ class UpdateRate:
 
     learner: str
     implementation: str
-    """torch or fused (`DiscreteSACConfig.core`), SB3 or SBX."""
+    """torch or fused (`learner_options.core`), SB3 or SBX."""
     width: int
     """Units of each hidden layer."""
     batch: int
@@ -110,14 +143,34 @@ class UpdateRate:
     """Largest ratio of a round."""
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return dataclasses.asdict(self)
 
 
-def parse_sizes(text: str) -> list[Size]:
+def parse_learners(text: str) -> list[str]:
+    """Learners from text such as sac,td3.
+
+    Args:
+        text: Names, comma-separated.
+    Returns:
+        The names, in the order of the text.
+    Raises:
+        UsageError: A name is unknown or stands there twice.
+    """
+    names = text.split(",")
+    for name in names:
+        if name not in SUBJECTS:
+            raise UsageError(f"--learner {spelled(name)}: choose from {', '.join(SUBJECTS)}")
+    if len(set(names)) < len(names):
+        raise UsageError(f"--learner {spelled(text)}: name each learner once")
+    return names
+
+
+def parse_sizes(text: str, learners: Sequence[str]) -> list[Size]:
     """Sizes from text such as 64/64,256/128, and whether they can be measured here.
 
     Args:
         text: WIDTH/BATCH, comma-separated.
+        learners: Names of `SUBJECTS`.
     Returns:
         The sizes, in the order of the text.
     Raises:
@@ -135,16 +188,17 @@ def parse_sizes(text: str) -> list[Size]:
         if size in sizes:
             raise UsageError(f"--size {spelled(text)}: {size} stands there twice")
         sizes.append(size)
-    require_memory({f"--size {size}": _memory(size) for size in sizes})
+    require_memory({f"--size {size}": _memory(size, learners) for size in sizes})
     return sizes
 
 
 def benchmark(
-    sizes: Sequence[Size], rounds: int = 5, seconds: float = 1.0, seed: int = 0
+    learners: Sequence[str], sizes: Sequence[Size], rounds: int = 5, seconds: float = 1.0, seed: int = 0
 ) -> Iterator[tuple[str, list[UpdateRate]]]:
-    """Measure all learners at all sizes. torch has one thread from here on.
+    """Measure learners at all sizes. torch has one thread from here on.
 
     Args:
+        learners: Names of `SUBJECTS`.
         sizes: That `parse_sizes` gave.
         rounds: Over which medians are taken.
         seconds: Of wall time, at least, of each contender in each round.
@@ -156,7 +210,7 @@ def benchmark(
     transitions = _transitions(seed)
     models: dict[Contender, Model] = {}
     for size in sizes:
-        for contender in _contenders(size, transitions, seed):
+        for contender in _contenders(learners, size, transitions, seed):
             yield f"{contender}: compilation and warm-up", []
             models[contender] = contender.open()
             for _ in range(WARM_UP_CALLS):
@@ -203,10 +257,10 @@ def _rows(rates: dict[Contender, list[float]]) -> list[UpdateRate]:
     return rows
 
 
-def _memory(size: Size) -> int:
+def _memory(size: Size, learners: Sequence[str]) -> int:
     """Bytes that the contenders of a size take; rough."""
-    width, contenders = size.width, 4 + 2 * len(_libraries())
-    parameters = (INPUTS + 1) * width + (width + 1) * width + (width + 1) * ACTIONS
+    width, contenders = size.width, sum(len(_implementations(name)) for name in learners)
+    parameters = (INPUTS + ACTIONS + 1) * width + (width + 1) * width + (width + 1) * ACTIONS
     stored = TRANSITIONS * (2 * INPUTS + 4 * ACTIONS) * 4
     return contenders * (parameters * NUMBERS + size.batch * 2 * width * PASSES + stored)
 
@@ -214,16 +268,26 @@ def _memory(size: Size) -> int:
 # --- contenders ------------------------------------------------------------------------------------------------------
 
 
-def _contenders(size: Size, transitions: Transitions, seed: int) -> Iterator[Contender]:
+def _contenders(learners: Sequence[str], size: Size, transitions: Transitions, seed: int) -> Iterator[Contender]:
     """The contenders of one size; the first one of each learner is the reference of the others."""
-    for learner, constrained in (("discrete-sac", False), ("discrete-sac + JS constraint", True)):
+    for name in learners:
+        for (learner, implementation), opener in _implementations(name).items():
+            yield Contender(learner, implementation, size, functools.partial(opener, size, transitions, seed))
+
+
+def _implementations(name: str) -> dict[tuple[str, str], Callable[[Size, Transitions, int], Model]]:
+    """What opens the implementations of a learner, by the names under which they are shown."""
+    subject = SUBJECTS[name]
+    found: dict[tuple[str, str], Callable[[Size, Transitions, int], Model]] = {}
+    if subject.algorithm is not None:
+        for library, module in _libraries().items():
+            found[name, library] = functools.partial(_plain, subject, getattr(module, subject.algorithm))
+    for core in ("torch", "fused"):
+        found[name, core] = functools.partial(_ours, subject, core, None)
+    if subject.constrained:
         for core in ("torch", "fused"):
-            opener = functools.partial(_discrete_sac, size, core, constrained, transitions, seed)
-            yield Contender(learner, core, size, opener)
-    for learner in ("DQN", "SAC"):
-        for name, library in _libraries().items():
-            opener = functools.partial(_plain, getattr(library, learner), size, transitions, seed)
-            yield Contender(learner, name, size, opener)
+            found[f"{name} + JS constraint", core] = functools.partial(_ours, subject, core, _constrained)
+    return found
 
 
 class Blank(gymnasium.Env):
@@ -239,31 +303,64 @@ class Blank(gymnasium.Env):
         self.action_space = action_space
 
 
-def _discrete_sac(size: Size, core: Any, constrained: bool, transitions: Transitions, seed: int) -> Model:
-    config = DiscreteSACConfig(
-        hidden=(size.width, size.width), batch_size=size.batch, buffer_size=TRANSITIONS, core=core
+def _constrained(size: Size) -> Strategy:
+    """A strategy whose batch of labelled states is as large as the learner's own."""
+    return Strategy(actor=[ConstraintTerm("js", size.batch, DualConfig())], needs_expert=False)
+
+
+def _ours(
+    subject: Subject,
+    core: str,
+    strategy_of: Callable[[Size], Strategy] | None,
+    size: Size,
+    transitions: Transitions,
+    seed: int,
+) -> Model:
+    """A learner of ours.
+
+    Args:
+        subject: The learner.
+        core: What computes its updates.
+        strategy_of: Makes its strategy; None: it has none.
+        size: Width and batch.
+        transitions: Fill the replay buffer.
+        seed: Of networks and batches.
+    """
+    config = dataclasses.replace(
+        subject.config,
+        hidden=(size.width, size.width),
+        batch_size=size.batch,
+        buffer_size=TRANSITIONS,
+        core=core,
     )
-    strategy = None
-    if constrained:
-        strategy = Strategy(actor=[ConstraintTerm("js", size.batch, DualConfig())], needs_expert=False)
-    model = DiscreteSAC(Blank(spaces.Discrete(ACTIONS)), config, strategy, seed=seed, device="cpu")
-    model.replay.add_transitions(transitions)
+    strategy = None if strategy_of is None else strategy_of(size)
+    model = subject.model(Blank(subject.actions), config, strategy, seed=seed, device="cpu")
+    model.replay.add_transitions(_stored(subject, transitions, seed))
     return _quiet(model)
 
 
-def _plain(algorithm: type[OffPolicyAlgorithm], size: Size, transitions: Transitions, seed: int) -> Model:
-    """A learner of Stable-Baselines3, or of SBX, which has the same interface and buffer."""
-    discrete = algorithm.__name__ == "DQN"
-    actions: spaces.Space = spaces.Discrete(ACTIONS) if discrete else spaces.Box(-1, 1, (ACTIONS,), np.float32)
+def _plain(
+    subject: Subject, algorithm: Callable[..., OffPolicyAlgorithm], size: Size, transitions: Transitions, seed: int
+) -> Model:
+    """The learner of Stable-Baselines3, or of SBX, which has the same interface and buffer.
+
+    Args:
+        subject: Whose settings it has.
+        algorithm: Its class.
+        size: Width and batch.
+        transitions: Fill the replay buffer.
+        seed: Of networks and batches.
+    """
+    shared: dict[str, Any] = {name: getattr(subject.config, name) for name in SHARED}
     model = algorithm(
-        "MlpPolicy", Blank(actions), buffer_size=TRANSITIONS, batch_size=size.batch, seed=seed, device="cpu",
-        policy_kwargs={"net_arch": [size.width, size.width]},
-    )  # type: ignore[call-arg]  # the arguments of off-policy algorithms, not of their base class  # fmt: skip
+        "MlpPolicy", Blank(subject.actions), buffer_size=TRANSITIONS, batch_size=size.batch, seed=seed, device="cpu",
+        policy_kwargs={"net_arch": [size.width, size.width]}, **shared,
+    )  # fmt: skip
     buffer = model.replay_buffer
     assert isinstance(buffer, ReplayBuffer)
-    continuous = np.random.default_rng(seed).uniform(-1, 1, (TRANSITIONS, ACTIONS))
+    transitions = _stored(subject, transitions, seed)
     buffer.observations[:, 0], buffer.next_observations[:, 0] = transitions.obs, transitions.next_obs
-    buffer.actions[:, 0] = transitions.actions[:, None] if discrete else continuous
+    buffer.actions[:, 0] = transitions.actions.reshape(TRANSITIONS, -1)
     buffer.rewards[:, 0], buffer.dones[:, 0] = transitions.rewards, transitions.dones
     buffer.full = True
     return _quiet(model)
@@ -297,6 +394,17 @@ def _transitions(seed: int) -> Transitions:
         truncated=nothing,
         episodes=np.zeros(number, np.int64),
         steps=np.arange(number),
+    )
+
+
+def _stored(subject: Subject, transitions: Transitions, seed: int) -> Transitions:
+    """The transitions; for continuous actions the same steps with random ones, without labels."""
+    if subject.actions is DISCRETE:
+        return transitions
+    actions = np.random.default_rng(seed).uniform(-1, 1, (TRANSITIONS, ACTIONS)).astype(np.float32)
+    labels = Labels.none(TRANSITIONS, CONTINUOUS)
+    return dataclasses.replace(
+        transitions, legal=None, next_legal=None, learner_actions=actions, actions=actions, labels=labels
     )
 
 

@@ -314,6 +314,7 @@ def test_bench_compares_learners(tmp_path, here):
     assert "width 8, batch 16" in done.stdout
     found = json.loads(figures.read_text())
     settings = found["settings"]
+    assert settings["learners"] == ["discrete-sac", "sac", "td3", "dqn"]
     assert (settings["sizes"], settings["rounds"], settings["seconds"], settings["seed"]) == (["8/16"], 1, 0.02, 3)
     assert "sbx-rl" in found["environment"]["packages"]
     rows = [row for row in found["rows"] if row["implementation"] != "SBX"]  # it need not be installed
@@ -322,8 +323,7 @@ def test_bench_compares_learners(tmp_path, here):
         ("discrete-sac", "fused", "torch"),
         ("discrete-sac + JS constraint", "torch", "torch"),
         ("discrete-sac + JS constraint", "fused", "torch"),
-        ("DQN", "SB3", "SB3"),
-        ("SAC", "SB3", "SB3"),
+        *((learner, name, "SB3") for learner in ("sac", "td3", "dqn") for name in ("SB3", "torch", "fused")),
     ]
     assert all((row["width"], row["batch"]) == (8, 16) and row["updates_per_cpu_s"] > 0 for row in rows)
     assert all(row["ratio"] == 1 for row in rows if row["implementation"] == row["reference"])
@@ -345,6 +345,7 @@ def test_bench_compares_learners(tmp_path, here):
         (["--seconds", "0"], ["--seconds 0.0", "more than 0"]),
         (["--seconds", "nan"], ["--seconds nan"]),
         (["--seed", "published"], ["--seed published"]),
+        (["--learner", "sac,ppo"], ["--learner 'ppo'", "discrete-sac, sac, td3, dqn"]),
     ],
 )
 def test_bench_learner_refuses_what_it_cannot_measure(tmp_path, here, words, said):
