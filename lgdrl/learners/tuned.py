@@ -35,7 +35,7 @@ TUNED: dict[tuple[str, str], dict[str, Any]] = {
     # from here on: hyper-parameters of RL Baselines3 Zoo, without its schedules
     ("dqn", "gym:CartPole-v1"): {
         "hidden": [256, 256],
-        "learning_rate": 5e-4,  # 2.3e-3 there: the last policy was as often a bad one; seeds 1 and 2 end at 500 with this
+        "learning_rate": 5e-4,  # 2.3e-3 there, with which the last policy was often a bad one
         "target_interval": 256,  # 10 there, but only between bursts of 128 updates
         "learning_starts": 1000,
         "updates_per_decision": 0.5,
