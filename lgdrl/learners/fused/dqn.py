@@ -30,7 +30,6 @@ from sim.compiled import compile_once, kernel
 
 if TYPE_CHECKING:
     from lgdrl.guidance.replay import Samples
-    from lgdrl.learners.dqn import DQN
 
 
 class DQNCore(Core):
@@ -40,7 +39,7 @@ class DQNCore(Core):
         model: The learner, with its policy on a CPU; the policy's parameters become views, its optimizer a `FlatAdam`.
     """
 
-    def __init__(self, model: DQN) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__(model.observation_space)
         self.model = model
         self.network = Perceptron(model.q_net, lambda network: [sequential_layers(network.q_net)])

@@ -5,7 +5,7 @@ Shapes: N observations, B rows of a batch, D action dimensions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,16 +27,11 @@ from lgdrl.learners.fused.core import NO_WEIGHTS, weights_of
 from lgdrl.learners.fused.perceptron import Layer, Perceptron, load_inputs, run_forward, sequential_layers
 from sim.compiled import compile_once, kernel
 
-if TYPE_CHECKING:
-    from lgdrl.learners.sac import SAC
-
 
 class SACCore(ContinuousCore):
     """Networks and update of one `SAC` on flat memory."""
 
-    model: SAC
-
-    def __init__(self, model: SAC) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__(model, Perceptron(model.actor, _actor_layers, _actor_order))
         compile_once("the learner sac", _try_out)
 

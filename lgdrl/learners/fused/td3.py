@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,16 +37,11 @@ from lgdrl.learners.fused.perceptron import (
 )
 from sim.compiled import compile_once, kernel
 
-if TYPE_CHECKING:
-    from lgdrl.learners.td3 import TD3
-
 
 class TD3Core(ContinuousCore):
     """Networks and update of one `TD3` on flat memory."""
 
-    model: TD3
-
-    def __init__(self, model: TD3) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__(model, Perceptron(model.actor, lambda actor: [sequential_layers(actor.mu)]))
         self._actor_target = self.actor.shadow(model.actor_target)
         compile_once("the learner td3", _try_out)
