@@ -278,7 +278,7 @@ def ppo_batch(space):
     samples = RolloutBufferSamples(obs, actions, numbers[0], 0.3 * numbers[1] - 1.4, numbers[2], numbers[3])
     with torch.no_grad():
         chosen = actions.long().flatten() if legal is not None else actions
-        near = model.policy.evaluate_actions(obs, chosen)[1] + 0.2 * numbers[2]
+        near = model.policy.evaluate_actions(obs, chosen)[1] - 0.3 * numbers[1]
     samples = samples._replace(old_log_prob=near)
     own = torch.tensor([True] * 7 + [False] * 5)[torch.randperm(12)]
     return model, samples, legal, own
@@ -332,6 +332,7 @@ def test_the_loss_is_the_written_equation(space):
     advantage = (advantage - advantage.mean()) / advantage.std(ddof=1)
     ratio = np.exp(log_probs - samples.old_log_prob.double().numpy())[mine]
     surrogate = np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage).mean()
+    assert surrogate < (ratio * advantage).mean() - 1e-3, "some of the clipped steps count"
     squared = np.square(values - samples.returns.double().numpy()).mean()
     assert loss.item() == pytest.approx(-surrogate + 0.7 * squared - 0.02 * entropy[mine].mean(), rel=1e-5)
     assert numbers["clip_fraction"] == pytest.approx((np.abs(ratio - 1) > 0.2).mean())
