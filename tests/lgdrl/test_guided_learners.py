@@ -278,7 +278,7 @@ def ppo_batch(space):
     samples = RolloutBufferSamples(obs, actions, numbers[0], 0.3 * numbers[1] - 1.4, numbers[2], numbers[3])
     with torch.no_grad():
         chosen = actions.long().flatten() if legal is not None else actions
-        near = model.policy.evaluate_actions(obs, chosen)[1] - 0.3 * numbers[1]
+        near = model.policy.evaluate_actions(obs, chosen)[1] - 0.6 * numbers[1]
     samples = samples._replace(old_log_prob=near)
     own = torch.tensor([True] * 7 + [False] * 5)[torch.randperm(12)]
     return model, samples, legal, own
