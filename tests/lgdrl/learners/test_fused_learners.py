@@ -172,14 +172,15 @@ def test_the_gradient_of_critics_with_respect_to_actions_is_that_of_torch(hidden
 @pytest.mark.parametrize("updates", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_many_updates_drift_apart_by_rounding_alone(name, strategy, updates):
     """Adam turns the rounding of a vanishing gradient into a whole step, so single weights may differ by some."""
-    start, exact, fused = (make(name, core, STRATEGIES[strategy]()) for core in ("torch", "torch", "fused"))
+    cores = "torch", "torch", "fused"
+    start, exact, fused = (make(name, core, STRATEGIES[strategy](), learning_rate=3e-4) for core in cores)
     for model in (exact, fused):
         for _ in range(updates // 20):
             model.train(20, 32)
             if name == "dqn":
                 torch_like_sync(model)
     learned, apart = mean_distance(start, exact), mean_distance(exact, fused)
-    assert learned > 0.005
+    assert learned > 2e-5 * updates
     assert apart < 0.01 * learned
 
 
