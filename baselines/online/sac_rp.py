@@ -35,6 +35,7 @@ class SACRP(Strategy):
         self.mode, self.cost = config.mode, config.cost
 
     def on_store(self, transitions: Transitions) -> Transitions:
+        transitions = super().on_store(transitions)
         penalised = transitions.intervened
         if self.mode == "shaping":
             labels = transitions.labels

@@ -22,9 +22,9 @@ from gymnasium import spaces
 from experts.safety import unsafe_actions
 from lgdrl.guidance import gaussian
 from lgdrl.guidance.constraint import js
-from lgdrl.guidance.records import Execution, Labels, LearnerInfo, Reason, StepContext
+from lgdrl.guidance.records import Execution, Labels, LearnerInfo, Reason, StepContext, Transitions
 from lgdrl.plugins import Registry
-from sim.bounds import Count, NonNegative, Number, Share, config_dataclass
+from sim.bounds import NonNegative, Number, config_dataclass
 from sim.config import NoOptions, resolve
 from sim.errors import UsageError
 
@@ -61,6 +61,9 @@ class Arbiter(ABC):
             labels: The expert's labels so far; rows that were not required may still be empty.
             allowed: Environments in which the expert may control this step, bool (N,).
         """
+
+    def on_store(self, transitions: Transitions) -> None:
+        """Steps that are over, before they are stored. Default: nothing."""
 
     def metrics(self) -> dict[str, float]:
         """Values to log under guidance/ in every row."""
@@ -310,6 +313,9 @@ class Rationed(Arbiter):
     def decide(self, context: StepContext, labels: Labels, allowed: np.ndarray) -> Execution:
         return self.inner.decide(context, labels, allowed)
 
+    def on_store(self, transitions: Transitions) -> None:
+        self.inner.on_store(transitions)
+
     def metrics(self) -> dict[str, float]:
         return self.inner.metrics()
 
@@ -321,51 +327,9 @@ class Rationed(Arbiter):
         self.asked = state["asked"]
 
 
-@config_dataclass
-class BlendConfig:
-    initial: Share = 1.0  # the expert's share of the action at the start ...
-    final: Share = 0.0  # ... and from there on where the schedule ends
-    decisions: Count = 10_000  # over which it goes from one to the other, linearly
-
-
-class Blend(Arbiter):
-    """Both act: (1 - share) x proposal + share x label, with a share that changes linearly over the training.
-
-    As in dynamic action interpolation (arXiv 2504.18766), as specified here: the blended action is what is stored.
-    """
-
-    asks = True
-
-    def __init__(self, config: BlendConfig) -> None:
-        self.config = config
-
-    def attach(self, learner: LearnerInfo) -> None:
-        if isinstance(learner.action_space, spaces.Discrete):
-            raise UsageError(
-                f"arbiter 'blend' mixes continuous actions, the scenario has {learner.action_space}: choose another"
-            )
-        if learner.on_policy:
-            raise UsageError(
-                f"arbiter 'blend': learner {learner.name!r} learns only from actions that its own policy drew, and a "
-                "blended one was drawn by no policy: choose arbiter 'expert' or 'js', or learner 'sac' or 'td3'"
-            )
-
-    def share(self, decisions: int) -> float:
-        """The expert's share after so many decisions."""
-        done = min(decisions / self.config.decisions, 1.0)
-        return self.config.initial + done * (self.config.final - self.config.initial)
-
-    def requires(self, context: StepContext, wanted: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-        return allowed & (self.share(context.decisions) > 0)
-
-    def decide(self, context: StepContext, labels: Labels, allowed: np.ndarray) -> Execution:
-        return Execution.blended(context, labels, allowed * self.share(context.decisions), Reason.SCHEDULE)
-
-
 LEARNER = ArbiterPlugin("learner", "the learner always drives", NoOptions(), lambda config: LearnerDrives())
 EXPERT = ArbiterPlugin("expert", "the expert always drives", NoOptions(), lambda config: ExpertDrives())
 UNSAFE = ArbiterPlugin("unsafe", "where the proposal fails the safety check", NoOptions(), lambda config: Unsafe())
 DISAGREE = ArbiterPlugin("disagree", "where the expert acts differently", NoOptions(), lambda config: Disagree())
 VALUE = ArbiterPlugin("value", "where the critics prefer the expert's action", ValueConfig(), Value)
-BLEND = ArbiterPlugin("blend", "both, with a share that fades (continuous actions)", BlendConfig(), Blend)
 JS = ArbiterPlugin("js", "where policy and expert are far apart, with hysteresis", DivergenceConfig(), Divergence)

@@ -14,7 +14,7 @@ import numpy as np
 from experts.human import Hands, HumanExpert
 from experts.provider import Context, Decision, label_distribution
 from lgdrl.guidance.arbiters import Arbiter
-from lgdrl.guidance.records import STATUSES, Execution, Labels, LearnerInfo, Reason, StepContext
+from lgdrl.guidance.records import STATUSES, Execution, Labels, LearnerInfo, Reason, StepContext, Transitions
 from sim.actions import MetaAction
 
 Report = Callable[[StepContext, Decision, Any], None]
@@ -71,6 +71,9 @@ class PersonArbiter(Arbiter):
         if self.report is not None:
             self.report(context, decision, scene)
         return Execution(actions, kept, authority, reason)
+
+    def on_store(self, transitions: Transitions) -> None:
+        self.inner.on_store(transitions)
 
     def metrics(self) -> dict[str, float]:
         return self.inner.metrics() | {"human_decisions": float(self.decisions)}

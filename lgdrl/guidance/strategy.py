@@ -81,7 +81,8 @@ class Strategy:
         return execution
 
     def on_store(self, transitions: Transitions) -> Transitions:
-        """Change what is kept (for example the reward). Default: everything as it was."""
+        """Change what is kept (for example the reward). Default: everything as it was, and the arbiter sees it."""
+        self.arbiter.on_store(transitions)
         return transitions
 
     def on_batch(self, replay: GuidedReplayBuffer, size: int) -> Batches:

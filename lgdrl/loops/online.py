@@ -60,6 +60,10 @@ class OnlineSettings:
     """Whether recorded demonstrations are in the replay buffer from the start."""
     traffic: bool = True
     """Whether the scenario has traffic scenes and discrete actions."""
+    continuous: bool = False
+    """Whether actions are continuous."""
+    on_policy: bool = False
+    """Whether the learner learns only from actions that its own policy drew."""
 
 
 Build = Callable[[Any, OnlineSettings], Strategy]
@@ -82,8 +86,17 @@ def online_method(name: str, summary: str, defaults: Any, build: Build, needs: N
         demonstrated = config.demonstrations is not None
         planned = config.schedule_steps or config.steps
         scenario = sim.get(config.scenario)
-        traffic = scenario.driving and action_type(scenario) == "discrete"
-        return build(options, OnlineSettings(planned, config.label_budget, seed, demonstrated, traffic))
+        continuous = action_type(scenario) == "continuous"
+        settings = OnlineSettings(
+            planned,
+            config.label_budget,
+            seed,
+            demonstrated,
+            traffic=scenario.driving and not continuous,
+            continuous=continuous,
+            on_policy=LEARNERS.get(config.learner).on_policy,
+        )
+        return build(options, settings)
 
     def make(
         config: RunConfig, run: Run, provider: PolicyProvider | None = None, hands: Hands | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import itertools
 
 import gymnasium as gym
 import numpy as np
@@ -15,7 +14,8 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 import sim
 from lgdrl import training
 from lgdrl.config import load_config
-from lgdrl.guidance.arbiters import Blend, BlendConfig
+from lgdrl.guidance.authority import Scheduled
+from lgdrl.guidance.interpolation import Blend
 from lgdrl.guidance.labelling import Labeller
 from lgdrl.guidance.records import Labels, Reason
 from lgdrl.guidance.strategy import Strategy
@@ -219,7 +219,7 @@ class Constant:
 
 
 def blended(initial: float, final: float, decisions: int = 100):
-    arbiter = Blend(BlendConfig(initial=initial, final=final, decisions=decisions))
+    arbiter = Blend(Scheduled("linear", initial, final, decisions))
     return Strategy("blended", All(), arbiter)
 
 
@@ -227,16 +227,6 @@ def learned(strategy, advisor, name: str = "sac"):
     settings = dataclasses.replace(SMALL[name], learning_starts=20, updates_per_decision=0.5)
     model = CLASSES[name](sim.make_vec("gym:Pendulum-v1", 2, seed=1), settings, strategy, advisor, seed=0, device="cpu")
     return model.learn(200)
-
-
-def test_the_share_goes_from_one_end_to_the_other_and_stays():
-    blend = Blend(BlendConfig(initial=0.8, final=0.1, decisions=1000))
-    shares = [blend.share(decisions) for decisions in range(0, 2000, 50)]
-    assert shares[0] == 0.8
-    assert all(a >= b for a, b in itertools.pairwise(shares))
-    assert blend.share(500) == pytest.approx(0.45)
-    assert blend.share(1000) == pytest.approx(0.1)
-    assert blend.share(10**9) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("name", ["sac", "td3"])

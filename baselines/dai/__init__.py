@@ -1,0 +1,1 @@
+"""Dynamic action interpolation (DAI-style, as specified here): see `strategy`."""
