@@ -16,7 +16,6 @@ from gymnasium import spaces
 from lgdrl.guidance.arbiters import Arbiter, ArbiterPlugin
 from lgdrl.guidance.authority import Authority, Curve, Scheduled
 from lgdrl.guidance.records import Execution, Labels, LearnerInfo, Reason, StepContext, Transitions
-from lgdrl.learners.softmax_policy import sample_categorical
 from sim.bounds import Share, Whole, config_dataclass
 from sim.errors import UsageError
 
@@ -159,9 +158,8 @@ class HandOver(Shared):
         assert context.legal is not None
         num, actions = context.legal.shape
         values = np.stack([context.values(np.full(num, a)) for a in range(actions)], axis=1).astype(np.float64)
-        scaled = np.where(context.legal, values / self.temperature, -np.inf)
-        weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        return sample_categorical(weights / weights.sum(axis=1, keepdims=True), self._stream)
+        logits = np.where(context.legal, values / self.temperature, -np.inf)
+        return (logits + self._stream.gumbel(size=logits.shape)).argmax(axis=1)  # a draw from the softmax
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"stream": self._stream.bit_generator.state, "draws": self._draws.copy()}
