@@ -237,6 +237,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     method.add_argument("--strategy", help="how the labels are used (default: lgdrl)")
     method.add_argument("--learner", help="algorithm that learns (default: discrete-sac)")
     method.add_argument("--steps", type=_count, help="decisions, summed over all environments (default: 60000)")
+    method.add_argument("--data", metavar="FILE", help="transition data set that offline strategies learn from")
     method.add_argument(
         "--label-budget",
         type=_whole,

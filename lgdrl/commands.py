@@ -40,7 +40,9 @@ def train(arguments: Namespace) -> int:
     from lgdrl.runs import free_folder, write_json
 
     if arguments.resume is not None:
-        clashing = ("scenario", "backend", "expert", "strategy", "learner", "label_budget", "seed", "out", "config")
+        clashing = (
+            "scenario", "backend", "expert", "strategy", "learner", "data", "label_budget", "seed", "out", "config",
+        )  # fmt: skip
         given = [f"--{name.replace('_', '-')}" for name in clashing if getattr(arguments, name) is not None]
         if given or arguments.overrides:
             named = ", ".join([*given, *arguments.overrides])
@@ -51,8 +53,8 @@ def train(arguments: Namespace) -> int:
         folder = arguments.out or free_folder(f"runs/{config.strategy}-{config.scenario}-{config.seed}")
         trainer = training.start(config, folder)
     config = trainer.config
-    provider = trainer.loop.provider
-    console.print(_introduction(config, trainer.run.folder, trainer.loop.progress, provider is not None))
+    loop, provider = trainer.loop, trainer.loop.provider
+    console.print(_introduction(config, trainer.run.folder, loop.progress, loop.unit, provider is not None))
     for note in trainer.notes:
         console.print(f"Note: {note}")
     if provider is not None:
@@ -102,6 +104,8 @@ def _run_overrides(arguments: Namespace) -> dict[str, Any]:
     names = ("scenario", "backend", "expert", "strategy", "learner", "steps", "label_budget")
     named = {name: getattr(arguments, name) for name in names}
     values: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    if getattr(arguments, "data", None) is not None:  # live training has no such option
+        values["dataset"] = arguments.data
     if arguments.seed == PUBLISHED:
         values["scenario_config"] = {"layout": PUBLISHED}
     elif arguments.seed is not None:
@@ -109,10 +113,11 @@ def _run_overrides(arguments: Namespace) -> dict[str, Any]:
     return deep_merge(values, parse_overrides(arguments.overrides))
 
 
-def _introduction(config: Any, folder: Path, decisions: int, guided: bool) -> Text:
+def _introduction(config: Any, folder: Path, done: int, unit: str, guided: bool) -> Text:
     guide = (", guided by ", (config.expert, "bold")) if guided else ()
     shown = f", with demonstrations from {config.demonstrations}" if config.demonstrations else ""
-    where = f"from decision {decisions:,}" if decisions else "from the start"
+    shown += f", on {config.dataset}" if config.dataset else ""
+    where = f"from {unit[:-1]} {done:,}" if done else "from the start"
     return Text.assemble(
         (config.strategy, "bold"),
         " on ",

@@ -41,7 +41,10 @@ class RunConfig:
     learner_options: dict[str, Any] = field(default_factory=dict)
     # a recording, a folder of them, a data set (.npz), or minari:DATASET: in the replay buffer at first
     demonstrations: str | None = None
-    steps: Count = 60_000  # decisions over all environments; updates where the strategy trains a language model
+    # a transition data set (.npz, as `lgdrl collect` and `lgdrl label` write it): what offline strategies learn from
+    dataset: str | None = None
+    # decisions over all environments; updates where the strategy learns offline or trains a language model
+    steps: Count = 60_000
     # steps that schedules are shares of; None: `steps`. A run that is continued beyond its end keeps the former ones
     schedule_steps: Count | None = None
     # parallel environments; 0: 32, or fewer where each is a server (CARLA) or the learner is used to fewer

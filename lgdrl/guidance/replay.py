@@ -411,8 +411,17 @@ class GuidedReplayBuffer(ReplayBuffer):
             "full": self.full,
             "columns": {name: self.column(name).copy() for name in self._columns},
             "newest": dict(self._newest),
-            "streams": [stream.bit_generator.state for stream in self._streams()],
+            "streams": self.streams_state(),
         }
+
+    def streams_state(self) -> list[Any]:
+        """The random streams alone, for a buffer whose contents are elsewhere."""
+        return [stream.bit_generator.state for stream in self._streams()]
+
+    def load_streams_state(self, state: Sequence[Any]) -> None:
+        """Inverse of `streams_state`."""
+        for stream, own in zip(self._streams(), state, strict=True):
+            stream.bit_generator.state = own
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly from a `state_dict` of a buffer with the same capacity and spaces."""
@@ -425,8 +434,7 @@ class GuidedReplayBuffer(ReplayBuffer):
             column[:size] = state["columns"][name]
         self._remember((np.arange(size) + (self.pos if self.full else 0)) % self.buffer_size)
         self._newest = dict(state["newest"])
-        for stream, stream_state in zip(self._streams(), state["streams"], strict=True):
-            stream.bit_generator.state = stream_state
+        self.load_streams_state(state["streams"])
 
     def _streams(self) -> tuple[np.random.Generator, np.random.Generator, np.random.Generator]:
         return self._uniform, self._labelled, self._intervened

@@ -221,14 +221,17 @@ class Guided(Networks, BaseAlgorithm):
         """Write the model as a zip of Stable-Baselines3, which its own algorithm loads where it has one."""
         self.save(file)  # type: ignore[arg-type]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, memory: bool = True) -> dict[str, Any]:
         """Everything that decides the rest of the training except the environments; a copy.
 
         Take it between two calls of `learn`, together with the environments' own state.
+
+        Args:
+            memory: With the replay buffer; False: its contents and streams are kept elsewhere.
         """
         return {
             "parameters": copy.deepcopy(self.get_parameters()),
-            "replay": self.replay.state_dict(),
+            "replay": self.replay.state_dict() if memory else None,
             "strategy": copy.deepcopy(self.strategy.state_dict()),
             "collector": self.collector.state_dict(),
             "learner": copy.deepcopy(self.learner_state()),
@@ -244,7 +247,8 @@ class Guided(Networks, BaseAlgorithm):
         """
         self.set_parameters(copy.deepcopy(state["parameters"]), device=self.device)
         self.load_learner_state(copy.deepcopy(state["learner"]))
-        self.replay.load_state_dict(state["replay"])
+        if state["replay"] is not None:
+            self.replay.load_state_dict(state["replay"])
         self.strategy.load_state_dict(copy.deepcopy(state["strategy"]))
         self.collector.load_state_dict(state["collector"])
         for name in self.counters:

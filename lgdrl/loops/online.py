@@ -104,6 +104,10 @@ def online_method(name: str, summary: str, defaults: Any, build: Build, needs: N
         return OnlineLoop(config, run, strategy_of, provider, hands)
 
     def check(config: RunConfig, provider: PolicyProvider | None) -> None:
+        if config.dataset is not None:
+            raise UsageError(
+                f"dataset: strategy {name!r} learns from its own decisions; choose an offline one, or none"
+            )
         _check_learning_starts(config)
         strategy = strategy_of(config, np.random.SeedSequence(config.seed))
         envs = make_envs(dataclasses.replace(config, workers=0), 1)
@@ -188,7 +192,7 @@ class OnlineLoop(Loop):
         self.config = config
         env_seed, learner_seed, strategy_seed, expert_seed = np.random.SeedSequence(config.seed).spawn(4)
         watched = hands is not None and not sim.get(config.scenario).driving  # scenes need no pictures
-        self.envs = make_envs(config, config.num_envs, _integer(env_seed), MODE if watched else None)
+        self.envs = make_envs(config, config.num_envs, integer_of(env_seed), MODE if watched else None)
         self.strategy = strategy_of(config, strategy_seed)
         self.advisor: Advisor | None = None
         self.log: GuidanceLog | None = None
@@ -198,7 +202,7 @@ class OnlineLoop(Loop):
         self._own_provider: PolicyProvider | None = None
         if self.strategy.needs_expert:
             if provider is None:
-                options, seed = config.expert_options, _integer(expert_seed)
+                options, seed = config.expert_options, integer_of(expert_seed)
                 provider = self._own_provider = expert_registry.make(config.expert, config.scenario, options, seed)
             ahead = max(config.label_lag, 1)
             self.advisor = Advisor(provider, config.label_budget, config.label_spread, self.log, ahead)
@@ -213,10 +217,10 @@ class OnlineLoop(Loop):
             self.strategy,
             self.advisor,
             label_lag=config.label_lag,
-            seed=_integer(learner_seed),
+            seed=integer_of(learner_seed),
             device="cpu",
         )
-        self.model.set_logger(_silent_logger())
+        self.model.set_logger(silent_logger())
         self._evaluation_envs: ScenarioVecEnv | None = None
 
     def begin(self) -> None:
@@ -390,12 +394,13 @@ def evaluate_policy(config: RunConfig, run: Run, episodes: int, first_seed: int)
         envs.close()
 
 
-def _integer(seed: np.random.SeedSequence) -> int:
+def integer_of(seed: np.random.SeedSequence) -> int:
     """A 31-bit integer of a seed sequence, for interfaces that take nothing else."""
     return int(seed.generate_state(1)[0] >> 1)
 
 
-def _silent_logger() -> Any:
+def silent_logger() -> Any:
+    """A logger of Stable-Baselines3 that writes nothing."""
     from stable_baselines3.common.logger import Logger
 
     return Logger(folder=None, output_formats=[])
