@@ -101,19 +101,15 @@ class PolicyBase(Base):
         if self.stochastic:
             mean, log_std = functional_call(self.network, dict(parameters), (observations,))
             noise = torch.from_numpy(self.stream.standard_normal(mean.shape, np.float32))
-            drawn = model.actor.action_dist.proba_distribution(mean, log_std)  # type: ignore[attr-defined]
+            drawn = model.actor.action_dist.proba_distribution(mean, log_std)
             before = mean + log_std.exp() * noise
             actions, greedy = torch.tanh(before), torch.tanh(mean)
             bonus = self._temperature() * drawn.log_prob(actions, before)
         else:
             actions = greedy = functional_call(self.network, dict(parameters), (observations,))
             bonus = torch.zeros(len(samples))
-        values = (
-            model.critic(observations, actions)
-            if self.stochastic
-            else (model.critic.q1_forward(observations, actions),)
-        )
-        least = torch.cat(tuple(values), dim=1).amin(dim=1)
+        critics = model.critic(observations, actions)
+        least = torch.cat(critics if self.stochastic else critics[:1], dim=1).amin(dim=1)  # TD3 improves on the first
         scale = self._scale(least)
         return self.alpha * (bonus - least) / scale, (greedy - self.actions(samples)).square().mean(dim=1)
 

@@ -142,8 +142,8 @@ def load_dataset(config: RunConfig, envs: ScenarioVecEnv) -> TransitionDataset:
         own, theirs = getattr(envs, kind), getattr(about, kind)
         if (own.shape, getattr(own, "n", None)) != (theirs.shape, getattr(theirs, "n", None)):
             raise UsageError(
-                f"data set {config.dataset!r} has the {kind.replace('_', ' ')} {theirs}, the scenario {own}: collect it "
-                "with the same settings"
+                f"data set {config.dataset!r}: its {kind.replace('_', ' ')} is {theirs}, the scenario's {own}: collect "
+                "it with the same settings"
             )
     if not len(found):
         raise UsageError(f"data set {config.dataset!r} holds no transition")
