@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from sim.actions import one_action
 from sim.engine.batch import EnvBatch
 from sim.env import Branches, DrivingEnv, refuse_options, warn_of_no_render_mode
 from sim.errors import UsageError
@@ -67,7 +66,7 @@ class EngineEnv(DrivingEnv):
         """Make one decision.
 
         Args:
-            action: An integer, 0 to A - 1.
+            action: An element of the action space; a continuous one outside it counts as the simulator clips it.
         Returns:
             Observation, reward, terminated, truncated, info.
         Raises:
@@ -78,7 +77,7 @@ class EngineEnv(DrivingEnv):
         if not self._alone:
             raise UsageError(f"environment {self.row} of a batch cannot be stepped alone: step the whole batch")
         batch.require_running(0, "step")
-        batch.step(np.array([one_action(action, batch.num_actions)]))
+        batch.step(batch.actions.one(action))
         info = batch.info(0)
         if not batch.running(0):
             info |= batch.final_info(0)
