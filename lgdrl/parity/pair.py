@@ -294,4 +294,4 @@ def _controls(pair: Pair, rng: np.random.Generator, kind: int) -> np.ndarray:
 
 def _ruled(pair: Pair) -> Any:
     env = pair.env
-    return pair.rule.decide([Context(pair.obs, env.action_space, env.scene(), env.action_masks())])[0].action  # type: ignore[arg-type]
+    return pair.rule.decide([Context(pair.obs, env.action_space, env.scene(), env.action_masks())])[0].action
