@@ -19,6 +19,7 @@ from gymnasium import spaces
 
 from sim.actions import batch_of_actions, plans_of_actions
 from sim.compiled import compile_once
+from sim.engine.buffers import Observations, copied, flat_buffer, shaped
 from sim.engine.rng import seeded_stream
 from sim.env import Branches, EpisodeSummary, reset_needed
 from sim.errors import UsageError
@@ -30,7 +31,7 @@ PARALLEL_FROM = 256
 """Batch size from which the parallel kernel pays; below it the serial one is used whatever `threads` says."""
 
 
-VIEWS_OF_BUFFERS = ("flat_obs", "rewards", "outcomes", "terminated", "truncated")
+VIEWS_OF_BUFFERS = ("obs", "rewards", "outcomes", "terminated", "truncated")
 """Attributes of a batch that share memory with its state or its observations."""
 NONE_YET = -1
 
@@ -52,7 +53,7 @@ class EnvBatch(ABC):
 
     family: str
     num_actions: int
-    observation_space: spaces.Box
+    observation_space: spaces.Box | spaces.Dict
     substeps: int
     """Simulation steps per decision."""
     decision_frequency: float
@@ -76,8 +77,8 @@ class EnvBatch(ABC):
         self.threads = threads
         self.parallel = threads > 1 and num_envs >= PARALLEL_FROM
         self.state = self.allocate(num_envs)
-        self.obs = np.zeros((num_envs, *self.observation_space.shape), np.float32)
-        """float32 (N, ...)"""
+        self.flat_obs = flat_buffer(self.observation_space, num_envs)
+        """The observations as (N, rows, columns), see `buffers`."""
         self.masks = np.ones((num_envs, self.num_actions), bool)
         """bool (N, A) legal actions."""
         self.started = np.zeros(num_envs, bool)
@@ -91,8 +92,8 @@ class EnvBatch(ABC):
 
     def _share_memory(self) -> None:
         """Name parts of state and observations."""
-        self.flat_obs = self.obs.reshape(self.num_envs, -1, self.obs.shape[-1])
-        """The observations as (N, rows, columns)."""
+        self.obs = shaped(self.observation_space, self.flat_obs)
+        """The observations as the space has them: (N, ...), by key in a Dict space."""
         self.rewards = self.state.envs["reward"]
         """float64 (N,)"""
         self.outcomes = self.state.envs["outcome"]
@@ -114,7 +115,7 @@ class EnvBatch(ABC):
         """A batch with state and buffers of its own; what never changes (road, parameters, spaces) is shared."""
         copied = copy.copy(self)
         copied.state = EngineState(*self.get_state())
-        for name in ("obs", "masks", "started", "last_actions"):
+        for name in ("flat_obs", "masks", "started", "last_actions"):
             setattr(copied, name, getattr(self, name).copy())
         copied._share_memory()
         memo[id(self)] = copied
@@ -127,7 +128,7 @@ class EnvBatch(ABC):
         self.branch(0, np.zeros((1, 1), np.int64))
         self.views(np.arange(1))
         self._step(np.zeros(self.num_envs, np.int64))
-        for array in (*self.state, self.obs, self.started):
+        for array in (*self.state, self.flat_obs, self.started):
             array[...] = np.zeros((), array.dtype)
 
     # -- what a family supplies ----------------------------------------------------------------------------------------
@@ -189,6 +190,14 @@ class EnvBatch(ABC):
         """
         action = int(self.last_actions[i])
         return {} if action == NONE_YET else self._reward_terms(i, action)
+
+    def observation(self, i: int) -> Observations:
+        """A copy of environment i's present observation."""
+        return copied(self.obs, i)
+
+    def observations(self) -> Observations:
+        """A copy of all present observations."""
+        return copied(self.obs)
 
     def running(self, i: int) -> bool:
         """Whether environment i has begun an episode that has not ended."""
