@@ -19,6 +19,7 @@ from gymnasium import spaces
 
 from sim.actions import MetaAction
 from sim.compiled import compile_once
+from sim.engine.buffers import Observations, copied, flat_buffer, shaped
 from sim.engine.ego_actions import Actions
 from sim.engine.rng import seeded_stream
 from sim.env import Branches, EpisodeSummary, reset_needed
@@ -31,7 +32,7 @@ PARALLEL_FROM = 256
 """Batch size from which the parallel kernel pays; below it the serial one is used whatever `threads` says."""
 
 
-VIEWS_OF_BUFFERS = ("flat_obs", "rewards", "outcomes", "terminated", "truncated")
+VIEWS_OF_BUFFERS = ("obs", "rewards", "outcomes", "terminated", "truncated")
 """Attributes of a batch that share memory with its state or its observations."""
 
 
@@ -55,7 +56,7 @@ class EnvBatch(ABC):
     """What its actions are."""
     manoeuvres: tuple[MetaAction, ...]
     """What action ids mean; () where they are no meta-actions, and there are no views then."""
-    observation_space: spaces.Box
+    observation_space: spaces.Box | spaces.Dict
     substeps: int
     """Simulation steps per decision."""
     decision_frequency: float
@@ -79,8 +80,8 @@ class EnvBatch(ABC):
         self.threads = threads
         self.parallel = threads > 1 and num_envs >= PARALLEL_FROM
         self.state = self.allocate(num_envs)
-        self.obs = np.zeros((num_envs, *self.observation_space.shape), np.float32)
-        """float32 (N, ...)"""
+        self.flat_obs = flat_buffer(self.observation_space, num_envs)
+        """The observations as (N, rows, columns), see `buffers`."""
         self.masks = np.ones((num_envs, self.num_actions), bool)
         """bool (N, A) legal actions; all True where they are continuous (A = components)."""
         self.started = np.zeros(num_envs, bool)
@@ -97,8 +98,8 @@ class EnvBatch(ABC):
 
     def _share_memory(self) -> None:
         """Name parts of state and observations."""
-        self.flat_obs = self.obs.reshape(self.num_envs, -1, self.obs.shape[-1])
-        """The observations as (N, rows, columns)."""
+        self.obs = shaped(self.observation_space, self.flat_obs)
+        """The observations as the space has them: (N, ...), by key in a Dict space."""
         self.rewards = self.state.envs["reward"]
         """float64 (N,)"""
         self.outcomes = self.state.envs["outcome"]
@@ -120,7 +121,7 @@ class EnvBatch(ABC):
         """A batch with state and buffers of its own; what never changes (road, parameters, spaces) is shared."""
         copied = copy.copy(self)
         copied.state = EngineState(*self.get_state())
-        for name in ("obs", "masks", "started", "last_actions", "decided"):
+        for name in ("flat_obs", "masks", "started", "last_actions", "decided"):
             setattr(copied, name, getattr(self, name).copy())
         copied._share_memory()
         memo[id(self)] = copied
@@ -134,7 +135,7 @@ class EnvBatch(ABC):
         if self.manoeuvres:
             self.views(np.arange(1))
         self._step(np.zeros_like(self.last_actions))
-        for array in (*self.state, self.obs, self.started):
+        for array in (*self.state, self.flat_obs, self.started):
             array[...] = np.zeros((), array.dtype)
 
     # -- what a family supplies ----------------------------------------------------------------------------------------
@@ -204,6 +205,14 @@ class EnvBatch(ABC):
         Computed on request: this takes up to ten times as long as the decision.
         """
         return self._reward_terms(i, self.last_actions[i]) if self.decided[i] else {}
+
+    def observation(self, i: int) -> Observations:
+        """A copy of environment i's present observation."""
+        return copied(self.obs, i)
+
+    def observations(self) -> Observations:
+        """A copy of all present observations."""
+        return copied(self.obs)
 
     def running(self, i: int) -> bool:
         """Whether environment i has begun an episode that has not ended."""

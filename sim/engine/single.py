@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sim.engine.batch import EnvBatch
+from sim.engine.buffers import Observations
 from sim.env import Branches, DrivingEnv, refuse_options, warn_of_no_render_mode
 from sim.errors import UsageError
 from sim.scene import Scene
@@ -42,7 +43,7 @@ class EngineEnv(DrivingEnv):
         self._seeded = not self._alone
         self._renderer: Any = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observations, dict]:
         """Start an episode.
 
         Args:
@@ -60,9 +61,9 @@ class EngineEnv(DrivingEnv):
             self.action_space.seed(seed)
             self._seeded = True
         self.batch.reset(np.array([self.row]))
-        return self.batch.obs[self.row].copy(), self.batch.info(self.row)
+        return self.batch.observation(self.row), self.batch.info(self.row)
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Observations, float, bool, bool, dict[str, Any]]:
         """Make one decision.
 
         Args:
@@ -82,7 +83,7 @@ class EngineEnv(DrivingEnv):
         if not batch.running(0):
             info |= batch.final_info(0)
         ends = bool(batch.terminated[0]), bool(batch.truncated[0])
-        return batch.obs[0].copy(), float(batch.rewards[0]), *ends, info
+        return batch.observation(0), float(batch.rewards[0]), *ends, info
 
     def reward_terms(self) -> dict[str, float]:
         """Terms of the last decision's reward, by the names of highway-env's `info["rewards"]`; {} before the first.
@@ -112,7 +113,7 @@ class EngineEnv(DrivingEnv):
         """Everything that decides this environment's future, its random stream included; picklable."""
         batch = self.batch
         own = [array[self.row : self.row + 1].copy() for array in batch.state]
-        return own, batch.obs[self.row].copy(), batch.masks[self.row].copy(), bool(batch.started[self.row])
+        return own, batch.flat_obs[self.row].copy(), batch.masks[self.row].copy(), bool(batch.started[self.row])
 
     def set_state(self, state: Any) -> None:
         """Continue exactly from a `get_state` value.
@@ -125,7 +126,8 @@ class EngineEnv(DrivingEnv):
         arrays, obs, masks, started = state
         batch, row = self.batch, self.row
         batch.set_row(row, arrays)
-        batch.obs[row], batch.masks[row], batch.started[row] = obs, masks, started
+        batch.flat_obs[row] = np.reshape(obs, batch.flat_obs.shape[1:])
+        batch.masks[row], batch.started[row] = masks, started
         self._seeded = True
 
     def render(self) -> np.ndarray | None:
