@@ -61,7 +61,7 @@ def _drive(env, ego, lanes, p, action):
         meaning = NONE
     env.time += p.period
     same_road = nth(lanes, ego.lane).road == nth(lanes, old_lane).road
-    ttc = front_gap_ttc(env, ego, lanes, ego.lane)[1]
+    ttc = math.inf if p.renewed else front_gap_ttc(env, ego, lanes, ego.lane)[1]
     episode.count(env, ego.speed, ego.x - old_x, ego.y - old_y, same_road and ego.lane != old_lane, ttc)
 
 
