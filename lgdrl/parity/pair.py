@@ -14,6 +14,7 @@ from experts.provider import Context
 from sim.config import resolve
 from sim.engine import traffic
 from sim.engine.factory import make_batch
+from sim.highway.scenes import number_bodies
 from sim.outcome import Outcome
 
 Fields = dict[str, tuple[Any, Any]]
@@ -62,6 +63,7 @@ class Pair:
     def step_inner(self, action: int) -> str | None:
         """One decision of both, whether the episode has ended or not."""
         obs, reward, terminated, truncated, _ = self.env.inner.step(action)
+        number_bodies(self.env.inner)
         self.batch.step(np.array([action]))
         limit = self.batch.truncated[0] if self.env.kind.time_limit else truncated
         return self.difference(self._results(obs, reward, terminated, limit))

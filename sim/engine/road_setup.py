@@ -79,9 +79,10 @@ def road_fields(setup: Setup) -> dict[str, Field]:
         "two_root_ab": ("f8", two_root_ab(COMFORT_ACC_MAX, COMFORT_ACC_MIN)),  # ... 2 sqrt(a b)
         "distance_wanted": ("f8", DISTANCE_WANTED),  # between centres in a jam, m
         "regulation": ("i8", 0),  # simulation steps from one regulation of right of way to the next; 0: none
-        "renewed": ("i8", False),  # traffic comes and goes after decisions: the family then takes the TTC
+        "renewed": ("i8", False),  # traffic comes and goes after decisions, with which the TTC waits
         "only_ego_checks": ("i8", False),  # only contacts of the ego count
         "routes": ("i8", NO_ROUTES, NO_ROUTES.shape),  # see `roads.next_lane`
+        "ego_frames": ("i8", np.zeros((MOST_ROUTES, ROUTE_STEPS)), (MOST_ROUTES, ROUTE_STEPS)),  # see `frames.frame_of`
         "goal_lane": ("i8", NO_GOAL),  # the lane to reach, by its number on the ego's road ...
         "goal_x": ("f8", -np.inf),  # ... until the ego passes this x
         "obs_lane": ("i8", -1),  # the lane along which ExitObservation measures

@@ -18,7 +18,6 @@ from sim.engine.episode import MISSED, RUNNING, conclude
 from sim.engine.records import Field, assign, nth
 from sim.engine.rewards import clipped, linear
 from sim.engine.rng import next_below, next_double, next_normal, next_pair
-from sim.engine.road import front_gap_ttc
 from sim.engine.road_batch import RoadRules, road_family
 from sim.engine.road_setup import NO_ROUTES, Setup, two_root_ab
 from sim.engine.roads import lane_keys
@@ -209,7 +208,6 @@ def score(envs, bodies, lanes, params, own, actions, rolling):
         _clear(env, ego, first, f)
         _spawn(env, ego, first, f, 0.0, 1.0, 1.0, f.spawn_probability, False)
         arrange(env, ego)
-        env.min_ttc = min(env.min_ttc, front_gap_ttc(env, ego, first, ego.lane)[1])
 
 
 FAMILY = road_family(
@@ -221,5 +219,6 @@ FAMILY = road_family(
         options=_options,
         shared=_shared,
         most_bodies=_most_bodies,
+        ego_routes=lambda config: (EGO_ROUTE,) if config.destination else range(1, ARMS),
     )
 )
