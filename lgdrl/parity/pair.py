@@ -15,6 +15,7 @@ from experts.provider import Context
 from sim.config import resolve
 from sim.engine import traffic
 from sim.engine.factory import make_batch
+from sim.highway.scenes import number_bodies
 from sim.outcome import Outcome
 
 Fields = dict[str, tuple[Any, Any]]
@@ -64,6 +65,7 @@ class Pair:
     def step_inner(self, action: Any) -> str | None:
         """One decision of both, whether the episode has ended or not."""
         obs, reward, terminated, truncated, _ = self.env.inner.step(action)
+        number_bodies(self.env.inner)
         self.batch.step(np.array([action]))
         limit = self.batch.truncated[0] if self.env.kind.time_limit else truncated
         return self.difference(self._results(obs, reward, terminated, limit))
@@ -111,11 +113,14 @@ def _ulps(a: float, b: float) -> int:
 
 def highway_fields(env: Any, batch: Any) -> Fields:
     inner, w, rows = env.inner, batch.state.envs[0], batch.state.bodies[0]
-    vehicles, bodies = inner.road.vehicles, [*inner.road.vehicles, *inner.road.objects]
+    vehicles = in_rows(inner)
+    bodies = [*vehicles, *inner.road.objects]
     number, count, cars = batch.mirror.numbers, len(bodies), len(vehicles)
     pushed = [body.impact is not None for body in vehicles]
     return {
         "vehicles": (cars, w["vehicles"]),
+        "ego in the list": (inner.road.vehicles.index(inner.vehicle), w["place"]),
+        "ids": ([body.scene_id for body in bodies], rows["id"][:count]),
         "x": ([body.position[0] for body in bodies], rows["x"][:count]),
         "y": ([body.position[1] for body in bodies], rows["y"][:count]),
         "heading": ([body.heading for body in bodies], rows["heading"][:count]),
@@ -139,7 +144,26 @@ def highway_fields(env: Any, batch: Any) -> Fields:
         "speed index": (getattr(inner.vehicle, "speed_index", 0), w["speed_index"]),
         "lateral speed": (getattr(inner.vehicle, "lateral_speed", 0.0), w["lateral_speed"]),
         "yaw rate": (getattr(inner.vehicle, "yaw_rate", 0.0), w["yaw_rate"]),
+        "route": ([_route_ahead(body) for body in vehicles], [_steps_ahead(batch, row) for row in rows[:cars]]),
+        "yielding": ([getattr(body, "is_yielding", False) for body in vehicles], rows["yielding"][:cars]),
     }
+
+
+def in_rows(inner: Any) -> list[Any]:
+    """The vehicles in the engine's order: the ego first, the others as in highway-env's list."""
+    return [inner.vehicle, *(car for car in inner.road.vehicles if car is not inner.vehicle)]
+
+
+def _route_ahead(vehicle: Any) -> int:
+    """Steps of a vehicle's route that lie ahead, the present one included."""
+    return len(vehicle.route or ())
+
+
+def _steps_ahead(batch: Any, row: Any) -> int:
+    """`_route_ahead` of an engine body."""
+    if row["route"] < 0:
+        return 0
+    return int((batch.params["routes"][0, row["route"], row["route_step"] :, 0] >= 0).sum())
 
 
 def lane_change_fields(env: Any, batch: Any) -> Fields:

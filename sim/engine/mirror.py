@@ -35,7 +35,7 @@ class Mirror:
         self.numbers = {key: n for n, key in enumerate(self.keys)}
         self.shapes = lane_shapes(self.inner)
         self._car = IDMVehicle
-        self._pool = list(self.inner.road.vehicles[1:])
+        self._pool = [car for car in self.inner.road.vehicles if car is not self.inner.vehicle]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what it is built from."""
@@ -58,14 +58,14 @@ class Mirror:
         road, count = self.inner.road, int(env["vehicles"])
         while len(self._pool) < count - 1:
             self._pool.append(self._car(road, [0.0, 0.0]))
-        road.vehicles = [self.inner.vehicle, *self._pool[: count - 1]]
-        for k, body in enumerate([*road.vehicles, *road.objects]):
+        cars, place = self._pool[: count - 1], int(env["place"])
+        road.vehicles = [*cars[:place], self.inner.vehicle, *cars[place:]]
+        for k, body in enumerate([self.inner.vehicle, *cars, *road.objects]):
             self._show_body(body, k, bodies[k])
             if k < count and (k or params["ego_kind"] == MDP):
-                body.target_lane_index = self.keys[bodies[k]["target"]]
-                body.target_speed = float(bodies[k]["target_speed"])
+                self._show_controlled(body, bodies[k], params["routes"])
             if 0 < k < count:
-                self._show_traffic(body, bodies[k], params["routes"])
+                self._show_traffic(body, bodies[k])
         ego = self.inner.vehicle
         if params["ego_kind"] == MDP:
             ego.speed_index = int(env["speed_index"])
@@ -76,7 +76,7 @@ class Mirror:
         return self.inner
 
     def _show_body(self, body: Any, k: int, row: Any) -> None:
-        body.scene_id = k
+        body.scene_id = int(row["id"])
         body.position = np.array([row["x"], row["y"]])
         body.heading, body.speed = float(row["heading"]), float(row["speed"])
         body.crashed, body.check_collisions = bool(row["crashed"]), bool(row["checks"])
@@ -86,10 +86,14 @@ class Mirror:
         if hasattr(body, "action"):
             body.action = {"steering": float(row["steering"]), "acceleration": float(row["acceleration"])}
 
-    def _show_traffic(self, body: Any, row: Any, routes: np.ndarray) -> None:
+    def _show_controlled(self, body: Any, row: Any, routes: np.ndarray) -> None:
+        body.target_lane_index, body.target_speed = self.keys[row["target"]], float(row["target_speed"])
+        body.route = self._route(routes, int(row["route"]), int(row["route_step"]))
+
+    def _show_traffic(self, body: Any, row: Any) -> None:
         body.timer, body.DELTA = float(row["timer"]), float(row["delta"])
         body.enable_lane_change = bool(row["changes"])
-        body.route = self._route(routes, int(row["route"]), int(row["route_step"]))
+        body.is_yielding = bool(row["yielding"])
 
     def _route(self, routes: np.ndarray, route: int, step: int) -> list[tuple] | None:
         if route < 0:

@@ -7,7 +7,7 @@ The road is highway-env's own network, compiled to a table; traffic, observation
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,12 @@ from sim.engine import ego_actions, road
 from sim.engine.batch import EngineState, EnvBatch
 from sim.engine.bodies import BODY, ENV
 from sim.engine.family import Family
+from sim.engine.frames import compile_frames
 from sim.engine.mirror import Mirror
 from sim.engine.observe import space_of, uncovered
 from sim.engine.records import Field, record
 from sim.engine.road_setup import MOST_SPEEDS, Setup, road_fields
 from sim.engine.roads import compile_road
-from sim.engine.views import compile_frames
 from sim.scene import Scene
 from sim.view import VIEW, Views, no_manoeuvres
 
@@ -49,6 +49,8 @@ class RoadRules:
     """The most bodies that an environment with a given config can hold."""
     shared: Callable[[Setup], Mapping[str, Any]] = lambda setup: {}
     """Values of the shared parameters (`road_setup.road_fields`) that differ from their defaults."""
+    ego_routes: Callable[[Any], Sequence[int]] = lambda config: ()
+    """Routes that egos with a given config may have, by their number."""
     obstacles: bool = False
     """Whether observations may show obstacles."""
     uncovered: Callable[[Any], str | None] = lambda config: None
@@ -113,11 +115,13 @@ class RoadBatch(EnvBatch):
         self.scenario, self.config = scenario, config
         self.mirror = Mirror(scenario, config)
         self.lanes = compile_road(self.mirror.network, bool(config.neighbour_vehicles_connected_lanes))
-        self.frames = compile_frames(self.mirror.network)
         setup = Setup(scenario.family, config, self.mirror.network)
         self.params = record(road_fields(setup))
         for name, value in rules.shared(setup).items():
             self.params[name] = value
+        self.frames, self.params["ego_frames"] = compile_frames(
+            self.mirror.network, self.params["routes"][0], rules.ego_routes(config)
+        )
         self.own = record(rules.options(setup))
         self.actions = ego_actions.actions_of(config.action)
         self.manoeuvres = ego_actions.meta_actions(config.action)
@@ -134,21 +138,23 @@ class RoadBatch(EnvBatch):
 
     def _reset(self, rows: np.ndarray) -> None:
         self.rules.start(*self.state, self.lanes, self.params, self.own, rows)
-        road.begin(*self.state, self.lanes, self.params, rows, self.flat_obs, self.masks)
+        road.begin(*self.state, self.lanes, self.frames, self.params, rows, self.flat_obs, self.masks)
 
     def _step(self, actions: np.ndarray) -> None:
         step = road.step_parallel if self.parallel else road.step_serial
         chosen = self.actions.for_kernels(actions)
-        step(*self.state, self.lanes, self.params, *chosen, self.flat_obs, self.masks, False)
+        step(*self.state, self.lanes, self.frames, self.params, *chosen, self.flat_obs, self.masks, False)
         self.rules.score(*self.state, self.lanes, self.params, self.own, *chosen, False)
+        if self.params["renewed"][0]:
+            road.look_ahead(*self.state, self.lanes, self.frames, self.params)
 
     def _roll_out(self, state: EngineState, plans: np.ndarray, rewards: np.ndarray, final: np.ndarray) -> None:
         for h in range(plans.shape[1]):
             chosen = self.actions.for_kernels(np.ascontiguousarray(plans[:, h]))
-            road.step_serial(*state, self.lanes, self.params, *chosen, self.flat_obs, self.masks, True)
+            road.step_serial(*state, self.lanes, self.frames, self.params, *chosen, self.flat_obs, self.masks, True)
             self.rules.score(*state, self.lanes, self.params, self.own, *chosen, True)
             rewards[:, h] = state.envs["reward"][: len(plans)]
-        road.final(*state, self.lanes, final)
+        road.final(*state, self.lanes, self.frames, self.params, final)
 
     def views(self, rows: np.ndarray) -> Views:
         if not self.manoeuvres:
