@@ -45,6 +45,7 @@ ENV = np.dtype(
         ("speed_index", "i8"),  # of an ego with meta-actions
         ("lateral_speed", "f8"),  # m/s and rad/s of an ego with tyre slip (`sim.engine.bicycle`)
         ("yaw_rate", "f8"),
+        ("followed", "i8"),  # the lane that lane keeping is about
         ("changers", "i8"),  # length of the list in `BODY.changer`; more than `bodies`: it did not fit
         ("ahead", "i4", MOST_SWEPT_LANES),  # scratch of `neighbours.find_fronts`
         ("pairs", "i8", MOST_PAIRS),  # scratch of `contacts.collide`

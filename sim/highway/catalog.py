@@ -75,6 +75,7 @@ LANE_KEEPING = EnvKind(
     outcome=stay_in_lane,
     inert=RENDER_AGENT | {"other_vehicles_type": "there is no traffic"},
     time_limit=20.0,
+    on_engine=True,
 )
 
 
@@ -185,6 +186,7 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         "racetrack_env:RacetrackEnv",
         actions="continuous",
         inert=RACETRACK_INERT | {"speed_limit": "the lanes of this track have fixed speed limits"},
+        on_engine=True,
     ),
     *versions(
         "racetrack-large",
@@ -192,6 +194,7 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         "racetrack_env:RacetrackEnvLarge",
         actions="continuous",
         inert=RACETRACK_INERT,
+        on_engine=True,
     ),
     *versions(
         "racetrack-oval",
@@ -199,6 +202,7 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         "racetrack_env:RacetrackEnvOval",
         actions="continuous",
         inert=RACETRACK_INERT | {"speed_limit": "the lanes of this track have fixed speed limits"},
+        on_engine=True,
     ),
     HighwayScenario(
         "parking-v0",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.engine.families import exit, highway, intersection, lane_change, merge, two_way
+from sim.engine.families import exit, highway, intersection, lane_change, lane_keeping, merge, racetrack, two_way
 from sim.engine.family import Family
 from sim.scenarios import Scenario
 
@@ -14,6 +14,9 @@ FAMILIES: tuple[Family, ...] = (
     exit.FAMILY,
     intersection.FAMILY,
     lane_change.FAMILY,
+    lane_keeping.FAMILY,
+    racetrack.FAMILY,
+    racetrack.OVAL,
 )
 
 
