@@ -39,7 +39,7 @@ class Pair:
             self.batch.seed([0], [seed])
         self.batch.reset()
         self.obs = obs
-        return self.difference({"observation": (obs, self.batch.obs[0])})
+        return self.difference({"observation": (flat(obs), flat(self.batch.observation(0)))})
 
     def step(self, action: int) -> tuple[bool, str | None]:
         """One decision of both; (ended, first difference)."""
@@ -69,7 +69,7 @@ class Pair:
     def _results(self, obs: Any, reward: float, terminated: bool, truncated: bool) -> Fields:
         batch = self.batch
         return {
-            "observation": (np.asarray(obs, np.float32), batch.obs[0]),
+            "observation": (flat(self.env.conform(obs)), flat(batch.observation(0))),
             "reward": (reward, batch.rewards[0]),
             "terminated": (terminated, batch.terminated[0]),
             "truncated": (truncated, batch.truncated[0]),
@@ -83,7 +83,11 @@ class Pair:
             if a.shape != b.shape:
                 return f"{name}: {a.size} values against {b.size}"
             real = name in REAL
-            same = np.isclose(a, b, rtol=0, atol=self.tolerance) if real and self.tolerance else (a == b)
+            same = (
+                np.isclose(a, b, rtol=0, atol=self.tolerance)
+                if real and self.tolerance
+                else (a == b) | (a != a) & (b != b)
+            )
             if self.tolerance and name in ("observation", "reward"):
                 same = np.isclose(a, b, atol=1e-6)
             if not same.all():
@@ -97,6 +101,12 @@ class Pair:
 
 
 REAL = ("x", "y", "heading", "speed", "target speed", "timer", "acceleration", "steering", "push")
+
+
+def flat(obs: Any) -> np.ndarray:
+    """The numbers of an observation in one row; those of a Dict space by key."""
+    parts = [obs[key] for key in sorted(obs)] if isinstance(obs, dict) else [obs]
+    return np.concatenate([np.asarray(part, np.float64).ravel() for part in parts])
 
 
 def _ulps(a: float, b: float) -> int:
@@ -168,7 +178,7 @@ def count_differences(pair: Pair, seed: int, decisions: int, limit: int = 40) ->
     found: dict[str, Any] = {"decisions": 0, "observations": 0, "differ": 0, "values": 0, "largest": 0.0, "first": None}
 
     def compare(wrong: str | None, counted: bool) -> None:
-        gap = np.abs(np.asarray(pair.obs, np.float64) - pair.batch.obs[0])
+        gap = np.abs(flat(pair.obs) - flat(pair.batch.observation(0)))
         found["observations"] += 1
         found["differ"] += bool(gap.any())
         found["values"] += counted and wrong is not None
