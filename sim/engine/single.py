@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from sim.actions import one_action
 from sim.engine.batch import EnvBatch
 from sim.engine.buffers import Observations
 from sim.env import Branches, DrivingEnv, refuse_options, warn_of_no_render_mode
@@ -68,7 +67,7 @@ class EngineEnv(DrivingEnv):
         """Make one decision.
 
         Args:
-            action: An integer, 0 to A - 1.
+            action: An element of the action space; a continuous one outside it counts as the simulator clips it.
         Returns:
             Observation, reward, terminated, truncated, info.
         Raises:
@@ -79,7 +78,7 @@ class EngineEnv(DrivingEnv):
         if not self._alone:
             raise UsageError(f"environment {self.row} of a batch cannot be stepped alone: step the whole batch")
         batch.require_running(0, "step")
-        batch.step(np.array([one_action(action, batch.num_actions)]))
+        batch.step(batch.actions.one(action))
         info = batch.info(0)
         if not batch.running(0):
             info |= batch.final_info(0)

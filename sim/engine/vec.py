@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.env_util import is_wrapped
 
-from sim.actions import batch_of_actions
 from sim.engine.batch import EnvBatch
 from sim.engine.buffers import Observations
 from sim.engine.single import EngineEnv, engine_metadata
@@ -44,7 +43,7 @@ class EngineVecEnv(DrivingVecEnv):
         self.envs = [EngineEnv(scenario, batch, render_mode, row) for row in range(batch.num_envs)]
         super().__init__(batch.num_envs, batch.observation_space, batch.action_space)
         self.metadata = engine_metadata(batch)
-        self._actions = np.zeros(batch.num_envs, np.int64)
+        self._actions = np.zeros_like(batch.last_actions)
         self._started = time.perf_counter()
         if seed is not None:
             self.seed(seed)
@@ -76,13 +75,13 @@ class EngineVecEnv(DrivingVecEnv):
         """Keep the actions for `step_wait`.
 
         Args:
-            actions: Integers, (N,).
+            actions: Integers, (N,), or continuous actions, (N, D).
         Raises:
             UsageError: Another number of actions, or one that does not exist.
             gymnasium.error.ResetNeeded: Before the first reset.
         """
         self.batch.require_started(slice(None), "step")
-        self._actions = batch_of_actions(actions, self.num_envs, self.batch.num_actions)
+        self._actions = self.batch.actions.batch(actions, self.num_envs)
 
     def step_wait(self) -> tuple[Observations, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         batch = self.batch

@@ -71,10 +71,10 @@ FAULTS = {
     "sorted whatever the order": (TABLE, "abs(ahead) if p.obs_sorted else 0.0", "abs(ahead)"),
     "obstacles always seen": (TABLE, "env.bodies if p.obs_obstacles else env.vehicles", "env.bodies"),
     "intentions always seen": (TABLE, "motion, p.obs_intentions, out", "motion, True, out"),
-    "destination of the first step": (
+    "destination of the next step": (
         FEATURES,
         "            last = step\n",
-        "            last = max(last, step * (last < 0))\n",
+        "            last = step\n            break\n",
     ),
     "obstacles have a heading": (FEATURES, "    if not vehicle:\n        return math.nan\n", ""),
     "lane angle not wrapped to the lane": (FEATURES, "body.heading - roads.heading_at(lane, s)", "body.heading"),

@@ -10,6 +10,7 @@ from numba import prange
 
 from sim.compiled import kernel
 from sim.engine import roads
+from sim.engine.bodies import row_of
 from sim.engine.observe.features import (
     FASTEST,
     FEATURES,
@@ -115,7 +116,8 @@ def _there_and_back(value, low, high):
 @kernel
 def _draw_vehicles(env, ego, lanes, p, g, out):
     """Vehicles cell by cell; in a shared cell the first one of the list counts."""
-    for j in range(env.vehicles - 1, -1, -1):
+    for k in range(env.vehicles - 1, -1, -1):
+        j = row_of(env, k)
         motion = motion_of(nth(ego, j), ego, False)
         x, y = _there_and_back(motion[0], g.x_low, g.x_high), _there_and_back(motion[1], g.y_low, g.y_high)
         column, row = _cell(g, ego, x, y)

@@ -181,7 +181,6 @@ def test_time_limits_are_truncations():
     ("config", "reason"),
     [
         ({"observation": {"type": "OccupancyGrid", "features": ["presence"] * 17}}, "feature presence twice"),
-        ({"action": {"type": "ContinuousAction"}}, "action type ContinuousAction"),
         ({"other_vehicles_type": "highway_env.vehicle.behavior.AggressiveVehicle"}, "AggressiveVehicle"),
         ({"observation": {"features": ["x", "y", "x"]}}, "feature x twice"),
     ],
