@@ -20,6 +20,7 @@ from sim.compiled import kernel
 from sim.engine import roads
 from sim.engine.episode import FIELDS
 from sim.engine.records import assign, nth
+from sim.sizes import CAR_LENGTH, CAR_WIDTH
 
 MOST_SWEPT_LANES = 64
 """Lanes of a network beyond which every leader is searched."""
@@ -71,6 +72,8 @@ BODY = np.dtype(
         ("timer", "f8"),  # seconds since it last considered a lane change
         ("push_x", "f8"),  # displacement that the next simulation step adds after a contact
         ("push_y", "f8"),
+        ("length", "f8"),  # along the heading, m
+        ("width", "f8"),
         ("lane", "i4"),
         ("target", "i4"),
         ("order", "i4"),  # row k holds the body that is k-th in x ...
@@ -106,6 +109,7 @@ def place(body, lanes, x, y, heading, speed):
     body.lane = body.target = roads.closest_lane(lanes, x, y, heading)
     body.crashed = body.pushed = 0
     body.checks = body.changes = 1
+    body.length, body.width = CAR_LENGTH, CAR_WIDTH
     body.route, body.route_step = -1, 0
     body.yielding = 0
 

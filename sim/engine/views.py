@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from sim.compiled import kernel
 from sim.engine.bodies import OBSTACLE_SIZE
 from sim.engine.frames import centers_of, frame_of, in_frame, locate

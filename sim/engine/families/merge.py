@@ -141,7 +141,6 @@ FAMILY = road_family(
         score=score,
         options=_merge_options,
         most_bodies=lambda config: 1 + len(TRAFFIC) + 2,  # the ramp's car and obstacle
-        obstacles=True,
     )
 )
 GENERIC = road_family(
@@ -152,6 +151,5 @@ GENERIC = road_family(
         score=score,
         options=_generic_options,
         most_bodies=lambda config: 1 + config.vehicles_count + 2,
-        obstacles=True,
     )
 )

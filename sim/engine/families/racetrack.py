@@ -168,7 +168,6 @@ OVAL = road_family(
         score=score,
         options=_options,
         most_bodies=_most_bodies,
-        obstacles=True,
         uncovered=_uncovered,
     )
 )
