@@ -157,7 +157,7 @@ class DrivingEnv(ScenarioEnv):
         """Roll plans out from copies of the exact present state; this environment is left as it is.
 
         Args:
-            plans: Discrete actions, int (P, H).
+            plans: Discrete actions, int (P, H), or continuous ones, float (P, H, D).
         Returns:
             How they went.
         """
@@ -222,13 +222,13 @@ class ScenarioVecEnv(VecEnv, ABC):
         """
 
     @abstractmethod
-    def reset_to(self, seeds: Sequence[int]) -> np.ndarray:
+    def reset_to(self, seeds: Sequence[int]) -> Any:
         """Start a new episode in every environment.
 
         Args:
             seeds: One seed for each of the N environments.
         Returns:
-            Observations (N, ...).
+            Observations (N, ...), by key in a Dict space.
         """
 
     @abstractmethod
@@ -278,7 +278,7 @@ class DrivingVecEnv(ScenarioVecEnv):
 
         Args:
             index: The environment.
-            plans: Discrete actions, int (P, H).
+            plans: Discrete actions, int (P, H), or continuous ones, float (P, H, D).
         Returns:
             How they went.
         """

@@ -89,10 +89,16 @@ def steering_to(lateral, lane_heading, heading, speed, kp_lateral, kp_heading):
 @kernel
 def limit_acceleration(acceleration, speed):
     """Acceleration with the soft speed limit of +-40 m/s applied."""
-    if speed > MAX_SPEED:
-        return min(acceleration, 1.0 * (MAX_SPEED - speed))
-    if speed < -MAX_SPEED:
-        return max(acceleration, 1.0 * (-MAX_SPEED - speed))
+    return limit_to_range(acceleration, speed, -MAX_SPEED, MAX_SPEED)
+
+
+@kernel
+def limit_to_range(acceleration, speed, slowest, fastest):
+    """Acceleration that leads back into a range of speeds, m/s, where the speed is outside."""
+    if speed > fastest:
+        return min(acceleration, 1.0 * (fastest - speed))
+    if speed < slowest:
+        return max(acceleration, 1.0 * (slowest - speed))
     return acceleration
 
 
@@ -123,7 +129,7 @@ def speed_index(speed, set_points):
 
 
 @kernel
-def _corners(x, y, c, s, half_length, half_width):
+def corners(x, y, c, s, half_length, half_width):
     """Corners of a rectangle at heading (cosine, sine), as four x and four y, in highway-env's order."""
     lx, ly, wx, wy = c * half_length, s * half_length, -s * half_width, c * half_width
     return (
@@ -160,8 +166,8 @@ def rectangles_collide(ax, ay, ac, as_, avx, avy, bx, by, bc, bs, bvx, bvy, half
         Whether they intersect now, whether they will within the step, and the translation (x, y) that parts them, zero
         without contact.
     """
-    a_xs, a_ys = _corners(ax, ay, ac, as_, CAR_LENGTH / 2, CAR_WIDTH / 2)
-    b_xs, b_ys = _corners(bx, by, bc, bs, half_length, half_width)
+    a_xs, a_ys = corners(ax, ay, ac, as_, CAR_LENGTH / 2, CAR_WIDTH / 2)
+    b_xs, b_ys = corners(bx, by, bc, bs, half_length, half_width)
     dx, dy = avx * dt - bvx * dt, avy * dt - bvy * dt
     intersecting = will_intersect = True
     min_distance = math.inf

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numba import njit
 
 import experts.registry
@@ -14,6 +15,7 @@ from experts.provider import Context
 from sim.config import resolve
 from sim.engine import traffic
 from sim.engine.factory import make_batch
+from sim.highway.scenes import number_bodies
 from sim.outcome import Outcome
 
 Fields = dict[str, tuple[Any, Any]]
@@ -30,7 +32,11 @@ class Pair:
         self.env: Any = sim.make(scenario, "highway-env", config)
         self.batch: Any = make_batch(chosen, resolve(chosen.defaults, config), 1)
         self.fields = lane_change_fields if scenario == "lane-change" else highway_fields
-        self.rule = experts.registry.make("rule", scenario)
+        self.rule: Any = None
+        if isinstance(self.env.action_space, spaces.Box):
+            self.rule = experts.registry.make("idm-continuous", scenario)
+        elif self.batch.manoeuvres:
+            self.rule = experts.registry.make("rule", scenario)
 
     def reset(self, seed: int | None) -> str | None:
         """Start both from a seed (None: go on with the random streams as they are); the first difference."""
@@ -39,9 +45,9 @@ class Pair:
             self.batch.seed([0], [seed])
         self.batch.reset()
         self.obs = obs
-        return self.difference({"observation": (obs, self.batch.obs[0])})
+        return self.difference({"observation": (flat(obs), flat(self.batch.observation(0)))})
 
-    def step(self, action: int) -> tuple[bool, str | None]:
+    def step(self, action: Any) -> tuple[bool, str | None]:
         """One decision of both; (ended, first difference)."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         self.obs = obs
@@ -59,9 +65,10 @@ class Pair:
                     )
         return ended, self.difference(extra)
 
-    def step_inner(self, action: int) -> str | None:
+    def step_inner(self, action: Any) -> str | None:
         """One decision of both, whether the episode has ended or not."""
         obs, reward, terminated, truncated, _ = self.env.inner.step(action)
+        number_bodies(self.env.inner)
         self.batch.step(np.array([action]))
         limit = self.batch.truncated[0] if self.env.kind.time_limit else truncated
         return self.difference(self._results(obs, reward, terminated, limit))
@@ -69,7 +76,7 @@ class Pair:
     def _results(self, obs: Any, reward: float, terminated: bool, truncated: bool) -> Fields:
         batch = self.batch
         return {
-            "observation": (np.asarray(obs, np.float32), batch.obs[0]),
+            "observation": (flat(self.env.conform(obs)), flat(batch.observation(0))),
             "reward": (reward, batch.rewards[0]),
             "terminated": (terminated, batch.terminated[0]),
             "truncated": (truncated, batch.truncated[0]),
@@ -83,7 +90,9 @@ class Pair:
             if a.shape != b.shape:
                 return f"{name}: {a.size} values against {b.size}"
             real = name in REAL
-            same = np.isclose(a, b, rtol=0, atol=self.tolerance) if real and self.tolerance else (a == b)
+            same = (a == b) | (np.isnan(a) & np.isnan(b))
+            if self.tolerance and real:
+                same = np.isclose(a, b, rtol=0, atol=self.tolerance)
             if self.tolerance and name in ("observation", "reward"):
                 same = np.isclose(a, b, atol=1e-6)
             if not same.all():
@@ -96,7 +105,16 @@ class Pair:
         return any(body.crashed or body.impact is not None for body in self.env.inner.road.vehicles)
 
 
-REAL = ("x", "y", "heading", "speed", "target speed", "timer", "acceleration", "steering", "push")
+REAL = (
+    *("x", "y", "heading", "speed", "target speed", "timer", "acceleration", "steering", "push"),
+    *("lateral speed", "yaw rate"),
+)
+
+
+def flat(obs: Any) -> np.ndarray:
+    """The numbers of an observation in one row; those of a Dict space by key."""
+    parts = [obs[key] for key in sorted(obs)] if isinstance(obs, dict) else [obs]
+    return np.concatenate([np.asarray(part, np.float64).ravel() for part in parts])
 
 
 def _ulps(a: float, b: float) -> int:
@@ -106,18 +124,24 @@ def _ulps(a: float, b: float) -> int:
 
 def highway_fields(env: Any, batch: Any) -> Fields:
     inner, w, rows = env.inner, batch.state.envs[0], batch.state.bodies[0]
-    vehicles, bodies = inner.road.vehicles, [*inner.road.vehicles, *inner.road.objects]
+    vehicles = in_rows(inner)
+    bodies = [*vehicles, *inner.road.objects]
     number, count, cars = batch.mirror.numbers, len(bodies), len(vehicles)
     pushed = [body.impact is not None for body in vehicles]
     return {
         "vehicles": (cars, w["vehicles"]),
+        "ego in the list": (inner.road.vehicles.index(inner.vehicle), w["place"]),
+        "ids": ([body.scene_id for body in bodies], rows["id"][:count]),
         "x": ([body.position[0] for body in bodies], rows["x"][:count]),
         "y": ([body.position[1] for body in bodies], rows["y"][:count]),
         "heading": ([body.heading for body in bodies], rows["heading"][:count]),
         "speed": ([body.speed for body in bodies], rows["speed"][:count]),
         "lane": ([number[body.lane_index] for body in bodies], rows["lane"][:count]),
-        "target lane": ([number[body.target_lane_index] for body in vehicles], rows["target"][:cars]),
-        "target speed": ([body.target_speed for body in vehicles], rows["target_speed"][:cars]),
+        "target lane": (
+            [number[getattr(body, "target_lane_index", body.lane_index)] for body in vehicles],
+            rows["target"][:cars],
+        ),
+        "target speed": ([getattr(body, "target_speed", 0.0) for body in vehicles], rows["target_speed"][:cars]),
         "timer": ([body.timer for body in vehicles[1:]], rows["timer"][1:cars]),
         "exponent": ([body.DELTA for body in vehicles[1:]], rows["delta"][1:cars]),
         "acceleration": ([body.action["acceleration"] for body in vehicles], rows["acceleration"][:cars]),
@@ -128,8 +152,29 @@ def highway_fields(env: Any, batch: Any) -> Fields:
             [body.impact for body in vehicles if body.impact is not None],
             np.stack([rows["push_x"], rows["push_y"]], 1)[:cars][pushed],
         ),
-        "speed index": (inner.vehicle.speed_index, w["speed_index"]),
+        "speed index": (getattr(inner.vehicle, "speed_index", 0), w["speed_index"]),
+        "lateral speed": (getattr(inner.vehicle, "lateral_speed", 0.0), w["lateral_speed"]),
+        "yaw rate": (getattr(inner.vehicle, "yaw_rate", 0.0), w["yaw_rate"]),
+        "route": ([_route_ahead(body) for body in vehicles], [_steps_ahead(batch, row) for row in rows[:cars]]),
+        "yielding": ([getattr(body, "is_yielding", False) for body in vehicles], rows["yielding"][:cars]),
     }
+
+
+def in_rows(inner: Any) -> list[Any]:
+    """The vehicles in the engine's order: the ego first, the others as in highway-env's list."""
+    return [inner.vehicle, *(car for car in inner.road.vehicles if car is not inner.vehicle)]
+
+
+def _route_ahead(vehicle: Any) -> int:
+    """Steps of a vehicle's route that lie ahead, the present one included."""
+    return len(getattr(vehicle, "route", None) or ())
+
+
+def _steps_ahead(batch: Any, row: Any) -> int:
+    """`_route_ahead` of an engine body."""
+    if row["route"] < 0:
+        return 0
+    return int((batch.params["routes"][0, row["route"], row["route_step"] :, 0] >= 0).sum())
 
 
 def lane_change_fields(env: Any, batch: Any) -> Fields:
@@ -168,7 +213,7 @@ def count_differences(pair: Pair, seed: int, decisions: int, limit: int = 40) ->
     found: dict[str, Any] = {"decisions": 0, "observations": 0, "differ": 0, "values": 0, "largest": 0.0, "first": None}
 
     def compare(wrong: str | None, counted: bool) -> None:
-        gap = np.abs(np.asarray(pair.obs, np.float64) - pair.batch.obs[0])
+        gap = np.abs(flat(pair.obs) - flat(pair.batch.observation(0)))
         found["observations"] += 1
         found["differ"] += bool(gap.any())
         found["values"] += counted and wrong is not None
@@ -204,7 +249,7 @@ def compare_seeds(pair: Pair, seeds: list[int], limit: int = 40, past_end: int =
         wrong = pair.reset(None if goes_on else seed)
         if wrong:
             return result({"seed": seed, "decision": 0, "field": wrong})
-        actions: list[int] = []
+        actions: list[Any] = []
         for _ in range(limit):
             actions.append(choose(pair, rng, seed % 4))
             ended, wrong = pair.step(actions[-1])
@@ -218,7 +263,7 @@ def compare_seeds(pair: Pair, seeds: list[int], limit: int = 40, past_end: int =
                 break
         outcomes[Outcome(pair.batch.outcomes[0]).name.lower()] += 1
         for _ in range(past_end if not pair.tolerance else 0):
-            wrong = pair.step_inner(int(rng.integers(pair.batch.num_actions)))
+            wrong = pair.step_inner(choose(pair, rng, 0))
             decisions += 1
             if wrong:
                 return result({"seed": seed, "decision": "after the end", "field": wrong})
@@ -232,7 +277,7 @@ def _one_substep(envs: Any, bodies: Any, lanes: Any, params: Any, meaning: int) 
 _substep: Any = njit(_one_substep)
 
 
-def locate(pair: Pair, seed: int, actions: list[int]) -> str | None:
+def locate(pair: Pair, seed: int, actions: list[Any]) -> str | None:
     """The simulation step of the last of `actions` in which the two environments of a highway-env scenario part."""
     if pair.fields is not highway_fields:
         return None
@@ -240,7 +285,12 @@ def locate(pair: Pair, seed: int, actions: list[int]) -> str | None:
     for action in actions[:-1]:
         pair.step(action)
     inner, batch = pair.env.inner, pair.batch
-    meaning = int(batch.params["meanings"][0, actions[-1]])
+    meaning = traffic.NONE
+    if batch.manoeuvres:
+        meaning = int(batch.params["meanings"][0, actions[-1]])
+    else:
+        controls = batch.actions.for_kernels(batch.actions.one(actions[-1]))[1][0]
+        batch.state.bodies["acceleration"][0, 0], batch.state.bodies["steering"][0, 0] = controls[:2]
     inner.action_type.act(actions[-1])
     for step in range(int(batch.params["substeps"][0])):
         inner.road.act()
@@ -252,14 +302,32 @@ def locate(pair: Pair, seed: int, actions: list[int]) -> str | None:
     return "none: what is computed after the last one"
 
 
-def choose(pair: Pair, rng: np.random.Generator, kind: int) -> int:
-    """Drivers: any action; mostly keeping on; mostly braking with lane changes; the rule, which gets far."""
+def choose(pair: Pair, rng: np.random.Generator, kind: int) -> Any:
+    """Drivers: any action; mostly keeping on; mostly braking with lane changes; the rule, which gets far.
+
+    With controls: any action, beyond the bounds too; gentle ones; hard ones; pursuit of the lane, which gets far. By
+    number: any action.
+    """
     legal = pair.env.action_masks()
-    if kind == 0:
+    if isinstance(pair.env.action_space, spaces.Box):
+        return _controls(pair, rng, kind)
+    if kind == 0 or not pair.batch.manoeuvres:
         return int(rng.integers(len(legal)))
     if kind in (1, 2) and len(legal) == 5:
         weights = [0.02, 0.83, 0.05, 0.05, 0.05] if kind == 1 else [0.1, 0.3, 0.15, 0.1, 0.35]
         action = int(rng.choice(5, p=weights))
         return action if legal[action] else 1
+    return int(_ruled(pair))
+
+
+def _controls(pair: Pair, rng: np.random.Generator, kind: int) -> np.ndarray:
+    size = pair.env.action_space.shape
+    if kind == 3:
+        return np.asarray(_ruled(pair), np.float32)
+    spread = {0: 1.2, 1: 0.05, 2: 0.4}[kind]
+    return np.where(rng.random(size) < 0.1, 0.0, rng.uniform(-spread, spread, size)).astype(np.float32)
+
+
+def _ruled(pair: Pair) -> Any:
     env = pair.env
-    return int(pair.rule.decide([Context(pair.obs, env.action_space, env.scene(), legal)])[0].action)  # type: ignore[arg-type]
+    return pair.rule.decide([Context(pair.obs, env.action_space, env.scene(), env.action_masks())])[0].action

@@ -40,6 +40,7 @@ LANE = np.dtype(
         ("length", "f8"),
         ("width", "f8"),
         ("speed_limit", "f8"),
+        ("priority", "f8"),  # of two vehicles in conflict the one in the lane with less of it yields
         ("amplitude", "f8"),  # sine; radius of an arc
         ("pulsation", "f8"),  # sine; start angle of an arc
         ("phase", "f8"),  # sine
@@ -93,6 +94,7 @@ def compile_road(network: Any, connected_lanes: bool = False) -> np.ndarray:
         _shape(record, lane, key)
         record["length"], record["width"], record["forbidden"] = lane.length, lane.width, lane.forbidden
         record["speed_limit"] = math.inf if lane.speed_limit is None else lane.speed_limit
+        record["priority"] = lane.priority
         record["road"], record["id"], record["first"] = roads.index(road), key[2], number[(*road, 0)]
         record["count"], record["lanes"] = len(network.graph[road[0]][road[1]]), len(keys)
         following = [number[(road[1], end, 0)] for end in network.graph.get(road[1], {})]

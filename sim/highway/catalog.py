@@ -75,6 +75,7 @@ LANE_KEEPING = EnvKind(
     outcome=stay_in_lane,
     inert=RENDER_AGENT | {"other_vehicles_type": "there is no traffic"},
     time_limit=20.0,
+    on_engine=True,
 )
 
 
@@ -162,6 +163,7 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         goal=intersection_goal,
         inert=RENDER_AGENT,
         private_traffic=True,
+        on_engine=True,
     ),
     HighwayScenario(
         "intersection-v1",
@@ -184,6 +186,7 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         "racetrack_env:RacetrackEnv",
         actions="continuous",
         inert=RACETRACK_INERT | {"speed_limit": "the lanes of this track have fixed speed limits"},
+        on_engine=True,
     ),
     *versions(
         "racetrack-large",
@@ -191,6 +194,7 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         "racetrack_env:RacetrackEnvLarge",
         actions="continuous",
         inert=RACETRACK_INERT,
+        on_engine=True,
     ),
     *versions(
         "racetrack-oval",
@@ -198,6 +202,7 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         "racetrack_env:RacetrackEnvOval",
         actions="continuous",
         inert=RACETRACK_INERT | {"speed_limit": "the lanes of this track have fixed speed limits"},
+        on_engine=True,
     ),
     HighwayScenario(
         "parking-v0",

@@ -7,6 +7,7 @@ differ in the neighbour search across segment borders, which the compiled road k
 from __future__ import annotations
 
 from sim.compiled import kernel
+from sim.engine.ego_actions import GIVEN, MDP
 from sim.engine.episode import MISSED, RUNNING, conclude
 from sim.engine.records import Field, nth
 from sim.engine.rewards import linear
@@ -107,7 +108,7 @@ def start_generic(envs, bodies, lanes, params, own, rows):
 
 
 @kernel
-def score(envs, bodies, lanes, params, own, actions, rolling):
+def score(envs, bodies, lanes, params, own, actions, controls, rolling):
     """Speed, the right lane, crashes, lane changes, and the delay of merging cars. Success is to pass the end."""
     p, f = params[0], own[0]
     for i in range(actions.size):
@@ -115,7 +116,7 @@ def score(envs, bodies, lanes, params, own, actions, rolling):
         if rolling and env.outcome != RUNNING:
             continue
         delayed = 0.0
-        for k in range(env.vehicles):
+        for k in range(0 if p.ego_kind == MDP else 1, env.vehicles):  # only vehicles with a target speed
             body = nth(ego, k)
             if body.lane == f.altruism_lane:
                 delayed += (body.target_speed - body.speed) / body.target_speed
@@ -124,7 +125,7 @@ def score(envs, bodies, lanes, params, own, actions, rolling):
             + f.collision * float(ego.crashed)
             + f.right_lane * (nth(lanes[0], ego.lane).id / 1)
             + f.high_speed * linear(ego.speed, f.slow, f.fast)
-            + f.lane_change * (1.0 if actions[i] in (0, 2) else 0.0)
+            + f.lane_change * (1.0 if controls[i, GIVEN] in (0.0, 2.0) else 0.0)
             + f.merging_speed * delayed
         )
         reward = linear(reward, f.collision + f.merging_speed, f.high_speed + f.right_lane)
@@ -140,7 +141,6 @@ FAMILY = road_family(
         score=score,
         options=_merge_options,
         most_bodies=lambda config: 1 + len(TRAFFIC) + 2,  # the ramp's car and obstacle
-        obstacles=True,
     )
 )
 GENERIC = road_family(
@@ -151,6 +151,5 @@ GENERIC = road_family(
         score=score,
         options=_generic_options,
         most_bodies=lambda config: 1 + config.vehicles_count + 2,
-        obstacles=True,
     )
 )
