@@ -1,6 +1,6 @@
 """State of one environment on a compiled road: a record of its own, and one record per body.
 
-Row 0 is the ego; the other vehicles and then the obstacles follow in highway-env's list order. In that list the ego comes
+Row 0 is the ego; other vehicles and then obstacles follow in highway-env's list order. In that list the ego comes
 after `ENV.place` of the others: the order decides between equals, and in which order contacts are taken. Beside it the
 bodies are kept sorted by x, so that neighbours and contacts are searched nearby.
 
