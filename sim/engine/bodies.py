@@ -1,8 +1,8 @@
 """State of one environment on a compiled road: a record of its own, and one record per body.
 
-Row 0 is the ego; other vehicles and then obstacles follow in highway-env's list order. In that list the ego comes
-after `ENV.place` of the others: the order decides between equals, and in which order contacts are taken. Beside it the
-bodies are kept sorted by x, so that neighbours and contacts are searched nearby.
+Row 0 is the ego; the other vehicles and then the obstacles follow in highway-env's list order. In that list the ego
+comes after `ENV.place` of the others: the order decides between equals, and in which order contacts are taken. Beside
+it the bodies are kept sorted by x, so that neighbours and contacts are searched nearby.
 
 Kernel arguments here and in the modules that build on this one: `env` is the environment's record, `ego` its first
 `BODY`, `lanes` the first `roads.LANE`, `p` the parameters of the road (`sim.engine.road`). All are rows; the others are

@@ -48,8 +48,8 @@ def jobs(seeds: int, limit: int, past_end: int) -> list[dict[str, Any]]:
 
 
 def test_a_few_episodes_with_every_form_of_control_are_identical():
-    results = oracle.run_all(jobs(seeds=4, limit=6, past_end=2), processes=1)
-    assert sum(result["decisions"] for result in results) > 200
+    results = oracle.run_all(jobs(seeds=2, limit=8, past_end=2), processes=1)
+    assert sum(result["decisions"] for result in results) > 150
 
 
 @pytest.mark.slow

@@ -12,15 +12,17 @@ SEEN: dict[str, Any] = {
     "observation": {"type": "Kinematics", "features": ["presence", "x", "y", "vx", "vy", "heading"]}
 }
 KINDS: list[dict[str, Any]] = [
-    {"scenario": "lane-keeping-v0", "config": SEEN},
+    {"scenario": "lane-keeping-v0"},
     {"scenario": "lane-keeping-v0", "config": SEEN | {"action": {"longitudinal": True, "dynamical": False}}},
     {"scenario": "lane-keeping-v0", "config": SEEN | {"action": {"longitudinal": True}, "duration": 3}},
 ]
 
+QUICK = [job | {"config": job.get("config", {}) | {"duration": 2 + k}} for k, job in enumerate(KINDS)]
+
 
 def test_a_few_episodes_are_identical():
-    results = oracle.run_all([job | {"seeds": [0, 4], "limit": 210, "past_end": 3} for job in KINDS], processes=1)
-    assert sum(result["decisions"] for result in results) > 800
+    results = oracle.run_all([job | {"seeds": [0, 4], "limit": 50, "past_end": 2} for job in QUICK], processes=1)
+    assert sum(result["decisions"] for result in results) > 200
     assert sum(result["outcomes"]["success"] for result in results)
     assert sum(result["outcomes"]["missed"] for result in results)
 

@@ -17,7 +17,7 @@ GRID: dict[str, Any] = {"action": {"type": "DiscreteAction", "longitudinal": Fal
 ONWARDS: dict[str, Any] = {"terminate_off_road": False, "duration": 20}
 
 KINDS: list[dict[str, Any]] = [
-    {"scenario": "racetrack-v1", "config": CROWD},
+    {"scenario": "racetrack-v1", "config": {"other_vehicles": 6}},
     {"scenario": "racetrack-v0", "config": CROWD | BOTH},
     {"scenario": "racetrack-large-v1", "config": CROWD | GRID},
     {"scenario": "racetrack-large-v0", "config": SEEN | ONWARDS | {"other_vehicles": 0, "action_reward": 0.7}},
