@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ class Pair:
         self.fields = lane_change_fields if scenario == "lane-change" else highway_fields
         self.rule: Any = None
         if isinstance(self.env.action_space, spaces.Box):
-            self.rule = experts.registry.make("idm-continuous", scenario)
+            if not hasattr(self.env, "compute_reward"):  # where goals are, `_towards_goal` drives
+                self.rule = experts.registry.make("idm-continuous", scenario)
         elif self.batch.manoeuvres:
             self.rule = experts.registry.make("rule", scenario)
 
@@ -128,6 +130,7 @@ def highway_fields(env: Any, batch: Any) -> Fields:
     bodies = [*vehicles, *inner.road.objects]
     number, count, cars = batch.mirror.numbers, len(bodies), len(vehicles)
     pushed = [body.impact is not None for body in vehicles]
+    driven = np.array([k for k, body in enumerate(vehicles) if k and hasattr(body, "timer")], np.int64)
     return {
         "vehicles": (cars, w["vehicles"]),
         "ego in the list": (inner.road.vehicles.index(inner.vehicle), w["place"]),
@@ -142,8 +145,8 @@ def highway_fields(env: Any, batch: Any) -> Fields:
             rows["target"][:cars],
         ),
         "target speed": ([getattr(body, "target_speed", 0.0) for body in vehicles], rows["target_speed"][:cars]),
-        "timer": ([body.timer for body in vehicles[1:]], rows["timer"][1:cars]),
-        "exponent": ([body.DELTA for body in vehicles[1:]], rows["delta"][1:cars]),
+        "timer": ([vehicles[k].timer for k in driven], rows["timer"][driven]),
+        "exponent": ([vehicles[k].DELTA for k in driven], rows["delta"][driven]),
         "acceleration": ([body.action["acceleration"] for body in vehicles], rows["acceleration"][:cars]),
         "steering": ([body.action["steering"] for body in vehicles], rows["steering"][:cars]),
         "crashed": ([body.crashed for body in bodies], rows["crashed"][:count]),
@@ -330,4 +333,14 @@ def _controls(pair: Pair, rng: np.random.Generator, kind: int) -> np.ndarray:
 
 def _ruled(pair: Pair) -> Any:
     env = pair.env
+    if pair.rule is None:
+        return _towards_goal(env.inner)
     return pair.rule.decide([Context(pair.obs, env.action_space, env.scene(), env.action_masks())])[0].action
+
+
+def _towards_goal(inner: Any) -> np.ndarray:
+    """Acceleration and steering straight to the marked spot."""
+    ego, goal = inner.vehicle, inner.vehicle.goal
+    dx, dy = goal.position - ego.position
+    bearing = math.remainder(math.atan2(dy, dx) - ego.heading, 2 * math.pi)
+    return np.clip([0.3 * (min(4.0, 0.5 * math.hypot(dx, dy)) - ego.speed), 2.0 * bearing], -1.0, 1.0)

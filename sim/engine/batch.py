@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -62,6 +62,8 @@ class EnvBatch(ABC):
     decision_frequency: float
     """Hz"""
     config: Any
+    goal_rewards: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    """(achieved goals, desired goals) -> rewards, where observations hold goals."""
     state: EngineState
 
     def __init__(self, num_envs: int, threads: int = 1) -> None:

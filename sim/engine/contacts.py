@@ -12,11 +12,9 @@ import numpy as np
 
 from sim import kinematics
 from sim.compiled import kernel
-from sim.engine.bodies import MOST_PAIRS, OBSTACLE_SIZE, listed, row_of
+from sim.engine.bodies import MOST_PAIRS, listed, row_of
 from sim.engine.records import nth
 from sim.sizes import CAR_LENGTH, CAR_WIDTH
-
-OBSTACLE_DIAGONAL = math.sqrt(OBSTACLE_SIZE**2 + OBSTACLE_SIZE**2)
 
 
 @kernel
@@ -26,11 +24,13 @@ def _apart(body, other):
 
 
 @kernel
-def _contact(env, ego, i, j, dt):
+def contact(env, ego, i, j, dt):
     """handle_collisions of vehicle i with a later body j; a later contact overwrites a push."""
     body, other = nth(ego, i), nth(ego, j)
     obstacle = j >= env.vehicles
-    diagonal = OBSTACLE_DIAGONAL if obstacle else kinematics.DIAGONAL
+    diagonal = kinematics.DIAGONAL
+    if obstacle:
+        diagonal = math.sqrt(other.length * other.length + other.width * other.width)
     dx, dy = other.x - body.x, other.y - body.y
     if math.sqrt(dx * dx + dy * dy) > (kinematics.DIAGONAL + diagonal) / 2 + body.speed * dt:
         return
@@ -47,8 +47,8 @@ def _contact(env, ego, i, j, dt):
         other.sin,
         other.vx,
         other.vy,
-        OBSTACLE_SIZE / 2 if obstacle else CAR_LENGTH / 2,
-        OBSTACLE_SIZE / 2 if obstacle else CAR_WIDTH / 2,
+        other.length / 2 if obstacle else CAR_LENGTH / 2,
+        other.width / 2 if obstacle else CAR_WIDTH / 2,
         dt,
     )
     if soon:
@@ -88,7 +88,7 @@ def collide(env, ego, dt):
     for k in range(count):
         i, j = env.pairs[k] // env.bodies, env.pairs[k] % env.bodies
         if i < env.vehicles:
-            _contact(env, ego, row_of(env, i), row_of(env, j), dt)
+            contact(env, ego, row_of(env, i), row_of(env, j), dt)
 
 
 @kernel
@@ -98,7 +98,7 @@ def _collide_all(env, ego, dt):
         for b in range(a + 1, env.bodies):
             i, j = row_of(env, a), row_of(env, b)
             if nth(ego, i).checks or nth(ego, j).checks:
-                _contact(env, ego, i, j, dt)
+                contact(env, ego, i, j, dt)
 
 
 @kernel
@@ -108,4 +108,4 @@ def collide_ego(env, ego, dt):
     for j in range(1, env.bodies):
         other = nth(ego, j)
         if abs(other.x - ego.x) <= reach and not _apart(ego, other):
-            _contact(env, ego, 0, j, dt)
+            contact(env, ego, 0, j, dt)

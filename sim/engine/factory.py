@@ -8,7 +8,7 @@ from gymnasium.vector import AutoresetMode
 
 from sim.engine.batch import EnvBatch
 from sim.engine.families import family_of
-from sim.engine.single import EngineEnv
+from sim.engine.single import EngineEnv, engine_env
 from sim.engine.vec import EngineVecEnv
 from sim.engine.vector import EngineVectorEnv
 from sim.errors import UsageError
@@ -45,7 +45,7 @@ def make_batch(scenario: Scenario, config: Any, num_envs: int, threads: int = 1)
 
 def make_env(scenario: Scenario, config: Any, render_mode: str | None = None) -> EngineEnv:
     """One environment of the scenario."""
-    return EngineEnv(scenario.name, make_batch(scenario, config, 1), render_mode)
+    return engine_env(scenario.name, make_batch(scenario, config, 1), render_mode)
 
 
 def make_vec(

@@ -15,7 +15,7 @@ import numpy as np
 
 from sim.compiled import kernel
 from sim.engine import roads
-from sim.engine.bodies import OBSTACLE_SIZE
+from sim.engine.lot import ahead_on_lot
 from sim.engine.records import nth
 from sim.sizes import CAR_LENGTH, LANE_MARGIN
 
@@ -117,11 +117,8 @@ def locate(frame, lanes, centers, width, body):
 
 
 @kernel
-def front_gap_ttc(env, ego, lanes, frames, p, n):
-    """Bumper gap (m) and time-to-collision (s) to the body ahead of the ego in lane n of its road, as `Scene` has them.
-
-    Both are inf on a free lane.
-    """
+def _ahead_on_road(env, ego, lanes, frames, p, n):
+    """The nearest body ahead in lane n of the ego's road (-1: none), and its distance."""
     own, frame = nth(lanes, ego.lane), frame_of(ego, frames, p)
     centers = centers_of(frame, ego, lanes)
     s = in_frame(frame, lanes, 0, ego.x, ego.y)[0]
@@ -131,11 +128,21 @@ def front_gap_ttc(env, ego, lanes, frames, p, n):
         s_j, d_j = locate(frame, lanes, centers, own.width, nth(ego, j))
         if abs(d_j - center) <= own.width / 2 + LANE_MARGIN and 0 <= s_j - s <= best_dx:
             best, best_dx = j, s_j - s
+    return best, best_dx
+
+
+@kernel
+def front_gap_ttc(env, ego, lanes, frames, p, n):
+    """Bumper gap (m) and time-to-collision (s) to the body ahead of the ego in lane n of its road, as `Scene` has them.
+
+    Both are inf on a free lane.
+    """
+    ahead = _ahead_on_road(env, ego, lanes, frames, p, n) if p.area_width == 0.0 else ahead_on_lot(env, ego, p)
+    best, best_dx = ahead
     if best < 0:
         return math.inf, math.inf
-    length = CAR_LENGTH if best < env.vehicles else OBSTACLE_SIZE
-    gap = best_dx - (length + CAR_LENGTH) / 2
     body = nth(ego, best)
+    gap = best_dx - (body.length + CAR_LENGTH) / 2
     same_way = body.cos * ego.cos + body.sin * ego.sin >= 0
     closing = ego.speed - (body.speed if same_way else -body.speed)
     return gap, (max(gap, 0.0) / closing if closing > 0 else math.inf)

@@ -155,6 +155,8 @@ def final(envs, bodies, lanes, frames, params, out):
         own, target = nth(lanes[0], ego.lane), _beside(ego, lanes[0])
         out[b, 0], out[b, 1], out[b, 2] = ego.x, ego.y, own.id
         out[b, 3], out[b, 4] = lanes[target].id, ego.speed
+        if params[0].area_width > 0.0:
+            out[b, 2] = out[b, 3] = 0.0  # the strip counts as one lane
         out[b, 5] = front_gap_ttc(env, ego, lanes[0], frames[0], params[0], target)[0]
 
 

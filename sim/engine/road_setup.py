@@ -84,6 +84,7 @@ def road_fields(setup: Setup) -> dict[str, Field]:
         "ego_frames": ("i8", np.zeros((MOST_ROUTES, ROUTE_STEPS)), (MOST_ROUTES, ROUTE_STEPS)),  # see `frames.frame_of`
         "goal_lane": ("i8", NO_GOAL),  # the lane to reach, by its number on the ego's road ...
         "goal_x": ("f8", -np.inf),  # ... until the ego passes this x
+        "area_width": ("f8", 0.0),  # m along y of the free strip of an open area; 0: a road
         "landmarks": ("i8", 0),  # bodies after the vehicles that nothing can hit
         "obs_lane": ("i8", -1),  # the lane along which ExitObservation measures
         **observer_fields(config),

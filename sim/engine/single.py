@@ -162,6 +162,29 @@ class EngineEnv(DrivingEnv):
         return self.batch.clock()
 
 
+class EngineGoalEnv(EngineEnv):
+    """An environment with a goal in its observation (parking), as hindsight replay needs it."""
+
+    def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> np.ndarray:
+        """Reward of goals achieved while others were desired; crashes are not counted.
+
+        Args:
+            achieved_goal: (..., 6)
+            desired_goal: (..., 6)
+            info: Not used.
+        Returns:
+            Rewards (...).
+        """
+        assert self.batch.goal_rewards is not None
+        return self.batch.goal_rewards(achieved_goal, desired_goal)
+
+
+def engine_env(scenario: str, batch: EnvBatch, render_mode: str | None = None, row: int | None = None) -> EngineEnv:
+    """One environment of a batch, as `EngineEnv` takes it; one with a goal can compute rewards of other goals."""
+    made = EngineEnv if batch.goal_rewards is None else EngineGoalEnv
+    return made(scenario, batch, render_mode, row)
+
+
 def engine_metadata(batch: EnvBatch) -> dict[str, Any]:
     """gymnasium's `metadata` of the environments of a batch."""
     return {"render_modes": ["human", "rgb_array"], "render_fps": max(round(batch.decision_frequency), 1)}

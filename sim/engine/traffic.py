@@ -19,6 +19,7 @@ from sim.engine import bicycle, roads
 from sim.engine.bodies import LANE_CHANGE_DELAY, note_change, sort
 from sim.engine.contacts import collide, collide_ego
 from sim.engine.ego_actions import BICYCLE, MDP, NONE
+from sim.engine.lot import collide_on_lot
 from sim.engine.neighbours import find_fronts, front_in, rear_of
 from sim.engine.records import nth
 from sim.engine.regulation import regulate
@@ -267,10 +268,26 @@ def substep(env, ego, lanes, p, action):
 
     An ego of another kind keeps the acceleration and steering that it has.
     """
+    if p.area_width > 0.0:
+        _on_lot(env, ego, lanes, p)
+        return
     find_fronts(env, ego, lanes)
     if p.ego_kind == MDP:
         _ego_act(env, ego, lanes, p, action)
     _flow(env, ego, lanes, p, 1)
+
+
+@kernel
+def _on_lot(env, ego, lanes, p):
+    """Only the ego drives; parked cars move when they are pushed."""
+    _move_ego(env, ego, lanes, p)
+    for i in range(1, env.vehicles):
+        body = nth(ego, i)
+        if body.pushed:
+            _limit(body, -kinematics.MAX_SPEED, kinematics.MAX_SPEED)
+            _move(body, lanes, p.dt)
+            body.target = body.lane
+    collide_on_lot(env, ego, p)
 
 
 @kernel

@@ -11,7 +11,7 @@ from stable_baselines3.common.env_util import is_wrapped
 
 from sim.engine.batch import EnvBatch
 from sim.engine.buffers import Observations
-from sim.engine.single import EngineEnv, engine_metadata
+from sim.engine.single import engine_env, engine_metadata
 from sim.env import Branches, DrivingVecEnv, refuse_options
 from sim.errors import UsageError
 from sim.scene import Scene
@@ -40,7 +40,7 @@ class EngineVecEnv(DrivingVecEnv):
         self.scenario = scenario
         self.scenario_config = batch.config
         self.batch = batch
-        self.envs = [EngineEnv(scenario, batch, render_mode, row) for row in range(batch.num_envs)]
+        self.envs = [engine_env(scenario, batch, render_mode, row) for row in range(batch.num_envs)]
         super().__init__(batch.num_envs, batch.observation_space, batch.action_space)
         self.metadata = engine_metadata(batch)
         self._actions = np.zeros_like(batch.last_actions)

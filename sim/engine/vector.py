@@ -10,7 +10,7 @@ from gymnasium.vector.utils import batch_space
 
 from sim.engine.batch import EnvBatch
 from sim.engine.buffers import Observations
-from sim.engine.single import EngineEnv, engine_metadata
+from sim.engine.single import engine_env, engine_metadata
 from sim.errors import UsageError
 
 
@@ -38,7 +38,7 @@ class EngineVectorEnv(VectorEnv):
         """
         self.scenario, self.scenario_config, self.batch = scenario, batch.config, batch
         self.num_envs = batch.num_envs
-        self.envs = [EngineEnv(scenario, batch, render_mode, row) for row in range(batch.num_envs)]
+        self.envs = [engine_env(scenario, batch, render_mode, row) for row in range(batch.num_envs)]
         self.mode = AutoresetMode(autoreset)
         self.metadata = engine_metadata(batch) | {"autoreset_mode": self.mode}
         self.render_mode = render_mode

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sim.compiled import kernel
-from sim.engine.bodies import OBSTACLE_SIZE
 from sim.engine.frames import centers_of, frame_of, in_frame, locate
 from sim.engine.records import nth
 from sim.sizes import CAR_LENGTH
@@ -31,7 +30,7 @@ def see(view, env, ego, lanes, frames, p, set_points, target, columns):
         body = nth(ego, j)
         columns[0, j], columns[1, j] = locate(frame, lanes, centers, own.width, body)
         columns[2, j], columns[3, j] = body.speed, body.heading
-        columns[4, j] = CAR_LENGTH if j < env.vehicles else OBSTACLE_SIZE
+        columns[4, j] = body.length
     s, d = in_frame(frame, lanes, 0, ego.x, ego.y)
     cars = columns[:, 1 : env.bodies]
     look(

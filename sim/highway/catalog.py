@@ -88,6 +88,7 @@ def parking(name: str, overrides: dict[str, object] | None = None) -> EnvKind:
         overrides=overrides or {},
         inert=PARKING_INERT,
         area_width=AISLE,
+        on_engine=True,
     )
 
 

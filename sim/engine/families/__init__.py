@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from sim.engine.families import exit, highway, intersection, lane_change, lane_keeping, merge, racetrack, two_way
+from sim.engine.families import (
+    exit,
+    highway,
+    intersection,
+    lane_change,
+    lane_keeping,
+    merge,
+    parking,
+    racetrack,
+    two_way,
+)
 from sim.engine.family import Family
 from sim.scenarios import Scenario
 
@@ -15,6 +25,7 @@ FAMILIES: tuple[Family, ...] = (
     intersection.FAMILY,
     lane_change.FAMILY,
     lane_keeping.FAMILY,
+    parking.FAMILY,
     racetrack.FAMILY,
     racetrack.OVAL,
 )

@@ -61,8 +61,8 @@ def assert_same(ours: Any, theirs: Any) -> None:
         for a, b in zip(ours, theirs, strict=True):
             assert_same(a, b)
     elif getattr(ours, "dtype", np.dtype(float)).hasobject:
-        for a, b in zip(ours, theirs, strict=True):
-            np.testing.assert_array_equal(a, b)
+        for a, b in zip(ours.tolist(), theirs.tolist(), strict=True):
+            assert_same(a, b)
     else:
         np.testing.assert_array_equal(ours, theirs)
 
