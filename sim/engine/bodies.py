@@ -100,7 +100,7 @@ def place(body, lanes, x, y, heading, speed):
     body.delta = 4.0
     body.steering = body.acceleration = body.push_x = body.push_y = 0.0
     body.timer = kinematics.modulo((x + y) * math.pi, LANE_CHANGE_DELAY)
-    body.lane = body.target = roads.closest_lane(lanes, x, y, heading)
+    body.lane = body.target = roads.closest_lane(lanes, x, y, heading, 0)
     body.crashed = body.pushed = 0
     body.checks = body.changes = 1
     body.route, body.route_step = -1, 0

@@ -28,7 +28,7 @@ def find_fronts(env, ego, lanes):
     lane on the way.
     """
     env.changers = 0
-    if lanes.lanes > MOST_SWEPT_LANES:
+    if lanes.lanes > MOST_SWEPT_LANES or not lanes.sweeps:
         for i in range(env.bodies):
             body = nth(ego, i)
             body.front = body.front_left = body.front_right = UNKNOWN
@@ -145,6 +145,8 @@ def _search(env, ego, lanes, i, n):
         other = nth(ego, j)
         for k in range(own.reach):
             lane = nth(lanes, own.reach_lanes[k])
+            if roads.beside(lane, other.x, other.y):
+                continue
             s_j, lateral = roads.project(lane, other.x, other.y)
             if not roads.holds(lane, s_j, lateral, LANE_MARGIN):
                 continue

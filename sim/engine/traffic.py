@@ -239,7 +239,7 @@ def _roll(body, lanes, dt):
 def _find_lane(body, lanes):
     """The closest lane; most of the time plainly the one that the body was in."""
     if not roads.well_inside(nth(lanes, body.lane), body.x, body.y, body.heading):
-        body.lane = roads.closest_lane(lanes, body.x, body.y, body.heading)
+        body.lane = roads.closest_lane(lanes, body.x, body.y, body.heading, body.lane)
 
 
 # --- one simulation step ---------------------------------------------------------------------------------------------
