@@ -61,7 +61,7 @@ LANE = np.dtype(
         ("reach_lanes", "i8", MOST_ROADS),
         ("reach_offsets", "f8", MOST_ROADS),  # ... and what brings their coordinate into its own
         ("swept", "i8"),  # it and the lanes beside it run along x, and searches along them stay on them
-        ("sweeps", "i8"),  # some lane of the network is swept
+        ("sweeps", "i8"),  # most lanes of the network are swept
         ("low_x", "f8"),  # box around all points that it holds with `LANE_MARGIN`
         ("high_x", "f8"),
         ("low_y", "f8"),
@@ -122,7 +122,7 @@ def compile_road(network: Any, connected_lanes: bool = False) -> np.ndarray:
         lanes[n]["swept"] = ((beside["axis"] == 1) & (beside["reach"] == 1)).all()
         lanes[n]["clear"] = _clearance(lanes, n)
         lanes[n]["low_x"], lanes[n]["high_x"], lanes[n]["low_y"], lanes[n]["high_y"] = _box(lanes[n])
-    lanes["sweeps"] = lanes["swept"].any()
+    lanes["sweeps"] = lanes["swept"].mean() > 0.5
     return lanes
 
 
