@@ -42,7 +42,9 @@ ENV = np.dtype(
         ("road_steps", "i8"),  # simulation steps of the road, those before the first decision included
         ("vehicles", "i8"),
         ("bodies", "i8"),  # vehicles and obstacles
-        ("speed_index", "i8"),
+        ("speed_index", "i8"),  # of an ego with meta-actions
+        ("lateral_speed", "f8"),  # m/s and rad/s of an ego with tyre slip (`sim.engine.bicycle`)
+        ("yaw_rate", "f8"),
         ("changers", "i8"),  # length of the list in `BODY.changer`; more than `bodies`: it did not fit
         ("ahead", "i4", MOST_SWEPT_LANES),  # scratch of `neighbours.find_fronts`
         ("pairs", "i8", MOST_PAIRS),  # scratch of `contacts.collide`

@@ -17,6 +17,7 @@ from sim import kinematics
 from sim.compiled import kernel
 from sim.engine import episode, roads
 from sim.engine.bodies import settle
+from sim.engine.ego_actions import ACCELERATION, MDP, STEERING
 from sim.engine.episode import RUNNING
 from sim.engine.frames import front_gap_ttc
 from sim.engine.observe import observe
@@ -27,10 +28,14 @@ from sim.sizes import LANE_WIDTH
 
 
 @kernel
-def _drive(env, ego, lanes, frames, p, action):
+def _drive(env, ego, lanes, frames, p, action, acceleration, steering):
     """The simulation steps of one decision, and its statistics."""
     old_lane, old_x, old_y = ego.lane, ego.x, ego.y
-    meaning = p.meanings[action]
+    meaning = NONE
+    if p.ego_kind == MDP:
+        meaning = p.meanings[action]
+    else:
+        ego.acceleration, ego.steering = acceleration, steering
     for _ in range(p.substeps):
         substep(env, ego, lanes, p, meaning)
         meaning = NONE
@@ -42,7 +47,9 @@ def _drive(env, ego, lanes, frames, p, action):
 
 @kernel
 def _mask(env, ego, lanes, p, out):
-    """Legal actions: reachable lanes beside the present one, speeds beside the present set-point."""
+    """Legal actions: reachable lanes beside the present one, speeds beside the present set-point; controls always."""
+    if p.ego_kind != MDP:
+        return
     n = ego.lane
     lane = nth(lanes, n)
     for a in range(p.actions):
@@ -81,34 +88,36 @@ def _beside(ego, lanes):
 
 
 @kernel
-def _step_one(env, ego, lanes, frames, p, action, obs, mask, rolling):
+def _step_one(env, ego, lanes, frames, p, action, controls, obs, mask, rolling):
     if rolling:
         env.reward = 0.0
         if env.outcome != RUNNING:
             return
-    _drive(env, ego, lanes, frames, p, action)
+    _drive(env, ego, lanes, frames, p, action, controls[ACCELERATION], controls[STEERING])
     if not rolling:
         observe(env, ego, lanes, p, obs)
         _mask(env, ego, lanes, p, mask)
 
 
 @kernel
-def step_serial(envs, bodies, lanes, frames, params, actions, obs, masks, rolling):
-    """Simulate one decision of every environment.
+def step_serial(envs, bodies, lanes, frames, params, actions, controls, obs, masks, rolling):
+    """Simulate one decision of every environment. `actions` and `controls`: see `sim.engine.ego_actions`.
 
     `rolling`: the batch holds copies for a roll-out. Those whose episode has ended stay as they are, with reward 0, and
     none is observed (`obs` and `masks` need only one row then).
     """
     for i in range(actions.size):
         k = 0 if rolling else i
-        _step_one(envs[i], bodies[i, 0], lanes[0], frames[0], params[0], actions[i], obs[k], masks[k], rolling)
+        chosen = actions[i], controls[i]
+        _step_one(envs[i], bodies[i, 0], lanes[0], frames[0], params[0], *chosen, obs[k], masks[k], rolling)
 
 
 @kernel(parallel=True)
-def step_parallel(envs, bodies, lanes, frames, params, actions, obs, masks, rolling):
+def step_parallel(envs, bodies, lanes, frames, params, actions, controls, obs, masks, rolling):
     """`step_serial` on several threads; not for roll-outs."""
     for i in prange(actions.size):
-        _step_one(envs[i], bodies[i, 0], lanes[0], frames[0], params[0], actions[i], obs[i], masks[i], False)
+        chosen = actions[i], controls[i]
+        _step_one(envs[i], bodies[i, 0], lanes[0], frames[0], params[0], *chosen, obs[i], masks[i], False)
 
 
 @kernel
@@ -118,8 +127,11 @@ def begin(envs, bodies, lanes, frames, params, rows, obs, masks):
     for i in rows:
         env, ego = envs[i], bodies[i, 0]
         settle(env, ego)
-        env.speed_index = kinematics.speed_index(ego.speed, p.speeds[: p.set_points])
-        ego.target_speed = p.speeds[env.speed_index]
+        if p.ego_kind == MDP:
+            env.speed_index = kinematics.speed_index(ego.speed, p.speeds[: p.set_points])
+            ego.target_speed = p.speeds[env.speed_index]
+        else:
+            ego.target_speed = env.lateral_speed = env.yaw_rate = 0.0  # a following car takes 0 for its target speed
         env.range_y = LANE_WIDTH * nth(lanes[0], ego.lane).count
         env.time = 0.0
         episode.begin(env, front_gap_ttc(env, ego, lanes[0], frames[0], p, ego.lane)[1])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sim.actions import FULL, LATERAL, LONGITUDINAL, MetaAction
+from sim.actions import FULL
+from sim.engine.ego_actions import ego_kind, meta_actions, speed_range
 from sim.engine.observe import observer_fields
 from sim.engine.records import Field
 from sim.engine.roads import lane_keys
@@ -44,12 +44,6 @@ class Setup:
         return keys.index((start, end, n)) if (start, end, n) in keys else -1
 
 
-def actions_of(settings: Mapping[str, Any]) -> tuple[MetaAction, ...]:
-    """What the action ids of a highway-env DiscreteMetaAction mean."""
-    longitudinal, lateral = settings.get("longitudinal", True), settings.get("lateral", True)
-    return FULL if longitudinal and lateral else LONGITUDINAL if longitudinal else LATERAL
-
-
 def two_root_ab(acceleration: float, braking: float) -> float:
     """The IDM's 2 sqrt(a b); `braking` is negative. m/s2."""
     return 2 * math.sqrt(-acceleration * braking)
@@ -65,10 +59,15 @@ def padded(values: Any, length: int) -> np.ndarray:
 def road_fields(setup: Setup) -> dict[str, Field]:
     """The parameters that the kernels of all families read, with defaults for those that a family may set."""
     config = setup.config
-    actions = actions_of(config.action)
-    speeds = config.action.get("target_speeds") or DEFAULT_SPEEDS
+    actions = meta_actions(config.action)
+    speeds = config.action.get("target_speeds") if actions else None
+    speeds = speeds or DEFAULT_SPEEDS
+    slowest, fastest = speed_range(config.action)
     return {
-        "actions": ("i8", len(actions)),
+        "ego_kind": ("i8", ego_kind(config.action)),
+        "ego_slowest": ("f8", slowest),  # m/s beyond which an ego with controls is not accelerated
+        "ego_fastest": ("f8", fastest),
+        "actions": ("i8", len(actions)),  # meta-actions
         "meanings": ("i8", padded(actions, len(FULL)), len(FULL)),
         "set_points": ("i8", len(speeds)),
         "speeds": ("f8", padded(speeds, MOST_SPEEDS), MOST_SPEEDS),

@@ -15,9 +15,10 @@ import numpy as np
 from sim import kinematics
 from sim.actions import MetaAction
 from sim.compiled import kernel
-from sim.engine import roads
+from sim.engine import bicycle, roads
 from sim.engine.bodies import LANE_CHANGE_DELAY, note_change, sort
 from sim.engine.contacts import collide, collide_ego
+from sim.engine.ego_actions import BICYCLE, MDP, NONE
 from sim.engine.neighbours import find_fronts, front_in, rear_of
 from sim.engine.records import nth
 from sim.engine.regulation import regulate
@@ -26,8 +27,6 @@ from sim.sizes import CAR_LENGTH
 LEFT, RIGHT, FASTER, SLOWER = (
     int(action) for action in (MetaAction.LANE_LEFT, MetaAction.LANE_RIGHT, MetaAction.FASTER, MetaAction.SLOWER)
 )
-NONE = -1
-"""No action: the simulation steps after the first of a decision."""
 
 # IDMVehicle, MOBIL and ControlledVehicle; what families set differently is among the parameters
 ACC_MAX = 6.0
@@ -196,12 +195,17 @@ def _ego_act(env, ego, lanes, p, action):
 
 
 @kernel
+def _limit(body, slowest, fastest):
+    """Vehicle.clip_actions: crashed vehicles come to rest, others stay within a range of speeds."""
+    if body.crashed:
+        body.steering, body.acceleration = 0.0, -1.0 * body.speed
+    body.acceleration = kinematics.limit_to_range(body.acceleration, body.speed, slowest, fastest)
+
+
+@kernel
 def _move(body, lanes, dt):
     """Kinematic bicycle, explicit Euler with the old speed and heading; a pending push makes it crashed."""
     speed = body.speed
-    if body.crashed:
-        body.steering, body.acceleration = 0.0, -1.0 * speed
-    body.acceleration = kinematics.limit_acceleration(body.acceleration, speed)
     body.timer += dt
     if body.steering == 0.0 and body.heading == 0.0 and not body.pushed:
         _roll(body, lanes, dt)
@@ -242,14 +246,30 @@ def _find_lane(body, lanes):
         body.lane = roads.closest_lane(lanes, body.x, body.y, body.heading, body.lane)
 
 
+@kernel
+def _move_ego(env, ego, lanes, p):
+    """The ego that is driven by controls; it has no target lane, so that its own stands there."""
+    _limit(ego, p.ego_slowest, p.ego_fastest)
+    if p.ego_kind == BICYCLE:
+        bicycle.move(env, ego, p.dt)
+        _find_lane(ego, lanes)
+    else:
+        _move(ego, lanes, p.dt)
+    ego.target = ego.lane
+
+
 # --- one simulation step ---------------------------------------------------------------------------------------------
 
 
 @kernel
 def substep(env, ego, lanes, p, action):
-    """Road.act and Road.step; `action` is the ego's meta-action, NONE after the first step of a decision."""
+    """Road.act and Road.step; `action` is the ego's meta-action, NONE after the first step of a decision.
+
+    An ego of another kind keeps the acceleration and steering that it has.
+    """
     find_fronts(env, ego, lanes)
-    _ego_act(env, ego, lanes, p, action)
+    if p.ego_kind == MDP:
+        _ego_act(env, ego, lanes, p, action)
     _flow(env, ego, lanes, p, 1)
 
 
@@ -272,7 +292,11 @@ def _flow(env, ego, lanes, p, first):
     fastest = 0.0
     for i in range(env.vehicles):
         body = nth(ego, i)
-        _move(body, lanes, p.dt)
+        if i < first and p.ego_kind != MDP:
+            _move_ego(env, ego, lanes, p)
+        else:
+            _limit(body, -kinematics.MAX_SPEED, kinematics.MAX_SPEED)
+            _move(body, lanes, p.dt)
         fastest = max(fastest, abs(body.speed))
     env.fastest = fastest
     sort(env, ego)

@@ -183,7 +183,7 @@ def start(envs, bodies, lanes, params, own, rows):
 
 
 @kernel
-def score(envs, bodies, lanes, params, own, actions, rolling):
+def score(envs, bodies, lanes, params, own, actions, controls, rolling):
     """Arrival, speed, crashes; then cars come and go. Ends at a crash, on arrival or at the time limit."""
     f = own[0]
     for i in range(actions.size):
