@@ -64,6 +64,11 @@ BODY = np.dtype(
         ("timer", "f8"),  # seconds since it last considered a lane change
         ("push_x", "f8"),  # displacement that the next simulation step adds after a contact
         ("push_y", "f8"),
+        ("known_x", "f8"),  # where it was when `roads.coordinates` last projected it ...
+        ("known_y", "f8"),
+        ("known_s", "f8"),  # ... and what came out
+        ("known_lateral", "f8"),
+        ("known_lane", "i4"),  # the lane + 1; 0: it has not been projected
         ("lane", "i4"),
         ("target", "i4"),
         ("order", "i4"),  # row k holds the body that is k-th in x ...
@@ -98,6 +103,7 @@ def place(body, lanes, x, y, heading, speed):
     body.crashed = body.pushed = 0
     body.checks = body.changes = 1
     body.route, body.route_step = -1, 0
+    body.known_lane = 0
 
 
 @kernel

@@ -77,10 +77,10 @@ class Mirror:
             return
         body.target_lane_index, body.target_speed = self.keys[row["target"]], float(row["target_speed"])
         body.action = {"steering": float(row["steering"]), "acceleration": float(row["acceleration"])}
+        body.route = self._route(routes, int(row["route"]), int(row["route_step"]))
         if k > 0:
             body.timer, body.DELTA = float(row["timer"]), float(row["delta"])
             body.enable_lane_change = bool(row["changes"])
-            body.route = self._route(routes, int(row["route"]), int(row["route_step"]))
 
     def _route(self, routes: np.ndarray, route: int, step: int) -> list[tuple] | None:
         if route < 0:

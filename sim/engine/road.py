@@ -21,7 +21,7 @@ from sim.engine.episode import RUNNING
 from sim.engine.observe import observe
 from sim.engine.records import nth
 from sim.engine.traffic import FASTER, LEFT, NONE, RIGHT, SLOWER, substep
-from sim.engine.views import see
+from sim.engine.views import gap_ttc_ahead, place_in_frame, see
 from sim.sizes import CAR_LENGTH, LANE_MARGIN, LANE_WIDTH
 
 
@@ -29,7 +29,8 @@ from sim.sizes import CAR_LENGTH, LANE_MARGIN, LANE_WIDTH
 def front_gap_ttc(env, ego, lanes, n):
     """Bumper gap (m) and time-to-collision (s) to the body ahead of the ego in lane n of its road, as `Scene` has them.
 
-    The lane goes on straight beyond its ends, as the frame of a scene does. Both are inf on a free lane.
+    The lane goes on straight beyond its ends, as the frame of a scene does where roads are not `winding` (else:
+    `views.gap_ttc_ahead`). Both are inf on a free lane.
     """
     own, lane = nth(lanes, ego.lane), nth(lanes, n)
     s = roads.along(own, ego.x, ego.y)
@@ -61,7 +62,7 @@ def _drive(env, ego, lanes, p, action):
         meaning = NONE
     env.time += p.period
     same_road = nth(lanes, ego.lane).road == nth(lanes, old_lane).road
-    ttc = front_gap_ttc(env, ego, lanes, ego.lane)[1]
+    ttc = math.inf if p.winding else front_gap_ttc(env, ego, lanes, ego.lane)[1]
     episode.count(env, ego.speed, ego.x - old_x, ego.y - old_y, same_road and ego.lane != old_lane, ttc)
 
 
@@ -147,20 +148,25 @@ def begin(envs, bodies, lanes, params, rows, obs, masks):
         ego.target_speed = p.speeds[env.speed_index]
         env.range_y = LANE_WIDTH * nth(lanes[0], ego.lane).count
         env.time = 0.0
-        episode.begin(env, front_gap_ttc(env, ego, lanes[0], ego.lane)[1])
+        episode.begin(env, math.inf if p.winding else front_gap_ttc(env, ego, lanes[0], ego.lane)[1])
         observe(env, ego, lanes[0], p, obs[i])
         _mask(env, ego, lanes[0], p, masks[i])
 
 
 @kernel
-def final(envs, bodies, lanes, out):
+def final(envs, bodies, lanes, frames, params, out):
     """Fill `Branches.final` from the first `len(out)` environments."""
+    first = lanes[0]
     for b in range(len(out)):
         env, ego = envs[b], bodies[b, 0]
-        own, target = nth(lanes[0], ego.lane), _beside(ego, lanes[0])
-        out[b, 0], out[b, 1], out[b, 2] = ego.x, ego.y, own.id
-        out[b, 3], out[b, 4] = lanes[target].id, ego.speed
-        out[b, 5] = front_gap_ttc(env, ego, lanes[0], target)[0]
+        own, target = nth(first, ego.lane), _beside(ego, first)
+        if params[0].winding:
+            out[b, 0], out[b, 1] = place_in_frame(ego, first, frames[0])
+            out[b, 5] = gap_ttc_ahead(env, ego, first, frames[0], target)[0]
+        else:
+            out[b, 0], out[b, 1] = ego.x, ego.y
+            out[b, 5] = front_gap_ttc(env, ego, first, target)[0]
+        out[b, 2], out[b, 3], out[b, 4] = own.id, lanes[target].id, ego.speed
 
 
 @kernel

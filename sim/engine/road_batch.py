@@ -23,7 +23,7 @@ from sim.engine.observe import space_of, uncovered
 from sim.engine.records import Field, record
 from sim.engine.road_setup import MOST_SPEEDS, Setup, actions_of, road_fields
 from sim.engine.roads import compile_road
-from sim.engine.views import compile_frames
+from sim.engine.views import compile_frames, watch
 from sim.scene import Scene
 from sim.view import VIEW, Views
 
@@ -112,12 +112,12 @@ class RoadBatch(EnvBatch):
         self.scenario, self.config = scenario, config
         self.mirror = Mirror(scenario, config)
         self.lanes = compile_road(self.mirror.network, bool(config.neighbour_vehicles_connected_lanes))
-        self.frames = compile_frames(self.mirror.network)
         setup = Setup(scenario.family, config, self.mirror.network)
         self.params = record(road_fields(setup))
         for name, value in rules.shared(setup).items():
             self.params[name] = value
         self.own = record(rules.options(setup))
+        self.frames = compile_frames(self.mirror.network, self.params["routes"][0, : self.params["ego_routes"][0]])
         self.manoeuvres = actions_of(config.action)
         count = int(self.params["set_points"][0]) if MetaAction.FASTER in self.manoeuvres else 0
         self._set_points = self.params["speeds"][0, :count].copy()
@@ -125,6 +125,7 @@ class RoadBatch(EnvBatch):
         self.decision_frequency = config.policy_frequency
         self.observation_space = space_of(self.params[0])
         self.most_bodies = rules.most_bodies(config)
+        self._all = np.arange(num_envs)
         super().__init__(num_envs, threads)
 
     def allocate(self, num_envs: int) -> EngineState:
@@ -133,11 +134,18 @@ class RoadBatch(EnvBatch):
     def _reset(self, rows: np.ndarray) -> None:
         self.rules.start(*self.state, self.lanes, self.params, self.own, rows)
         road.begin(*self.state, self.lanes, self.params, rows, self.flat_obs, self.masks)
+        self._watch(rows)
 
     def _step(self, actions: np.ndarray) -> None:
         step = road.step_parallel if self.parallel else road.step_serial
         step(*self.state, self.lanes, self.params, actions, self.flat_obs, self.masks, False)
         self.rules.score(*self.state, self.lanes, self.params, self.own, actions, False)
+        self._watch(self._all)
+
+    def _watch(self, rows: np.ndarray) -> None:
+        """Take the time-to-collision where the simulation itself does not."""
+        if self.params["winding"][0]:
+            watch(*self.state, self.lanes, self.frames, rows)
 
     def _roll_out(self, state: EngineState, plans: np.ndarray, rewards: np.ndarray, final: np.ndarray) -> None:
         for h in range(plans.shape[1]):
@@ -145,7 +153,7 @@ class RoadBatch(EnvBatch):
             road.step_serial(*state, self.lanes, self.params, actions, self.flat_obs, self.masks, True)
             self.rules.score(*state, self.lanes, self.params, self.own, actions, True)
             rewards[:, h] = state.envs["reward"][: len(plans)]
-        road.final(*state, self.lanes, final)
+        road.final(*state, self.lanes, self.frames, self.params, final)
 
     def views(self, rows: np.ndarray) -> Views:
         found, columns = np.zeros(len(rows), VIEW), np.zeros((5, self.most_bodies))

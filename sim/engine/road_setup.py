@@ -12,14 +12,12 @@ from sim.actions import FULL, LATERAL, LONGITUDINAL, MetaAction
 from sim.engine.observe import observer_fields
 from sim.engine.records import Field
 from sim.engine.roads import lane_keys
+from sim.engine.routes import NO_ROUTES
 from sim.view import NO_GOAL
 
 DEFAULT_SPEEDS = (20.0, 25.0, 30.0)
 """Set-points of highway-env's `MDPVehicle`, m/s."""
 MOST_SPEEDS = 32
-MOST_ROUTES = 16
-ROUTE_STEPS = 8
-NO_ROUTES = np.full((MOST_ROUTES, ROUTE_STEPS, 2), -1)
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,9 @@ def road_fields(setup: Setup) -> dict[str, Field]:
         "dt": ("f8", 1 / config.simulation_frequency),
         "period": ("f8", 1 / config.policy_frequency),
         "only_ego_checks": ("i8", False),  # only contacts of the ego count
-        "routes": ("i8", NO_ROUTES, NO_ROUTES.shape),  # see `roads.next_lane`
+        "routes": ("i2", NO_ROUTES, NO_ROUTES.shape),  # see `sim.engine.routes`
+        "ego_routes": ("i8", 0),  # the first so many are those that egos may have
+        "winding": ("i8", False),  # what is ahead of the ego is seen along its route (`views.watch`), not its own lane
         "goal_lane": ("i8", NO_GOAL),  # the lane to reach, by its number on the ego's road ...
         "goal_x": ("f8", -np.inf),  # ... until the ego passes this x
         "obs_lane": ("i8", -1),  # the lane along which ExitObservation measures

@@ -64,8 +64,8 @@ def _behind(a, body, lanes, ego, ahead):
     """IDM acceleration of a vehicle whose free one is `a`, behind body number `ahead` (-1: none)."""
     if ahead < 0:
         return a
-    lane, other = nth(lanes, body.lane), nth(ego, ahead)
-    d = roads.along(lane, other.x, other.y) - roads.along(lane, body.x, body.y)
+    other = nth(ego, ahead)
+    d = roads.progress(other, lanes, body.lane) - roads.progress(body, lanes, body.lane)
     ratio = _desired_gap(body, other) / kinematics.not_zero(d)
     return a - COMFORT_ACC_MAX * (ratio * ratio)
 
@@ -132,7 +132,7 @@ def _consider_changing(env, ego, lanes, p, i, free, here):
 def _follow_road(body, lanes, p):
     """At the end of its target lane a vehicle aims at the next one. Returns whether it is there."""
     lane = nth(lanes, body.target)
-    if roads.along(lane, body.x, body.y) > lane.length - CAR_LENGTH / 2:
+    if roads.progress(body, lanes, body.target) > lane.length - CAR_LENGTH / 2:
         body.target, body.route_step = roads.next_lane(
             lanes, p, body.target, body.route, body.route_step, body.x, body.y
         )
@@ -144,7 +144,7 @@ def _follow_road(body, lanes, p):
 def _steer(body, lanes):
     """Steering angle towards the centre of the target lane."""
     lane = nth(lanes, body.target)
-    s, lateral = roads.project(lane, body.x, body.y)
+    s, lateral = roads.coordinates(body, lanes, body.target)
     lane_heading = lane.heading
     if lane.kind != roads.STRAIGHT:
         lane_heading = roads.heading_at(lane, s + body.speed * kinematics.TAU_PURSUIT)
@@ -226,7 +226,7 @@ def _move(body, lanes, dt):
     speed += body.acceleration * dt
     body.speed = speed
     body.vx, body.vy = speed * body.cos, speed * body.sin
-    _find_lane(body, lanes)
+    body.lane = roads.lane_after(body, lanes)
 
 
 @kernel
@@ -235,14 +235,7 @@ def _roll(body, lanes, dt):
     body.x += body.speed * dt
     body.speed += body.acceleration * dt
     body.vx, body.vy = body.speed, body.speed * 0.0
-    _find_lane(body, lanes)
-
-
-@kernel
-def _find_lane(body, lanes):
-    """The closest lane; most of the time plainly the one that the body was in."""
-    if not roads.well_inside(nth(lanes, body.lane), body.x, body.y, body.heading):
-        body.lane = roads.closest_lane(lanes, body.x, body.y, body.heading)
+    body.lane = roads.lane_after(body, lanes)
 
 
 # --- one simulation step ---------------------------------------------------------------------------------------------

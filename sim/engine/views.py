@@ -16,10 +16,11 @@ from sim.compiled import kernel
 from sim.engine import roads
 from sim.engine.bodies import OBSTACLE_SIZE
 from sim.engine.records import nth
+from sim.engine.routes import ROUTE_STEPS
 from sim.sizes import CAR_LENGTH, LANE_MARGIN
 from sim.view import NO_GOAL, look, set_speeds
 
-MOST_SEGMENTS = 16
+MOST_SEGMENTS = 48
 
 FRAME = np.dtype(
     [
@@ -34,21 +35,45 @@ FRAME = np.dtype(
 """The frame of an ego in one lane."""
 
 
-def compile_frames(network: Any) -> np.ndarray:
-    """`FRAME` (L,) of a highway-env `RoadNetwork`, for each lane in the order of `roads.lane_keys`."""
+def compile_frames(network: Any, routes: np.ndarray) -> np.ndarray:
+    """The frames of egos in every lane of a highway-env `RoadNetwork`, without a route and at every step of one.
+
+    Args:
+        network: The network.
+        routes: Of egos, int (R, `ROUTE_STEPS`, 2), see `sim.engine.routes`.
+    Returns:
+        `FRAME` ((1 + R * `ROUTE_STEPS`) * L,), in the order in which `frame_of` counts them.
+    """
+    keys = roads.lane_keys(network)
+    plain = _frames(network, keys, None)
+    parts = [plain]
+    for steps in routes.reshape(-1, ROUTE_STEPS, 2):
+        ways = [[keys[first] for first, _ in steps[k:] if first >= 0] for k in range(ROUTE_STEPS)]
+        parts += [_frames(network, keys, way) if way else plain for way in ways]
+    return np.concatenate(parts)
+
+
+def _frames(network: Any, keys: list[tuple[str, str, int]], route: Any) -> np.ndarray:
+    """`FRAME` (L,) of egos with a route in highway-env's form, or with none."""
     from sim.highway.frame import RoadFrame
 
-    keys = roads.lane_keys(network)
     frames = np.zeros(len(keys), FRAME)
     for key, record in zip(keys, frames, strict=True):
         start = network.get_lane(key).position(0.0, 0.0)
-        frame = RoadFrame(network, SimpleNamespace(lane_index=key, position=start, route=None))
+        frame = RoadFrame(network, SimpleNamespace(lane_index=key, position=start, route=route))
         segments = frame.segments[:MOST_SEGMENTS]
         record["aligned"], record["count"] = frame.own.world_aligned, len(segments)
         for k, segment in enumerate(segments):
             record["reference"][k] = keys.index((*segment.key, 0))
             record["s0"][k], record["d0"][k] = segment.s0, segment.d0
     return frames
+
+
+@kernel
+def frame_of(frames, lanes, ego):
+    """The frame of an ego; `frames` is the first one."""
+    row = 1 + ego.route * ROUTE_STEPS + ego.route_step if ego.route >= 0 else 0
+    return nth(frames, row * lanes.lanes + ego.lane)
 
 
 @kernel
@@ -77,6 +102,55 @@ def _locate(frame, lanes, centers, width, body):
 
 
 @kernel
+def _centers(frame, lanes, ego):
+    """d of the centres of the lanes of the ego's road, beside the ego."""
+    own = nth(lanes, ego.lane)
+    centers = np.empty(own.count)
+    for n in range(own.count):
+        lane = nth(lanes, own.first + n)
+        x, y = roads.position(lane, roads.along(lane, ego.x, ego.y), 0.0)
+        centers[n] = _in_frame(frame, lanes, 0, x, y)[1]
+    return centers
+
+
+@kernel
+def place_in_frame(ego, lanes, frames):
+    """(s, d) of an ego in its frame."""
+    return _in_frame(frame_of(frames, lanes, ego), lanes, 0, ego.x, ego.y)
+
+
+@kernel
+def gap_ttc_ahead(env, ego, lanes, frames, n):
+    """Bumper gap (m) and time-to-collision (s) to the body ahead of the ego in lane n of its road, as `Scene` has them.
+
+    Lanes go on along the ego's route. Both are inf on a free lane.
+    """
+    own, frame = nth(lanes, ego.lane), frame_of(frames, lanes, ego)
+    centers = _centers(frame, lanes, ego)
+    s = _in_frame(frame, lanes, 0, ego.x, ego.y)[0]
+    best, best_s = -1, math.inf
+    for j in range(1, env.bodies):
+        s_j, d = _locate(frame, lanes, centers, own.width, nth(ego, j))
+        if s <= s_j <= best_s and abs(d - centers[n - own.first]) <= own.width / 2 + LANE_MARGIN:
+            best, best_s = j, s_j
+    if best < 0:
+        return math.inf, math.inf
+    body = nth(ego, best)
+    length = CAR_LENGTH if best < env.vehicles else OBSTACLE_SIZE
+    gap = best_s - s - (length + CAR_LENGTH) / 2
+    closing = ego.speed - (body.speed if math.cos(body.heading - ego.heading) >= 0.0 else -body.speed)
+    return gap, (max(gap, 0.0) / closing if closing > 0 else math.inf)
+
+
+@kernel
+def watch(envs, bodies, lanes, frames, rows):
+    """Put the time-to-collision of the environments `rows` into their statistics."""
+    for i in rows:
+        env, ego = envs[i], bodies[i, 0]
+        env.min_ttc = min(env.min_ttc, gap_ttc_ahead(env, ego, lanes[0], frames[0], ego.lane)[1])
+
+
+@kernel
 def see(view, env, ego, lanes, frames, p, set_points, target, columns):
     """Fill one view.
 
@@ -85,18 +159,14 @@ def see(view, env, ego, lanes, frames, p, set_points, target, columns):
         env: As in `sim.engine.bodies`, and so are `ego`, `lanes` and `p`.
         ego: The ego.
         lanes: First lane.
-        frames: First `FRAME`; the others by lane.
+        frames: First `FRAME`.
         p: Parameters.
         set_points: float64 (K,) m/s; empty where the actions have none.
         target: The lane of the ego's road that it steers to.
         columns: Scratch, float64 (5, B).
     """
-    own, frame = nth(lanes, ego.lane), nth(frames, ego.lane)
-    centers = np.empty(own.count)
-    for n in range(own.count):
-        lane = nth(lanes, own.first + n)
-        x, y = roads.position(lane, roads.along(lane, ego.x, ego.y), 0.0)
-        centers[n] = _in_frame(frame, lanes, 0, x, y)[1]
+    own, frame = nth(lanes, ego.lane), frame_of(frames, lanes, ego)
+    centers = _centers(frame, lanes, ego)
     for j in range(1, env.bodies):
         body = nth(ego, j)
         columns[0, j], columns[1, j] = _locate(frame, lanes, centers, own.width, body)

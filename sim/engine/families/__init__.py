@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.engine.families import exit, highway, lane_change, merge, two_way
+from sim.engine.families import exit, highway, lane_change, merge, roundabout, two_way, u_turn
 from sim.engine.family import Family
 from sim.scenarios import Scenario
 
@@ -12,6 +12,9 @@ FAMILIES: tuple[Family, ...] = (
     merge.FAMILY,
     merge.GENERIC,
     exit.FAMILY,
+    roundabout.FAMILY,
+    roundabout.GENERIC,
+    u_turn.FAMILY,
     lane_change.FAMILY,
 )
 
