@@ -156,7 +156,7 @@ def in_rows(inner: Any) -> list[Any]:
 
 def _route_ahead(vehicle: Any) -> int:
     """Steps of a vehicle's route that lie ahead, the present one included."""
-    return len(vehicle.route or ())
+    return len(getattr(vehicle, "route", None) or ())
 
 
 def _steps_ahead(batch: Any, row: Any) -> int:

@@ -1,8 +1,8 @@
 """State of one environment on a compiled road: a record of its own, and one record per body.
 
-Row 0 is the ego; the other vehicles and then the obstacles follow in highway-env's list order. In that list the ego comes
-after `ENV.place` of the others: the order decides between equals, and in which order contacts are taken. Beside it the
-bodies are kept sorted by x, so that neighbours and contacts are searched nearby.
+Row 0 is the ego; the other vehicles and then the obstacles follow in highway-env's list order. In that list the ego
+comes after `ENV.place` of the others: the order decides between equals, and in which order contacts are taken. Beside
+it the bodies are kept sorted by x, so that neighbours and contacts are searched nearby.
 
 Kernel arguments here and in the modules that build on this one: `env` is the environment's record, `ego` its first
 `BODY`, `lanes` the first `roads.LANE`, `p` the parameters of the road (`sim.engine.road`). All are rows; the others are
@@ -70,6 +70,11 @@ BODY = np.dtype(
         ("timer", "f8"),  # seconds since it last considered a lane change
         ("push_x", "f8"),  # displacement that the next simulation step adds after a contact
         ("push_y", "f8"),
+        ("known_x", "f8"),  # where it was when `roads.coordinates` last projected it ...
+        ("known_y", "f8"),
+        ("known_s", "f8"),  # ... and what came out
+        ("known_lateral", "f8"),
+        ("known_lane", "i4"),  # the lane + 1; 0: it has not been projected
         ("lane", "i4"),
         ("target", "i4"),
         ("order", "i4"),  # row k holds the body that is k-th in x ...
@@ -102,11 +107,11 @@ def place(body, lanes, x, y, heading, speed):
     body.delta = 4.0
     body.steering = body.acceleration = body.push_x = body.push_y = 0.0
     body.timer = kinematics.modulo((x + y) * math.pi, LANE_CHANGE_DELAY)
-    body.lane = body.target = roads.closest_lane(lanes, x, y, heading, 0)
+    body.lane = body.target = roads.closest_lane(lanes, x, y, heading)
     body.crashed = body.pushed = 0
     body.checks = body.changes = 1
     body.route, body.route_step = -1, 0
-    body.yielding = 0
+    body.yielding = body.known_lane = 0
 
 
 @kernel

@@ -7,7 +7,6 @@ it. It depends on the lane that the ego is in and on what is left of its route.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +16,10 @@ from sim.compiled import kernel
 from sim.engine import roads
 from sim.engine.bodies import OBSTACLE_SIZE
 from sim.engine.records import nth
+from sim.engine.routes import ROUTE_STEPS
 from sim.sizes import CAR_LENGTH, LANE_MARGIN
 
-MOST_SEGMENTS = 16
+MOST_SEGMENTS = 48
 
 FRAME = np.dtype(
     [
@@ -34,26 +34,22 @@ FRAME = np.dtype(
 """The frame of an ego in one lane."""
 
 
-def compile_frames(network: Any, routes: np.ndarray, ego_routes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Frames of all lanes of a highway-env `RoadNetwork`, for an ego without a route and for each rest of a route.
+def compile_frames(network: Any, routes: np.ndarray) -> np.ndarray:
+    """The frames of egos in every lane of a highway-env `RoadNetwork`, without a route and at every step of one.
 
     Args:
         network: The network.
-        routes: int (P, S, 2), see `roads.next_lane`.
-        ego_routes: Those that egos may have.
+        routes: Of egos, int (R, `ROUTE_STEPS`, 2), see `sim.engine.routes`.
     Returns:
-        `FRAME` (F,): for each rest of a route the lanes in the order of `roads.lane_keys`; and int (P, S): the first
-        frame for route p from step s on.
+        `FRAME` ((1 + R * `ROUTE_STEPS`) * L,), in the order in which `frame_of` counts them.
     """
     keys = roads.lane_keys(network)
-    tables = [_frames(network, keys, [])]
-    first = np.zeros(routes.shape[:2], np.int64)
-    for route in ego_routes:
-        steps = [keys[n] for n in routes[route, :, 0] if n >= 0]
-        for step in range(len(steps)):
-            first[route, step] = len(tables) * len(keys)
-            tables.append(_frames(network, keys, steps[step:]))
-    return np.concatenate(tables), first
+    plain = _frames(network, keys, [])
+    parts = [plain]
+    for steps in routes.reshape(-1, ROUTE_STEPS, 2):
+        ways = [[keys[first] for first, _ in steps[k:] if first >= 0] for k in range(ROUTE_STEPS)]
+        parts += [_frames(network, keys, way) if way else plain for way in ways]
+    return np.concatenate(parts)
 
 
 def _frames(network: Any, keys: list[tuple[str, str, int]], route: list[tuple[str, str, int]]) -> np.ndarray:
@@ -73,10 +69,10 @@ def _frames(network: Any, keys: list[tuple[str, str, int]], route: list[tuple[st
 
 
 @kernel
-def frame_of(ego, frames, p):
+def frame_of(ego, lanes, frames):
     """The ego's frame; `frames` is the first one."""
-    first = p.ego_frames[ego.route, ego.route_step] if ego.route >= 0 else 0
-    return nth(frames, first + ego.lane)
+    row = 1 + ego.route * ROUTE_STEPS + ego.route_step if ego.route >= 0 else 0
+    return nth(frames, row * lanes.lanes + ego.lane)
 
 
 @kernel
@@ -117,12 +113,12 @@ def locate(frame, lanes, centers, width, body):
 
 
 @kernel
-def front_gap_ttc(env, ego, lanes, frames, p, n):
+def front_gap_ttc(env, ego, lanes, frames, n):
     """Bumper gap (m) and time-to-collision (s) to the body ahead of the ego in lane n of its road, as `Scene` has them.
 
     Both are inf on a free lane.
     """
-    own, frame = nth(lanes, ego.lane), frame_of(ego, frames, p)
+    own, frame = nth(lanes, ego.lane), frame_of(ego, lanes, frames)
     centers = centers_of(frame, ego, lanes)
     s = in_frame(frame, lanes, 0, ego.x, ego.y)[0]
     center = centers[n - own.first]

@@ -28,6 +28,7 @@ def _nth(typingctx: Any, record: Any, k: Any) -> Any:
 nth: Any = intrinsic(_nth)
 """nth(record, k): the k-th row after `record` in the array that it belongs to. Unchecked, as all indexing here."""
 
+
 def _assign(typingctx: Any, target: Any, source: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         cgutils.raw_memcpy(builder, args[0], args[1], context.get_constant(types.intp, target.size), 1)

@@ -19,7 +19,7 @@ from sim.engine import episode, roads
 from sim.engine.bodies import settle
 from sim.engine.ego_actions import ACCELERATION, MDP, STEERING
 from sim.engine.episode import RUNNING
-from sim.engine.frames import front_gap_ttc
+from sim.engine.frames import frame_of, front_gap_ttc, in_frame
 from sim.engine.observe import observe
 from sim.engine.records import nth
 from sim.engine.traffic import FASTER, LEFT, NONE, RIGHT, SLOWER, substep
@@ -41,7 +41,7 @@ def _drive(env, ego, lanes, frames, p, action, acceleration, steering):
         meaning = NONE
     env.time += p.period
     same_road = nth(lanes, ego.lane).road == nth(lanes, old_lane).road
-    ttc = math.inf if p.renewed else front_gap_ttc(env, ego, lanes, frames, p, ego.lane)[1]
+    ttc = math.inf if p.renewed else front_gap_ttc(env, ego, lanes, frames, ego.lane)[1]
     episode.count(env, ego.speed, ego.x - old_x, ego.y - old_y, same_road and ego.lane != old_lane, ttc)
 
 
@@ -134,28 +134,29 @@ def begin(envs, bodies, lanes, frames, params, rows, obs, masks):
             ego.target_speed = env.lateral_speed = env.yaw_rate = 0.0  # a following car takes 0 for its target speed
         env.range_y = LANE_WIDTH * nth(lanes[0], ego.lane).count
         env.time = 0.0
-        episode.begin(env, front_gap_ttc(env, ego, lanes[0], frames[0], p, ego.lane)[1])
+        episode.begin(env, front_gap_ttc(env, ego, lanes[0], frames[0], ego.lane)[1])
         observe(env, ego, lanes[0], p, obs[i])
         _mask(env, ego, lanes[0], p, masks[i])
 
 
 @kernel
-def look_ahead(envs, bodies, lanes, frames, params):
+def look_ahead(envs, bodies, lanes, frames):
     """The time-to-collision after a decision, where traffic has come and gone since the simulation steps."""
     for i in range(envs.size):
         env, ego = envs[i], bodies[i, 0]
-        env.min_ttc = min(env.min_ttc, front_gap_ttc(env, ego, lanes[0], frames[0], params[0], ego.lane)[1])
+        env.min_ttc = min(env.min_ttc, front_gap_ttc(env, ego, lanes[0], frames[0], ego.lane)[1])
 
 
 @kernel
-def final(envs, bodies, lanes, frames, params, out):
+def final(envs, bodies, lanes, frames, out):
     """Fill `Branches.final` from the first `len(out)` environments."""
+    first = lanes[0]
     for b in range(len(out)):
         env, ego = envs[b], bodies[b, 0]
-        own, target = nth(lanes[0], ego.lane), _beside(ego, lanes[0])
-        out[b, 0], out[b, 1], out[b, 2] = ego.x, ego.y, own.id
-        out[b, 3], out[b, 4] = lanes[target].id, ego.speed
-        out[b, 5] = front_gap_ttc(env, ego, lanes[0], frames[0], params[0], target)[0]
+        own, target = nth(first, ego.lane), _beside(ego, first)
+        out[b, 0], out[b, 1] = in_frame(frame_of(ego, first, frames[0]), first, 0, ego.x, ego.y)
+        out[b, 2], out[b, 3], out[b, 4] = own.id, lanes[target].id, ego.speed
+        out[b, 5] = front_gap_ttc(env, ego, first, frames[0], target)[0]
 
 
 @kernel

@@ -7,7 +7,7 @@ The road is highway-env's own network, compiled to a table; traffic, observation
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,8 +49,6 @@ class RoadRules:
     """The most bodies that an environment with a given config can hold."""
     shared: Callable[[Setup], Mapping[str, Any]] = lambda setup: {}
     """Values of the shared parameters (`road_setup.road_fields`) that differ from their defaults."""
-    ego_routes: Callable[[Any], Sequence[int]] = lambda config: ()
-    """Routes that egos with a given config may have, by their number."""
     obstacles: bool = False
     """Whether observations may show obstacles."""
     uncovered: Callable[[Any], str | None] = lambda config: None
@@ -119,9 +117,7 @@ class RoadBatch(EnvBatch):
         self.params = record(road_fields(setup))
         for name, value in rules.shared(setup).items():
             self.params[name] = value
-        self.frames, self.params["ego_frames"] = compile_frames(
-            self.mirror.network, self.params["routes"][0], rules.ego_routes(config)
-        )
+        self.frames = compile_frames(self.mirror.network, self.params["routes"][0, : self.params["ego_routes"][0]])
         self.own = record(rules.options(setup))
         self.actions = ego_actions.actions_of(config.action)
         self.manoeuvres = ego_actions.meta_actions(config.action)
@@ -146,7 +142,7 @@ class RoadBatch(EnvBatch):
         step(*self.state, self.lanes, self.frames, self.params, *chosen, self.flat_obs, self.masks, False)
         self.rules.score(*self.state, self.lanes, self.params, self.own, *chosen, False)
         if self.params["renewed"][0]:
-            road.look_ahead(*self.state, self.lanes, self.frames, self.params)
+            road.look_ahead(*self.state, self.lanes, self.frames)
 
     def _roll_out(self, state: EngineState, plans: np.ndarray, rewards: np.ndarray, final: np.ndarray) -> None:
         for h in range(plans.shape[1]):
@@ -154,7 +150,7 @@ class RoadBatch(EnvBatch):
             road.step_serial(*state, self.lanes, self.frames, self.params, *chosen, self.flat_obs, self.masks, True)
             self.rules.score(*state, self.lanes, self.params, self.own, *chosen, True)
             rewards[:, h] = state.envs["reward"][: len(plans)]
-        road.final(*state, self.lanes, self.frames, self.params, final)
+        road.final(*state, self.lanes, self.frames, final)
 
     def views(self, rows: np.ndarray) -> Views:
         if not self.manoeuvres:

@@ -131,7 +131,11 @@ FAULTS = {
     "speed halves round up": (KINEMATICS, "np.round(x * (count - 1))", "np.floor(x * (count - 1) + 0.5)"),
     "no margin beside a lane": (SIZES, "LANE_MARGIN = 1.0", "LANE_MARGIN = 0.0"),
     "first of equals is ahead": (NEIGHBOURS, "> listed(env, best))", "< listed(env, best))"),
-    "last of equals is behind": (NEIGHBOURS, "listed(env, j) < listed(env, best))", "listed(env, j) > listed(env, best))"),
+    "last of equals is behind": (
+        NEIGHBOURS,
+        "listed(env, j) < listed(env, best))",
+        "listed(env, j) > listed(env, best))",
+    ),
     "level bodies not told apart": (NEIGHBOURS, "LEVEL = 1e-9", "LEVEL = -1.0"),
     "closest lane regardless of heading": (ROADS, "total += 1.0 * angle", "total += 0.0 * angle"),
     "wrecks decide": (TRAFFIC, "    if body.crashed:\n        return\n", ""),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.engine.families import exit, highway, intersection, lane_change, merge, two_way
+from sim.engine.families import exit, highway, intersection, lane_change, merge, roundabout, two_way, u_turn
 from sim.engine.family import Family
 from sim.scenarios import Scenario
 
@@ -13,6 +13,9 @@ FAMILIES: tuple[Family, ...] = (
     merge.GENERIC,
     exit.FAMILY,
     intersection.FAMILY,
+    roundabout.FAMILY,
+    roundabout.GENERIC,
+    u_turn.FAMILY,
     lane_change.FAMILY,
 )
 
