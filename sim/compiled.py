@@ -23,7 +23,7 @@ import numba
 import numpy as np
 
 OWN = Path(__file__).resolve().parent
-SOURCES = ("*.py", "engine/*.py", "engine/families/*.py")
+SOURCES = ("*.py", "engine/*.py", "engine/families/*.py", "engine/observe/*.py")
 """All of this package that kernels are compiled from, constants included."""
 KEPT = 4
 """Versions of a package whose compiled code stays on disk."""

@@ -222,13 +222,13 @@ class ScenarioVecEnv(VecEnv, ABC):
         """
 
     @abstractmethod
-    def reset_to(self, seeds: Sequence[int]) -> np.ndarray:
+    def reset_to(self, seeds: Sequence[int]) -> Any:
         """Start a new episode in every environment.
 
         Args:
             seeds: One seed for each of the N environments.
         Returns:
-            Observations (N, ...).
+            Observations (N, ...), by key in a Dict space.
         """
 
     @abstractmethod

@@ -129,7 +129,7 @@ def speed_index(speed, set_points):
 
 
 @kernel
-def _corners(x, y, c, s, half_length, half_width):
+def corners(x, y, c, s, half_length, half_width):
     """Corners of a rectangle at heading (cosine, sine), as four x and four y, in highway-env's order."""
     lx, ly, wx, wy = c * half_length, s * half_length, -s * half_width, c * half_width
     return (
@@ -166,8 +166,8 @@ def rectangles_collide(ax, ay, ac, as_, avx, avy, bx, by, bc, bs, bvx, bvy, half
         Whether they intersect now, whether they will within the step, and the translation (x, y) that parts them, zero
         without contact.
     """
-    a_xs, a_ys = _corners(ax, ay, ac, as_, CAR_LENGTH / 2, CAR_WIDTH / 2)
-    b_xs, b_ys = _corners(bx, by, bc, bs, half_length, half_width)
+    a_xs, a_ys = corners(ax, ay, ac, as_, CAR_LENGTH / 2, CAR_WIDTH / 2)
+    b_xs, b_ys = corners(bx, by, bc, bs, half_length, half_width)
     dx, dy = avx * dt - bvx * dt, avy * dt - bvy * dt
     intersecting = will_intersect = True
     min_distance = math.inf

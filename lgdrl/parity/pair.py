@@ -42,7 +42,7 @@ class Pair:
             self.batch.seed([0], [seed])
         self.batch.reset()
         self.obs = obs
-        return self.difference({"observation": (obs, self.batch.obs[0])})
+        return self.difference({"observation": (flat(obs), flat(self.batch.observation(0)))})
 
     def step(self, action: Any) -> tuple[bool, str | None]:
         """One decision of both; (ended, first difference)."""
@@ -73,7 +73,7 @@ class Pair:
     def _results(self, obs: Any, reward: float, terminated: bool, truncated: bool) -> Fields:
         batch = self.batch
         return {
-            "observation": (np.asarray(obs, np.float32), batch.obs[0]),
+            "observation": (flat(self.env.conform(obs)), flat(batch.observation(0))),
             "reward": (reward, batch.rewards[0]),
             "terminated": (terminated, batch.terminated[0]),
             "truncated": (truncated, batch.truncated[0]),
@@ -87,7 +87,9 @@ class Pair:
             if a.shape != b.shape:
                 return f"{name}: {a.size} values against {b.size}"
             real = name in REAL
-            same = np.isclose(a, b, rtol=0, atol=self.tolerance) if real and self.tolerance else (a == b)
+            same = (a == b) | (np.isnan(a) & np.isnan(b))
+            if self.tolerance and real:
+                same = np.isclose(a, b, rtol=0, atol=self.tolerance)
             if self.tolerance and name in ("observation", "reward"):
                 same = np.isclose(a, b, atol=1e-6)
             if not same.all():
@@ -104,6 +106,12 @@ REAL = (
     *("x", "y", "heading", "speed", "target speed", "timer", "acceleration", "steering", "push"),
     *("lateral speed", "yaw rate"),
 )
+
+
+def flat(obs: Any) -> np.ndarray:
+    """The numbers of an observation in one row; those of a Dict space by key."""
+    parts = [obs[key] for key in sorted(obs)] if isinstance(obs, dict) else [obs]
+    return np.concatenate([np.asarray(part, np.float64).ravel() for part in parts])
 
 
 def _ulps(a: float, b: float) -> int:
@@ -202,7 +210,7 @@ def count_differences(pair: Pair, seed: int, decisions: int, limit: int = 40) ->
     found: dict[str, Any] = {"decisions": 0, "observations": 0, "differ": 0, "values": 0, "largest": 0.0, "first": None}
 
     def compare(wrong: str | None, counted: bool) -> None:
-        gap = np.abs(np.asarray(pair.obs, np.float64) - pair.batch.obs[0])
+        gap = np.abs(flat(pair.obs) - flat(pair.batch.observation(0)))
         found["observations"] += 1
         found["differ"] += bool(gap.any())
         found["values"] += counted and wrong is not None

@@ -20,6 +20,7 @@ from sim.compiled import kernel
 from sim.engine import roads
 from sim.engine.episode import FIELDS
 from sim.engine.records import assign, nth
+from sim.sizes import CAR_LENGTH, CAR_WIDTH
 
 MOST_SWEPT_LANES = 64
 """Lanes of a network beyond which every leader is searched."""
@@ -45,6 +46,7 @@ ENV = np.dtype(
         ("speed_index", "i8"),  # of an ego with meta-actions
         ("lateral_speed", "f8"),  # m/s and rad/s of an ego with tyre slip (`sim.engine.bicycle`)
         ("yaw_rate", "f8"),
+        ("followed", "i8"),  # the lane that lane keeping is about
         ("changers", "i8"),  # length of the list in `BODY.changer`; more than `bodies`: it did not fit
         ("ahead", "i4", MOST_SWEPT_LANES),  # scratch of `neighbours.find_fronts`
         ("pairs", "i8", MOST_PAIRS),  # scratch of `contacts.collide`
@@ -75,6 +77,8 @@ BODY = np.dtype(
         ("known_s", "f8"),  # ... and what came out
         ("known_lateral", "f8"),
         ("known_lane", "i4"),  # the lane + 1; 0: it has not been projected
+        ("length", "f8"),  # along the heading, m
+        ("width", "f8"),
         ("lane", "i4"),
         ("target", "i4"),
         ("order", "i4"),  # row k holds the body that is k-th in x ...
@@ -110,6 +114,7 @@ def place(body, lanes, x, y, heading, speed):
     body.lane = body.target = roads.closest_lane(lanes, x, y, heading)
     body.crashed = body.pushed = 0
     body.checks = body.changes = 1
+    body.length, body.width = CAR_LENGTH, CAR_WIDTH
     body.route, body.route_step = -1, 0
     body.yielding = body.known_lane = 0
 

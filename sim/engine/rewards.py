@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from sim.compiled import kernel
 
+TWO = 2.0
+"""For a parameter that serves as exponent where highway-env squares a number by `**`. That is libm's `pow`, which may
+differ from the product in the last bit; the compiler would replace an exponent that it knows by the product."""
+
 
 @kernel
 def linear(value, low, high):

@@ -120,6 +120,18 @@ def next_below(stream, count):
 
 
 @kernel
+def next_up_to(stream, highest):
+    """Next integer in [0, highest], as `Generator.shuffle` draws it: bits under a mask until they fit."""
+    mask = np.uint64(1)
+    while mask < np.uint64(highest):
+        mask = (mask << ONE) | ONE
+    drawn = next_32(stream) & mask
+    while drawn > np.uint64(highest):
+        drawn = next_32(stream) & mask
+    return np.int64(drawn)
+
+
+@kernel
 def next_pair(stream, count):
     """Next two different integers in [0, count), as `Generator.choice(count, 2, replace=False)`; 2 <= count <= 10,000.
 

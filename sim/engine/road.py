@@ -121,6 +121,14 @@ def step_parallel(envs, bodies, lanes, frames, params, actions, controls, obs, m
 
 
 @kernel
+def observe_running(envs, bodies, lanes, params, out):
+    """Observe the first `len(out)` environments whose episode goes on, for the sake of what observing draws."""
+    for i in range(len(out)):
+        if envs[i].outcome == RUNNING:
+            observe(envs[i], bodies[i, 0], lanes[0], params[0], out[i])
+
+
+@kernel
 def begin(envs, bodies, lanes, frames, params, rows, obs, masks):
     """Start the episodes of `rows`, whose bodies the family has placed."""
     p = params[0]

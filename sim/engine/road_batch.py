@@ -20,7 +20,7 @@ from sim.engine.bodies import BODY, ENV
 from sim.engine.family import Family
 from sim.engine.frames import compile_frames
 from sim.engine.mirror import Mirror
-from sim.engine.observe import space_of, uncovered
+from sim.engine.observe import OBSERVERS, uncovered
 from sim.engine.records import Field, record
 from sim.engine.road_setup import MOST_SPEEDS, Setup, road_fields
 from sim.engine.roads import compile_road
@@ -49,8 +49,8 @@ class RoadRules:
     """The most bodies that an environment with a given config can hold."""
     shared: Callable[[Setup], Mapping[str, Any]] = lambda setup: {}
     """Values of the shared parameters (`road_setup.road_fields`) that differ from their defaults."""
-    obstacles: bool = False
-    """Whether observations may show obstacles."""
+    observations: tuple[str, ...] = ()
+    """Types of observation that it has beyond those of all families (`observe.SPECIAL`)."""
     uncovered: Callable[[Any], str | None] = lambda config: None
     """What of a config, beyond what no family covers, this one leaves to highway-env."""
 
@@ -93,7 +93,7 @@ def _uncovered_by_all(rules: RoadRules, config: Any) -> str | None:
         return "trajectories and manual control"
     if len(config.action.get("target_speeds") or ()) > MOST_SPEEDS:
         return f"more than {MOST_SPEEDS} set-points"
-    return uncovered(config.observation, obstacles=rules.obstacles)
+    return uncovered(config.observation, rules.observations)
 
 
 class RoadBatch(EnvBatch):
@@ -125,8 +125,12 @@ class RoadBatch(EnvBatch):
         self._set_points = self.params["speeds"][0, :count].copy()
         self.substeps = int(self.params["substeps"][0])
         self.decision_frequency = config.policy_frequency
-        self.observation_space = space_of(self.params[0])
+        observer, asked = OBSERVERS[config.observation["type"]], (config.observation, config.policy_frequency)
+        self.observer = observer
+        self.observation_space = observer.space(*asked)
+        self._observing = record(observer.fields(*asked)), observer.table(config.observation)
         self.most_bodies = rules.most_bodies(config)
+        self._all_rows, self._no_obs = np.arange(num_envs), np.zeros((num_envs, 1, 1), np.float32)
         super().__init__(num_envs, threads)
 
     def allocate(self, num_envs: int) -> EngineState:
@@ -134,20 +138,37 @@ class RoadBatch(EnvBatch):
 
     def _reset(self, rows: np.ndarray) -> None:
         self.rules.start(*self.state, self.lanes, self.params, self.own, rows)
-        road.begin(*self.state, self.lanes, self.frames, self.params, rows, self.flat_obs, self.masks)
+        road.begin(*self.state, self.lanes, self.frames, self.params, rows, self._shared_obs(), self.masks)
+        self._observe(rows)
 
     def _step(self, actions: np.ndarray) -> None:
         step = road.step_parallel if self.parallel else road.step_serial
         chosen = self.actions.for_kernels(actions)
-        step(*self.state, self.lanes, self.frames, self.params, *chosen, self.flat_obs, self.masks, False)
+        step(*self.state, self.lanes, self.frames, self.params, *chosen, self._shared_obs(), self.masks, False)
+        self._observe(self._all_rows)
         self.rules.score(*self.state, self.lanes, self.params, self.own, *chosen, False)
         if self.params["renewed"][0]:
             road.look_ahead(*self.state, self.lanes, self.frames)
 
+    def _shared_obs(self) -> np.ndarray:
+        """What the kernel that simulates fills: the observations, or nothing where they have a kernel of their own."""
+        return self.flat_obs if self.observer.serial is None else self._no_obs
+
+    def _observe(self, rows: np.ndarray) -> None:
+        """Fill the observations of `rows` that have a kernel of their own."""
+        if self.observer.serial is None:
+            return
+        run = self.observer.parallel if self.parallel and len(rows) == self.num_envs else self.observer.serial
+        run(*self.state, self.lanes, self.params, *self._observing, rows, self.flat_obs)
+
     def _roll_out(self, state: EngineState, plans: np.ndarray, rewards: np.ndarray, final: np.ndarray) -> None:
+        shuffled = self.params["renewed"][0] and self.params["obs_shuffled"][0]  # the traffic that comes depends on it
+        seen = np.zeros((len(plans), *self.flat_obs.shape[1:]), np.float32) if shuffled else None
         for h in range(plans.shape[1]):
             chosen = self.actions.for_kernels(np.ascontiguousarray(plans[:, h]))
-            road.step_serial(*state, self.lanes, self.frames, self.params, *chosen, self.flat_obs, self.masks, True)
+            road.step_serial(*state, self.lanes, self.frames, self.params, *chosen, self._no_obs, self.masks, True)
+            if seen is not None:
+                road.observe_running(*state, self.lanes, self.params, seen)
             self.rules.score(*state, self.lanes, self.params, self.own, *chosen, True)
             rewards[:, h] = state.envs["reward"][: len(plans)]
         road.final(*state, self.lanes, self.frames, final)

@@ -82,6 +82,7 @@ def road_fields(setup: Setup) -> dict[str, Field]:
         "ego_routes": ("i8", 0),  # the first so many are those that egos may have
         "goal_lane": ("i8", NO_GOAL),  # the lane to reach, by its number on the ego's road ...
         "goal_x": ("f8", -np.inf),  # ... until the ego passes this x
+        "landmarks": ("i8", 0),  # bodies after the vehicles that nothing can hit
         "obs_lane": ("i8", -1),  # the lane along which ExitObservation measures
         **observer_fields(config.observation, config.policy_frequency),
     }

@@ -10,7 +10,7 @@ import math
 
 from sim.compiled import kernel
 from sim.engine import roads
-from sim.engine.bodies import place
+from sim.engine.bodies import OBSTACLE_SIZE, place
 from sim.engine.records import nth
 from sim.engine.rng import next_double
 
@@ -44,7 +44,9 @@ def add_vehicle(env, ego, lanes, n, s, speed):
 @kernel
 def add_obstacle(env, ego, lanes, x, y):
     """One more obstacle, at a point."""
-    place(nth(ego, env.bodies), lanes, x, y, 0.0, 0.0)
+    body = nth(ego, env.bodies)
+    place(body, lanes, x, y, 0.0, 0.0)
+    body.length = body.width = OBSTACLE_SIZE
     env.bodies += 1
 
 

@@ -67,6 +67,7 @@ INTERSECTION_V1 = EnvKind(
     outcome=arrive,
     inert=RENDER_AGENT | {"destination": "a continuous ego has no route, it may leave by any exit"},
     private_traffic=True,
+    on_engine=True,
 )
 TWO_WAY = EnvKind("two-way-v0", ENVS + "two_way_env:TwoWayEnv", inert=TWO_WAY_INERT, time_limit=15.0, on_engine=True)
 LANE_KEEPING = EnvKind(
@@ -75,6 +76,7 @@ LANE_KEEPING = EnvKind(
     outcome=stay_in_lane,
     inert=RENDER_AGENT | {"other_vehicles_type": "there is no traffic"},
     time_limit=20.0,
+    on_engine=True,
 )
 
 
@@ -188,6 +190,7 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         "racetrack_env:RacetrackEnv",
         actions="continuous",
         inert=RACETRACK_INERT | {"speed_limit": "the lanes of this track have fixed speed limits"},
+        on_engine=True,
     ),
     *versions(
         "racetrack-large",
@@ -195,6 +198,7 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         "racetrack_env:RacetrackEnvLarge",
         actions="continuous",
         inert=RACETRACK_INERT,
+        on_engine=True,
     ),
     *versions(
         "racetrack-oval",
@@ -202,6 +206,7 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         "racetrack_env:RacetrackEnvOval",
         actions="continuous",
         inert=RACETRACK_INERT | {"speed_limit": "the lanes of this track have fixed speed limits"},
+        on_engine=True,
     ),
     HighwayScenario(
         "parking-v0",

@@ -107,7 +107,7 @@ class HighwayDrivingEnv(DrivingEnv):
         number_bodies(self.inner)
         self._episode = EpisodeTotals.begin(self.inner.vehicle, self._time_to_collision())
         info = {key: value for key, value in info.items() if key not in SAMPLED_AT_RESET}
-        return self._conform(obs), self._plain_info(info)
+        return self.conform(obs), self._plain_info(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Make one decision.
@@ -136,7 +136,7 @@ class HighwayDrivingEnv(DrivingEnv):
                 "is_success": summary.success,
                 "summary": dataclasses.asdict(summary),
             }
-        return self._conform(obs), reward, terminated, truncated, info
+        return self.conform(obs), reward, terminated, truncated, info
 
     def render(self) -> np.ndarray | None:
         """Draw the present state.
@@ -324,14 +324,21 @@ class HighwayDrivingEnv(DrivingEnv):
             raise UsageError(f"branch() needs discrete actions, but those of {self.scenario} are continuous")
         return plans_of_actions(plans, int(self.action_space.n))
 
-    def _conform(self, obs: Any) -> Any:
-        """The observation in the declared dtype, as arrays of our own."""
+    def conform(self, obs: Any) -> Any:
+        """An observation in the declared shape and dtype, as arrays of our own.
+
+        Args:
+            obs: As highway-env gives it. Where it is asked for the ego alone it adds all vehicles in sight.
+        Returns:
+            An element of the observation space, but for its bounds.
+        """
         space = self.observation_space
         if isinstance(space, spaces.Dict):
             return {key: np.array(obs[key], dtype=part.dtype) for key, part in space.spaces.items()}
         if isinstance(space, spaces.Tuple):
             return tuple(np.array(part, dtype=sub.dtype) for part, sub in zip(obs, space.spaces, strict=True))
-        return np.array(obs, dtype=space.dtype)
+        values = np.array(obs, dtype=space.dtype)
+        return values if values.shape == space.shape else values[: space.shape[0]]  # type: ignore[index]
 
     def _plain_info(self, info: dict[str, Any]) -> dict[str, Any]:
         ego = self.inner.vehicle

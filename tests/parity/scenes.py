@@ -130,6 +130,7 @@ def copy_in(batch: Any, inner: Any) -> None:
         row["cos"], row["sin"] = body.direction
         row["vx"], row["vy"] = body.velocity
         row["crashed"], row["checks"] = body.crashed, body.check_collisions
+        row["length"], row["width"] = body.LENGTH, body.WIDTH
         row["lane"] = row["target"] = number[body.lane_index]
         row["route"] = -1
         if k >= len(inner.road.vehicles):

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from sim.engine.families import exit, highway, intersection, lane_change, merge, roundabout, two_way, u_turn
+from sim.engine.families import (
+    exit,
+    highway,
+    intersection,
+    lane_change,
+    lane_keeping,
+    merge,
+    racetrack,
+    roundabout,
+    two_way,
+    u_turn,
+)
 from sim.engine.family import Family
 from sim.scenarios import Scenario
 
@@ -17,6 +28,9 @@ FAMILIES: tuple[Family, ...] = (
     roundabout.GENERIC,
     u_turn.FAMILY,
     lane_change.FAMILY,
+    lane_keeping.FAMILY,
+    racetrack.FAMILY,
+    racetrack.OVAL,
 )
 
 

@@ -128,6 +128,7 @@ FAMILY = road_family(
         options=_options,
         shared=_shared,
         most_bodies=lambda config: config.vehicles_count + 1,
+        observations=("ExitObservation",),
         uncovered=_uncovered,
     )
 )

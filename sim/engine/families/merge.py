@@ -7,7 +7,7 @@ differ in the neighbour search across segment borders, which the compiled road k
 from __future__ import annotations
 
 from sim.compiled import kernel
-from sim.engine.ego_actions import GIVEN
+from sim.engine.ego_actions import GIVEN, MDP
 from sim.engine.episode import MISSED, RUNNING, conclude
 from sim.engine.records import Field, nth
 from sim.engine.rewards import linear
@@ -116,7 +116,7 @@ def score(envs, bodies, lanes, params, own, actions, controls, rolling):
         if rolling and env.outcome != RUNNING:
             continue
         delayed = 0.0
-        for k in range(env.vehicles):
+        for k in range(0 if p.ego_kind == MDP else 1, env.vehicles):  # only vehicles with a target speed
             body = nth(ego, k)
             if body.lane == f.altruism_lane:
                 delayed += (body.target_speed - body.speed) / body.target_speed
@@ -141,7 +141,6 @@ FAMILY = road_family(
         score=score,
         options=_merge_options,
         most_bodies=lambda config: 1 + len(TRAFFIC) + 2,  # the ramp's car and obstacle
-        obstacles=True,
     )
 )
 GENERIC = road_family(
@@ -152,6 +151,5 @@ GENERIC = road_family(
         score=score,
         options=_generic_options,
         most_bodies=lambda config: 1 + config.vehicles_count + 2,
-        obstacles=True,
     )
 )

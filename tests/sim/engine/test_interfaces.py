@@ -180,10 +180,9 @@ def test_time_limits_are_truncations():
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"observation": {"type": "OccupancyGrid"}}, "observation type OccupancyGrid"),
+        ({"observation": {"type": "OccupancyGrid", "features": ["presence"] * 17}}, "feature presence twice"),
         ({"other_vehicles_type": "highway_env.vehicle.behavior.AggressiveVehicle"}, "AggressiveVehicle"),
-        ({"observation": {"order": "shuffled"}}, "order shuffled"),
-        ({"observation": {"features": ["x", "y", "lat_off"]}}, "feature lat_off"),
+        ({"observation": {"features": ["x", "y", "x"]}}, "feature x twice"),
     ],
 )
 def test_what_the_engine_lacks_falls_to_highway_env_unless_asked_for(config, reason):

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.engine.rng import next_64, next_below, next_double, next_normal, next_pair, seeded_stream, stream_of
+from sim.engine.rng import (
+    next_64,
+    next_below,
+    next_double,
+    next_normal,
+    next_pair,
+    next_up_to,
+    seeded_stream,
+    stream_of,
+)
 
 DRAWS = st.lists(st.sampled_from(["random", "integers", "choice", "pair", "normal", "uint64"]), min_size=1, max_size=60)
 
@@ -40,6 +49,17 @@ def test_the_tail_of_the_normal_distribution_is_numpys():
     ours = np.array([next_normal(stream) for _ in range(200_000)])
     assert np.abs(theirs).max() > 3.7
     np.testing.assert_array_equal(theirs, ours)
+
+
+def test_shuffles_are_numpys():
+    generator, stream = np.random.Generator(np.random.PCG64(2)), seeded_stream(2)
+    for count in range(1, 40):
+        theirs, ours = np.arange(2.0 * count).reshape(count, 2), np.arange(2.0 * count).reshape(count, 2)
+        generator.shuffle(theirs)
+        for i in range(count - 1, 0, -1):
+            j = next_up_to(stream, i)
+            ours[[i, j]] = ours[[j, i]]
+        np.testing.assert_array_equal(theirs, ours)
 
 
 def test_pairs_of_few_numbers_are_numpys():

@@ -1,0 +1,44 @@
+"""`Observer`: what the engine must know of one type of highway-env observation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from sim.engine.records import Field
+
+Settings = Mapping[str, Any]
+"""`observation` of a resolved highway-env config."""
+
+
+def no_table(settings: Settings) -> np.ndarray:
+    return np.zeros((0, 0))
+
+
+@dataclass(frozen=True)
+class Observer:
+    """One type of observation.
+
+    The common ones are computed at the end of the kernel that simulates, while the state is in the processor's cache.
+    The others (`serial`, `parallel`) are kernels of their own that run after it, and are compiled when first used:
+    (envs, bodies, lanes, params, own, table, rows, out) fills rows of `out`, the buffer of the observations (N, rows,
+    columns); `own` is a record of the type's parameters, in an array of one.
+    """
+
+    name: str
+    """highway-env's name of the type."""
+    space: Callable[[Settings, float], spaces.Box | spaces.Dict]
+    """(settings, decisions per second) -> the space that highway-env declares."""
+    fields: Callable[[Settings, float], dict[str, Field]]
+    """(settings, decisions per second) -> parameters: of `own`, or of the shared ones without a kernel."""
+    uncovered: Callable[[Settings], str | None]
+    """What of the settings the engine does not cover; None: it covers all."""
+    serial: Any = None
+    parallel: Any = None
+    """The same on several threads."""
+    table: Callable[[Settings], np.ndarray] = no_table
+    """Constants that the kernel reads, float64 (R, C)."""
