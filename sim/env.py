@@ -157,7 +157,7 @@ class DrivingEnv(ScenarioEnv):
         """Roll plans out from copies of the exact present state; this environment is left as it is.
 
         Args:
-            plans: Discrete actions, int (P, H).
+            plans: Discrete actions, int (P, H), or continuous ones, float (P, H, D).
         Returns:
             How they went.
         """
@@ -278,7 +278,7 @@ class DrivingVecEnv(ScenarioVecEnv):
 
         Args:
             index: The environment.
-            plans: Discrete actions, int (P, H).
+            plans: Discrete actions, int (P, H), or continuous ones, float (P, H, D).
         Returns:
             How they went.
         """

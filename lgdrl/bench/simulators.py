@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
 import sim
 from sim.actions import MetaAction
@@ -77,7 +78,9 @@ def check(names: Sequence[str], policy: str, threads: int) -> None:
         scenario = sim.get(name)
         if "engine" not in scenario.backends:
             raise UsageError(f"scenario {name!r} is not on the engine: `lgdrl list scenarios` shows those that are")
-        make_batch(scenario, scenario.defaults, 1, threads)
+        batch = make_batch(scenario, scenario.defaults, 1, threads)
+        if policy == "slower" and MetaAction.SLOWER not in batch.manoeuvres:
+            raise UsageError(f"policy 'slower': scenario {name!r} has no such action: choose random")
 
 
 def benchmark(
@@ -179,11 +182,16 @@ def _contenders(scenario: Scenario, policy: str, seed: int, threads: int) -> Ite
     yield Contender("engine behind SB3", 64, 1, lambda: _sb3(scenario, "engine", 64, 0, policy, seed))
 
 
-def _actions(policy: str, count: int, seed: int) -> Iterator[np.ndarray]:
+def _actions(scenario: Scenario, policy: str, count: int, seed: int) -> Iterator[np.ndarray]:
     """Batches of actions, drawn beforehand so that drawing is not measured."""
-    rng = np.random.default_rng(seed)
-    slower = int(MetaAction.SLOWER)
-    pool = [rng.integers(0, 5, count) if policy == "random" else np.full(count, slower) for _ in range(256)]
+    rng, batch = np.random.default_rng(seed), make_batch(scenario, scenario.defaults, 1)
+    space = batch.action_space
+    if policy == "slower":
+        pool = [np.full(count, batch.manoeuvres.index(MetaAction.SLOWER))]
+    elif isinstance(space, spaces.Discrete):
+        pool = [rng.integers(0, space.n, count) for _ in range(256)]
+    else:
+        pool = [rng.uniform(-1, 1, (count, *space.shape)).astype(np.float32) for _ in range(256)]
     while True:
         yield from pool
 
@@ -194,7 +202,7 @@ def _native(scenario: Scenario, count: int, threads: int, policy: str, seed: int
     batch = make_batch(scenario, resolve(scenario.defaults), count, threads)
     batch.seed(range(count), [seed + i for i in range(count)])
     batch.reset()
-    actions = _actions(policy, count, seed)
+    actions = _actions(scenario, policy, count, seed)
 
     def step() -> int:
         batch.step(next(actions))
@@ -210,7 +218,7 @@ def _native(scenario: Scenario, count: int, threads: int, policy: str, seed: int
 def _sb3(scenario: Scenario, backend: str, count: int, workers: int, policy: str, seed: int) -> Iterator[Stepper]:
     envs = sim.make_vec(scenario.name, count, seed=seed, backend=backend, workers=workers)
     envs.reset()
-    actions = _actions(policy, count, seed)
+    actions = _actions(scenario, policy, count, seed)
 
     def step() -> int:
         envs.step(next(actions))
@@ -235,7 +243,7 @@ def _on_envpool(scenario: Scenario, count: int, policy: str, seed: int) -> Itera
     task = ENVPOOL_TASKS[scenario.name]
     pool = _envpool().make(task, env_type="gymnasium", num_envs=count, num_threads=1, seed=seed)
     pool.reset()
-    actions = _actions(policy, count, seed)
+    actions = _actions(scenario, policy, count, seed)
 
     def step() -> int:
         pool.step(next(actions).astype(np.int32))

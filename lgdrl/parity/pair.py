@@ -32,8 +32,11 @@ class Pair:
         self.env: Any = sim.make(scenario, "highway-env", config)
         self.batch: Any = make_batch(chosen, resolve(chosen.defaults, config), 1)
         self.fields = lane_change_fields if scenario == "lane-change" else highway_fields
-        continuous = isinstance(self.env.action_space, spaces.Box)
-        self.rule = experts.registry.make("idm-continuous" if continuous else "rule", scenario)
+        self.rule: Any = None
+        if isinstance(self.env.action_space, spaces.Box):
+            self.rule = experts.registry.make("idm-continuous", scenario)
+        elif self.batch.manoeuvres:
+            self.rule = experts.registry.make("rule", scenario)
 
     def reset(self, seed: int | None) -> str | None:
         """Start both from a seed (None: go on with the random streams as they are); the first difference."""
@@ -302,7 +305,8 @@ def locate(pair: Pair, seed: int, actions: list[Any]) -> str | None:
 def choose(pair: Pair, rng: np.random.Generator, kind: int) -> Any:
     """Drivers: any action; mostly keeping on; mostly braking with lane changes; the rule, which gets far.
 
-    With controls: any action, beyond the bounds too; gentle ones; hard ones; pursuit of the lane, which gets far.
+    With controls: any action, beyond the bounds too; gentle ones; hard ones; pursuit of the lane, which gets far. By
+    number: any action.
     """
     legal = pair.env.action_masks()
     if isinstance(pair.env.action_space, spaces.Box):

@@ -125,10 +125,9 @@ class RoadBatch(EnvBatch):
         self._set_points = self.params["speeds"][0, :count].copy()
         self.substeps = int(self.params["substeps"][0])
         self.decision_frequency = config.policy_frequency
-        observer, asked = OBSERVERS[config.observation["type"]], (config.observation, config.policy_frequency)
-        self.observer = observer
-        self.observation_space = observer.space(*asked)
-        self._observing = record(observer.fields(*asked)), observer.table(config.observation)
+        self.observer = OBSERVERS[config.observation["type"]]
+        self.observation_space = self.observer.space(config)
+        self._observing = record(self.observer.fields(config)), self.observer.table(config)
         self.most_bodies = rules.most_bodies(config)
         self._all_rows, self._no_obs = np.arange(num_envs), np.zeros((num_envs, 1, 1), np.float32)
         super().__init__(num_envs, threads)

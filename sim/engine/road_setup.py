@@ -84,5 +84,5 @@ def road_fields(setup: Setup) -> dict[str, Field]:
         "goal_x": ("f8", -np.inf),  # ... until the ego passes this x
         "landmarks": ("i8", 0),  # bodies after the vehicles that nothing can hit
         "obs_lane": ("i8", -1),  # the lane along which ExitObservation measures
-        **observer_fields(config.observation, config.policy_frequency),
+        **observer_fields(config),
     }

@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from highway_env.envs.common.abstract import AbstractEnv
 
-from sim.actions import continuous_action, one_action, plans_of_actions
+from sim.actions import continuous_action, one_action, plans_of_actions, plans_of_continuous_actions
 from sim.config import fingerprint
 from sim.env import Branches, DrivingEnv, refuse_options, reset_needed, warn_of_no_render_mode
 from sim.errors import UsageError
@@ -201,17 +201,17 @@ class HighwayDrivingEnv(DrivingEnv):
         """Roll plans out from copies of the exact present state; plans that begin alike share the work.
 
         Args:
-            plans: Discrete actions, int (P, H).
+            plans: Discrete actions, int (P, H), or continuous ones, float (P, H, D).
         Returns:
             How they went.
         Raises:
-            UsageError: The actions are continuous, the shape is wrong, or an action does not exist.
+            UsageError: The shape is wrong, or an action does not exist.
             gymnasium.error.ResetNeeded: No episode is running.
         """
         plans = self._checked_plans(plans)
         if self._episode is None or self._episode.ended:
             raise reset_needed("branch")
-        count, horizon = plans.shape
+        count, horizon = plans.shape[:2]
         result = Branches(
             rewards=np.zeros((count, horizon)),
             steps=np.zeros(count, dtype=int),
@@ -282,11 +282,12 @@ class HighwayDrivingEnv(DrivingEnv):
         if depth == plans.shape[1] or result.ended[rows[0]]:
             result.final[rows] = self._final(inner)
             return
-        for action in np.unique(plans[rows, depth]):
-            group = rows[plans[rows, depth] == action]
+        chosen = plans[rows, depth]
+        for action in np.unique(chosen, axis=0):
+            group = rows[(chosen == action).reshape(len(rows), -1).all(axis=1)]
             copied = copying.branch_off(inner)
             steps = self._episode.steps + depth + 1
-            _, reward, terminated, truncated, _ = self._advance(copied, int(action), steps)
+            _, reward, terminated, truncated, _ = self._advance(copied, action if action.ndim else int(action), steps)
             number_bodies(copied)
             result.rewards[group, depth] = reward
             result.steps[group] = depth + 1
@@ -320,9 +321,10 @@ class HighwayDrivingEnv(DrivingEnv):
         return continuous_action(action, space.shape)  # type: ignore[arg-type]
 
     def _checked_plans(self, plans: np.ndarray) -> np.ndarray:
-        if not isinstance(self.action_space, spaces.Discrete):
-            raise UsageError(f"branch() needs discrete actions, but those of {self.scenario} are continuous")
-        return plans_of_actions(plans, int(self.action_space.n))
+        space = self.action_space
+        if isinstance(space, spaces.Discrete):
+            return plans_of_actions(plans, int(space.n))
+        return plans_of_continuous_actions(plans, space.shape)  # type: ignore[arg-type]
 
     def conform(self, obs: Any) -> Any:
         """An observation in the declared shape and dtype, as arrays of our own.

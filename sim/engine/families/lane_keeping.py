@@ -91,6 +91,7 @@ FAMILY = road_family(
         score=score,
         options=_options,
         most_bodies=lambda config: 1,
+        observations=("AttributesObservation",),
         uncovered=_uncovered,
     )
 )

@@ -1,4 +1,4 @@
-"""Families `racetrack` and `racetrack-oval`: circuits of straights and arcs (highway-env 1.12, `envs/racetrack_env.py`).
+"""Families `racetrack` and `racetrack-oval`: circuits of straights and arcs (highway-env 1.12, `racetrack_env.py`).
 
 The oval may have obstacles. Rewards of continuous actions are in single precision where highway-env's are: an action is
 an array of that type, which a plain number, such as an offset from a straight lane, does not widen.
@@ -23,6 +23,8 @@ from sim.engine.road_setup import Setup, padded
 from sim.engine.roads import lane_keys
 from sim.engine.spawn import add_obstacle, add_vehicle, clear, uniform
 
+START_LANES = 2
+"""Lanes in which the ego may start, but on the oval; the large circuit has a third."""
 MOST_ROADS = 16
 """Roads of a circuit."""
 MOST_OBSTACLES = 12
@@ -37,6 +39,7 @@ def _options(setup: Setup) -> dict[str, Field]:
     return {
         "others": ("i8", config.other_vehicles),
         "start": ("i8", setup.lane("a", "b", 0)),
+        "start_lanes": ("i8", getattr(config, "no_lanes", START_LANES)),
         "after_start": ("i8", setup.lane("b", "c", 0)),
         "roads": ("i8", len(firsts)),
         "firsts": ("i8", padded(firsts, MOST_ROADS), MOST_ROADS),  # lane 0 of each road
@@ -94,7 +97,7 @@ def start(envs, bodies, lanes, params, own, rows):
     for i in rows:
         env, ego, first = envs[i], bodies[i, 0], lanes[0]
         clear(env)
-        lane = next_below(env.stream, nth(first, f.start).count)
+        lane = next_below(env.stream, f.start_lanes)
         n = f.start + lane
         add_vehicle(env, ego, first, n, uniform(20.0, 50.0, env.stream), nth(first, n).speed_limit)
         if f.others > 0:

@@ -1,16 +1,17 @@
 """highway-env's observations of a compiled road, to the bit (highway-env 1.12, `envs/common/observation.py`).
 
-One file for each type; `OBSERVERS` lists them. Those of one family alone (`ExitObservation`, goals) are covered where
+One file for each type; `OBSERVERS` lists them. Those of one family alone (exits, goals, attributes) are covered where
 its rules name them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sim.compiled import kernel
 from sim.engine import roads
-from sim.engine.observe import goal, grid, kinematics, lidar, time_to_collision
+from sim.engine.observe import attributes, goal, grid, kinematics, lidar, time_to_collision
 from sim.engine.observe.observer import Observer, Settings
 from sim.engine.records import Field, nth
 
@@ -20,27 +21,26 @@ OBSERVERS: dict[str, Observer] = {
     "TimeToCollision": Observer(
         "TimeToCollision", time_to_collision.space, time_to_collision.fields, lambda settings: None
     ),
-    **{observer.name: observer for observer in (grid.OBSERVER, lidar.OBSERVER, goal.OBSERVER)},
+    **{observer.name: observer for observer in (grid.OBSERVER, lidar.OBSERVER, goal.OBSERVER, attributes.OBSERVER)},
 }
-SPECIAL = ("ExitObservation", "KinematicsGoal")
+SPECIAL = ("ExitObservation", "KinematicsGoal", "AttributesObservation")
 """Types that only some families have."""
 KINEMATICS, EXIT, TTC, SEPARATE = range(4)
 KINDS = {"Kinematics": KINEMATICS, "ExitObservation": EXIT, "TimeToCollision": TTC}
 
 
-def observer_fields(settings: Settings, decision_frequency: float) -> dict[str, Field]:
+def observer_fields(config: Any) -> dict[str, Field]:
     """Fields of the shared parameters that describe the observation: the same ones for every type.
 
     Args:
-        settings: `observation` of a resolved highway-env config.
-        decision_frequency: Hz.
+        config: A resolved highway-env config.
     Returns:
         Fields for `records.record`.
     """
-    kind = settings["type"]
-    shared = kinematics.fields({}, decision_frequency) | time_to_collision.fields({}, decision_frequency)
+    kind = config.observation["type"]
+    shared = kinematics.table_fields({}) | {"obs_times": ("i8", 0)}
     if kind in KINDS:
-        shared |= OBSERVERS[kind].fields(settings, decision_frequency)
+        shared |= OBSERVERS[kind].fields(config)
     return {"obs_kind": ("i8", KINDS.get(kind, SEPARATE)), **shared}
 
 

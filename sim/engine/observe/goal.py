@@ -5,6 +5,8 @@ highway-env's spaces and values are float64 here (highway-env 1.12).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from gymnasium import spaces
 from numba import prange
@@ -22,15 +24,15 @@ def _features(settings: Settings) -> list[str]:
     return list(settings.get("features") or DEFAULT)
 
 
-def _space(settings: Settings, decision_frequency: float) -> spaces.Dict:
-    shape = (len(_features(settings)),)
+def _space(config: Any) -> spaces.Dict:
+    shape = (len(_features(config.observation)),)
     return spaces.Dict({key: spaces.Box(-np.inf, np.inf, shape, np.float64) for key in KEYS})
 
 
-def _fields(settings: Settings, decision_frequency: float) -> dict[str, Field]:
-    features = _features(settings)
+def _fields(config: Any) -> dict[str, Field]:
+    features = _features(config.observation)
     scales = np.ones(MOST_FEATURES)
-    scales[: len(features)] = settings["scales"]
+    scales[: len(features)] = config.observation["scales"]
     return {
         "count": ("i8", len(features)),
         "features": ("i8", codes_of(features), MOST_FEATURES),

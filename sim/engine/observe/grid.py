@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -43,18 +44,18 @@ def _cells(settings: Settings) -> tuple[int, int]:
     return int(across[0]), int(across[1])
 
 
-def _space(settings: Settings, decision_frequency: float) -> spaces.Box:
+def _space(config: Any) -> spaces.Box:
     """(layers, cells along x, cells along y): unbounded, or a picture."""
-    shape = (len(_layers(settings)), *_cells(settings))
-    if settings.get("as_image", False):
+    shape = (len(_layers(config.observation)), *_cells(config.observation))
+    if config.observation.get("as_image", False):
         return spaces.Box(0, 255, shape, np.uint8)
     return spaces.Box(-np.inf, np.inf, shape, np.float32)
 
 
-def _fields(settings: Settings, decision_frequency: float) -> dict[str, Field]:
-    layers, (columns, rows) = _layers(settings), _cells(settings)
-    size, step = np.array(settings.get("grid_size", SIZE)), settings.get("grid_step", STEP)
-    ranges = settings.get("features_range") or {"vx": [-FASTEST, FASTEST], "vy": [-FASTEST, FASTEST]}
+def _fields(config: Any) -> dict[str, Field]:
+    layers, (columns, rows) = _layers(config.observation), _cells(config.observation)
+    size, step = np.array(config.observation.get("grid_size", SIZE)), config.observation.get("grid_step", STEP)
+    ranges = config.observation.get("features_range") or {"vx": [-FASTEST, FASTEST], "vy": [-FASTEST, FASTEST]}
     low, high = ranges_of(layers, ranges)
     (x_low, x_high), (y_low, y_high) = (ranges.get(axis, (math.nan, math.nan)) for axis in "xy")
     return {
@@ -75,9 +76,9 @@ def _fields(settings: Settings, decision_frequency: float) -> dict[str, Field]:
         "y_step": ("f8", step[1]),
         "spacing": ("f8", min(step)),  # of the points that draw a lane
         "reach": ("f8", math.hypot(*np.abs(size).max(axis=1)) + 1.0),  # m from the ego, beyond all cells
-        "aligned": ("i8", settings.get("align_to_vehicle_axes", False)),
-        "clip": ("i8", settings.get("clip", True)),
-        "image": ("i8", settings.get("as_image", False)),
+        "aligned": ("i8", config.observation.get("align_to_vehicle_axes", False)),
+        "clip": ("i8", config.observation.get("clip", True)),
+        "image": ("i8", config.observation.get("as_image", False)),
     }
 
 

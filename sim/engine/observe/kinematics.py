@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -32,7 +33,7 @@ from sim.sizes import CAR_LENGTH
 PERCEPTION_DISTANCE = 5.0 * kinematics.MAX_SPEED
 
 
-def fields(settings: Settings, decision_frequency: float) -> dict[str, Field]:
+def table_fields(settings: Settings) -> dict[str, Field]:
     """The shared parameters that describe a table of bodies; those of other types are unused."""
     features = settings.get("features") or DEFAULT
     ranges = settings.get("features_range")
@@ -60,9 +61,13 @@ def fields(settings: Settings, decision_frequency: float) -> dict[str, Field]:
     }
 
 
-def exit_fields(settings: Settings, decision_frequency: float) -> dict[str, Field]:
+def fields(config: Any) -> dict[str, Field]:
+    return table_fields(config.observation)
+
+
+def exit_fields(config: Any) -> dict[str, Field]:
     """Those of ExitObservation, which takes the nearest vehicles whatever the order, and no obstacles."""
-    return fields(settings, decision_frequency) | {"obs_sorted": ("i8", True), "obs_obstacles": ("i8", False)}
+    return fields(config) | {"obs_sorted": ("i8", True), "obs_obstacles": ("i8", False)}
 
 
 def ranges_of(names: Sequence[str], ranges: Settings) -> tuple[np.ndarray, np.ndarray]:
@@ -74,8 +79,9 @@ def ranges_of(names: Sequence[str], ranges: Settings) -> tuple[np.ndarray, np.nd
     return low, high
 
 
-def space(settings: Settings, decision_frequency: float) -> spaces.Box:
+def space(config: Any) -> spaces.Box:
     """Unbounded, (rows, features)."""
+    settings = config.observation
     shape = settings.get("vehicles_count", 5), len(settings.get("features") or DEFAULT)
     return spaces.Box(-np.inf, np.inf, shape, np.float32)
 

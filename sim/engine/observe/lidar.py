@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -23,25 +24,25 @@ def _angle(settings: Settings) -> float:
     return 2 * np.pi / settings.get("cells", CELLS)
 
 
-def _space(settings: Settings, decision_frequency: float) -> spaces.Box:
+def _space(config: Any) -> spaces.Box:
     """(directions, 2): distance and speed."""
-    high = 1 if settings.get("normalize", True) else settings.get("maximum_range", RANGE)
-    return spaces.Box(-high, high, (settings.get("cells", CELLS), 2), np.float32)
+    high = 1 if config.observation.get("normalize", True) else config.observation.get("maximum_range", RANGE)
+    return spaces.Box(-high, high, (config.observation.get("cells", CELLS), 2), np.float32)
 
 
-def _fields(settings: Settings, decision_frequency: float) -> dict[str, Field]:
+def _fields(config: Any) -> dict[str, Field]:
     return {
-        "cells": ("i8", settings.get("cells", CELLS)),
-        "angle": ("f8", _angle(settings)),  # between two directions, rad
-        "range": ("f8", settings.get("maximum_range", RANGE)),  # m
-        "normalize": ("i8", settings.get("normalize", True)),
+        "cells": ("i8", config.observation.get("cells", CELLS)),
+        "angle": ("f8", _angle(config.observation)),  # between two directions, rad
+        "range": ("f8", config.observation.get("maximum_range", RANGE)),  # m
+        "normalize": ("i8", config.observation.get("normalize", True)),
     }
 
 
-def _table(settings: Settings) -> np.ndarray:
+def _table(config: Any) -> np.ndarray:
     """Cosine and sine of every direction."""
-    angle = _angle(settings)
-    return np.array([[math.cos(k * angle), math.sin(k * angle)] for k in range(settings.get("cells", CELLS))])
+    angle = _angle(config.observation)
+    return np.array([[math.cos(k * angle), math.sin(k * angle)] for k in range(config.observation.get("cells", CELLS))])
 
 
 @kernel

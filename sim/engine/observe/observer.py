@@ -15,7 +15,7 @@ Settings = Mapping[str, Any]
 """`observation` of a resolved highway-env config."""
 
 
-def no_table(settings: Settings) -> np.ndarray:
+def no_table(config: Any) -> np.ndarray:
     return np.zeros((0, 0))
 
 
@@ -31,14 +31,14 @@ class Observer:
 
     name: str
     """highway-env's name of the type."""
-    space: Callable[[Settings, float], spaces.Box | spaces.Dict]
-    """(settings, decisions per second) -> the space that highway-env declares."""
-    fields: Callable[[Settings, float], dict[str, Field]]
-    """(settings, decisions per second) -> parameters: of `own`, or of the shared ones without a kernel."""
+    space: Callable[[Any], spaces.Box | spaces.Dict]
+    """(resolved config) -> the space that highway-env declares."""
+    fields: Callable[[Any], dict[str, Field]]
+    """(resolved config) -> parameters: of `own`, or of the shared ones without a kernel."""
     uncovered: Callable[[Settings], str | None]
     """What of the settings the engine does not cover; None: it covers all."""
     serial: Any = None
     parallel: Any = None
     """The same on several threads."""
-    table: Callable[[Settings], np.ndarray] = no_table
-    """Constants that the kernel reads, float64 (R, C)."""
+    table: Callable[[Any], np.ndarray] = no_table
+    """(resolved config) -> constants that the kernel reads, float64 (R, C)."""

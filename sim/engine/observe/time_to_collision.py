@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -10,7 +11,6 @@ from gymnasium import spaces
 from sim import kinematics
 from sim.compiled import kernel
 from sim.engine import roads
-from sim.engine.observe.observer import Settings
 from sim.engine.records import Field, nth
 from sim.engine.routes import connected_roads
 from sim.sizes import CAR_LENGTH
@@ -19,18 +19,18 @@ NEIGHBOURING = 3
 """Lanes and speeds that the grid shows around the ego's own."""
 
 
-def times(settings: Settings, decision_frequency: float) -> int:
+def times(config: Any) -> int:
     """Decisions that the grid looks ahead."""
-    return int(settings.get("horizon", 10) / (1 / decision_frequency))
+    return int(config.observation.get("horizon", 10) / (1 / config.policy_frequency))
 
 
-def fields(settings: Settings, decision_frequency: float) -> dict[str, Field]:
-    return {"obs_times": ("i8", times(settings, decision_frequency))}
+def fields(config: Any) -> dict[str, Field]:
+    return {"obs_times": ("i8", times(config))}
 
 
-def space(settings: Settings, decision_frequency: float) -> spaces.Box:
+def space(config: Any) -> spaces.Box:
     """[0, 1], (speeds, lanes, times)."""
-    return spaces.Box(0.0, 1.0, (NEIGHBOURING, NEIGHBOURING, times(settings, decision_frequency)), np.float32)
+    return spaces.Box(0.0, 1.0, (NEIGHBOURING, NEIGHBOURING, times(config)), np.float32)
 
 
 @kernel
