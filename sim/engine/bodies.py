@@ -72,6 +72,11 @@ BODY = np.dtype(
         ("timer", "f8"),  # seconds since it last considered a lane change
         ("push_x", "f8"),  # displacement that the next simulation step adds after a contact
         ("push_y", "f8"),
+        ("known_x", "f8"),  # where it was when `roads.coordinates` last projected it ...
+        ("known_y", "f8"),
+        ("known_s", "f8"),  # ... and what came out
+        ("known_lateral", "f8"),
+        ("known_lane", "i4"),  # the lane + 1; 0: it has not been projected
         ("length", "f8"),  # along the heading, m
         ("width", "f8"),
         ("lane", "i4"),
@@ -111,7 +116,7 @@ def place(body, lanes, x, y, heading, speed):
     body.checks = body.changes = 1
     body.length, body.width = CAR_LENGTH, CAR_WIDTH
     body.route, body.route_step = -1, 0
-    body.yielding = 0
+    body.yielding = body.known_lane = 0
 
 
 @kernel

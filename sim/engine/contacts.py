@@ -73,7 +73,7 @@ def collide(env, ego, dt):
             other = nth(ego, j)
             if other.x - body.x > reach:
                 break
-            if _apart(body, other) or not (body.checks or other.checks):
+            if _apart(body, other) or abs(other.y - body.y) > reach or not (body.checks or other.checks):
                 continue
             if count == MOST_PAIRS:
                 _collide_all(env, ego, dt)

@@ -7,7 +7,6 @@ it. It depends on the lane that the ego is in and on what is left of its route.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +16,10 @@ from sim.compiled import kernel
 from sim.engine import roads
 from sim.engine.lot import ahead_on_lot
 from sim.engine.records import nth
+from sim.engine.routes import ROUTE_STEPS
 from sim.sizes import CAR_LENGTH, LANE_MARGIN
 
-MOST_SEGMENTS = 16
+MOST_SEGMENTS = 48
 
 FRAME = np.dtype(
     [
@@ -34,26 +34,22 @@ FRAME = np.dtype(
 """The frame of an ego in one lane."""
 
 
-def compile_frames(network: Any, routes: np.ndarray, ego_routes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Frames of all lanes of a highway-env `RoadNetwork`, for an ego without a route and for each rest of a route.
+def compile_frames(network: Any, routes: np.ndarray) -> np.ndarray:
+    """The frames of egos in every lane of a highway-env `RoadNetwork`, without a route and at every step of one.
 
     Args:
         network: The network.
-        routes: int (P, S, 2), see `roads.next_lane`.
-        ego_routes: Those that egos may have.
+        routes: Of egos, int (R, `ROUTE_STEPS`, 2), see `sim.engine.routes`.
     Returns:
-        `FRAME` (F,): for each rest of a route the lanes in the order of `roads.lane_keys`; and int (P, S): the first
-        frame for route p from step s on.
+        `FRAME` ((1 + R * `ROUTE_STEPS`) * L,), in the order in which `frame_of` counts them.
     """
     keys = roads.lane_keys(network)
-    tables = [_frames(network, keys, [])]
-    first = np.zeros(routes.shape[:2], np.int64)
-    for route in ego_routes:
-        steps = [keys[n] for n in routes[route, :, 0] if n >= 0]
-        for step in range(len(steps)):
-            first[route, step] = len(tables) * len(keys)
-            tables.append(_frames(network, keys, steps[step:]))
-    return np.concatenate(tables), first
+    plain = _frames(network, keys, [])
+    parts = [plain]
+    for steps in routes.reshape(-1, ROUTE_STEPS, 2):
+        ways = [[keys[first] for first, _ in steps[k:] if first >= 0] for k in range(ROUTE_STEPS)]
+        parts += [_frames(network, keys, way) if way else plain for way in ways]
+    return np.concatenate(parts)
 
 
 def _frames(network: Any, keys: list[tuple[str, str, int]], route: list[tuple[str, str, int]]) -> np.ndarray:
@@ -73,10 +69,10 @@ def _frames(network: Any, keys: list[tuple[str, str, int]], route: list[tuple[st
 
 
 @kernel
-def frame_of(ego, frames, p):
+def frame_of(ego, lanes, frames):
     """The ego's frame; `frames` is the first one."""
-    first = p.ego_frames[ego.route, ego.route_step] if ego.route >= 0 else 0
-    return nth(frames, first + ego.lane)
+    row = 1 + ego.route * ROUTE_STEPS + ego.route_step if ego.route >= 0 else 0
+    return nth(frames, row * lanes.lanes + ego.lane)
 
 
 @kernel
@@ -117,9 +113,9 @@ def locate(frame, lanes, centers, width, body):
 
 
 @kernel
-def _ahead_on_road(env, ego, lanes, frames, p, n):
+def _ahead_on_road(env, ego, lanes, frames, n):
     """The nearest body ahead in lane n of the ego's road (-1: none), and its distance."""
-    own, frame = nth(lanes, ego.lane), frame_of(ego, frames, p)
+    own, frame = nth(lanes, ego.lane), frame_of(ego, lanes, frames)
     centers = centers_of(frame, ego, lanes)
     s = in_frame(frame, lanes, 0, ego.x, ego.y)[0]
     center = centers[n - own.first]
@@ -137,7 +133,7 @@ def front_gap_ttc(env, ego, lanes, frames, p, n):
 
     Both are inf on a free lane.
     """
-    ahead = _ahead_on_road(env, ego, lanes, frames, p, n) if p.area_width == 0.0 else ahead_on_lot(env, ego, p)
+    ahead = _ahead_on_road(env, ego, lanes, frames, n) if p.area_width == 0.0 else ahead_on_lot(env, ego, p)
     best, best_dx = ahead
     if best < 0:
         return math.inf, math.inf

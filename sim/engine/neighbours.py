@@ -1,7 +1,8 @@
 """Which bodies are ahead of and behind which, by highway-env's rules (highway-env 1.12, `road/road.py`).
 
 One sweep over the bodies in the order of x answers most questions of a simulation step; the rest is searched nearby, or
-over all bodies where lanes bend. All three give the same bits. Kernel arguments as in `sim.engine.bodies`.
+over all bodies where lanes bend or continue each other. All three give the same bits. Kernel arguments as in
+`sim.engine.bodies`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def find_fronts(env, ego, lanes):
     lane on the way.
     """
     env.changers = 0
-    if lanes.lanes > MOST_SWEPT_LANES:
+    if lanes.lanes > MOST_SWEPT_LANES or not lanes.sweeps:
         for i in range(env.bodies):
             body = nth(ego, i)
             body.front = body.front_left = body.front_right = UNKNOWN
@@ -134,9 +135,9 @@ def rear_of(env, ego, lanes, i, n):
 
 @kernel
 def _search(env, ego, lanes, i, n):
-    """(front, rear) of body i along lane n and the lanes joined to it: highway-env's own loop over all bodies."""
+    """(front, rear) of body i along lane n and the lanes joined to it, by highway-env's own loop over all bodies."""
     own, body = nth(lanes, n), nth(ego, i)
-    s = roads.along(own, body.x, body.y)
+    s = roads.progress(body, lanes, n)
     front, rear, front_s, rear_s = -1, -1, math.inf, -math.inf
     for q in range(env.bodies):
         j = row_of(env, q)
@@ -145,7 +146,9 @@ def _search(env, ego, lanes, i, n):
         other = nth(ego, j)
         for k in range(own.reach):
             lane = nth(lanes, own.reach_lanes[k])
-            s_j, lateral = roads.project(lane, other.x, other.y)
+            if not roads.may_hold(lane, other.x, other.y):
+                continue
+            s_j, lateral = roads.coordinates(other, lanes, own.reach_lanes[k])
             if not roads.holds(lane, s_j, lateral, LANE_MARGIN):
                 continue
             s_j += own.reach_offsets[k]

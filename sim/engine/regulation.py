@@ -1,8 +1,8 @@
 """Right of way at a crossing: which vehicles stop for which (highway-env 1.12, `road/regulation.py`).
 
-Every half second all vehicles are predicted along their routes at constant speed. Of two that would meet the one in the
-lane of lower priority stops, in equal lanes the one that is behind; it goes on when the next prediction finds no
-conflict. Kernel arguments as in `sim.engine.bodies`.
+Every half second all vehicles are predicted: along their routes at constant speed, an ego with controls as they are. Of
+two that would meet the one in the lane of lower priority stops, in equal lanes the one that is behind; it goes on when
+the next prediction finds no conflict. An ego does not stop by itself. Kernel arguments as in `sim.engine.bodies`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import numpy as np
 
 from sim.compiled import kernel
 from sim.engine import roads
-from sim.engine.bodies import row_of
-from sim.engine.records import nth
+from sim.engine.bodies import BODY, row_of
+from sim.engine.ego_actions import MDP
+from sim.engine.motion import move_ego
+from sim.engine.records import assign, nth
 from sim.sizes import CAR_LENGTH, CAR_WIDTH
 
 POSES = 11
@@ -37,7 +39,10 @@ def regulate(env, ego, lanes, p, first):
     poses = np.empty((env.vehicles, POSES, 3))
     bounds = np.empty((env.vehicles, 4))
     for i in range(env.vehicles):
-        _predict(nth(ego, i), lanes, p, poses[i])
+        if i < first and p.ego_kind != MDP:
+            _predict_controls(env, ego, lanes, p, poses[i])
+        else:
+            _predict(nth(ego, i), lanes, p, poses[i])
         _bound(poses[i], bounds[i])
     for a in range(env.vehicles - 1):
         for b in range(a + 1, env.vehicles):
@@ -78,6 +83,19 @@ def _predict(body, lanes, p, poses):
             lane = nth(lanes, _route_lane(lanes, p, here, route, step))
         poses[k, X], poses[k, Y] = roads.position(lane, s, 0.0)
         poses[k, HEADING] = roads.heading_at(lane, s)
+
+
+@kernel
+def _predict_controls(env, ego, lanes, p, poses):
+    """Poses of an ego with controls that keeps its steering and does not accelerate."""
+    kept, lateral_speed, yaw_rate = np.empty(1, BODY), env.lateral_speed, env.yaw_rate
+    assign(kept[0], ego)
+    ego.acceleration = 0.0
+    for k in range(POSES):
+        move_ego(env, ego, lanes, p, POSE_STEP)
+        poses[k, X], poses[k, Y], poses[k, HEADING] = ego.x, ego.y, ego.heading
+    assign(ego, kept[0])
+    env.lateral_speed, env.yaw_rate = lateral_speed, yaw_rate
 
 
 @kernel

@@ -19,7 +19,7 @@ from sim.engine import episode, roads
 from sim.engine.bodies import settle
 from sim.engine.ego_actions import ACCELERATION, MDP, STEERING
 from sim.engine.episode import RUNNING
-from sim.engine.frames import front_gap_ttc
+from sim.engine.frames import frame_of, front_gap_ttc, in_frame
 from sim.engine.observe import observe
 from sim.engine.records import nth
 from sim.engine.traffic import FASTER, LEFT, NONE, RIGHT, SLOWER, substep
@@ -121,6 +121,14 @@ def step_parallel(envs, bodies, lanes, frames, params, actions, controls, obs, m
 
 
 @kernel
+def observe_running(envs, bodies, lanes, params, out):
+    """Observe the first `len(out)` environments whose episode goes on, for the sake of what observing draws."""
+    for i in range(len(out)):
+        if envs[i].outcome == RUNNING:
+            observe(envs[i], bodies[i, 0], lanes[0], params[0], out[i])
+
+
+@kernel
 def begin(envs, bodies, lanes, frames, params, rows, obs, masks):
     """Start the episodes of `rows`, whose bodies the family has placed."""
     p = params[0]
@@ -150,14 +158,17 @@ def look_ahead(envs, bodies, lanes, frames, params):
 @kernel
 def final(envs, bodies, lanes, frames, params, out):
     """Fill `Branches.final` from the first `len(out)` environments."""
+    first = lanes[0]
     for b in range(len(out)):
         env, ego = envs[b], bodies[b, 0]
-        own, target = nth(lanes[0], ego.lane), _beside(ego, lanes[0])
-        out[b, 0], out[b, 1], out[b, 2] = ego.x, ego.y, own.id
-        out[b, 3], out[b, 4] = lanes[target].id, ego.speed
+        own, target = nth(first, ego.lane), _beside(ego, first)
+        out[b, 2], out[b, 3], out[b, 4] = own.id, lanes[target].id, ego.speed
         if params[0].area_width > 0.0:
+            out[b, 0], out[b, 1] = ego.x, ego.y
             out[b, 2] = out[b, 3] = 0.0  # the strip counts as one lane
-        out[b, 5] = front_gap_ttc(env, ego, lanes[0], frames[0], params[0], target)[0]
+        else:
+            out[b, 0], out[b, 1] = in_frame(frame_of(ego, first, frames[0]), first, 0, ego.x, ego.y)
+        out[b, 5] = front_gap_ttc(env, ego, first, frames[0], params[0], target)[0]
 
 
 @kernel

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +52,6 @@ class RoadRules:
     """Values of the shared parameters (`road_setup.road_fields`) that differ from their defaults."""
     observations: tuple[str, ...] = ()
     """Types of observation that it has beyond those of all families (`observe.SPECIAL`)."""
-    ego_routes: Callable[[Any], Sequence[int]] = lambda config: ()
-    """Routes that egos with a given config may have, by their number."""
     goal_rewards: Callable[[Any, np.ndarray, np.ndarray], np.ndarray] | None = None
     """(config, achieved goals, desired goals) -> rewards, where observations hold goals."""
     uncovered: Callable[[Any], str | None] = lambda config: None
@@ -122,9 +120,7 @@ class RoadBatch(EnvBatch):
         self.params = record(road_fields(setup))
         for name, value in rules.shared(setup).items():
             self.params[name] = value
-        self.frames, self.params["ego_frames"] = compile_frames(
-            self.mirror.network, self.params["routes"][0], rules.ego_routes(config)
-        )
+        self.frames = compile_frames(self.mirror.network, self.params["routes"][0, : self.params["ego_routes"][0]])
         self.own = record(rules.options(setup))
         if rules.goal_rewards is not None:
             self.goal_rewards = functools.partial(rules.goal_rewards, config)
@@ -170,9 +166,13 @@ class RoadBatch(EnvBatch):
         run(*self.state, self.lanes, self.params, *self._observing, rows, self.flat_obs)
 
     def _roll_out(self, state: EngineState, plans: np.ndarray, rewards: np.ndarray, final: np.ndarray) -> None:
+        shuffled = self.params["renewed"][0] and self.params["obs_shuffled"][0]  # the traffic that comes depends on it
+        seen = np.zeros((len(plans), *self.flat_obs.shape[1:]), np.float32) if shuffled else None
         for h in range(plans.shape[1]):
             chosen = self.actions.for_kernels(np.ascontiguousarray(plans[:, h]))
             road.step_serial(*state, self.lanes, self.frames, self.params, *chosen, self._no_obs, self.masks, True)
+            if seen is not None:
+                road.observe_running(*state, self.lanes, self.params, seen)
             self.rules.score(*state, self.lanes, self.params, self.own, *chosen, True)
             rewards[:, h] = state.envs["reward"][: len(plans)]
         road.final(*state, self.lanes, self.frames, self.params, final)

@@ -13,6 +13,7 @@ from sim.engine.ego_actions import ego_kind, meta_actions, speed_range
 from sim.engine.observe import observer_fields
 from sim.engine.records import Field
 from sim.engine.roads import lane_keys
+from sim.engine.routes import NO_ROUTES
 from sim.sizes import CAR_LENGTH
 from sim.view import NO_GOAL
 
@@ -22,9 +23,6 @@ MOST_SPEEDS = 32
 COMFORT_ACC_MAX, COMFORT_ACC_MIN = 3.0, -5.0
 """Of highway-env's `IDMVehicle`, m/s2."""
 DISTANCE_WANTED = 5.0 + CAR_LENGTH
-MOST_ROUTES = 16
-ROUTE_STEPS = 8
-NO_ROUTES = np.full((MOST_ROUTES, ROUTE_STEPS, 2), -1)
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,8 @@ def road_fields(setup: Setup) -> dict[str, Field]:
         "regulation": ("i8", 0),  # simulation steps from one regulation of right of way to the next; 0: none
         "renewed": ("i8", False),  # traffic comes and goes after decisions, with which the TTC waits
         "only_ego_checks": ("i8", False),  # only contacts of the ego count
-        "routes": ("i8", NO_ROUTES, NO_ROUTES.shape),  # see `roads.next_lane`
-        "ego_frames": ("i8", np.zeros((MOST_ROUTES, ROUTE_STEPS)), (MOST_ROUTES, ROUTE_STEPS)),  # see `frames.frame_of`
+        "routes": ("i2", NO_ROUTES, NO_ROUTES.shape),  # see `sim.engine.routes`
+        "ego_routes": ("i8", 0),  # the first so many are those that egos may have
         "goal_lane": ("i8", NO_GOAL),  # the lane to reach, by its number on the ego's road ...
         "goal_x": ("f8", -np.inf),  # ... until the ego passes this x
         "area_width": ("f8", 0.0),  # m along y of the free strip of an open area; 0: a road

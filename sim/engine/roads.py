@@ -17,7 +17,7 @@ from sim import kinematics
 from sim.compiled import kernel
 from sim.engine.records import nth
 from sim.errors import UsageError
-from sim.sizes import CAR_LENGTH
+from sim.sizes import CAR_LENGTH, LANE_MARGIN
 
 STRAIGHT, SINE, ARC = range(3)
 CONNECTION_DEPTH = 3
@@ -29,6 +29,16 @@ OUT_OF_REACH = 5.5
 CLEARANCE_STEP = 0.25
 MOST_ROADS = 8
 """Roads that may meet at a node."""
+STRETCHES = 32
+"""Equal parts into which a lane is divided to look up the lanes near it."""
+MOST_MASKED = 64
+"""Lanes of a network whose nearness is kept, as bits."""
+NEAR = 3.5
+"""m within which other lanes count as near a stretch: less than from one lane of a road to the next."""
+ROUNDING = 1e-6
+"""m by which comparisons that replace exact ones stay on the safe side."""
+ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+ONE = np.uint64(1)
 
 LANE = np.dtype(
     [
@@ -60,7 +70,17 @@ LANE = np.dtype(
         ("reach_offsets", "f8", MOST_ROADS),  # ... and what brings their coordinate into its own
         ("swept", "i8"),  # it and the lanes beside it run along x, and searches along them stay on them
         ("clear", "f8"),  # m to the nearest other lane, away from the ends; 0 unless straight (`_clearance`)
+        ("sweeps", "i8"),  # most lanes of the network are swept
         ("connected", "u8"),  # bit r: road r lies ahead within `CONNECTION_DEPTH` crossings
+        ("joined", "u8"),  # bit r: road r is its own or leads to it
+        ("low_x", "f8"),  # box outside of which no body counts as on it, `LANE_MARGIN` included
+        ("high_x", "f8"),
+        ("low_y", "f8"),
+        ("high_y", "f8"),
+        ("bend", "f8"),  # the most metres of its centre line per metre of the coordinate along it
+        ("stretch", "f8"),  # m, length of its stretches
+        ("near", "u8", STRETCHES),  # bit n: lane n comes within `NEAR` of the stretch; 0 where that is not known
+        ("clearance", "f8", STRETCHES),  # m from the stretch to the nearest other lane, a lower bound
     ],
     align=True,
 )
@@ -110,10 +130,13 @@ def compile_road(network: Any, connected_lanes: bool = False) -> np.ndarray:
             for r, other in enumerate(roads)
             if network.is_connected_road(key, (*other, 0), depth=CONNECTION_DEPTH)
         )
+        record["joined"] = sum(1 << r for r, other in enumerate(roads) if other == road or other[1] == road[0])
     for n in range(len(lanes)):
         beside = lanes[max(n - 1, lanes[n]["first"]) : min(n + 2, lanes[n]["first"] + lanes[n]["count"])]
         lanes[n]["swept"] = ((beside["axis"] == 1) & (beside["reach"] == 1)).all()
         lanes[n]["clear"] = _clearance(lanes, n)
+    lanes["sweeps"] = lanes["swept"].mean() > 0.5
+    _measure(lanes)
     return lanes
 
 
@@ -125,6 +148,7 @@ def _shape(record: Any, lane: Any, key: tuple[str, str, int]) -> None:
         record["kind"], record["turn"] = ARC, lane.direction
         record["x"], record["y"] = lane.center
         record["amplitude"], record["pulsation"] = lane.radius, lane.start_phase
+        record["bend"] = 1.0
         return
     if type(lane) not in (StraightLane, SineLane):
         raise UsageError(f"lane {key} is a {type(lane).__name__}: the engine knows straight, sine and arc lanes")
@@ -132,9 +156,11 @@ def _shape(record: Any, lane: Any, key: tuple[str, str, int]) -> None:
     record["ux"], record["uy"] = lane.direction
     record["heading"] = lane.heading
     record["axis"] = int(record["ux"]) if abs(record["ux"]) == 1 and record["uy"] == 0 else 0
+    record["bend"] = 1.0
     if type(lane) is SineLane:
         record["kind"] = SINE
         record["amplitude"], record["pulsation"], record["phase"] = lane.amplitude, lane.pulsation, lane.phase
+        record["bend"] = math.hypot(1.0, lane.amplitude * lane.pulsation)
 
 
 def _reach(network: Any, key: tuple[str, str, int], connected_lanes: bool) -> list[tuple[tuple, float]]:
@@ -156,13 +182,27 @@ def _reach(network: Any, key: tuple[str, str, int], connected_lanes: bool) -> li
 
 
 @kernel
+def polar(lane, x, y):
+    """(angle, radius) of a point around the centre of an arc."""
+    dx, dy = x - lane.x, y - lane.y
+    return math.atan2(dy, dx), math.sqrt(dx * dx + dy * dy)
+
+
+@kernel
+def unrolled(lane, angle, radius):
+    """`project` onto an arc of a point given by `polar`."""
+    start = lane.pulsation
+    phi = start + kinematics.wrap_to_pi(angle - start)
+    return lane.turn * (phi - start) * lane.amplitude, lane.turn * (lane.amplitude - radius)
+
+
+@kernel
 def project(lane, x, y):
     """(s along the lane, lateral offset to its right) of a point."""
-    dx, dy = x - lane.x, y - lane.y
     if lane.kind == ARC:
-        start = lane.pulsation
-        phi = start + kinematics.wrap_to_pi(math.atan2(dy, dx) - start)
-        return lane.turn * (phi - start) * lane.amplitude, lane.turn * (lane.amplitude - math.sqrt(dx * dx + dy * dy))
+        angle, radius = polar(lane, x, y)
+        return unrolled(lane, angle, radius)
+    dx, dy = x - lane.x, y - lane.y
     s = dx * lane.ux + dy * lane.uy
     lateral = dx * -lane.uy + dy * lane.ux
     if lane.kind == SINE:
@@ -223,13 +263,56 @@ def distance(lane, x, y):
 
 
 @kernel
+def may_hold(lane, x, y):
+    """A cheap test that every point passes which `holds` with `LANE_MARGIN`."""
+    return lane.low_x <= x <= lane.high_x and lane.low_y <= y <= lane.high_y
+
+
+@kernel
+def coordinates(body, lanes, n):
+    """`project` of a body onto lane n, computed once for each lane and position where it takes trigonometry."""
+    lane = nth(lanes, n)
+    if lane.kind == STRAIGHT:
+        return project(lane, body.x, body.y)
+    if body.known_lane != n + 1 or body.known_x != body.x or body.known_y != body.y:
+        body.known_s, body.known_lateral = project(lane, body.x, body.y)
+        body.known_lane, body.known_x, body.known_y = n + 1, body.x, body.y
+    return body.known_s, body.known_lateral
+
+
+@kernel
+def progress(body, lanes, n):
+    """`along` lane n of a body, as `coordinates` has it."""
+    lane = nth(lanes, n)
+    return coordinates(body, lanes, n)[0] if lane.kind == ARC else along(lane, body.x, body.y)
+
+
+# --- the closest lane ------------------------------------------------------------------------------------------------
+
+
+@kernel
 def closest_lane(lanes, x, y, heading):
     """Number of the lane that is closest in position and heading (1 m per rad); the first of equals."""
+    return _closest_of(lanes, ALL, x, y, heading)
+
+
+@kernel
+def _closest_of(lanes, among, x, y, heading):
+    """`closest_lane` among those whose bits are set; lanes from `MOST_MASKED` on have none and are all among them."""
     best, best_distance = 0, math.inf
     straight_heading, straight_angle = math.nan, 0.0
+    center_x, center_y, around, radius = math.nan, math.nan, 0.0, 0.0
     for n in range(lanes.lanes):
+        if n < MOST_MASKED and not (among >> np.uint64(n)) & ONE:
+            continue
         lane = nth(lanes, n)
-        s, lateral = project(lane, x, y)
+        if lane.kind == ARC:
+            if lane.x != center_x or lane.y != center_y:  # arcs of a roundabout share their centre
+                center_x, center_y = lane.x, lane.y
+                around, radius = polar(lane, x, y)
+            s, lateral = unrolled(lane, around, radius)
+        else:
+            s, lateral = project(lane, x, y)
         total = abs(lateral) + max(s - lane.length, 0.0) + max(0.0 - s, 0.0)
         if total >= best_distance:
             continue  # the angle only adds
@@ -244,6 +327,90 @@ def closest_lane(lanes, x, y, heading):
         if total < best_distance:
             best, best_distance = n, total
     return best
+
+
+@kernel
+def lane_after(body, lanes):
+    """`closest_lane` of a body that has moved on from its last one: most of the time plainly that lane.
+
+    A body `off` metres from a point of its lane's centre line has `off` + angle for its distance to that lane; its
+    distance to another one is at least that of the point to the other's centre line, less `off`.
+    """
+    n = np.int64(body.lane)
+    lane = nth(lanes, n)
+    if lane.clear > 0.0 and well_inside(lane, body.x, body.y, body.heading):
+        return n
+    s, lateral = coordinates(body, lanes, n)
+    off = abs(lateral) + (max(s - lane.length, 0.0) + max(0.0 - s, 0.0)) * lane.bend
+    needed = 2 * off + abs(kinematics.wrap_to_pi(body.heading - heading_at(lane, s))) + ROUNDING
+    if not needed < NEAR:
+        return closest_lane(lanes, body.x, body.y, body.heading)
+    k = min(max(int(s / lane.stretch), 0), STRETCHES - 1)
+    if needed < lane.clearance[k]:
+        return n
+    near = lane.near[k]
+    return _closest_of(lanes, near if near else ALL, body.x, body.y, body.heading)
+
+
+@kernel
+def _measure(lanes):
+    """Fill box, stretches and what is near them, of all lanes."""
+    for n in range(lanes.size):
+        own = lanes[n]
+        _box(own)
+        own.stretch = own.length / STRETCHES
+        samples = min(int(own.stretch / CLEARANCE_STEP) + 1, STRETCHES)
+        slack = own.bend * own.stretch / samples / 2 + ROUNDING  # from any of its points to the nearest sample
+        for k in range(STRETCHES):
+            near, clearance = np.uint64(0), math.inf
+            for m in range(lanes.size):
+                nearest = math.inf if m != n else 0.0
+                for i in range(samples + 1 if m != n else 0):
+                    x, y = position(own, own.stretch * (k + i / samples), 0.0)
+                    nearest = min(nearest, (_from_center_line(lanes[m], x, y) - slack) / lanes[m].bend)
+                if m != n:
+                    clearance = min(clearance, nearest)
+                if nearest < NEAR and lanes.size <= MOST_MASKED:
+                    near |= ONE << np.uint64(m)
+            own.near[k], own.clearance[k] = near, clearance
+
+
+@kernel
+def _from_center_line(lane, x, y):
+    """Distance of a point to the centre line of a lane, a lower bound."""
+    s, lateral = project(lane, x, y)
+    if lane.kind == SINE:
+        count = int(lane.length / CLEARANCE_STEP) + 1
+        nearest = math.inf
+        for k in range(count + 1):
+            px, py = position(lane, lane.length * k / count, 0.0)
+            nearest = min(nearest, math.sqrt((px - x) ** 2 + (py - y) ** 2))
+        return nearest - lane.bend * lane.length / count / 2
+    beyond = max(s - lane.length, 0.0) + max(0.0 - s, 0.0)
+    if lane.kind == STRAIGHT:
+        return math.sqrt(lateral**2 + beyond**2)
+    if beyond == 0.0 or lane.length > 3.0 * lane.amplitude:  # a long arc may end where its coordinate starts again
+        return abs(lateral)
+    nearest = math.inf
+    for end in (0.0, lane.length):
+        px, py = position(lane, end, 0.0)
+        nearest = min(nearest, math.sqrt((px - x) ** 2 + (py - y) ** 2))
+    return nearest
+
+
+@kernel
+def _box(lane):
+    """Fill the box of a lane."""
+    lane.low_x = lane.low_y = math.inf
+    lane.high_x = lane.high_y = -math.inf
+    length = lane.length + 2 * CAR_LENGTH
+    count = 1 if lane.kind == STRAIGHT else int(length / CLEARANCE_STEP) + 1
+    slack = 0.0 if lane.kind == STRAIGHT else lane.bend * length / count / 2
+    slack += lane.width / 2 + LANE_MARGIN + ROUNDING
+    for k in range(count + 1):
+        x, y = position(lane, length * k / count - CAR_LENGTH, 0.0)
+        lane.low_x, lane.high_x = min(lane.low_x, x - slack), max(lane.high_x, x + slack)
+        lane.low_y, lane.high_y = min(lane.low_y, y - slack), max(lane.high_y, y + slack)
 
 
 @kernel
@@ -272,7 +439,10 @@ def _clearance(lanes, n):
 def well_inside(lane, x, y, heading):
     """A cheap test that implies that a straight lane is the closest one to a vehicle."""
     s, lateral = project(lane, x, y)
-    off = 2.5 * abs(lateral) + abs(heading - lane.heading) + 1e-6  # other lanes come nearer by 1.5 |lateral| at most
+    angle = abs(heading - lane.heading)
+    if angle > math.pi:
+        angle = abs(angle - 2 * math.pi)
+    off = 2.5 * abs(lateral) + angle + 1e-6  # other lanes come nearer by 1.5 |lateral| at most
     return off < lane.clear and END_ZONE < s < lane.length - END_ZONE
 
 

@@ -1,9 +1,9 @@
 """One simulation step of highway-env's traffic on any road: decisions, motion, contacts (highway-env 1.12).
 
 The order of work is highway-env's, because results depend on it: vehicles decide one after the other, each seeing the
-targets that earlier ones have just chosen; then all move; then contacts are taken pair by pair. What differs is how
-neighbours and contacts are found (`sim.engine.neighbours`, `sim.engine.contacts`), and that trigonometry whose result
-is known is skipped. Both give the same bits. Kernel arguments as in `sim.engine.bodies`.
+targets that earlier ones have just chosen; then all move (`sim.engine.motion`); then contacts are taken pair by pair.
+What differs is how neighbours and contacts are found (`sim.engine.neighbours`, `sim.engine.contacts`), and that
+trigonometry whose result is known is skipped. Both give the same bits. Kernel arguments as in `sim.engine.bodies`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import numpy as np
 from sim import kinematics
 from sim.actions import MetaAction
 from sim.compiled import kernel
-from sim.engine import bicycle, roads
+from sim.engine import roads
 from sim.engine.bodies import LANE_CHANGE_DELAY, note_change, sort
 from sim.engine.contacts import collide, collide_ego
-from sim.engine.ego_actions import BICYCLE, MDP, NONE
+from sim.engine.ego_actions import MDP, NONE
 from sim.engine.lot import collide_on_lot
+from sim.engine.motion import move_car, move_ego
 from sim.engine.neighbours import find_fronts, front_in, rear_of
 from sim.engine.records import nth
 from sim.engine.regulation import regulate
@@ -61,8 +62,8 @@ def _behind(a, body, lanes, p, ego, ahead):
     """IDM acceleration of a vehicle whose free one is `a`, behind body number `ahead` (-1: none)."""
     if ahead < 0:
         return a
-    lane, other = nth(lanes, body.lane), nth(ego, ahead)
-    d = roads.along(lane, other.x, other.y) - roads.along(lane, body.x, body.y)
+    other = nth(ego, ahead)
+    d = roads.progress(other, lanes, body.lane) - roads.progress(body, lanes, body.lane)
     ratio = _desired_gap(body, other, p) / kinematics.not_zero(d)
     return a - p.comfort_acc_max * (ratio * ratio)
 
@@ -129,7 +130,7 @@ def _consider_changing(env, ego, lanes, p, i, free, here):
 def _follow_road(body, lanes, p):
     """At the end of its target lane a vehicle aims at the next one. Returns whether it is there."""
     lane = nth(lanes, body.target)
-    if roads.along(lane, body.x, body.y) > lane.length - CAR_LENGTH / 2:
+    if roads.progress(body, lanes, body.target) > lane.length - CAR_LENGTH / 2:
         body.target, body.route_step = roads.next_lane(
             lanes, p, body.target, body.route, body.route_step, body.x, body.y
         )
@@ -141,7 +142,7 @@ def _follow_road(body, lanes, p):
 def _steer(body, lanes):
     """Steering angle towards the centre of the target lane."""
     lane = nth(lanes, body.target)
-    s, lateral = roads.project(lane, body.x, body.y)
+    s, lateral = roads.coordinates(body, lanes, body.target)
     lane_heading = lane.heading
     if lane.kind != roads.STRAIGHT:
         lane_heading = roads.heading_at(lane, s + body.speed * kinematics.TAU_PURSUIT)
@@ -192,73 +193,6 @@ def _ego_act(env, ego, lanes, p, action):
     ego.acceleration = KP_A * (ego.target_speed - ego.speed)
 
 
-# --- motion ----------------------------------------------------------------------------------------------------------
-
-
-@kernel
-def _limit(body, slowest, fastest):
-    """Vehicle.clip_actions: crashed vehicles come to rest, others stay within a range of speeds."""
-    if body.crashed:
-        body.steering, body.acceleration = 0.0, -1.0 * body.speed
-    body.acceleration = kinematics.limit_to_range(body.acceleration, body.speed, slowest, fastest)
-
-
-@kernel
-def _move(body, lanes, dt):
-    """Kinematic bicycle, explicit Euler with the old speed and heading; a pending push makes it crashed."""
-    speed = body.speed
-    body.timer += dt
-    if body.steering == 0.0 and body.heading == 0.0 and not body.pushed:
-        _roll(body, lanes, dt)
-        return
-    if body.steering == 0.0:
-        body.x += speed * body.cos * dt
-        body.y += speed * body.sin * dt
-    else:
-        beta = kinematics.atan(0.5 * kinematics.tan(body.steering))
-        body.x += speed * kinematics.cos(body.heading + beta) * dt
-        body.y += speed * kinematics.sin(body.heading + beta) * dt
-    if body.pushed:
-        body.x += body.push_x
-        body.y += body.push_y
-        body.crashed, body.pushed = 1, 0
-    if body.steering != 0.0:
-        body.heading += speed * kinematics.sin(beta) / (CAR_LENGTH / 2) * dt
-        body.cos, body.sin = kinematics.cos(body.heading), kinematics.sin(body.heading)
-    speed += body.acceleration * dt
-    body.speed = speed
-    body.vx, body.vy = speed * body.cos, speed * body.sin
-    _find_lane(body, lanes)
-
-
-@kernel
-def _roll(body, lanes, dt):
-    """`_move` straight along x: every cosine is 1 and every sine 0."""
-    body.x += body.speed * dt
-    body.speed += body.acceleration * dt
-    body.vx, body.vy = body.speed, body.speed * 0.0
-    _find_lane(body, lanes)
-
-
-@kernel
-def _find_lane(body, lanes):
-    """The closest lane; most of the time plainly the one that the body was in."""
-    if not roads.well_inside(nth(lanes, body.lane), body.x, body.y, body.heading):
-        body.lane = roads.closest_lane(lanes, body.x, body.y, body.heading)
-
-
-@kernel
-def _move_ego(env, ego, lanes, p):
-    """The ego that is driven by controls; it has no target lane, so that its own stands there."""
-    _limit(ego, p.ego_slowest, p.ego_fastest)
-    if p.ego_kind == BICYCLE:
-        bicycle.move(env, ego, p.dt)
-        _find_lane(ego, lanes)
-    else:
-        _move(ego, lanes, p.dt)
-    ego.target = ego.lane
-
-
 # --- one simulation step ---------------------------------------------------------------------------------------------
 
 
@@ -280,12 +214,11 @@ def substep(env, ego, lanes, p, action):
 @kernel
 def _on_lot(env, ego, lanes, p):
     """Only the ego drives; parked cars move when they are pushed."""
-    _move_ego(env, ego, lanes, p)
+    move_ego(env, ego, lanes, p, p.dt)
     for i in range(1, env.vehicles):
         body = nth(ego, i)
         if body.pushed:
-            _limit(body, -kinematics.MAX_SPEED, kinematics.MAX_SPEED)
-            _move(body, lanes, p.dt)
+            move_car(body, lanes, p.dt)
             body.target = body.lane
     collide_on_lot(env, ego, p)
 
@@ -310,10 +243,9 @@ def _flow(env, ego, lanes, p, first):
     for i in range(env.vehicles):
         body = nth(ego, i)
         if i < first and p.ego_kind != MDP:
-            _move_ego(env, ego, lanes, p)
+            move_ego(env, ego, lanes, p, p.dt)
         else:
-            _limit(body, -kinematics.MAX_SPEED, kinematics.MAX_SPEED)
-            _move(body, lanes, p.dt)
+            move_car(body, lanes, p.dt)
         fastest = max(fastest, abs(body.speed))
     env.fastest = fastest
     sort(env, ego)

@@ -24,7 +24,7 @@ def see(view, env, ego, lanes, frames, p, set_points, target, columns):
         target: The lane of the ego's road that it steers to.
         columns: Scratch, float64 (5, B).
     """
-    own, frame = nth(lanes, ego.lane), frame_of(ego, frames, p)
+    own, frame = nth(lanes, ego.lane), frame_of(ego, lanes, frames)
     centers = centers_of(frame, ego, lanes)
     for j in range(1, env.bodies):
         body = nth(ego, j)

@@ -67,6 +67,7 @@ INTERSECTION_V1 = EnvKind(
     outcome=arrive,
     inert=RENDER_AGENT | {"destination": "a continuous ego has no route, it may leave by any exit"},
     private_traffic=True,
+    on_engine=True,
 )
 TWO_WAY = EnvKind("two-way-v0", ENVS + "two_way_env:TwoWayEnv", inert=TWO_WAY_INERT, time_limit=15.0, on_engine=True)
 LANE_KEEPING = EnvKind(
@@ -147,12 +148,14 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         "2-lane roundabout, 11 s; success: no crash until the time limit",
         "roundabout_env:RoundaboutEnv",
         inert=RENDER_AGENT | {"right_lane_reward": NO_TERM},
+        on_engine=True,
     ),
     *versions(
         "roundabout-generic",
         "roundabout with free radius, lanes and traffic, 17 s; success: no crash until the time limit",
         "roundabout_env:RoundaboutGenericEnv",
         inert=RENDER_AGENT | {"right_lane_reward": NO_TERM},
+        on_engine=True,
     ),
     *versions(
         "intersection",
@@ -177,6 +180,7 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         "U-turn with slow cars in the way, 10 s; success: no crash until the time limit",
         "u_turn_env:UTurnEnv",
         inert=RENDER_AGENT | {"offroad_terminal": "this environment does not end off the road"},
+        on_engine=True,
     ),
     HighwayScenario(
         "two-way-v0", "overtaking against oncoming traffic, 15 s; success: no crash until the time limit", TWO_WAY

@@ -11,7 +11,9 @@ from sim.engine.families import (
     merge,
     parking,
     racetrack,
+    roundabout,
     two_way,
+    u_turn,
 )
 from sim.engine.family import Family
 from sim.scenarios import Scenario
@@ -23,6 +25,9 @@ FAMILIES: tuple[Family, ...] = (
     merge.GENERIC,
     exit.FAMILY,
     intersection.FAMILY,
+    roundabout.FAMILY,
+    roundabout.GENERIC,
+    u_turn.FAMILY,
     lane_change.FAMILY,
     lane_keeping.FAMILY,
     parking.FAMILY,

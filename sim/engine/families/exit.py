@@ -13,11 +13,12 @@ from sim.engine.records import Field, nth
 from sim.engine.rewards import clipped, linear
 from sim.engine.rng import next_double
 from sim.engine.road_batch import RoadRules, road_family
-from sim.engine.road_setup import MOST_ROUTES, NO_ROUTES, Setup, padded
+from sim.engine.road_setup import Setup, padded
 from sim.engine.roads import lane_keys
+from sim.engine.routes import NO_ROUTES
 from sim.engine.spawn import EGO_SPEED, add_behind_the_last, clear, crowding
 
-MOST_LANES = MOST_ROUTES
+MOST_LANES = 16
 """Lanes of the main road: a car's route depends on the lane in which it starts."""
 
 

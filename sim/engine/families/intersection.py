@@ -14,13 +14,15 @@ import numpy as np
 from sim.compiled import kernel
 from sim.engine import roads
 from sim.engine.bodies import arrange, remove
+from sim.engine.ego_actions import MDP
 from sim.engine.episode import MISSED, RUNNING, conclude
 from sim.engine.records import Field, assign, nth
 from sim.engine.rewards import clipped, linear
 from sim.engine.rng import next_below, next_double, next_normal, next_pair
 from sim.engine.road_batch import RoadRules, road_family
-from sim.engine.road_setup import NO_ROUTES, Setup, two_root_ab
+from sim.engine.road_setup import Setup, two_root_ab
 from sim.engine.roads import lane_keys
+from sim.engine.routes import planned, table_of
 from sim.engine.spawn import add_vehicle, clear, uniform
 from sim.engine.traffic import substep_without_ego
 
@@ -79,19 +81,18 @@ def _shared(setup: Setup) -> dict[str, Any]:
         "regulation": int(1 / (1 / setup.config.simulation_frequency) / REGULATIONS_PER_SECOND),
         "renewed": True,
         "routes": _routes(setup.network, setup.config.destination),
+        "ego_routes": 1 if setup.config.destination else ARMS,
     }
 
 
 def _routes(network: Any, destination: str | None) -> np.ndarray:
-    """`plan_route_to` from each arm to each other one, and to the ego's destination: see `roads.next_lane`."""
-    routes, keys = NO_ROUTES.copy(), lane_keys(network)
-    for number in range(ARMS * ARMS):
-        start, end = divmod(number, ARMS)
-        path = network.shortest_path(f"ir{start}", destination if number == EGO_ROUTE else f"o{end}")
-        routes[number, 0] = keys.index((f"o{start}", f"ir{start}", 0)), 0
-        for k in range(len(path) - 1):
-            routes[number, k + 1] = keys.index((path[k], path[k + 1], 0)), -1
-    return routes
+    """Routes from each arm to each other one, and that of the ego."""
+    keys = lane_keys(network)
+    ends = [divmod(number, ARMS) for number in range(ARMS * ARMS)]
+    routes = [planned(network, keys, (f"o{start}", f"ir{start}", 0), f"o{end}") for start, end in ends]
+    if destination:
+        routes[EGO_ROUTE] = planned(network, keys, ("o0", "ir0", 0), destination)
+    return table_of(routes)
 
 
 def _most_bodies(config: Any) -> int:
@@ -149,7 +150,7 @@ def _leads_out(f, n):
 
 
 @kernel
-def _enter(env, ego, lanes, f):
+def _enter(env, ego, lanes, p, f):
     """The ego comes into the traffic, last in the list; cars near it are taken off the road."""
     for i in range(env.vehicles, 0, -1):
         assign(nth(ego, i), nth(ego, i - 1))
@@ -158,7 +159,7 @@ def _enter(env, ego, lanes, f):
     n = f.entries[0]
     env.vehicles = 0
     add_vehicle(env, ego, lanes, n, 60.0 + 5.0 * (1.0 + next_normal(env.stream)), nth(lanes, n).speed_limit)
-    ego.route = route
+    ego.route = route if p.ego_kind == MDP else -1
     env.place = others
     env.vehicles = env.bodies = others + 1
     for i in range(others, 0, -1):
@@ -179,7 +180,7 @@ def start(envs, bodies, lanes, params, own, rows):
         for _ in range(f.warm_up):
             substep_without_ego(env, ego, first, params[0])
         _spawn(env, ego, first, f, 60.0, 0.1, 0.0, 1.0, True)
-        _enter(env, ego, first, f)
+        _enter(env, ego, first, params[0], f)
 
 
 @kernel
@@ -213,12 +214,11 @@ def score(envs, bodies, lanes, params, own, actions, controls, rolling):
 FAMILY = road_family(
     RoadRules(
         name="intersection",
-        kinds=("intersection-v0", "intersection-v2"),
+        kinds=("intersection-v0", "intersection-v1", "intersection-v2"),
         start=start,
         score=score,
         options=_options,
         shared=_shared,
         most_bodies=_most_bodies,
-        ego_routes=lambda config: (EGO_ROUTE,) if config.destination else range(1, ARMS),
     )
 )

@@ -12,6 +12,7 @@ from sim import kinematics
 from sim.compiled import kernel
 from sim.engine import roads
 from sim.engine.records import Field, nth
+from sim.engine.routes import connected_roads
 from sim.sizes import CAR_LENGTH
 
 NEIGHBOURING = 3
@@ -42,12 +43,13 @@ def time_to_collision(env, ego, lanes, p, out):
             if not 0 <= lane.id - 1 + b < lane.count:
                 out[a * NEIGHBOURING + b] = 1.0
     s = roads.along(lane, ego.x, ego.y)
+    connected = connected_roads(lanes, p, ego.lane, ego.route, ego.route_step)
     for a in range(NEIGHBOURING):
         ego_speed = p.speeds[min(max(env.speed_index - 1 + a, 0), p.set_points - 1)]
         for j in range(1, env.vehicles):
             body = nth(ego, j)
             other = nth(lanes, body.lane)
-            if ego_speed == body.speed or not (lane.connected >> np.uint64(other.road)) & np.uint64(1):
+            if ego_speed == body.speed or not (connected >> np.uint64(other.road)) & np.uint64(1):
                 continue
             gap = roads.along(lane, body.x, body.y) - s
             projected = body.speed * (body.cos * ego.cos + body.sin * ego.sin)

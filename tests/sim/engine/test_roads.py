@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import sim
 from sim.engine import roads
+from sim.sizes import LANE_MARGIN
 
 KINDS = (
     "highway-v0",
@@ -58,9 +59,11 @@ def test_geometry_equals_that_of_highway_envs_lanes(name, pick, share, lateral, 
     close(roads.project(record, x, y), lane.local_coordinates(point))
     close(roads.distance(record, x, y), lane.distance(point))
     heading = lane.heading_at(s) + turn
-    found = network.get_lane(keys[closest(lanes, x, y, heading)])
     best = network.get_lane(network.get_closest_lane_index(point, heading))
+    found = network.get_lane(keys[closest(lanes, x, y, heading)])
     close(found.distance_with_heading(point, heading), best.distance_with_heading(point, heading))
+    for other in lanes:
+        assert roads.may_hold(other, x, y) or not roads.holds(other, *roads.project(other, x, y), LANE_MARGIN)
 
 
 def closest(lanes: np.ndarray, x: float, y: float, heading: float) -> int:
