@@ -429,6 +429,8 @@ def _add_list(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "list", "list scenarios, experts, strategies and their parts", "show_list")
     kinds = ["scenarios", "experts", "strategies", "learners", "arbiters", "gates"]
     parser.add_argument("what", nargs="?", choices=kinds, help="default: all")
+    text = "show what the engine covers of each highway-env scenario, and what goes to highway-env"
+    parser.add_argument("--coverage", action="store_true", help=text)
     _add_json(parser, "write the lists as JSON")
 
 

@@ -340,6 +340,8 @@ def demos_import(arguments: Namespace) -> int:
 
 def show_list(arguments: Namespace) -> int:
     """`lgdrl list`: scenarios, experts and strategies."""
+    if arguments.coverage:
+        return _show_coverage(arguments)
     import sim
     from experts.registry import available as experts_available
     from experts.registry import summary
@@ -373,6 +375,22 @@ def show_list(arguments: Namespace) -> int:
         console.print()
     if arguments.json:
         _write(arguments.json, lists, write_json)
+    return 0
+
+
+def _show_coverage(arguments: Namespace) -> int:
+    """`lgdrl list --coverage`."""
+    from lgdrl.coverage import coverage, coverage_table, legend
+    from lgdrl.runs import write_json
+
+    if arguments.what not in (None, "scenarios"):
+        raise UsageError(f"--coverage is about scenarios, not {arguments.what}: leave {arguments.what!r} out")
+    rows = coverage()
+    console.print(coverage_table(rows))
+    for line in legend(rows):
+        console.print(line)
+    if arguments.json:
+        _write(arguments.json, {"coverage": [row.to_dict() for row in rows]}, write_json)
     return 0
 
 

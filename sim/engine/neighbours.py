@@ -61,6 +61,8 @@ def find_fronts(env, ego, lanes):
             continue
         for n in range(lanes.lanes):
             other = nth(lanes, n)
+            if not roads.may_hold(other, body.x, body.y):
+                continue
             s, lateral = roads.project(other, body.x, body.y)
             if roads.holds(other, s, lateral, LANE_MARGIN):
                 env.ahead[n] = seen

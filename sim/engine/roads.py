@@ -70,7 +70,7 @@ LANE = np.dtype(
         ("reach_offsets", "f8", MOST_ROADS),  # ... and what brings their coordinate into its own
         ("swept", "i8"),  # it and the lanes beside it run along x, and searches along them stay on them
         ("clear", "f8"),  # m to the nearest other lane, away from the ends; 0 unless straight (`_clearance`)
-        ("sweeps", "i8"),  # most lanes of the network are swept
+        ("sweeps", "i8"),  # whether so many lanes of the network are swept that a sweep pays
         ("connected", "u8"),  # bit r: road r lies ahead within `CONNECTION_DEPTH` crossings
         ("joined", "u8"),  # bit r: road r is its own or leads to it
         ("low_x", "f8"),  # box outside of which no body counts as on it, `LANE_MARGIN` included
@@ -135,7 +135,7 @@ def compile_road(network: Any, connected_lanes: bool = False) -> np.ndarray:
         beside = lanes[max(n - 1, lanes[n]["first"]) : min(n + 2, lanes[n]["first"] + lanes[n]["count"])]
         lanes[n]["swept"] = ((beside["axis"] == 1) & (beside["reach"] == 1)).all()
         lanes[n]["clear"] = _clearance(lanes, n)
-    lanes["sweeps"] = lanes["swept"].mean() > 0.5
+    lanes["sweeps"] = 2 * lanes["swept"].sum() >= len(lanes)
     _measure(lanes)
     return lanes
 

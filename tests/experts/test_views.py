@@ -15,6 +15,9 @@ WORLDS = {
     "two-way-v0": {},
     "merge-v1": {},
     "exit-v0": {},
+    "roundabout-v0": {},
+    "roundabout-generic-v1": {"vehicles_count": 15},
+    "u-turn-v1": {},
     "highway-v0": {"action": {"longitudinal": False}, "vehicles_count": 10},
 }
 

@@ -56,7 +56,7 @@ def test_differences_are_counted_to_the_end_of_the_drive(monkeypatch):
 
 
 def test_settings_that_do_not_go_together_are_refused(capsys):
-    assert main(["bench", "sim", "--parity", "--scenario", "u-turn-v1"]) == 2
+    assert main(["bench", "sim", "--parity", "--scenario", "carla-roundabout"]) == 2
     assert "not on the engine" in capsys.readouterr().err
     assert main(["bench", "sim", "--parity", "--plot", "x.png", "--scenario", "highway-fast-v0"]) == 2
     assert "leave it out" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """Runs comparisons of the engine with highway-env for the tests, and plants slips to see that they would be noticed.
 
-The comparisons are those of `lgdrl.parity`; jobs may also hold `scenes` (that many adversarial starts instead of seeds)
-and `tolerance` (m; > 0: compare loosely, until the first contact, and unpinned).
+The comparisons are those of `lgdrl.parity`; jobs may also hold `scenes` (that many adversarial starts instead of seeds;
+with `winding`, anywhere on the network) and `tolerance` (m; > 0: compare loosely, until the first contact, unpinned).
 """
 
 from __future__ import annotations
@@ -60,9 +60,10 @@ def compare(job: Job) -> Job:
     if "scenes" not in job:
         return process.compare(job)
     from lgdrl.parity.pair import Pair
-    from tests.parity.scenes import compare_scenes
+    from tests.parity.scenes import compare_scenes, compare_winding_scenes
 
-    return compare_scenes(Pair(job["scenario"], job.get("config", {})), job["scenes"])
+    compare = compare_winding_scenes if job.get("winding") else compare_scenes
+    return compare(Pair(job["scenario"], job.get("config", {})), job["scenes"])
 
 
 if __name__ == "__main__":

@@ -32,6 +32,13 @@ BODIES = st.fixed_dictionaries(
     }
 )
 EGO_SPEEDS = st.sampled_from([20.0, 22.5, 22.5, 25.0, 27.5, 30.0, -3.0, -45.0]) | st.floats(-10, 45)
+SETTINGS = settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate, Phase.shrink],
+)
 SCENES = st.tuples(
     st.lists(BODIES, min_size=6, max_size=6),
     EGO_SPEEDS,
@@ -39,6 +46,81 @@ SCENES = st.tuples(
     st.lists(st.sampled_from([3, 4, 0, 2, 1]), min_size=1, max_size=3),
 )
 """Bodies, the ego first; its speed; metres by which all are moved on (to the obstacle of a merge); actions."""
+ANYWHERE = st.fixed_dictionaries(
+    {
+        "lane": st.sampled_from([0, 1, 2, 3, 3, 3]) | st.integers(0, 99),
+        "share": st.sampled_from([0.0, 0.5, 0.5, 0.99, 1.0]) | st.floats(-0.3, 1.3),
+        "off": st.sampled_from([0.0, 0.0, 2.0, -2.0, 3.0]) | st.floats(-5, 5),
+        "heading": st.sampled_from([0.0, 0.0, 1e-9, 0.1]) | st.floats(-3, 3),
+        "turns": st.sampled_from([0, 0, 1, -1]),
+        "speed": st.sampled_from([0.0, 0.5, 8.0, 16.0, -3.0]) | st.floats(-10, 45),
+        "timer": st.sampled_from([0.5, *ONE_ULP, 3.0]),
+        "route": st.integers(0, 99),
+        "step": st.integers(0, 5),
+        "crashed": st.sampled_from([False, False, False, True]),
+    }
+)
+WINDING_SCENES = st.tuples(
+    st.lists(ANYWHERE, min_size=7, max_size=7), st.lists(st.sampled_from([3, 4, 0, 2, 1]), min_size=1, max_size=2)
+)
+"""Bodies anywhere on a network, the ego first, at any step of a route; actions."""
+
+
+def compare_winding_scenes(pair: Pair, examples: int) -> dict[str, Any]:
+    """`compare_scenes` for networks that wind: bodies anywhere on and beside all lanes, with routes."""
+    found: dict[str, Any] = {"decisions": 0, "mismatch": None}
+    pair.reset(0)
+
+    @settings(SETTINGS, max_examples=examples)
+    @given(WINDING_SCENES)
+    def check(scene: tuple[list[dict[str, Any]], list[int]]) -> None:
+        bodies, actions = scene
+        for k, body in enumerate(bodies[: len(pair.env.inner.road.vehicles)]):
+            put(pair, k, body)
+        copy_in(pair.batch, pair.env.inner)
+        for k, body in enumerate(bodies[: len(pair.env.inner.road.vehicles)]):
+            give_route(pair, k, body)
+        wrong = pair.difference(neighbours(pair))
+        for action in actions:
+            wrong = wrong or pair.step_inner(action)
+            found["decisions"] += 1
+        if wrong:
+            found["mismatch"] = {"field": wrong, "scene": scene}
+        assert not wrong
+
+    with contextlib.suppress(AssertionError):
+        check()
+    return found
+
+
+def put(pair: Pair, k: int, body: dict[str, Any]) -> None:
+    """Put vehicle k of highway-env somewhere."""
+    inner, keys = pair.env.inner, pair.batch.mirror.keys
+    vehicle, key = inner.road.vehicles[k], keys[body["lane"] % len(keys)]
+    lane = inner.road.network.get_lane(key)
+    s = body["share"] * lane.length
+    vehicle.position = lane.position(s, body["off"])
+    vehicle.heading = lane.heading_at(s) + body["heading"] + body["turns"] * 2 * np.pi
+    vehicle.speed = body["speed"]
+    vehicle.on_state_update()
+    vehicle.target_lane_index = key
+    vehicle.crashed, vehicle.impact = body["crashed"] and k > 0, None
+    vehicle.action = {"steering": 0.0, "acceleration": 0.0}
+    if k == 0:
+        vehicle.speed_index = vehicle.speed_to_index(body["speed"])
+        vehicle.target_speed = vehicle.index_to_speed(vehicle.speed_index)
+    else:
+        vehicle.target_speed, vehicle.timer = 16.0, body["timer"]
+
+
+def give_route(pair: Pair, k: int, body: dict[str, Any]) -> None:
+    """Give vehicle k of both environments the same step of the same route; egos have route 0."""
+    batch, row = pair.batch, pair.batch.state.bodies[0, k]
+    routes = batch.params["routes"][0]
+    used = np.flatnonzero(routes[:, 0, 0] >= 0)
+    row["route"] = used[body["route"] % len(used)] if k else 0
+    row["route_step"] = min(body["step"], int((routes[row["route"], :, 0] >= 0).sum()))
+    pair.env.inner.road.vehicles[k].route = batch.mirror._route(routes, int(row["route"]), int(row["route_step"]))
 
 
 CROSSERS = st.fixed_dictionaries(
@@ -73,14 +155,7 @@ def compare_scenes(pair: Pair, examples: int) -> dict[str, Any]:
     regulated = bool(pair.batch.params["regulation"][0])
     pair.reset(0)
 
-    @settings(
-        max_examples=examples,
-        derandomize=True,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink],
-    )
+    @settings(SETTINGS, max_examples=examples)
     @given(CROSSINGS if regulated else SCENES)
     def check(scene: tuple[list[dict[str, Any]], Any, Any, list[int]]) -> None:
         bodies, first, second, actions = scene

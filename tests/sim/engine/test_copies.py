@@ -10,7 +10,16 @@ import pytest
 
 import sim
 
-NAMES = ("lane-change", "highway-fast-v0", "two-way-v0", "merge-v1", "merge-generic-v0", "exit-v1")
+NAMES = (
+    "lane-change",
+    "highway-fast-v0",
+    "two-way-v0",
+    "merge-v1",
+    "merge-generic-v0",
+    "exit-v1",
+    "roundabout-generic-v1",
+    "u-turn-v0",
+)
 COPIERS = {"deepcopy": copy.deepcopy, "pickle": lambda env: pickle.loads(pickle.dumps(env))}
 ACTIONS = (3, 1, 0, 4, 2, 1)
 

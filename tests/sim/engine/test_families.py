@@ -29,9 +29,9 @@ def test_the_defaults_of_every_scenario_on_the_engine_are_covered():
 
 
 def test_a_scenario_without_a_family_is_refused():
-    scenario = sim.get("roundabout-v1")
-    assert why_not(scenario, scenario.defaults) == "environments of kind roundabout-v1"
-    with pytest.raises(UsageError, match="'roundabout-v1' does not run on the engine"):
+    scenario = sim.get("carla-roundabout")
+    assert why_not(scenario, scenario.defaults) == f"environments of kind {scenario.family}"
+    with pytest.raises(UsageError, match="'carla-roundabout' does not run on the engine"):
         make_batch(scenario, scenario.defaults, 1)
 
 
@@ -40,3 +40,12 @@ def test_an_exit_from_too_many_lanes_is_left_to_highway_env():
     config = resolve(scenario.defaults, {"lanes_count": 17})
     assert why_not(scenario, config) == "an exit from a road of 17 lanes"
     assert scenario.backend(None, config)[0] == "highway-env"
+
+
+@pytest.mark.parametrize(
+    ("config", "size"), [({"roundabout_lanes": 30}, "30 lanes"), ({"roundabout_radius": 0}, "radius 0")]
+)
+def test_a_roundabout_without_room_for_its_routes_or_lanes_is_left_to_highway_env(config, size):
+    scenario = sim.get("roundabout-generic-v1")
+    assert why_not(scenario, resolve(scenario.defaults, config)) == f"a roundabout of {size}"
+    assert why_not(scenario, resolve(scenario.defaults, {"roundabout_lanes": 29})) is None

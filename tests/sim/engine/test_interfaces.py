@@ -15,7 +15,16 @@ import sim
 from sim.engine.factory import make_batch
 from sim.errors import UsageError
 
-NAMES = ("lane-change", "highway-fast-v0", "two-way-v0", "merge-v1", "merge-generic-v0", "exit-v1")
+NAMES = (
+    "lane-change",
+    "highway-fast-v0",
+    "two-way-v0",
+    "merge-v1",
+    "merge-generic-v0",
+    "exit-v1",
+    "roundabout-generic-v1",
+    "u-turn-v0",
+)
 MODES = [mode.value for mode in AutoresetMode]
 
 

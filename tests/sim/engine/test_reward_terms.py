@@ -14,6 +14,9 @@ NAMES = (
     "merge-generic-v0",
     "exit-v0",
     "exit-v1",
+    "roundabout-v0",
+    "roundabout-generic-v1",
+    "u-turn-v1",
 )
 
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sim
-from sim.engine import roads
+from sim.engine import roads, routes
+from sim.engine.bodies import BODY
 from sim.sizes import LANE_MARGIN
 
 KINDS = (
@@ -95,6 +96,73 @@ def test_a_lane_that_is_well_clear_of_others_is_the_closest(name):
             assert closest(lanes, x, y, heading) == n
     if name == "highway-v0":
         assert shortcuts > 500
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_lane_after_a_move_is_the_closest_one(name):
+    """Looking near the last lane finds what looking everywhere does, on the lanes, across them and at their ends."""
+    _, lanes, keys = table(name)
+    rng, last_lane = np.random.default_rng(1), 0
+    bodies = np.zeros(1, BODY)
+    for _ in range(3000):
+        n = int(rng.integers(len(keys)))
+        s = rng.choice([0.0, 1.0, rng.uniform(-0.1, 1.1)]) * min(lanes[n]["length"], 300) + rng.normal()
+        x, y = roads.position(lanes[n], s, rng.normal() * rng.choice([0.3, 2.0, 6.0]))
+        body = bodies[0]
+        body["x"], body["y"], body["lane"] = x, y, n
+        body["heading"] = roads.heading_at(lanes[n], s) + rng.normal() * rng.choice([0.0, 0.1, 1.0])
+        expected = closest(lanes, x, y, body["heading"])
+        assert after(bodies, lanes) == expected
+        last_lane += expected == n
+    assert last_lane > 500
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_bodies_outside_the_box_of_a_lane_are_not_on_it(name):
+    _, lanes, keys = table(name)
+    rng, inside, held = np.random.default_rng(2), 0, 0
+    for _ in range(3000):
+        n, m = rng.integers(len(keys), size=2)
+        m = n if rng.random() < 0.5 else m
+        s = rng.choice([-5.0, lanes[m]["length"] + 5.0, rng.uniform(-10, min(lanes[m]["length"], 300) + 10)])
+        x, y = roads.position(lanes[m], s, rng.choice([3.0, -3.0, rng.normal() * 3]))
+        holds = roads.holds(lanes[n], *roads.project(lanes[n], x, y), LANE_MARGIN)
+        boxed = roads.may_hold(lanes[n], x, y)
+        assert boxed or not holds
+        inside, held = inside + boxed, held + holds
+    assert held > 500
+    assert inside < 3000
+
+
+def after(bodies: np.ndarray, lanes: np.ndarray) -> int:
+    return roads.lane_after(bodies[0], lanes[0])
+
+
+def test_coordinates_are_computed_anew_for_another_lane_or_place():
+    _, lanes, _ = table("roundabout-v1")
+    bodies = np.zeros(1, BODY)
+    for n, x, y in ((0, 0.0, 0.0), (0, 15.0, 14.0), (1, 15.0, 14.0), (1, 15.0, 14.5), (1, 15.0, 14.5), (0, 15.0, 14.5)):
+        bodies[0]["x"], bodies[0]["y"] = x, y
+        assert roads.coordinates(bodies[0], lanes[0], n) == roads.project(lanes[n], x, y)
+
+
+@pytest.mark.parametrize(("name", "end"), [("roundabout-v1", "nxs"), ("u-turn-v1", "d"), ("intersection-v2", "o1")])
+def test_roads_ahead_along_a_route_are_those_of_the_graph(name, end):
+    network, lanes, keys = table(name)
+    names = list(dict.fromkeys(key[:2] for key in keys))
+    steps = routes.planned(network, keys, keys[-1] if name == "intersection-v2" else START[name], end)
+    planned = [(*keys[first][:2], None if lane < 0 else lane) for first, lane in steps]
+    params = np.zeros(1, [("routes", "i2", routes.NO_ROUTES.shape)])
+    params["routes"] = routes.table_of([steps])
+    for n, key in enumerate(keys):
+        for step in range(len(steps) + 1):
+            found = int(routes.connected_roads(lanes[0], params[0], n, 0, step))
+            for r, road in enumerate(names):
+                expected = network.is_connected_road(key, (*road, 0), planned[step:], depth=routes.DEPTH)
+                assert bool(found >> r & 1) == expected
+
+
+START = {"roundabout-v1": ("ser", "ses", 0), "u-turn-v1": ("a", "b", 0)}
 
 
 def test_a_network_that_the_table_cannot_hold_is_refused():
