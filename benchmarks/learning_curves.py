@@ -5,7 +5,7 @@
 Both train in environments of the same seeds, with the settings of `TASKS`; whatever is not named there is a default of
 Stable-Baselines3. A point of a curve is the mean return of the greedy policy over 4 episodes, the end is that over 12
 other ones; both libraries are evaluated by Stable-Baselines3's `evaluate_policy`. The unit of replication is the
-training seed. Runs take turns, seed by seed; what they need of CPU time is counted without the evaluations. With
+training seed. Libraries take turns, seed by seed; what they need of CPU time is counted without the evaluations. With
 `--json` the runs that the file holds are not repeated: a second call goes on, or draws only.
 """
 
@@ -69,22 +69,22 @@ CONTINUOUS: dict[str, Any] = {"learning_rate": 1e-3, "learning_starts": 1000, "b
 """Of `sac` and `td3`: a step size for short trainings, otherwise defaults."""
 DEEP_Q: dict[str, Any] = {"target_interval": 256, "learning_starts": 1000, "buffer_size": 50_000, "double": False}
 TASKS = (
-    Task("CartPole-v1", "dqn", 25_000, DEEP_Q | {
-        "learning_rate": 5e-4, "updates_per_decision": 0.5, "exploration_decisions": 8000, "exploration_final": 0.04,
-    }, 4),
-    Task("CartPole-v1", "ppo", 30_000, {
+    *(Task("Pendulum-v1", name, 5000, CONTINUOUS) for name in ("sac", "td3")),
+    Task("CartPole-v1", "ppo", 20_000, {
         "learning_rate": 1e-3, "rollout": 256, "batch_size": 256, "epochs": 20, "gamma": 0.98, "gae_lambda": 0.8,
     }, 8),
-    Task("LunarLander-v3", "dqn", 40_000, DEEP_Q | {
+    Task("CartPole-v1", "dqn", 20_000, DEEP_Q | {
+        "learning_rate": 5e-4, "updates_per_decision": 0.5, "exploration_decisions": 8000, "exploration_final": 0.04,
+    }, 4),
+    *(Task("InvertedDoublePendulum-v5", name, 6000, CONTINUOUS) for name in ("sac", "td3")),
+    *(Task("Hopper-v5", name, 8000, CONTINUOUS) for name in ("sac", "td3")),
+    *(Task("Swimmer-v5", name, 5000, CONTINUOUS | {"gamma": 0.9999}) for name in ("sac", "td3")),
+    Task("LunarLander-v3", "dqn", 30_000, DEEP_Q | {
         "learning_rate": 6.3e-4, "updates_per_decision": 0.5, "exploration_decisions": 12_000, "exploration_final": 0.1,
     }, 4),
-    Task("LunarLander-v3", "ppo", 60_000, {
+    Task("LunarLander-v3", "ppo", 40_000, {
         "rollout": 2048, "gamma": 0.999, "gae_lambda": 0.98, "entropy_weight": 0.01,
     }, 8),
-    *(Task("Pendulum-v1", name, 5000, CONTINUOUS) for name in ("sac", "td3")),
-    *(Task("InvertedDoublePendulum-v5", name, 8000, CONTINUOUS) for name in ("sac", "td3")),
-    *(Task("Swimmer-v5", name, 8000, CONTINUOUS | {"gamma": 0.9999}) for name in ("sac", "td3")),
-    *(Task("Hopper-v5", name, 10_000, CONTINUOUS) for name in ("sac", "td3")),
 )  # fmt: skip
 LEARNERS: dict[str, tuple[type[Any], type[Any], type[BaseAlgorithm]]] = {
     "dqn": (DQN, DQNConfig, sb3.DQN),
@@ -275,10 +275,10 @@ def chosen(names: str | None) -> list[Task]:
 
 
 def missing(tasks: list[Task], seeds: int, trainings: list[Training]) -> Iterator[tuple[Task, str, int]]:
-    """What has not been trained: seed by seed, libraries in turns."""
+    """What has not been trained: task by task, libraries in turns."""
     done = {(each.task, each.library, each.seed) for each in trainings}
-    for seed in range(seeds):
-        for task in tasks:
+    for task in tasks:
+        for seed in range(seeds):
             yield from ((task, library, seed) for library in LIBRARIES if (task.name, library, seed) not in done)
 
 
