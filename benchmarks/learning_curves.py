@@ -35,9 +35,8 @@ from lgdrl.learners.ppo import PPO, PPOConfig
 from lgdrl.learners.sac import SAC, SACConfig
 from lgdrl.learners.td3 import TD3, TD3Config
 from lgdrl.plots import COLOURS, save_figure
-from lgdrl.runs import fingerprint_environment
+from lgdrl.runs import fingerprint_environment, write_json
 from lgdrl.statistics import paired_difference, t_interval
-from sim.files import write_atomically
 
 OURS, THEIRS = "lgdrl", "Stable-Baselines3"
 POINTS = 10
@@ -198,15 +197,15 @@ def table(trainings: list[Training]) -> str:
         trainings: Both libraries with the same seeds; what only one of them has is left out.
     """
     lines = [
-        "| task | decisions | end: lgdrl | Stable-Baselines3 | difference | curve: lgdrl | Stable-Baselines3 "
+        "| task | decisions | seeds | end: lgdrl | Stable-Baselines3 | difference | curve: lgdrl | Stable-Baselines3 "
         "| difference | CPU time SB3 / lgdrl |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for task in TASKS:
         pairs = _pairs(trainings, task)
         if not pairs:
             continue
-        cells = [task.name, f"{task.decisions:,}"]
+        cells = [task.name, f"{task.decisions:,}", str(len(pairs))]
         for measure in (lambda each: each.final, lambda each: float(np.mean(each.returns))):
             own, other = ([measure(pair[library]) for pair in pairs] for library in LIBRARIES)
             cells += [_interval(t_interval(own)), _interval(t_interval(other))]
@@ -236,7 +235,7 @@ def plot(trainings: list[Training], path: Path) -> None:
     from matplotlib.figure import Figure
 
     shown = [(task, pairs) for task in TASKS if (pairs := _pairs(trainings, task))]
-    columns = min(4, len(shown))
+    columns, counts = min(4, len(shown)), [len(pairs) for _, pairs in shown]
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(2.9 * columns, 2.3 * rows + 0.5), dpi=150, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
@@ -254,7 +253,8 @@ def plot(trainings: list[Training], path: Path) -> None:
         axes.set_visible(False)
     figure.supxlabel("training decisions (thousands)", fontsize=9)
     figure.supylabel("return of the greedy policy", fontsize=9)
-    figure.suptitle(f"Same settings, no expert: mean and range over {len(shown[0][1])} training seeds", fontsize=11)
+    seeds = " to ".join(str(number) for number in sorted({min(counts), max(counts)}))
+    figure.suptitle(f"Same settings, no expert: mean and range over {seeds} training seeds", fontsize=11)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     save_figure(figure, path)
 
@@ -303,10 +303,10 @@ def main() -> None:
         )
         if arguments.json:
             content = {"trainings": [asdict(each) for each in trainings], "machine": fingerprint_environment()}
-            text = json.dumps(content, indent=1)
-            write_atomically(arguments.json, lambda file, text=text: file.write(text.encode()))
+            write_json(arguments.json, content)
+    trainings = [each for each in trainings if each.task in {task.name for task in tasks}]
     print(table(trainings))
-    if arguments.plot:
+    if arguments.plot and trainings:
         plot(trainings, arguments.plot)
 
 
