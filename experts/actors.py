@@ -188,7 +188,7 @@ def make_linear(options: Mapping[str, Any], scenario: str, seed: int, target: st
 
 
 def make_trained(options: Mapping[str, Any], scenario: str, seed: int) -> ActorExpert:
-    """The expert `trained`: @@@
+    """The expert `trained`: a perceptron that SAC trained
 
     Args:
         options: None are known.
