@@ -1,4 +1,4 @@
-"""Actors in files: linear policies (`linear`) and perceptrons (`policy:PATH.npz`) as NumPy arrays, computed by NumPy.
+"""Actors in files: linear policies (`linear`) and perceptrons (`trained`, `policy:PATH.npz`), computed by NumPy.
 
 A file is an `.npz` of plain arrays: no pickle is loaded, no torch is needed. It holds the layers W0, b0, W1, b1, ...
 (W0 float (H, D), b0 float (H,)), or a single one as W and b; b may be left out. Beside them:
@@ -39,8 +39,10 @@ FINALS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = 
 }
 """Of outputs (R, M), low and high (M,)."""
 SETTINGS = ("mean", "std", "activation", "final", "low", "high", "metadata")
-SHIPPED = {"Swimmer-v5": "policies/swimmer_linear.npz"}
+LINEAR = {"Swimmer-v5": "policies/swimmer_linear.npz"}
 """Linear policies in assets/, by environment; made by experiments/ars.py."""
+TRAINED = {f"{body}-v5": f"policies/{body.lower()}.npz" for body in ("Hopper", "HalfCheetah", "Walker2d")}
+"""Perceptrons in assets/, by environment; made by experiments/mujoco_checkpoints.py."""
 
 
 @dataclass(frozen=True)
@@ -178,17 +180,48 @@ def make_linear(options: Mapping[str, Any], scenario: str, seed: int, target: st
     if target:
         path, name = Path(target), f"linear:{target}"
     else:
-        environment, name = environment_of(scenario), "linear"
-        if environment not in SHIPPED:
-            raise UsageError(
-                f"expert 'linear': no policy is shipped for {scenario!r} (for {', '.join(SHIPPED)} one is): name a "
-                "file, as in linear:policy.npz; experiments/ars.py makes one"
-            )
-        path = assets.path(SHIPPED[environment])
+        path, name = _shipped("linear", scenario, LINEAR, "linear:policy.npz; experiments/ars.py"), "linear"
     actor = load_actor(path)
     if len(actor.weights) != 1:
         raise UsageError(f"{str(path)!r} has {len(actor.weights)} layers, so it is not linear: use policy:{target}")
     return ActorExpert(name, actor)
+
+
+def make_trained(options: Mapping[str, Any], scenario: str, seed: int) -> ActorExpert:
+    """The expert `trained`: a perceptron that SAC trained
+
+    Args:
+        options: None are known.
+        scenario: Name of the scenario.
+        seed: Not used.
+
+    Raises:
+        UsageError: An option is bad, or no policy is shipped for the scenario.
+    """
+    resolve(NoOptions(), options, "trained")
+    words = "policy:actor.npz; experiments/mujoco_checkpoints.py"
+    return ActorExpert("trained", load_actor(_shipped("trained", scenario, TRAINED, words)))
+
+
+def _shipped(expert: str, scenario: str, files: Mapping[str, str], instead: str) -> Path:
+    """The file in assets/ for a scenario.
+
+    Args:
+        expert: For the message.
+        scenario: Name of the scenario.
+        files: By environment.
+        instead: What may be named where there is none, and what makes it.
+
+    Raises:
+        UsageError: None is shipped for the scenario.
+    """
+    environment = environment_of(scenario)
+    if environment not in files:
+        raise UsageError(
+            f"expert {expert!r}: no policy is shipped for {scenario!r} (for {', '.join(files)} one is): name a file, "
+            f"as in {instead} makes one"
+        )
+    return assets.path(files[environment])
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

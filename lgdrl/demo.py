@@ -25,6 +25,8 @@ LABELS = 100
 PROMPT_TOKENS, ANSWER_TOKENS = 350, 10
 """Of one query, roughly: 1,200 characters in, a few words out."""
 REFERENCES = ("llm", "rule", "search", "thresholds", "idm", "slower", "idle", "random")
+SLOW_EPISODES = 30
+"""Of experts that take tens of milliseconds per decision: 100 of the model took as long as two trainings."""
 PUBLISHED_SEED = 0
 
 
@@ -39,7 +41,7 @@ def demo(folder: Path) -> None:
         arms={name: {"strategy": name} for name in ("lgdrl", "sac-bc", "dagger", "sac")},
         seeds=(0,),
         references=("rule", "search", "thresholds", "idm", "slower", "idle", "random") if remote else REFERENCES,
-        reference_episodes={"search": 30, "llm": 100},
+        reference_episodes=dict.fromkeys(("search", "llm"), SLOW_EPISODES),
     )
     with comparison_progress(console) as report:
         rows = compare(config, folder, 2, report)

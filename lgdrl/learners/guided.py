@@ -282,7 +282,8 @@ class GuidedOffPolicy(Guided, OffPolicyAlgorithm):
         Raises:
             NotFinite: A loss is not finite.
         """
-        self.policy.set_training_mode(True)
+        if self.core is None:
+            self.policy.set_training_mode(True)
         update = self.update if self.core is None else self.core.update
         found = []
         with nullcontext() if self.core is None else self.core.training():

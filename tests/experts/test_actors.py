@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 import sim
 from experts import registry
-from experts.actors import actor_of, load_actor
+from experts.actors import TRAINED, actor_of, load_actor
 from experts.driving import run_episodes
 from experts.provider import Context
 from sim import assets
@@ -84,6 +84,39 @@ def test_the_shipped_policy_says_how_it_was_made():
     assert about["environment"] == "Swimmer-v5"
     assert about["return"] > 340
     assert about["command"].startswith("python experiments/ars.py --scenario gym:Swimmer-v5 --seed 1")
+
+
+@pytest.mark.parametrize(
+    ("body", "least"),
+    [("Hopper-v5", 600), ("HalfCheetah-v5", 900), ("Walker2d-v5", WLEAST)],
+)
+def test_trained_policies_walk(body, least):
+    envs = sim.make_vec(f"mujoco:{body}", 2, config={"max_episode_steps": 300})
+    with registry.make("trained", f"mujoco:{body}") as expert:
+        returns = [episode["episode_return"] for episode in run_episodes(envs, expert, [7, 8])]
+    options = {"epsilon": 1.0}
+    with registry.make("degraded:trained", f"mujoco:{body}", options) as chance:
+        lost = [episode["episode_return"] for episode in run_episodes(envs, chance, [7, 8])]
+    envs.close()
+    assert np.mean(returns) > least
+    assert np.mean(lost) < 100
+
+
+def test_the_list_names_the_returns_that_are_in_the_files():
+    words = registry.summary("trained")
+    for body, name in TRAINED.items():
+        about = load_actor(assets.path(name)).metadata
+        report = about["report"]
+        assert about["environment"] == body
+        assert about["command"].startswith(f"python experiments/mujoco_checkpoints.py --scenario mujoco:{body}")
+        assert f"{body} {report['return']:.0f} (" in words
+        assert f"{report['random']:.0f})" in words
+        assert report["first_seed"] not in range(10**6, 10**6 + about["episodes"])
+
+
+def test_trained_policies_are_for_their_bodies():
+    with pytest.raises(UsageError, match=r"no policy is shipped for 'gym:Ant-v5' \(for Hopper-v5, "):
+        registry.make("trained", "gym:Ant-v5")
 
 
 FAULTS = {

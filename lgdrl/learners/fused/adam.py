@@ -32,17 +32,20 @@ class FlatAdam(torch.optim.Adam):
         self._places = [(parameter.data_ptr() - start) // 4 for parameter in parameters]
         self.mean, self.square = np.zeros((2, network.size), np.float32)
         """Moving means of the gradients and of their squares, float32 (size,)."""
+        self._counts = torch.zeros(len(parameters))
+        """Steps taken, of each parameter: float32 (P,), whose views are torch's counters."""
         self._bind()
 
     def _bind(self) -> None:
         """Take over the optimizer's state, and make it views of the flat memory."""
-        for parameter, at in zip(self.param_groups[0]["params"], self._places, strict=True):
+        parameters = self.param_groups[0]["params"]
+        for parameter, at, count in zip(parameters, self._places, self._counts, strict=True):
             state = self.state[parameter]
             for name, flat in (("exp_avg", self.mean), ("exp_avg_sq", self.square)):
                 view = torch.from_numpy(flat[at : at + parameter.numel()]).view(parameter.shape)
                 view.copy_(state.get(name, torch.zeros(())))
                 state[name] = view
-            state["step"] = torch.as_tensor(state.get("step", 0.0), dtype=torch.float32)
+            state["step"] = count.copy_(torch.as_tensor(state.get("step", 0.0)))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """torch's; the state of a plain Adam fits too."""
@@ -52,12 +55,11 @@ class FlatAdam(torch.optim.Adam):
     @property
     def steps(self) -> int:
         """Steps taken."""
-        return int(self.state[self.param_groups[0]["params"][0]]["step"])
+        return int(self._counts[0])
 
     def add_steps(self, number: int) -> None:
         """Count steps that kernels took."""
-        for state in self.state.values():
-            state["step"] += number
+        self._counts += number
 
     @property
     def learning_rate(self) -> float:

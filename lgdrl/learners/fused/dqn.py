@@ -24,6 +24,7 @@ from lgdrl.learners.fused.perceptron import (
     run_backward,
     run_forward,
     sequential_layers,
+    square_sum,
 )
 from lgdrl.learners.softmax_policy import masked_log_softmax
 from sim.compiled import compile_once, kernel
@@ -79,10 +80,11 @@ class DQNCore(Core):
         model, strategy, network = self.model, self.model.strategy, self.network
         batches = strategy.on_batch(model.replay, batch_size)
         samples = batches[RL]
-        self.begin(network, 2 * len(samples), (network,))  # states and successors
+        self.begin(network, len(samples), (network,))
         terms = Terms.combined([strategy.critic_terms(batches, self), strategy.actor_terms(batches, self)])
+        network.reserve(network.used + len(samples))  # successors, behind all rows that have a gradient
         loss = _forward(
-            network.memory, network.beside(self._target), self.features(samples.array("observations")),
+            network.memory, network.beside(self._target), network.used, self.features(samples.array("observations")),
             self.features(samples.array("next_observations")),
             *(samples.array(name) for name in ("next_legal", "actions", "rewards", "terminated", "discounts")),
             weights_of(terms), model.config.double, terms.base_share,
@@ -98,16 +100,17 @@ class DQNCore(Core):
 
 @kernel
 def _forward(
-    net: Any, target: Any, features: Any, next_features: Any, next_legal: Any, actions: Any, rewards: Any,
+    net: Any, target: Any, ahead: int, features: Any, next_features: Any, next_legal: Any, actions: Any, rewards: Any,
     terminated: Any, discounts: Any, weights: Any, double: bool, share: float,
 ) -> float:  # fmt: skip
-    """The mean Huber loss, with the gradient of share x that in the first B rows of 2 B, and 0 in the others."""
+    """The mean Huber loss, with the gradient of share x that in the first B rows; the rows from `ahead` on are for
+    successors."""
     rows, outputs, at = len(features), next_legal.shape[1], net.plan[0, -1, TARGET]
     best, goals = np.zeros(rows, np.int64), np.empty(rows, np.float64)
     if double:
-        load_inputs(net, rows, next_features)
-        run_forward(net, rows, rows)
-        _best(net, rows, next_legal, best)
+        load_inputs(net, ahead, next_features)
+        run_forward(net, ahead, rows)
+        _best(net, ahead, next_legal, best)
     load_inputs(target, 0, next_features)
     run_forward(target, 0, rows)
     if not double:
@@ -122,7 +125,6 @@ def _forward(
         size, weight = abs(error), weights[i] if len(weights) else 1.0
         total += weight * (0.5 * error * error if size < 1.0 else size - 0.5)
         net.delta[i, at : at + outputs] = 0.0
-        net.delta[rows + i, at : at + outputs] = 0.0
         net.delta[i, at + actions[i]] = share * weight * min(max(error, -1.0), 1.0) / rows
     return total / rows
 
@@ -143,10 +145,7 @@ def _best(net: Any, first: int, legal: Any, best: Any) -> None:
 def _backward(net: Any, rows: int, mean: Any, square: Any, step: int, learning_rate: float, max_norm: float) -> None:
     """One step of the network on the gradient, scaled down to `max_norm`."""
     run_backward(net, rows)
-    total = 0.0
-    for i in range(len(mean)):
-        total += float(net.gradient[i]) * net.gradient[i]
-    shrink = max_norm / (np.sqrt(total) + 1e-6)
+    shrink = max_norm / (np.sqrt(square_sum(net.gradient, len(mean))) + 1e-6)
     if shrink < 1.0:
         for i in range(len(mean)):
             net.gradient[i] *= shrink
@@ -162,7 +161,7 @@ def _try_out() -> None:
     action, ended, moments = np.zeros(1, np.int64), np.zeros(1, np.bool_), np.zeros((2, network.size), np.float32)
     network.append(2)
     _forward(
-        network.memory, network.beside(target), row, row, legal, action, number, ended, number, NO_WEIGHTS, True, 1.0
+        network.memory, network.beside(target), 1, row, row, legal, action, number, ended, number, NO_WEIGHTS, True, 1.0
     )  # fmt: skip
     _backward(network.memory, 2, moments[0], moments[1], 1, 1.0, 1.0)
     network.forward(0, row)

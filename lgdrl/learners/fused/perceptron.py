@@ -144,6 +144,10 @@ class Perceptron:
         theta, packed = flatten(self._order(module)), np.zeros_like(self.memory.packed)
         return self.memory._replace(theta=theta, packed=packed, fresh=np.zeros(1, np.bool_))
 
+    def first(self) -> Memory:
+        """The first network alone, on the same memory. The weights of all are to be packed before it runs."""
+        return self.memory._replace(plan=self.memory.plan[:1])
+
     def beside(self, memory: Memory) -> Memory:
         """Memory of `shadow`, in the present workspace."""
         own = self.memory
@@ -205,7 +209,7 @@ def _plan(networks: Sequence[Sequence[Layer]], theta: np.ndarray) -> tuple[np.nd
 
 
 @kernel
-def _pack_weights(net: Any) -> None:
+def pack_weights(net: Any) -> None:
     """Pack the weights of all layers for the forward pass, unless that is done."""
     if net.fresh[0]:
         return
@@ -222,7 +226,7 @@ def _pack_weights(net: Any) -> None:
 @kernel
 def run_forward(net: Any, first: int, rows: int) -> None:
     """All units of the rows from `first`, whose inputs are there."""
-    _pack_weights(net)
+    pack_weights(net)
     units, width, last = net.units.reshape(-1), net.units.shape[1], net.plan.shape[1] - 1
     start = first * width
     for n in range(net.plan.shape[0]):
@@ -291,6 +295,16 @@ def dot(a: Any, at: int, b: Any) -> Any:
     total = np.float32(0.0)
     for k in range(len(b)):
         total += a[at + k] * b[k]
+    return total
+
+
+@kernel(fastmath={"reassoc", "contract"})
+def square_sum(values: Any, size: int) -> float:
+    """sum_k values[k]^2 of the first `size` numbers, in float64 and in an order that depends on the size alone."""
+    total = 0.0
+    for k in range(size):
+        value = np.float64(values[k])
+        total += value * value
     return total
 
 

@@ -61,7 +61,8 @@ class SACCore(ContinuousCore):
         _draw_both(
             actor.memory, features, next_features, noise, next_noise, actions, next_actions, log_probs, next_log_probs
         )
-        alpha, numbers = self._update_alpha(float(log_probs.mean()))
+        log_prob = float(log_probs.mean())
+        alpha, numbers = self._update_alpha(log_prob)
 
         terms = strategy.critic_terms(batches, self)
         numbers["critic_loss"] = _critic_forward(
@@ -87,25 +88,25 @@ class SACCore(ContinuousCore):
         actor_backward(actor.memory, actor.used, *self.step(model.actor))
         metrics = metrics | terms.metrics
         strategy.on_update(metrics)
-        return numbers | {"ent_coef": alpha, "entropy": -float(log_probs.mean())}, metrics
+        return numbers | {"ent_coef": alpha, "entropy": -log_prob}, metrics
 
     def _update_alpha(self, log_prob: float) -> tuple[float, dict[str, float]]:
         """One step of torch's Adam on L_alpha, in plain numbers. Returns: alpha before it, and the loss."""
         model = self.model
         if model.ent_coef_optimizer is None or model.log_ent_coef is None:
             return float(model.ent_coef_tensor), {}
-        with torch.no_grad():
-            log_alpha = float(model.log_ent_coef)
-            state = model.ent_coef_optimizer.state[model.log_ent_coef]
-            steps = float(state.get("step", 0.0)) + 1
-            slope = -(log_prob + float(model.target_entropy))
-            mean = BETA1 * float(state.get("exp_avg", 0.0)) + (1 - BETA1) * slope
-            square = BETA2 * float(state.get("exp_avg_sq", 0.0)) + (1 - BETA2) * slope * slope
-            root = (square / (1 - BETA2**steps)) ** 0.5 + EPSILON
-            model.log_ent_coef.fill_(log_alpha - model.config.learning_rate * mean / (1 - BETA1**steps) / root)
-            for name, value in (("exp_avg", mean), ("exp_avg_sq", square)):
-                state[name] = torch.full((1,), value)
-            state["step"] = torch.tensor(steps)
+        state = model.ent_coef_optimizer.state[model.log_ent_coef]
+        if not state:
+            state |= {"step": torch.zeros(()), "exp_avg": torch.zeros(1), "exp_avg_sq": torch.zeros(1)}
+        count, mean, square = (state[name].numpy() for name in ("step", "exp_avg", "exp_avg_sq"))
+        value = model.log_ent_coef.detach().numpy()
+        log_alpha, slope = float(value[0]), -(log_prob + float(model.target_entropy))
+        steps = float(count) + 1
+        next_mean = BETA1 * float(mean[0]) + (1 - BETA1) * slope
+        next_square = BETA2 * float(square[0]) + (1 - BETA2) * slope * slope
+        root = (next_square / (1 - BETA2**steps)) ** 0.5 + EPSILON
+        value[0] = log_alpha - model.config.learning_rate * next_mean / (1 - BETA1**steps) / root
+        count[...], mean[0], square[0] = steps, next_mean, next_square
         return float(np.exp(log_alpha)), {"ent_coef_loss": log_alpha * slope}
 
 

@@ -31,6 +31,7 @@ from lgdrl.learners.fused.perceptron import (
     Memory,
     Perceptron,
     load_inputs,
+    pack_weights,
     run_back_to_inputs,
     run_forward,
     sequential_layers,
@@ -89,7 +90,8 @@ class TD3Core(ContinuousCore):
         terms = model.strategy.actor_terms(batches, self)
         weights, values = weights_of(terms), np.empty(rows, np.float32)
         slopes = np.empty((2, rows, model.dimensions), np.float32)
-        _first_critic(actor.memory, self.critic.memory, features, values, slopes[0], slopes[1])
+        pack_weights(self.critic.memory)
+        _first_critic(actor.memory, self.critic.first(), features, values, slopes[0], slopes[1])
         scale = model.loss_scale(terms, torch.from_numpy(values))
         _policy_gradient(actor.memory, slopes[0], slopes[1], weights, terms.base_share / scale)
         self.differentiate(terms)
@@ -126,7 +128,7 @@ def _critic_forward(
 
 @kernel
 def _first_critic(actor: Any, critic: Any, features: Any, values: Any, actions: Any, slopes: Any) -> None:
-    """actions (B, D) = mu(s); values (B,) = Q_1(s, mu(s)); slopes (B, D) = dQ_1/d actions."""
+    """actions (B, D) = mu(s); values (B,) = Q_1(s, mu(s)); slopes (B, D) = dQ_1/d actions. `critic` is Q_1 alone."""
     at, out = actor.plan[0, -1, TARGET], critic.plan[0, -1, TARGET]
     load_inputs(actor, 0, features)
     run_forward(actor, 0, len(features))
@@ -135,9 +137,7 @@ def _first_critic(actor: Any, critic: Any, features: Any, values: Any, actions: 
             actions[i, d] = np.tanh(actor.units[i, at + d])
     on.forward_pairs(critic, features, actions)
     for i in range(len(features)):
-        values[i] = critic.units[i, out]
-        for c in range(critic.plan.shape[0]):
-            critic.delta[i, critic.plan[c, -1, TARGET]] = 1.0 if c == 0 else 0.0
+        values[i], critic.delta[i, out] = critic.units[i, out], 1.0
     run_back_to_inputs(critic, len(features), features.shape[1], slopes)
 
 
@@ -161,6 +161,7 @@ def _try_out() -> None:
     _critic_forward(
         critic.memory, target, actor.memory, row, row, row, row, numbers, ended, numbers, NO_WEIGHTS, 1.0
     )  # fmt: skip
-    _first_critic(actor.memory, critic.memory, row, numbers.copy(), row.copy(), row.copy())
+    pack_weights(critic.memory)
+    _first_critic(actor.memory, critic.first(), row, numbers.copy(), row.copy(), row.copy())
     _policy_gradient(actor.memory, row, row, NO_WEIGHTS, 1.0)
     follow(actor.memory.theta, actor.memory.theta, 1, 0.0)

@@ -105,6 +105,28 @@ def test_gradients_of_any_shape_are_those_of_torch(name, hidden, dimensions, bat
     assert distance(exact, fused) < 1e-5
 
 
+@pytest.mark.parametrize("double", [False, True])
+def test_a_gradient_is_scaled_down_as_in_torch(double):
+    exact, fused = both("dqn", max_grad_norm=0.05, double=double)
+    exact.train(BEFORE["dqn"], 32)
+    one_more_update(exact, fused, 32)
+    assert_same_gradients(exact, fused)
+    norm = float(torch.cat([each.flatten() for each in moments(fused).values()]).norm())
+    assert norm == pytest.approx((1 - 0.9) * 0.05, rel=1e-4)  # a tenth of the gradient after one step
+
+
+def test_steps_of_all_parameters_are_counted_together():
+    _, fused = both("td3")
+    fused.train(5, 32)
+    counts = [each["step"] for each in fused.critic.optimizer.state.values()]
+    assert [int(count) for count in counts] == [5] * len(counts)
+    for parameter in fused.critic.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    fused.critic.optimizer.step()  # torch's own, which counts each parameter's steps
+    assert fused.critic.optimizer.steps == 6
+    assert [int(count) for count in counts] == [6] * len(counts)
+
+
 @pytest.mark.parametrize("strategy", ["none", "js", "js pulled by kl", "everything"])
 def test_bounds_of_ln_std_stop_the_gradient_in_both_cores(strategy):
     exact, fused = both("sac", strategy, dimensions=4)
