@@ -17,7 +17,7 @@ from sim.actions import MetaAction
 from sim.compiled import kernel
 from sim.errors import UsageError
 from sim.kinematics import speed_index
-from sim.scene import Scene
+from sim.scene import CONFLICT, MOST_CONFLICTS, Scene
 from sim.sizes import CAR_LENGTH, LANE_MARGIN
 
 STRONGEST_BRAKING = 5.0
@@ -50,7 +50,10 @@ VIEW = np.dtype(
             ("lowest", "f8"),  # set-points; the present speed, and inf, where there are none
             ("highest", "f8"),
             ("braking", "f8"),  # m/s2, what stepping down one set-point per decision amounts to
+            ("step", "f8"),  # m/s between set-points; 0 where there are fewer than two
             ("period", "f8"),  # s per decision
+            ("conflict_count", "i8"),
+            ("conflicts", CONFLICT, (MOST_CONFLICTS,)),  # the first `conflict_count` of them, the nearest first
         ],
     ),
 )
@@ -128,6 +131,8 @@ def view_rows(scenes: Sequence[Scene]) -> np.ndarray:
             *(_column(values) for values in (cars.s, cars.d, cars.speed, cars.heading, cars.length)),
         )
         set_speeds(view, ego.speed_index, np.array(scene.set_points, np.float64), scene.decision_period)
+        count = min(len(scene.conflicts), MOST_CONFLICTS)
+        view["conflict_count"], view["conflicts"][:count] = count, scene.conflicts[:count]
     return rows
 
 
@@ -221,7 +226,7 @@ def set_speeds(view, index, set_points, period):
     last = set_points.size - 1
     view.period, view.braking = period, WEAKEST_BRAKING
     view.slower = view.idle = view.faster = view.lowest = view.speed
-    view.highest = math.inf
+    view.highest, view.step = math.inf, 0.0
     if last < 0:
         return
     nearest = speed_index(view.speed, set_points) if last > 0 else 0
@@ -229,5 +234,5 @@ def set_speeds(view, index, set_points, period):
     view.idle = set_points[min(max(index, 0), last)]
     view.lowest, view.highest = set_points[0], set_points[last]
     if last > 0:
-        step = (set_points[last] - set_points[0]) / last
-        view.braking = min(max(step / period, WEAKEST_BRAKING), STRONGEST_BRAKING)
+        view.step = (set_points[last] - set_points[0]) / last
+        view.braking = min(max(view.step / period, WEAKEST_BRAKING), STRONGEST_BRAKING)

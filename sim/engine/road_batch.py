@@ -148,8 +148,18 @@ class RoadBatch(EnvBatch):
         road.final(*state, self.lanes, final)
 
     def views(self, rows: np.ndarray) -> Views:
-        found, columns = np.zeros(len(rows), VIEW), np.zeros((5, self.most_bodies))
-        road.views(*self.state, self.lanes, self.frames, self.params, self._set_points, rows, columns, found)
+        found, tracks = np.zeros(len(rows), VIEW), self.mirror.tracks
+        road.views(
+            *self.state,
+            self.lanes,
+            self.frames,
+            self.params,
+            self._set_points,
+            tracks.lanes,
+            tracks.points,
+            rows,
+            found,
+        )
         return Views(found, self.manoeuvres)
 
     def _reward_terms(self, i: int, action: int) -> dict[str, float]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sim.compiled import kernel
+from sim.conflicts import find
 from sim.engine import roads
 from sim.engine.bodies import OBSTACLE_SIZE
 from sim.engine.records import nth
@@ -117,3 +118,27 @@ def see(view, env, ego, lanes, frames, p, set_points, target, columns):
         cars[4],
     )
     set_speeds(view, env.speed_index, set_points, p.period)
+
+
+@kernel
+def see_conflicts(view, env, ego, tracks, points, p, motion, places, paths):
+    """Fill the conflicts of one view.
+
+    Args:
+        view: As in `see`, and so are `env`, `ego` and `p`.
+        env: The environment.
+        ego: The ego.
+        tracks: `Tracks.lanes`.
+        points: `Tracks.points`.
+        p: Parameters.
+        motion: Scratch, float64 (4, B).
+        places: Scratch, int64 (3, B).
+        paths: Scratch, see `find`.
+    """
+    for j in range(env.bodies):
+        body, drives = nth(ego, j), j < env.vehicles
+        motion[0, j], motion[1, j], motion[2, j], motion[3, j] = body.x, body.y, body.heading, body.speed
+        places[0, j] = body.target if drives else body.lane
+        places[1, j], places[2, j] = (body.route if drives else -1), body.route_step
+    b = env.bodies
+    view.conflict_count = find(view.conflicts, tracks, points, p.routes, motion[:, :b], places[:, :b], paths)
