@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.bounds import Positive, config_dataclass
+from sim.bounds import NonNegative, Number, Positive, config_dataclass
 
 
 @config_dataclass
@@ -41,6 +41,11 @@ class RuleConfig:
     brake_margin: Positive = 0.60  # m/s above the wanted speed at which to brake (half a set-point)
     accelerate_margin: Positive = 0.16  # m/s that the next set-point may exceed the wanted speed
     overtake_gain: Positive = 2.0  # m/s that a lane must allow beyond the present one, without a goal lane
+    conflict_room: Number = 1.0  # m that the ego and a crossing car must miss each other by
+    conflict_doubt: NonNegative = 1.5  # m/s by which a crossing car may be faster or slower than it is now
+    conflict_start: Positive = 3.0  # m/s2 at which it may become faster
+    conflict_horizon: Positive = 6.0  # s of look-ahead
+    conflict_reaction: NonNegative = 0.3  # s from now that nothing can be done about
 
     def record(self) -> np.ndarray:
         """The numbers as one record for the compiled functions, in an array of one."""

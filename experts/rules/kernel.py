@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 
-from sim.actions import MetaAction
+from experts.rules.constants import FASTER, IDLE, LEFT, RIGHT, SLOWER
+from experts.rules.crossing import clearance, give_way
 from sim.compiled import kernel
 from sim.sizes import CAR_LENGTH
 
-LEFT, IDLE, RIGHT, FASTER, SLOWER = (int(manoeuvre) for manoeuvre in MetaAction)
-
-CLEAR, FRONT_GAP, REAR_GAP, FRONT_TTC, REAR_TTC, NOT_STEADY, TOO_FAST = range(7)
-"""Results of `change_test`: free to change, or the first test that failed. `check_manoeuvre` adds the last."""
+CLEAR, FRONT_GAP, REAR_GAP, FRONT_TTC, REAR_TTC, NOT_STEADY, TOO_FAST, CROSSING = range(8)
+"""Results of `change_test`: free to change, or the first test that failed. `check_manoeuvre` adds the last two."""
 SAFE = CLEAR
 
 
@@ -168,9 +167,10 @@ def drive(views, legal, params, out):
     """The rule for many egos: `VIEW` (R,), bool (R, 5), the record in an array of one -> int64 (R,) manoeuvres."""
     for i in range(views.size):
         if views[i].goal_lane >= 0:
-            out[i], _, _ = reach_goal(views[i], legal[i], params[0])
+            chosen, _, _ = reach_goal(views[i], legal[i], params[0])
         else:
-            out[i], _, _ = cruise(views[i], legal[i], params[0])
+            chosen, _, _ = cruise(views[i], legal[i], params[0])
+        out[i] = give_way(views[i], legal[i], chosen, params[0])
 
 
 @kernel

@@ -1,0 +1,120 @@
+"""Speed at conflicts (`sim.conflicts`), as compiled functions on views.
+
+A manoeuvre is judged by what may follow it: the ego keeps the speed, brakes or accelerates from the next decision on,
+and each of these is rolled out against the times at which the other cars are in the conflicts. What counts is the
+clearance: how far, at the worst moment, one of the two stays out of the stretch that they share. A car may be some way
+ahead of or behind where its present speed would bring it. Cars whose paths join may be in the stretch together, one
+behind the other. `p` is the record made by `RuleConfig.record`; SI units.
+"""
+
+from __future__ import annotations
+
+import math
+
+from experts.rules.constants import FASTER, IDLE, SLOWER
+from sim.compiled import kernel
+from sim.sizes import CAR_LENGTH
+
+SPEED_LAG = 0.6
+"""s, time constant with which an ego takes up a set-point (highway-env's `TAU_ACC`)."""
+TICK = 0.1
+"""s between the moments at which clearance is measured."""
+
+
+@kernel
+def aimed_speed(v, manoeuvre, speed):
+    """The set-point that a speed manoeuvre leads to at a speed; IDLE and an ego without set-points keep theirs."""
+    if manoeuvre == IDLE or v.step == 0.0:
+        return v.slower if manoeuvre == SLOWER else v.faster if manoeuvre == FASTER else v.idle
+    nearest = v.lowest + round((speed - v.lowest) / v.step) * v.step
+    aim = nearest + v.step if manoeuvre == FASTER else nearest - v.step
+    return min(max(aim, v.lowest), v.highest)
+
+
+@kernel
+def clearance_at(c, gone, t, p):
+    """m by which the ego, `gone` m from here, and the car of one conflict miss each other in t s; negative: they meet.
+
+    Args:
+        c: `CONFLICT`.
+        gone: m.
+        t: s.
+        p: Parameters.
+    """
+    doubt = p.conflict_doubt * t
+    farthest = c.speed * t + min(doubt, 0.5 * p.conflict_start * t * t)
+    least = c.speed * t - min(doubt, c.speed * t)
+    clear = max(c.begin - gone, gone - c.end, c.near - farthest, least - c.far)
+    if c.joins:
+        clear = max(clear, least - c.shift - gone - CAR_LENGTH, gone - farthest + c.shift - CAR_LENGTH)
+    return clear
+
+
+@kernel
+def roll_out(v, manoeuvre, then, p):
+    """The least clearance of a speed manoeuvre that is followed by another one for good, in m.
+
+    Args:
+        v: One row of `VIEW`.
+        manoeuvre: SLOWER, IDLE or FASTER.
+        then: The same.
+        p: Parameters.
+    """
+    speed, gone, least = v.speed, 0.0, math.inf
+    aim = aimed_speed(v, manoeuvre, speed)
+    decision = 1
+    for tick in range(1, int(p.conflict_horizon / TICK) + 1):
+        t = tick * TICK
+        speed += (aim - speed) * (TICK / SPEED_LAG)
+        gone += speed * TICK
+        if t >= decision * v.period - 0.5 * TICK:
+            decision += 1
+            if then != IDLE:
+                aim = aimed_speed(v, then, speed)
+        if t > p.conflict_reaction:
+            for k in range(v.conflict_count):
+                least = min(least, clearance_at(v.conflicts[k], gone, t, p))
+    return least
+
+
+@kernel
+def clearance(v, manoeuvre, p):
+    """The least clearance of a speed manoeuvre with the best of its continuations, in m; inf without conflicts."""
+    if v.conflict_count == 0:
+        return math.inf
+    best = -math.inf
+    for then in (SLOWER, IDLE, FASTER):
+        best = max(best, roll_out(v, manoeuvre, then, p))
+    return best
+
+
+@kernel
+def give_way(v, legal, chosen, p):
+    """The speed manoeuvre that gives way where that is needed.
+
+    Args:
+        v: One row of `VIEW`.
+        legal: bool (5,) by manoeuvre.
+        chosen: What the rule does without conflicts: anything but what it asks for is slower, unless nothing slower is
+            clear.
+        p: Parameters.
+
+    Returns:
+        `chosen`, or another of SLOWER, IDLE and FASTER.
+    """
+    if v.conflict_count == 0:
+        return chosen
+    wish = chosen if chosen in (SLOWER, FASTER) else IDLE
+    best, best_clearance = chosen, -math.inf
+    for manoeuvre in (FASTER, IDLE, SLOWER):
+        if not legal[manoeuvre]:
+            continue
+        clear = clearance(v, manoeuvre, p)
+        slower = wish == FASTER or manoeuvre == SLOWER or (wish == IDLE and manoeuvre == IDLE)
+        if clear >= p.conflict_room:
+            if slower:
+                return manoeuvre
+            clear = p.conflict_room
+        if clear > best_clearance:
+            best, best_clearance = manoeuvre, clear
+    return best
