@@ -205,7 +205,7 @@ def _trace(path, tracks, points, routes, body, place, reach):
     count, passed = 2, -_nearest_point(tracks, points, lane, x, y)
     while lane >= 0 and passed < reach:
         track = tracks[lane]
-        for k in range(max(int(math.ceil(-passed / STEP)), 0), track.count):
+        for k in range(max(math.ceil(-passed / STEP), 0), track.count):
             metres = passed + min(k * STEP, track.length)
             if metres > reach or count == MOST_STEPS:
                 return count
@@ -235,8 +235,14 @@ def _roads(path, count, tracks):
 
 
 @kernel
+def _reach(angle):
+    """m between two centre lines at an angle that cars on them need: a width side by side, half of one across."""
+    return CAR_WIDTH / 2 * (1.0 + abs(math.cos(angle)))
+
+
+@kernel
 def _meeting(mine, mine_count, other, other_count):
-    """The first stretch over which two paths are less than a car's width apart.
+    """The first stretch over which cars on two paths would touch.
 
     Distances shrink by at most a step per point of either path, so most points are skipped.
 
@@ -247,15 +253,15 @@ def _meeting(mine, mine_count, other, other_count):
     begin = end = first = last = match = -1
     i = 0
     while i < mine_count:
-        nearest, best, k = math.inf, 0, 0
+        nearest, best, k, meets = math.inf, 0, 0, False
         while k < other_count:
             distance = math.hypot(mine[i, X] - other[k, X], mine[i, Y] - other[k, Y])
             if distance < nearest:
                 nearest, best = distance, k
-            if distance < CAR_WIDTH:
-                first, last = (k if first < 0 else min(first, k)), max(last, k)
+            if distance < CAR_WIDTH and distance < _reach(mine[i, HEADING] - other[k, HEADING]):
+                first, last, meets = (k if first < 0 else min(first, k)), max(last, k), True
             k += max(int((distance - 2 * CAR_WIDTH) / STEP), 1)
-        if nearest < CAR_WIDTH:
+        if meets:
             begin, end, match = (i if begin < 0 else begin), i, best
         elif begin >= 0:
             break

@@ -2,7 +2,8 @@
 
 A view describes the cars around the ego lane by lane and the speeds that its actions lead to. Distances lie between the
 centres of 5 m cars (a longer car counts as nearer by its extra length) and are always positive; an absent car is at
-infinity with speed 0; an oncoming one has a negative speed. SI units.
+infinity with speed 0; an oncoming one has a negative speed. A car whose path crosses the ego's is in no lane, even while
+it stands on the ego's road: it is a conflict (`sim.conflicts`). SI units.
 """
 
 from __future__ import annotations
@@ -122,13 +123,16 @@ def view_rows(scenes: Sequence[Scene]) -> np.ndarray:
     rows = np.zeros(len(scenes), VIEW)
     for scene, view in zip(scenes, rows, strict=True):
         ego, cars, lane = scene.ego, scene.vehicles, scene.goal.lane if scene.goal else None
+        s = np.array(cars.s, np.float64)
+        s[scene.conflicts["vehicle"][~scene.conflicts["joins"]]] = np.nan
         look(
             view,
             (ego.s, ego.d, ego.speed, ego.heading, ego.length),
             (ego.lane, ego.target_lane, NO_GOAL if lane is None else lane),
             np.array(scene.lane_centers, np.float64),
             scene.lane_width,
-            *(_column(values) for values in (cars.s, cars.d, cars.speed, cars.heading, cars.length)),
+            s,
+            *(_column(values) for values in (cars.d, cars.speed, cars.heading, cars.length)),
         )
         set_speeds(view, ego.speed_index, np.array(scene.set_points, np.float64), scene.decision_period)
         count = min(len(scene.conflicts), MOST_CONFLICTS)
@@ -162,7 +166,7 @@ def look(view, ego, lanes, centers, width, s, d, speed, heading, length):
             outermost lane means that lane.
         centers: d of the lane centres, float64 (L,).
         width: Of the lanes, m.
-        s: Of the other cars, float64 (V,) as all columns; NaN where a car is not on the ego's road.
+        s: Of the other cars, float64 (V,) as all columns; NaN where a car is not on the ego's road, or crosses it.
         d: NaN there too.
         speed: m/s.
         heading: rad.

@@ -171,6 +171,6 @@ def views(envs, bodies, lanes, frames, params, set_points, tracks, points, rows,
     columns, places, paths = np.empty((5, count)), np.empty((3, count), np.int64), new_paths()
     for k in range(rows.size):
         env, ego = envs[rows[k]], bodies[rows[k], 0]
-        see(out[k], env, ego, lanes[0], frames[0], params[0], set_points, _beside(ego, lanes[0]), columns)
         if tracks.size > 0:
             see_conflicts(out[k], env, ego, tracks, points, params[0], columns[:4], places, paths)
+        see(out[k], env, ego, lanes[0], frames[0], params[0], set_points, _beside(ego, lanes[0]), columns)

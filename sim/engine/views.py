@@ -82,7 +82,7 @@ def see(view, env, ego, lanes, frames, p, set_points, target, columns):
     """Fill one view.
 
     Args:
-        view: `VIEW` record to fill.
+        view: `VIEW` record to fill, its conflicts already filled.
         env: As in `sim.engine.bodies`, and so are `ego`, `lanes` and `p`.
         ego: The ego.
         lanes: First lane.
@@ -103,6 +103,9 @@ def see(view, env, ego, lanes, frames, p, set_points, target, columns):
         columns[0, j], columns[1, j] = _locate(frame, lanes, centers, own.width, body)
         columns[2, j], columns[3, j] = body.speed, body.heading
         columns[4, j] = CAR_LENGTH if j < env.vehicles else OBSTACLE_SIZE
+    for k in range(view.conflict_count):
+        if not view.conflicts[k].joins:
+            columns[0, view.conflicts[k].vehicle + 1] = math.nan
     s, d = _in_frame(frame, lanes, 0, ego.x, ego.y)
     cars = columns[:, 1 : env.bodies]
     look(
