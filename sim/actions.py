@@ -1,4 +1,4 @@
-"""Meta-actions: the five discrete decisions of a highway driver, with highway-env's ids."""
+"""Meta-actions, the five decisions of a highway driver with highway-env's ids; and what environments accept."""
 
 from __future__ import annotations
 
@@ -123,4 +123,47 @@ def continuous_action(action: Any, shape: tuple[int, ...]) -> np.ndarray:
         values = np.full(0, np.nan, np.float32)
     if values.shape != shape or not np.isfinite(values).all():
         raise UsageError(f"action {action!r}: expected finite numbers of shape {shape} in [-1, 1]")
+    return values
+
+
+def batch_of_continuous_actions(actions: Any, num_envs: int, shape: tuple[int, ...]) -> np.ndarray:
+    """One continuous action for each of N environments.
+
+    Args:
+        actions: Finite numbers (N, D).
+        num_envs: N.
+        shape: Of one action, (D,).
+    Returns:
+        float32 (N, D), contiguous.
+    Raises:
+        UsageError: Another number of actions, or one that `continuous_action` refuses.
+    """
+    if len(actions) != num_envs:
+        raise UsageError(f"{len(actions)} actions: give one to each of {num_envs} environments")
+    try:
+        values = np.ascontiguousarray(actions, np.float32)
+    except (TypeError, ValueError):
+        values = np.zeros(0, np.float32)
+    if values.shape != (num_envs, *shape) or not np.isfinite(values).all():
+        values = np.stack([continuous_action(action, shape) for action in actions])
+    return values
+
+
+def plans_of_continuous_actions(plans: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Sequences of continuous actions to roll out.
+
+    Args:
+        plans: Finite numbers, (P, H, D), at least one action.
+        shape: Of one action, (D,).
+    Returns:
+        float32 (P, H, D).
+    Raises:
+        UsageError: Another shape, or numbers that are not finite.
+    """
+    try:
+        values = np.asarray(plans, np.float32)
+    except (TypeError, ValueError):
+        values = np.zeros(0, np.float32)
+    if values.ndim != 3 or not values.size or values.shape[2:] != shape or not np.isfinite(values).all():
+        raise UsageError(f"plans of shape {values.shape}: expected finite numbers of shape (P, H, {shape[0]})")
     return values

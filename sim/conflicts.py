@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sim.compiled import kernel
-from sim.scene import CONFLICT
 from sim.sizes import CAR_LENGTH, CAR_WIDTH
 
 STEP = 1.0

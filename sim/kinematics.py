@@ -89,10 +89,16 @@ def steering_to(lateral, lane_heading, heading, speed, kp_lateral, kp_heading):
 @kernel
 def limit_acceleration(acceleration, speed):
     """Acceleration with the soft speed limit of +-40 m/s applied."""
-    if speed > MAX_SPEED:
-        return min(acceleration, 1.0 * (MAX_SPEED - speed))
-    if speed < -MAX_SPEED:
-        return max(acceleration, 1.0 * (-MAX_SPEED - speed))
+    return limit_to_range(acceleration, speed, -MAX_SPEED, MAX_SPEED)
+
+
+@kernel
+def limit_to_range(acceleration, speed, slowest, fastest):
+    """Acceleration that leads back into a range of speeds, m/s, where the speed is outside."""
+    if speed > fastest:
+        return min(acceleration, 1.0 * (fastest - speed))
+    if speed < slowest:
+        return max(acceleration, 1.0 * (slowest - speed))
     return acceleration
 
 

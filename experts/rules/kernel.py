@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from experts.rules.constants import FASTER, IDLE, LEFT, RIGHT, SLOWER
-from experts.rules.crossing import clearance, give_way
+from experts.rules.crossing import give_way
 from sim.compiled import kernel
 from sim.sizes import CAR_LENGTH
 

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numba import njit
 
 import experts.registry
@@ -14,6 +15,7 @@ from experts.provider import Context
 from sim.config import resolve
 from sim.engine import traffic
 from sim.engine.factory import make_batch
+from sim.highway.scenes import number_bodies
 from sim.outcome import Outcome
 
 Fields = dict[str, tuple[Any, Any]]
@@ -30,7 +32,8 @@ class Pair:
         self.env: Any = sim.make(scenario, "highway-env", config)
         self.batch: Any = make_batch(chosen, resolve(chosen.defaults, config), 1)
         self.fields = lane_change_fields if scenario == "lane-change" else highway_fields
-        self.rule = experts.registry.make("rule", scenario)
+        continuous = isinstance(self.env.action_space, spaces.Box)
+        self.rule = experts.registry.make("idm-continuous" if continuous else "rule", scenario)
 
     def reset(self, seed: int | None) -> str | None:
         """Start both from a seed (None: go on with the random streams as they are); the first difference."""
@@ -41,7 +44,7 @@ class Pair:
         self.obs = obs
         return self.difference({"observation": (obs, self.batch.obs[0])})
 
-    def step(self, action: int) -> tuple[bool, str | None]:
+    def step(self, action: Any) -> tuple[bool, str | None]:
         """One decision of both; (ended, first difference)."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         self.obs = obs
@@ -59,9 +62,10 @@ class Pair:
                     )
         return ended, self.difference(extra)
 
-    def step_inner(self, action: int) -> str | None:
+    def step_inner(self, action: Any) -> str | None:
         """One decision of both, whether the episode has ended or not."""
         obs, reward, terminated, truncated, _ = self.env.inner.step(action)
+        number_bodies(self.env.inner)
         self.batch.step(np.array([action]))
         limit = self.batch.truncated[0] if self.env.kind.time_limit else truncated
         return self.difference(self._results(obs, reward, terminated, limit))
@@ -96,7 +100,10 @@ class Pair:
         return any(body.crashed or body.impact is not None for body in self.env.inner.road.vehicles)
 
 
-REAL = ("x", "y", "heading", "speed", "target speed", "timer", "acceleration", "steering", "push")
+REAL = (
+    *("x", "y", "heading", "speed", "target speed", "timer", "acceleration", "steering", "push"),
+    *("lateral speed", "yaw rate"),
+)
 
 
 def _ulps(a: float, b: float) -> int:
@@ -106,18 +113,24 @@ def _ulps(a: float, b: float) -> int:
 
 def highway_fields(env: Any, batch: Any) -> Fields:
     inner, w, rows = env.inner, batch.state.envs[0], batch.state.bodies[0]
-    vehicles, bodies = inner.road.vehicles, [*inner.road.vehicles, *inner.road.objects]
+    vehicles = in_rows(inner)
+    bodies = [*vehicles, *inner.road.objects]
     number, count, cars = batch.mirror.numbers, len(bodies), len(vehicles)
     pushed = [body.impact is not None for body in vehicles]
     return {
         "vehicles": (cars, w["vehicles"]),
+        "ego in the list": (inner.road.vehicles.index(inner.vehicle), w["place"]),
+        "ids": ([body.scene_id for body in bodies], rows["id"][:count]),
         "x": ([body.position[0] for body in bodies], rows["x"][:count]),
         "y": ([body.position[1] for body in bodies], rows["y"][:count]),
         "heading": ([body.heading for body in bodies], rows["heading"][:count]),
         "speed": ([body.speed for body in bodies], rows["speed"][:count]),
         "lane": ([number[body.lane_index] for body in bodies], rows["lane"][:count]),
-        "target lane": ([number[body.target_lane_index] for body in vehicles], rows["target"][:cars]),
-        "target speed": ([body.target_speed for body in vehicles], rows["target_speed"][:cars]),
+        "target lane": (
+            [number[getattr(body, "target_lane_index", body.lane_index)] for body in vehicles],
+            rows["target"][:cars],
+        ),
+        "target speed": ([getattr(body, "target_speed", 0.0) for body in vehicles], rows["target_speed"][:cars]),
         "timer": ([body.timer for body in vehicles[1:]], rows["timer"][1:cars]),
         "exponent": ([body.DELTA for body in vehicles[1:]], rows["delta"][1:cars]),
         "acceleration": ([body.action["acceleration"] for body in vehicles], rows["acceleration"][:cars]),
@@ -128,8 +141,29 @@ def highway_fields(env: Any, batch: Any) -> Fields:
             [body.impact for body in vehicles if body.impact is not None],
             np.stack([rows["push_x"], rows["push_y"]], 1)[:cars][pushed],
         ),
-        "speed index": (inner.vehicle.speed_index, w["speed_index"]),
+        "speed index": (getattr(inner.vehicle, "speed_index", 0), w["speed_index"]),
+        "lateral speed": (getattr(inner.vehicle, "lateral_speed", 0.0), w["lateral_speed"]),
+        "yaw rate": (getattr(inner.vehicle, "yaw_rate", 0.0), w["yaw_rate"]),
+        "route": ([_route_ahead(body) for body in vehicles], [_steps_ahead(batch, row) for row in rows[:cars]]),
+        "yielding": ([getattr(body, "is_yielding", False) for body in vehicles], rows["yielding"][:cars]),
     }
+
+
+def in_rows(inner: Any) -> list[Any]:
+    """The vehicles in the engine's order: the ego first, the others as in highway-env's list."""
+    return [inner.vehicle, *(car for car in inner.road.vehicles if car is not inner.vehicle)]
+
+
+def _route_ahead(vehicle: Any) -> int:
+    """Steps of a vehicle's route that lie ahead, the present one included."""
+    return len(vehicle.route or ())
+
+
+def _steps_ahead(batch: Any, row: Any) -> int:
+    """`_route_ahead` of an engine body."""
+    if row["route"] < 0:
+        return 0
+    return int((batch.params["routes"][0, row["route"], row["route_step"] :, 0] >= 0).sum())
 
 
 def lane_change_fields(env: Any, batch: Any) -> Fields:
@@ -204,7 +238,7 @@ def compare_seeds(pair: Pair, seeds: list[int], limit: int = 40, past_end: int =
         wrong = pair.reset(None if goes_on else seed)
         if wrong:
             return result({"seed": seed, "decision": 0, "field": wrong})
-        actions: list[int] = []
+        actions: list[Any] = []
         for _ in range(limit):
             actions.append(choose(pair, rng, seed % 4))
             ended, wrong = pair.step(actions[-1])
@@ -218,7 +252,7 @@ def compare_seeds(pair: Pair, seeds: list[int], limit: int = 40, past_end: int =
                 break
         outcomes[Outcome(pair.batch.outcomes[0]).name.lower()] += 1
         for _ in range(past_end if not pair.tolerance else 0):
-            wrong = pair.step_inner(int(rng.integers(pair.batch.num_actions)))
+            wrong = pair.step_inner(choose(pair, rng, 0))
             decisions += 1
             if wrong:
                 return result({"seed": seed, "decision": "after the end", "field": wrong})
@@ -232,7 +266,7 @@ def _one_substep(envs: Any, bodies: Any, lanes: Any, params: Any, meaning: int) 
 _substep: Any = njit(_one_substep)
 
 
-def locate(pair: Pair, seed: int, actions: list[int]) -> str | None:
+def locate(pair: Pair, seed: int, actions: list[Any]) -> str | None:
     """The simulation step of the last of `actions` in which the two environments of a highway-env scenario part."""
     if pair.fields is not highway_fields:
         return None
@@ -240,7 +274,12 @@ def locate(pair: Pair, seed: int, actions: list[int]) -> str | None:
     for action in actions[:-1]:
         pair.step(action)
     inner, batch = pair.env.inner, pair.batch
-    meaning = int(batch.params["meanings"][0, actions[-1]])
+    meaning = traffic.NONE
+    if batch.manoeuvres:
+        meaning = int(batch.params["meanings"][0, actions[-1]])
+    else:
+        controls = batch.actions.for_kernels(batch.actions.one(actions[-1]))[1][0]
+        batch.state.bodies["acceleration"][0, 0], batch.state.bodies["steering"][0, 0] = controls[:2]
     inner.action_type.act(actions[-1])
     for step in range(int(batch.params["substeps"][0])):
         inner.road.act()
@@ -252,14 +291,31 @@ def locate(pair: Pair, seed: int, actions: list[int]) -> str | None:
     return "none: what is computed after the last one"
 
 
-def choose(pair: Pair, rng: np.random.Generator, kind: int) -> int:
-    """Drivers: any action; mostly keeping on; mostly braking with lane changes; the rule, which gets far."""
+def choose(pair: Pair, rng: np.random.Generator, kind: int) -> Any:
+    """Drivers: any action; mostly keeping on; mostly braking with lane changes; the rule, which gets far.
+
+    With controls: any action, beyond the bounds too; gentle ones; hard ones; pursuit of the lane, which gets far.
+    """
     legal = pair.env.action_masks()
-    if kind == 0:
+    if isinstance(pair.env.action_space, spaces.Box):
+        return _controls(pair, rng, kind)
+    if kind == 0 or not pair.batch.manoeuvres:
         return int(rng.integers(len(legal)))
     if kind in (1, 2) and len(legal) == 5:
         weights = [0.02, 0.83, 0.05, 0.05, 0.05] if kind == 1 else [0.1, 0.3, 0.15, 0.1, 0.35]
         action = int(rng.choice(5, p=weights))
         return action if legal[action] else 1
+    return int(_ruled(pair))
+
+
+def _controls(pair: Pair, rng: np.random.Generator, kind: int) -> np.ndarray:
+    size = pair.env.action_space.shape
+    if kind == 3:
+        return np.asarray(_ruled(pair), np.float32)
+    spread = {0: 1.2, 1: 0.05, 2: 0.4}[kind]
+    return np.where(rng.random(size) < 0.1, 0.0, rng.uniform(-spread, spread, size)).astype(np.float32)
+
+
+def _ruled(pair: Pair) -> Any:
     env = pair.env
-    return int(pair.rule.decide([Context(pair.obs, env.action_space, env.scene(), legal)])[0].action)  # type: ignore[arg-type]
+    return pair.rule.decide([Context(pair.obs, env.action_space, env.scene(), env.action_masks())])[0].action

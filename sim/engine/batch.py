@@ -17,8 +17,10 @@ import numba
 import numpy as np
 from gymnasium import spaces
 
-from sim.actions import batch_of_actions, plans_of_actions
+from sim.actions import MetaAction
 from sim.compiled import compile_once
+from sim.engine.buffers import Observations, copied, flat_buffer, shaped
+from sim.engine.ego_actions import Actions
 from sim.engine.rng import seeded_stream
 from sim.env import Branches, EpisodeSummary, reset_needed
 from sim.errors import UsageError
@@ -30,9 +32,8 @@ PARALLEL_FROM = 256
 """Batch size from which the parallel kernel pays; below it the serial one is used whatever `threads` says."""
 
 
-VIEWS_OF_BUFFERS = ("flat_obs", "rewards", "outcomes", "terminated", "truncated")
+VIEWS_OF_BUFFERS = ("obs", "rewards", "outcomes", "terminated", "truncated")
 """Attributes of a batch that share memory with its state or its observations."""
-NONE_YET = -1
 
 
 class EngineState(NamedTuple):
@@ -51,8 +52,11 @@ class EnvBatch(ABC):
     """
 
     family: str
-    num_actions: int
-    observation_space: spaces.Box
+    actions: Actions
+    """What its actions are."""
+    manoeuvres: tuple[MetaAction, ...]
+    """What action ids mean; () where they are no meta-actions, and there are no views then."""
+    observation_space: spaces.Box | spaces.Dict
     substeps: int
     """Simulation steps per decision."""
     decision_frequency: float
@@ -76,14 +80,17 @@ class EnvBatch(ABC):
         self.threads = threads
         self.parallel = threads > 1 and num_envs >= PARALLEL_FROM
         self.state = self.allocate(num_envs)
-        self.obs = np.zeros((num_envs, *self.observation_space.shape), np.float32)
-        """float32 (N, ...)"""
+        self.flat_obs = flat_buffer(self.observation_space, num_envs)
+        """The observations as (N, rows, columns), see `buffers`."""
         self.masks = np.ones((num_envs, self.num_actions), bool)
-        """bool (N, A) legal actions."""
+        """bool (N, A) legal actions; all True where they are continuous (A = components)."""
         self.started = np.zeros(num_envs, bool)
         """bool (N,): whether each has been reset at least once."""
-        self.last_actions = np.full(num_envs, NONE_YET)
-        """int64 (N,): action of the last step; `NONE_YET` after a reset or a restored state."""
+        space = self.action_space
+        self.last_actions = np.zeros((num_envs, *(space.shape or ())), space.dtype)
+        """(N, ...): actions of the last step ..."""
+        self.decided = np.zeros(num_envs, bool)
+        """... bool (N,): whether there was one since the last reset or restored state."""
         self._scratch: EngineState | None = None
         self._share_memory()
         compile_once(f"the {self.family} engine{' for threads' * self.parallel}", self._try_out)
@@ -91,8 +98,8 @@ class EnvBatch(ABC):
 
     def _share_memory(self) -> None:
         """Name parts of state and observations."""
-        self.flat_obs = self.obs.reshape(self.num_envs, -1, self.obs.shape[-1])
-        """The observations as (N, rows, columns)."""
+        self.obs = shaped(self.observation_space, self.flat_obs)
+        """The observations as the space has them: (N, ...), by key in a Dict space."""
         self.rewards = self.state.envs["reward"]
         """float64 (N,)"""
         self.outcomes = self.state.envs["outcome"]
@@ -114,7 +121,7 @@ class EnvBatch(ABC):
         """A batch with state and buffers of its own; what never changes (road, parameters, spaces) is shared."""
         copied = copy.copy(self)
         copied.state = EngineState(*self.get_state())
-        for name in ("obs", "masks", "started", "last_actions"):
+        for name in ("flat_obs", "masks", "started", "last_actions", "decided"):
             setattr(copied, name, getattr(self, name).copy())
         copied._share_memory()
         memo[id(self)] = copied
@@ -124,10 +131,11 @@ class EnvBatch(ABC):
         """Call every kernel once, and clear what they have computed."""
         self.seed(range(self.num_envs), [0] * self.num_envs)
         self.reset()
-        self.branch(0, np.zeros((1, 1), np.int64))
-        self.views(np.arange(1))
-        self._step(np.zeros(self.num_envs, np.int64))
-        for array in (*self.state, self.obs, self.started):
+        self.branch(0, np.zeros_like(self.last_actions, shape=(1, 1, *self.last_actions.shape[1:])))
+        if self.manoeuvres:
+            self.views(np.arange(1))
+        self._step(np.zeros_like(self.last_actions))
+        for array in (*self.state, self.flat_obs, self.started):
             array[...] = np.zeros((), array.dtype)
 
     # -- what a family supplies ----------------------------------------------------------------------------------------
@@ -142,7 +150,7 @@ class EnvBatch(ABC):
 
     @abstractmethod
     def _step(self, actions: np.ndarray) -> None:
-        """One decision of every environment, into state and buffers."""
+        """One decision of every environment, into state and buffers; `actions` as `Actions.batch` returns them."""
 
     @abstractmethod
     def _roll_out(self, state: EngineState, plans: np.ndarray, rewards: np.ndarray, final: np.ndarray) -> None:
@@ -169,26 +177,42 @@ class EnvBatch(ABC):
 
     @abstractmethod
     def views(self, rows: np.ndarray) -> Views:
-        """What the egos of the environments `rows` see: `views_of` their scenes, by a kernel."""
+        """What the egos of the environments `rows` see: `views_of` their scenes, by a kernel.
+
+        Raises:
+            UsageError: The actions are not meta-actions.
+        """
 
     @abstractmethod
-    def _reward_terms(self, i: int, action: int) -> dict[str, float]:
+    def _reward_terms(self, i: int, action: Any) -> dict[str, float]:
         """Terms of environment i's last reward, as the reference simulator names them; `action` led to it."""
 
     # -- what all have -------------------------------------------------------------------------------------------------
 
     @property
-    def action_space(self) -> spaces.Discrete:
-        """Action space of one environment."""
-        return spaces.Discrete(self.num_actions)
+    def action_space(self) -> spaces.Discrete | spaces.Box:
+        """Action space of one environment, a new one each time."""
+        return self.actions.space()
+
+    @property
+    def num_actions(self) -> int:
+        """A: how many discrete actions there are, or components of a continuous one."""
+        return self.actions.width
 
     def reward_terms(self, i: int) -> dict[str, float]:
         """Terms of environment i's last reward, as the reference simulator names them; {} before its first decision.
 
         Computed on request: this takes up to ten times as long as the decision.
         """
-        action = int(self.last_actions[i])
-        return {} if action == NONE_YET else self._reward_terms(i, action)
+        return self._reward_terms(i, self.last_actions[i]) if self.decided[i] else {}
+
+    def observation(self, i: int) -> Observations:
+        """A copy of environment i's present observation."""
+        return copied(self.obs, i)
+
+    def observations(self) -> Observations:
+        """A copy of all present observations."""
+        return copied(self.obs)
 
     def running(self, i: int) -> bool:
         """Whether environment i has begun an episode that has not ended."""
@@ -285,20 +309,20 @@ class EnvBatch(ABC):
         chosen = np.arange(self.num_envs) if rows is None else np.asarray(rows, np.int64)
         self._reset(chosen)
         self.started[chosen] = True
-        self.last_actions[chosen] = NONE_YET
+        self.decided[chosen] = False
 
     def step(self, actions: np.ndarray) -> None:
         """Make one decision in every environment. Ended ones must be reset before the next step.
 
         Args:
-            actions: Action ids, int (N,).
+            actions: Action ids, int (N,), or continuous actions, float (N, D).
         Raises:
             UsageError: Wrong shape or type, or an action that does not exist.
             gymnasium.error.ResetNeeded: Before the first reset.
         """
-        actions = batch_of_actions(actions, self.num_envs, self.num_actions)
+        actions = self.actions.batch(actions, self.num_envs)
         self.require_started(slice(None), "step")
-        self.last_actions[:] = actions
+        self.last_actions[:], self.decided[:] = actions, True
         if self.parallel:
             numba.set_num_threads(self.threads)
         self._step(actions)
@@ -319,7 +343,7 @@ class EnvBatch(ABC):
         for array, given in zip(self.state, state, strict=True):
             array[...] = given
         self.started[:] = True
-        self.last_actions[:] = NONE_YET
+        self.decided[:] = False
 
     def set_row(self, i: int, state: Sequence[np.ndarray]) -> None:
         """Put environment i into a state.
@@ -335,11 +359,11 @@ class EnvBatch(ABC):
         for array, given in zip(own, state, strict=True):
             array[...] = given
         self.started[i] = True
-        self.last_actions[i] = NONE_YET
+        self.decided[i] = False
 
     def clone(self, source: int, rows: Sequence[int] | np.ndarray) -> None:
         """Make `rows` exact copies of environment `source`, its random stream included."""
-        for array in (*self.state, self.started, self.last_actions):
+        for array in (*self.state, self.started, self.last_actions, self.decided):
             array[rows] = array[source]
 
     def branch(self, source: int, plans: np.ndarray) -> Branches:
@@ -347,14 +371,14 @@ class EnvBatch(ABC):
 
         Args:
             source: The environment.
-            plans: Action ids, int (P, H).
+            plans: Action ids, int (P, H), or continuous actions, float (P, H, D).
         Returns:
             How they went.
         Raises:
             UsageError: Wrong shape or type, or an action that does not exist.
         """
-        plans = plans_of_actions(plans, self.num_actions)
-        count, horizon = plans.shape
+        plans = self.actions.plans(plans)
+        count, horizon = plans.shape[:2]
         if self._scratch is None or len(self._scratch.envs) < count:
             self._scratch = self.allocate(count)
         for scratch, own in zip(self._scratch, self.state, strict=True):

@@ -1,7 +1,8 @@
 """State of one environment on a compiled road: a record of its own, and one record per body.
 
-Bodies stand in highway-env's list order: the ego, the other vehicles, then obstacles. Beside that order they are kept
-sorted by x, so that neighbours and contacts are searched nearby.
+Row 0 is the ego; the other vehicles and then the obstacles follow in highway-env's list order. In that list the ego comes
+after `ENV.place` of the others: the order decides between equals, and in which order contacts are taken. Beside it the
+bodies are kept sorted by x, so that neighbours and contacts are searched nearby.
 
 Kernel arguments here and in the modules that build on this one: `env` is the environment's record, `ego` its first
 `BODY`, `lanes` the first `roads.LANE`, `p` the parameters of the road (`sim.engine.road`). All are rows; the others are
@@ -18,7 +19,7 @@ from sim import kinematics
 from sim.compiled import kernel
 from sim.engine import roads
 from sim.engine.episode import FIELDS
-from sim.engine.records import nth
+from sim.engine.records import assign, nth
 
 MOST_SWEPT_LANES = 64
 """Lanes of a network beyond which every leader is searched."""
@@ -36,9 +37,14 @@ ENV = np.dtype(
         ("time", "f8"),
         ("range_y", "f8"),  # lateral range of the observation, fixed at reset
         ("fastest", "f8"),  # largest |speed| of the last simulation step
+        ("place", "i8"),  # how many others come before the ego in highway-env's list
+        ("last_id", "i8"),  # the largest `BODY.id` so far
+        ("road_steps", "i8"),  # simulation steps of the road, those before the first decision included
         ("vehicles", "i8"),
         ("bodies", "i8"),  # vehicles and obstacles
-        ("speed_index", "i8"),
+        ("speed_index", "i8"),  # of an ego with meta-actions
+        ("lateral_speed", "f8"),  # m/s and rad/s of an ego with tyre slip (`sim.engine.bicycle`)
+        ("yaw_rate", "f8"),
         ("changers", "i8"),  # length of the list in `BODY.changer`; more than `bodies`: it did not fit
         ("ahead", "i4", MOST_SWEPT_LANES),  # scratch of `neighbours.find_fronts`
         ("pairs", "i8", MOST_PAIRS),  # scratch of `contacts.collide`
@@ -78,6 +84,8 @@ BODY = np.dtype(
         ("changes", "i4"),  # considers lane changes
         ("route", "i4"),
         ("route_step", "i4"),
+        ("yielding", "i4"),  # stops for another vehicle (`sim.engine.regulation`)
+        ("id", "i4"),  # its `Scene` id: it stays with the body while rows move
     ],
     align=True,
 )
@@ -94,21 +102,58 @@ def place(body, lanes, x, y, heading, speed):
     body.delta = 4.0
     body.steering = body.acceleration = body.push_x = body.push_y = 0.0
     body.timer = kinematics.modulo((x + y) * math.pi, LANE_CHANGE_DELAY)
-    body.lane = body.target = roads.closest_lane(lanes, x, y, heading)
+    body.lane = body.target = roads.closest_lane(lanes, x, y, heading, 0)
     body.crashed = body.pushed = 0
     body.checks = body.changes = 1
     body.route, body.route_step = -1, 0
+    body.yielding = 0
+
+
+@kernel
+def listed(env, i):
+    """Position of body i in highway-env's list."""
+    if i == 0:
+        return env.place
+    return np.int64(i - 1 if i <= env.place else i)
+
+
+@kernel
+def row_of(env, k):
+    """Row of the body that is k-th in highway-env's list: the inverse of `listed`."""
+    if k == env.place:
+        return np.int64(0)
+    return np.int64(k + 1 if k < env.place else k)
 
 
 @kernel
 def settle(env, ego):
-    """Sort the bodies after all have been placed."""
+    """Sort and number the bodies after all have been placed."""
+    arrange(env, ego)
+    for i in range(env.bodies):
+        nth(ego, i).id = i
+    env.last_id = env.bodies - 1
+    env.fastest = 0.0
+
+
+@kernel
+def arrange(env, ego):
+    """Sort the bodies anew, after some came or went."""
     for i in range(env.bodies):
         nth(ego, i).order = i
     sort(env, ego)
     for k in range(env.bodies):
         nth(ego, nth(ego, k).order).rank = k
-    env.fastest = 0.0
+
+
+@kernel
+def remove(env, ego, i):
+    """Take vehicle i, which is not the ego, off the road; `arrange` is due then."""
+    for k in range(i, env.bodies - 1):
+        assign(nth(ego, k), nth(ego, k + 1))
+    env.vehicles -= 1
+    env.bodies -= 1
+    if i <= env.place:
+        env.place -= 1
 
 
 @kernel

@@ -12,7 +12,7 @@ import numpy as np
 
 from sim import kinematics
 from sim.compiled import kernel
-from sim.engine.bodies import MOST_PAIRS, OBSTACLE_SIZE
+from sim.engine.bodies import MOST_PAIRS, OBSTACLE_SIZE, listed, row_of
 from sim.engine.records import nth
 from sim.sizes import CAR_LENGTH, CAR_WIDTH
 
@@ -73,12 +73,13 @@ def collide(env, ego, dt):
             other = nth(ego, j)
             if other.x - body.x > reach:
                 break
-            if _apart(body, other) or not (body.checks or other.checks):
+            if _apart(body, other) or abs(other.y - body.y) > reach or not (body.checks or other.checks):
                 continue
             if count == MOST_PAIRS:
                 _collide_all(env, ego, dt)
                 return
-            pair, at = min(i, j) * env.bodies + max(i, j), count
+            a, b = listed(env, i), listed(env, j)
+            pair, at = min(a, b) * env.bodies + max(a, b), count
             while at > 0 and env.pairs[at - 1] > pair:
                 env.pairs[at] = env.pairs[at - 1]
                 at -= 1
@@ -87,21 +88,22 @@ def collide(env, ego, dt):
     for k in range(count):
         i, j = env.pairs[k] // env.bodies, env.pairs[k] % env.bodies
         if i < env.vehicles:
-            _contact(env, ego, i, j, dt)
+            _contact(env, ego, row_of(env, i), row_of(env, j), dt)
 
 
 @kernel
 def _collide_all(env, ego, dt):
     """`collide` over every pair, for pile-ups."""
-    for i in range(env.vehicles):
-        for j in range(i + 1, env.bodies):
+    for a in range(env.vehicles):
+        for b in range(a + 1, env.bodies):
+            i, j = row_of(env, a), row_of(env, b)
             if nth(ego, i).checks or nth(ego, j).checks:
                 _contact(env, ego, i, j, dt)
 
 
 @kernel
 def collide_ego(env, ego, dt):
-    """`collide` where only the ego checks."""
+    """`collide` where only the ego checks, and is first in the list."""
     reach = kinematics.DIAGONAL + abs(ego.speed) * dt + 1e-6
     for j in range(1, env.bodies):
         other = nth(ego, j)

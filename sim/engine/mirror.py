@@ -9,6 +9,7 @@ import numpy as np
 
 from sim.conflicts import compile_tracks
 from sim.engine import roads
+from sim.engine.ego_actions import BICYCLE, MDP
 from sim.scene import Scene
 
 
@@ -36,7 +37,7 @@ class Mirror:
         self.shapes = lane_shapes(self.inner)
         self.tracks = compile_tracks(self.network)
         self._car = IDMVehicle
-        self._pool = list(self.inner.road.vehicles[1:])
+        self._pool = [car for car in self.inner.road.vehicles if car is not self.inner.vehicle]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what it is built from."""
@@ -59,30 +60,42 @@ class Mirror:
         road, count = self.inner.road, int(env["vehicles"])
         while len(self._pool) < count - 1:
             self._pool.append(self._car(road, [0.0, 0.0]))
-        road.vehicles = [self.inner.vehicle, *self._pool[: count - 1]]
-        for k, body in enumerate([*road.vehicles, *road.objects]):
-            self._show_body(body, k, bodies[k], vehicle=k < count, routes=params["routes"])
-        self.inner.vehicle.speed_index = int(env["speed_index"])
+        cars, place = self._pool[: count - 1], int(env["place"])
+        road.vehicles = [*cars[:place], self.inner.vehicle, *cars[place:]]
+        for k, body in enumerate([self.inner.vehicle, *cars, *road.objects]):
+            self._show_body(body, k, bodies[k])
+            if k < count and (k or params["ego_kind"] == MDP):
+                self._show_controlled(body, bodies[k], params["routes"])
+            if 0 < k < count:
+                self._show_traffic(body, bodies[k])
+        ego = self.inner.vehicle
+        if params["ego_kind"] == MDP:
+            ego.speed_index = int(env["speed_index"])
+        elif params["ego_kind"] == BICYCLE:
+            ego.lateral_speed, ego.yaw_rate = float(env["lateral_speed"]), float(env["yaw_rate"])
         self.inner.time = float(env["time"])
         self.inner.steps = int(env["steps"]) * int(params["substeps"])
         return self.inner
 
-    def _show_body(self, body: Any, k: int, row: Any, vehicle: bool, routes: np.ndarray) -> None:
-        body.scene_id = k
+    def _show_body(self, body: Any, k: int, row: Any) -> None:
+        body.scene_id = int(row["id"])
         body.position = np.array([row["x"], row["y"]])
         body.heading, body.speed = float(row["heading"]), float(row["speed"])
         body.crashed, body.check_collisions = bool(row["crashed"]), bool(row["checks"])
         body.lane_index = self.keys[row["lane"]]
         body.lane = self.network.get_lane(body.lane_index)
         body.impact = np.array([row["push_x"], row["push_y"]]) if row["pushed"] else None
-        if not vehicle:
-            return
+        if hasattr(body, "action"):
+            body.action = {"steering": float(row["steering"]), "acceleration": float(row["acceleration"])}
+
+    def _show_controlled(self, body: Any, row: Any, routes: np.ndarray) -> None:
         body.target_lane_index, body.target_speed = self.keys[row["target"]], float(row["target_speed"])
-        body.action = {"steering": float(row["steering"]), "acceleration": float(row["acceleration"])}
-        if k > 0:
-            body.timer, body.DELTA = float(row["timer"]), float(row["delta"])
-            body.enable_lane_change = bool(row["changes"])
-            body.route = self._route(routes, int(row["route"]), int(row["route_step"]))
+        body.route = self._route(routes, int(row["route"]), int(row["route_step"]))
+
+    def _show_traffic(self, body: Any, row: Any) -> None:
+        body.timer, body.DELTA = float(row["timer"]), float(row["delta"])
+        body.enable_lane_change = bool(row["changes"])
+        body.is_yielding = bool(row["yielding"])
 
     def _route(self, routes: np.ndarray, route: int, step: int) -> list[tuple] | None:
         if route < 0:

@@ -12,7 +12,7 @@ import numpy as np
 
 from sim.compiled import kernel
 from sim.engine import roads
-from sim.engine.bodies import MOST_SWEPT_LANES, UNKNOWN, note_change
+from sim.engine.bodies import MOST_SWEPT_LANES, UNKNOWN, listed, note_change, row_of
 from sim.engine.records import nth
 from sim.sizes import CAR_LENGTH, LANE_MARGIN
 
@@ -28,7 +28,7 @@ def find_fronts(env, ego, lanes):
     lane on the way.
     """
     env.changers = 0
-    if lanes.lanes > MOST_SWEPT_LANES:
+    if lanes.lanes > MOST_SWEPT_LANES or not lanes.sweeps:
         for i in range(env.bodies):
             body = nth(ego, i)
             body.front = body.front_left = body.front_right = UNKNOWN
@@ -103,7 +103,7 @@ def front_of(env, ego, lanes, i, n):
         s_j, lateral = roads.project(lane, other.x, other.y)
         if s_j > best_s or s_j >= end:
             break
-        if abs(lateral) <= half and s_j >= -CAR_LENGTH and (s_j < best_s or j > best):
+        if abs(lateral) <= half and s_j >= -CAR_LENGTH and (s_j < best_s or listed(env, j) > listed(env, best)):
             best, best_s = j, s_j
     return best
 
@@ -127,7 +127,7 @@ def rear_of(env, ego, lanes, i, n):
             continue
         if s_j < best_s or s_j < -CAR_LENGTH:
             break
-        if abs(lateral) <= half and s_j < end and (s_j > best_s or j < best):
+        if abs(lateral) <= half and s_j < end and (s_j > best_s or listed(env, j) < listed(env, best)):
             best, best_s = j, s_j
     return best
 
@@ -138,12 +138,15 @@ def _search(env, ego, lanes, i, n):
     own, body = nth(lanes, n), nth(ego, i)
     s = roads.along(own, body.x, body.y)
     front, rear, front_s, rear_s = -1, -1, math.inf, -math.inf
-    for j in range(env.bodies):
+    for q in range(env.bodies):
+        j = row_of(env, q)
         if j == i:
             continue
         other = nth(ego, j)
         for k in range(own.reach):
             lane = nth(lanes, own.reach_lanes[k])
+            if roads.beside(lane, other.x, other.y):
+                continue
             s_j, lateral = roads.project(lane, other.x, other.y)
             if not roads.holds(lane, s_j, lateral, LANE_MARGIN):
                 continue

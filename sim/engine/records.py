@@ -28,6 +28,18 @@ def _nth(typingctx: Any, record: Any, k: Any) -> Any:
 nth: Any = intrinsic(_nth)
 """nth(record, k): the k-th row after `record` in the array that it belongs to. Unchecked, as all indexing here."""
 
+
+def _assign(typingctx: Any, target: Any, source: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        cgutils.raw_memcpy(builder, args[0], args[1], context.get_constant(types.intp, target.size), 1)
+        return context.get_dummy_value()
+
+    return types.void(target, target), codegen
+
+
+assign: Any = intrinsic(_assign)
+"""assign(target, source): makes one row equal to another one of the same array."""
+
 Field = tuple[Any, ...]
 """(kind, value) or (kind, value, shape) of one field, e.g. ("f8", 0.5)."""
 

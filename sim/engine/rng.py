@@ -120,6 +120,18 @@ def next_below(stream, count):
 
 
 @kernel
+def next_pair(stream, count):
+    """Next two different integers in [0, count), as `Generator.choice(count, 2, replace=False)`; 2 <= count <= 10,000.
+
+    Floyd's algorithm, then a shuffle.
+    """
+    first, second = next_below(stream, count - 1), next_below(stream, count)
+    if second == first:
+        second = np.int64(count - 1)
+    return (second, first) if next_below(stream, 2) == 0 else (first, second)
+
+
+@kernel
 def next_normal(stream):
     """Next standard normal, as `Generator.standard_normal`."""
     while True:

@@ -17,58 +17,40 @@ from sim import kinematics
 from sim.compiled import kernel
 from sim.conflicts import new_paths
 from sim.engine import episode, roads
-from sim.engine.bodies import OBSTACLE_SIZE, settle
+from sim.engine.bodies import settle
+from sim.engine.ego_actions import ACCELERATION, MDP, STEERING
 from sim.engine.episode import RUNNING
+from sim.engine.frames import front_gap_ttc
 from sim.engine.observe import observe
 from sim.engine.records import nth
 from sim.engine.traffic import FASTER, LEFT, NONE, RIGHT, SLOWER, substep
 from sim.engine.views import see, see_conflicts
-from sim.sizes import CAR_LENGTH, LANE_MARGIN, LANE_WIDTH
+from sim.sizes import LANE_WIDTH
 
 
 @kernel
-def front_gap_ttc(env, ego, lanes, n):
-    """Bumper gap (m) and time-to-collision (s) to the body ahead of the ego in lane n of its road, as `Scene` has them.
-
-    The lane goes on straight beyond its ends, as the frame of a scene does. Both are inf on a free lane.
-    """
-    own, lane = nth(lanes, ego.lane), nth(lanes, n)
-    s = roads.along(own, ego.x, ego.y)
-    px, py = roads.position(lane, roads.along(lane, ego.x, ego.y), 0.0)
-    center = roads.project(own, px, py)[1]
-    best, best_s = -1, math.inf
-    for j in range(1, env.bodies):
-        body = nth(ego, j)
-        s_j, lateral_j = roads.project(own, body.x, body.y)
-        if s <= s_j <= best_s and abs(lateral_j - center) <= own.width / 2 + LANE_MARGIN:
-            best, best_s = j, s_j
-    if best < 0:
-        return math.inf, math.inf
-    length = CAR_LENGTH if best < env.vehicles else OBSTACLE_SIZE
-    gap = abs(best_s - s) - (length + CAR_LENGTH) / 2
-    body = nth(ego, best)
-    same_way = body.cos * ego.cos + body.sin * ego.sin >= 0
-    closing = ego.speed - (body.speed if same_way else -body.speed)
-    return gap, (max(gap, 0.0) / closing if closing > 0 else math.inf)
-
-
-@kernel
-def _drive(env, ego, lanes, p, action):
+def _drive(env, ego, lanes, frames, p, action, acceleration, steering):
     """The simulation steps of one decision, and its statistics."""
     old_lane, old_x, old_y = ego.lane, ego.x, ego.y
-    meaning = p.meanings[action]
+    meaning = NONE
+    if p.ego_kind == MDP:
+        meaning = p.meanings[action]
+    else:
+        ego.acceleration, ego.steering = acceleration, steering
     for _ in range(p.substeps):
         substep(env, ego, lanes, p, meaning)
         meaning = NONE
     env.time += p.period
     same_road = nth(lanes, ego.lane).road == nth(lanes, old_lane).road
-    ttc = front_gap_ttc(env, ego, lanes, ego.lane)[1]
+    ttc = math.inf if p.renewed else front_gap_ttc(env, ego, lanes, frames, p, ego.lane)[1]
     episode.count(env, ego.speed, ego.x - old_x, ego.y - old_y, same_road and ego.lane != old_lane, ttc)
 
 
 @kernel
 def _mask(env, ego, lanes, p, out):
-    """Legal actions: reachable lanes beside the present one, speeds beside the present set-point."""
+    """Legal actions: reachable lanes beside the present one, speeds beside the present set-point; controls always."""
+    if p.ego_kind != MDP:
+        return
     n = ego.lane
     lane = nth(lanes, n)
     for a in range(p.actions):
@@ -107,61 +89,74 @@ def _beside(ego, lanes):
 
 
 @kernel
-def _step_one(env, ego, lanes, p, action, obs, mask, rolling):
+def _step_one(env, ego, lanes, frames, p, action, controls, obs, mask, rolling):
     if rolling:
         env.reward = 0.0
         if env.outcome != RUNNING:
             return
-    _drive(env, ego, lanes, p, action)
+    _drive(env, ego, lanes, frames, p, action, controls[ACCELERATION], controls[STEERING])
     if not rolling:
         observe(env, ego, lanes, p, obs)
         _mask(env, ego, lanes, p, mask)
 
 
 @kernel
-def step_serial(envs, bodies, lanes, params, actions, obs, masks, rolling):
-    """Simulate one decision of every environment.
+def step_serial(envs, bodies, lanes, frames, params, actions, controls, obs, masks, rolling):
+    """Simulate one decision of every environment. `actions` and `controls`: see `sim.engine.ego_actions`.
 
     `rolling`: the batch holds copies for a roll-out. Those whose episode has ended stay as they are, with reward 0, and
     none is observed (`obs` and `masks` need only one row then).
     """
     for i in range(actions.size):
         k = 0 if rolling else i
-        _step_one(envs[i], bodies[i, 0], lanes[0], params[0], actions[i], obs[k], masks[k], rolling)
+        chosen = actions[i], controls[i]
+        _step_one(envs[i], bodies[i, 0], lanes[0], frames[0], params[0], *chosen, obs[k], masks[k], rolling)
 
 
 @kernel(parallel=True)
-def step_parallel(envs, bodies, lanes, params, actions, obs, masks, rolling):
+def step_parallel(envs, bodies, lanes, frames, params, actions, controls, obs, masks, rolling):
     """`step_serial` on several threads; not for roll-outs."""
     for i in prange(actions.size):
-        _step_one(envs[i], bodies[i, 0], lanes[0], params[0], actions[i], obs[i], masks[i], False)
+        chosen = actions[i], controls[i]
+        _step_one(envs[i], bodies[i, 0], lanes[0], frames[0], params[0], *chosen, obs[i], masks[i], False)
 
 
 @kernel
-def begin(envs, bodies, lanes, params, rows, obs, masks):
+def begin(envs, bodies, lanes, frames, params, rows, obs, masks):
     """Start the episodes of `rows`, whose bodies the family has placed."""
     p = params[0]
     for i in rows:
         env, ego = envs[i], bodies[i, 0]
         settle(env, ego)
-        env.speed_index = kinematics.speed_index(ego.speed, p.speeds[: p.set_points])
-        ego.target_speed = p.speeds[env.speed_index]
+        if p.ego_kind == MDP:
+            env.speed_index = kinematics.speed_index(ego.speed, p.speeds[: p.set_points])
+            ego.target_speed = p.speeds[env.speed_index]
+        else:
+            ego.target_speed = env.lateral_speed = env.yaw_rate = 0.0  # a following car takes 0 for its target speed
         env.range_y = LANE_WIDTH * nth(lanes[0], ego.lane).count
         env.time = 0.0
-        episode.begin(env, front_gap_ttc(env, ego, lanes[0], ego.lane)[1])
+        episode.begin(env, front_gap_ttc(env, ego, lanes[0], frames[0], p, ego.lane)[1])
         observe(env, ego, lanes[0], p, obs[i])
         _mask(env, ego, lanes[0], p, masks[i])
 
 
 @kernel
-def final(envs, bodies, lanes, out):
+def look_ahead(envs, bodies, lanes, frames, params):
+    """The time-to-collision after a decision, where traffic has come and gone since the simulation steps."""
+    for i in range(envs.size):
+        env, ego = envs[i], bodies[i, 0]
+        env.min_ttc = min(env.min_ttc, front_gap_ttc(env, ego, lanes[0], frames[0], params[0], ego.lane)[1])
+
+
+@kernel
+def final(envs, bodies, lanes, frames, params, out):
     """Fill `Branches.final` from the first `len(out)` environments."""
     for b in range(len(out)):
         env, ego = envs[b], bodies[b, 0]
         own, target = nth(lanes[0], ego.lane), _beside(ego, lanes[0])
         out[b, 0], out[b, 1], out[b, 2] = ego.x, ego.y, own.id
         out[b, 3], out[b, 4] = lanes[target].id, ego.speed
-        out[b, 5] = front_gap_ttc(env, ego, lanes[0], target)[0]
+        out[b, 5] = front_gap_ttc(env, ego, lanes[0], frames[0], params[0], target)[0]
 
 
 @kernel

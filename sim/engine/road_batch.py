@@ -7,25 +7,25 @@ The road is highway-env's own network, compiled to a table; traffic, observation
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sim.actions import MetaAction
-from sim.engine import road
+from sim.engine import ego_actions, road
 from sim.engine.batch import EngineState, EnvBatch
 from sim.engine.bodies import BODY, ENV
 from sim.engine.family import Family
+from sim.engine.frames import compile_frames
 from sim.engine.mirror import Mirror
 from sim.engine.observe import space_of, uncovered
 from sim.engine.records import Field, record
-from sim.engine.road_setup import MOST_SPEEDS, Setup, actions_of, road_fields
+from sim.engine.road_setup import MOST_SPEEDS, Setup, road_fields
 from sim.engine.roads import compile_road
-from sim.engine.views import compile_frames
 from sim.scene import Scene
-from sim.view import VIEW, Views
+from sim.view import VIEW, Views, no_manoeuvres
 
 TRAFFIC = "highway_env.vehicle.behavior.IDMVehicle"
 """The one class of traffic that the engine reproduces."""
@@ -41,14 +41,16 @@ class RoadRules:
     start: Any
     """Kernel (envs, bodies, lanes, params, own, rows): draws and places the bodies of `rows`."""
     score: Any
-    """Kernel (envs, bodies, lanes, params, own, actions, rolling): reward and end of a decision; with `rolling`, of the
-    environments whose episode goes on."""
+    """Kernel (envs, bodies, lanes, params, own, actions, controls, rolling): reward and end of a decision; with
+    `rolling`, of the environments whose episode goes on. `actions` and `controls`: see `sim.engine.ego_actions`."""
     options: Callable[[Setup], dict[str, Field]]
     """Fields of `own`."""
     most_bodies: Callable[[Any], int]
     """The most bodies that an environment with a given config can hold."""
     shared: Callable[[Setup], Mapping[str, Any]] = lambda setup: {}
     """Values of the shared parameters (`road_setup.road_fields`) that differ from their defaults."""
+    ego_routes: Callable[[Any], Sequence[int]] = lambda config: ()
+    """Routes that egos with a given config may have, by their number."""
     obstacles: bool = False
     """Whether observations may show obstacles."""
     uncovered: Callable[[Any], str | None] = lambda config: None
@@ -82,8 +84,9 @@ def road_family(rules: RoadRules) -> Family:
 
 
 def _uncovered_by_all(rules: RoadRules, config: Any) -> str | None:
-    if config.action["type"] != "DiscreteMetaAction":
-        return f"action type {config.action['type']}"
+    action = ego_actions.uncovered(config.action)
+    if action is not None:
+        return action
     if getattr(config, "other_vehicles_type", TRAFFIC) != TRAFFIC:
         return f"traffic of class {config.other_vehicles_type.rpartition('.')[2]}"
     if config.offscreen_rendering is False:
@@ -112,16 +115,19 @@ class RoadBatch(EnvBatch):
         self.scenario, self.config = scenario, config
         self.mirror = Mirror(scenario, config)
         self.lanes = compile_road(self.mirror.network, bool(config.neighbour_vehicles_connected_lanes))
-        self.frames = compile_frames(self.mirror.network)
         setup = Setup(scenario.family, config, self.mirror.network)
         self.params = record(road_fields(setup))
         for name, value in rules.shared(setup).items():
             self.params[name] = value
+        self.frames, self.params["ego_frames"] = compile_frames(
+            self.mirror.network, self.params["routes"][0], rules.ego_routes(config)
+        )
         self.own = record(rules.options(setup))
-        self.manoeuvres = actions_of(config.action)
+        self.actions = ego_actions.actions_of(config.action)
+        self.manoeuvres = ego_actions.meta_actions(config.action)
         count = int(self.params["set_points"][0]) if MetaAction.FASTER in self.manoeuvres else 0
         self._set_points = self.params["speeds"][0, :count].copy()
-        self.num_actions, self.substeps = int(self.params["actions"][0]), int(self.params["substeps"][0])
+        self.substeps = int(self.params["substeps"][0])
         self.decision_frequency = config.policy_frequency
         self.observation_space = space_of(self.params[0])
         self.most_bodies = rules.most_bodies(config)
@@ -132,22 +138,27 @@ class RoadBatch(EnvBatch):
 
     def _reset(self, rows: np.ndarray) -> None:
         self.rules.start(*self.state, self.lanes, self.params, self.own, rows)
-        road.begin(*self.state, self.lanes, self.params, rows, self.flat_obs, self.masks)
+        road.begin(*self.state, self.lanes, self.frames, self.params, rows, self.flat_obs, self.masks)
 
     def _step(self, actions: np.ndarray) -> None:
         step = road.step_parallel if self.parallel else road.step_serial
-        step(*self.state, self.lanes, self.params, actions, self.flat_obs, self.masks, False)
-        self.rules.score(*self.state, self.lanes, self.params, self.own, actions, False)
+        chosen = self.actions.for_kernels(actions)
+        step(*self.state, self.lanes, self.frames, self.params, *chosen, self.flat_obs, self.masks, False)
+        self.rules.score(*self.state, self.lanes, self.params, self.own, *chosen, False)
+        if self.params["renewed"][0]:
+            road.look_ahead(*self.state, self.lanes, self.frames, self.params)
 
     def _roll_out(self, state: EngineState, plans: np.ndarray, rewards: np.ndarray, final: np.ndarray) -> None:
         for h in range(plans.shape[1]):
-            actions = np.ascontiguousarray(plans[:, h])
-            road.step_serial(*state, self.lanes, self.params, actions, self.flat_obs, self.masks, True)
-            self.rules.score(*state, self.lanes, self.params, self.own, actions, True)
+            chosen = self.actions.for_kernels(np.ascontiguousarray(plans[:, h]))
+            road.step_serial(*state, self.lanes, self.frames, self.params, *chosen, self.flat_obs, self.masks, True)
+            self.rules.score(*state, self.lanes, self.params, self.own, *chosen, True)
             rewards[:, h] = state.envs["reward"][: len(plans)]
-        road.final(*state, self.lanes, final)
+        road.final(*state, self.lanes, self.frames, self.params, final)
 
     def views(self, rows: np.ndarray) -> Views:
+        if not self.manoeuvres:
+            raise no_manoeuvres(self.scenario.name)
         found, tracks = np.zeros(len(rows), VIEW), self.mirror.tracks
         road.views(
             *self.state,
@@ -162,7 +173,7 @@ class RoadBatch(EnvBatch):
         )
         return Views(found, self.manoeuvres)
 
-    def _reward_terms(self, i: int, action: int) -> dict[str, float]:
+    def _reward_terms(self, i: int, action: Any) -> dict[str, float]:
         with self.mirror.lock:
             terms = self._show(i)._rewards(action)
         return {name: float(value) for name, value in terms.items()}

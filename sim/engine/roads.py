@@ -17,7 +17,7 @@ from sim import kinematics
 from sim.compiled import kernel
 from sim.engine.records import nth
 from sim.errors import UsageError
-from sim.sizes import CAR_LENGTH
+from sim.sizes import CAR_LENGTH, LANE_MARGIN
 
 STRAIGHT, SINE, ARC = range(3)
 CONNECTION_DEPTH = 3
@@ -27,6 +27,8 @@ END_ZONE = 6.0
 OUT_OF_REACH = 5.5
 """m beyond the end of a lane from which no body counts as on it (`CAR_LENGTH` and a margin)."""
 CLEARANCE_STEP = 0.25
+BOX_STEP = 0.1
+"""m between the points of a curved lane that its box is made from."""
 MOST_ROADS = 8
 """Roads that may meet at a node."""
 
@@ -40,6 +42,7 @@ LANE = np.dtype(
         ("length", "f8"),
         ("width", "f8"),
         ("speed_limit", "f8"),
+        ("priority", "f8"),  # of two vehicles in conflict the one in the lane with less of it yields
         ("amplitude", "f8"),  # sine; radius of an arc
         ("pulsation", "f8"),  # sine; start angle of an arc
         ("phase", "f8"),  # sine
@@ -58,6 +61,11 @@ LANE = np.dtype(
         ("reach_lanes", "i8", MOST_ROADS),
         ("reach_offsets", "f8", MOST_ROADS),  # ... and what brings their coordinate into its own
         ("swept", "i8"),  # it and the lanes beside it run along x, and searches along them stay on them
+        ("sweeps", "i8"),  # most lanes of the network are swept
+        ("low_x", "f8"),  # box around all points that it holds with `LANE_MARGIN`
+        ("high_x", "f8"),
+        ("low_y", "f8"),
+        ("high_y", "f8"),
         ("clear", "f8"),  # m to the nearest other lane, away from the ends; 0 unless straight (`_clearance`)
         ("connected", "u8"),  # bit r: road r lies ahead within `CONNECTION_DEPTH` crossings
     ],
@@ -93,6 +101,7 @@ def compile_road(network: Any, connected_lanes: bool = False) -> np.ndarray:
         _shape(record, lane, key)
         record["length"], record["width"], record["forbidden"] = lane.length, lane.width, lane.forbidden
         record["speed_limit"] = math.inf if lane.speed_limit is None else lane.speed_limit
+        record["priority"] = lane.priority
         record["road"], record["id"], record["first"] = roads.index(road), key[2], number[(*road, 0)]
         record["count"], record["lanes"] = len(network.graph[road[0]][road[1]]), len(keys)
         following = [number[(road[1], end, 0)] for end in network.graph.get(road[1], {})]
@@ -112,6 +121,8 @@ def compile_road(network: Any, connected_lanes: bool = False) -> np.ndarray:
         beside = lanes[max(n - 1, lanes[n]["first"]) : min(n + 2, lanes[n]["first"] + lanes[n]["count"])]
         lanes[n]["swept"] = ((beside["axis"] == 1) & (beside["reach"] == 1)).all()
         lanes[n]["clear"] = _clearance(lanes, n)
+        lanes[n]["low_x"], lanes[n]["high_x"], lanes[n]["low_y"], lanes[n]["high_y"] = _box(lanes[n])
+    lanes["sweeps"] = lanes["swept"].mean() > 0.5
     return lanes
 
 
@@ -148,6 +159,23 @@ def _reach(network: Any, key: tuple[str, str, int], connected_lanes: bool) -> li
             previous = (before, start, n if n < len(ends[start]) else 0)
             found.append((previous, -network.get_lane(previous).length))
     return found
+
+
+@kernel
+def _box(lane):
+    """Bounds (smallest and largest x, smallest and largest y) of what a lane holds with `LANE_MARGIN`."""
+    length = lane.length + 2 * CAR_LENGTH
+    steps, slack = 1, 1e-6
+    if lane.kind != STRAIGHT:
+        steps, slack = int(length / BOX_STEP) + 1, 2 * BOX_STEP
+    low_x = low_y = math.inf
+    high_x = high_y = -math.inf
+    for k in range(steps + 1):
+        for side in (-1.0, 1.0):
+            x, y = position(lane, length * k / steps - CAR_LENGTH, side * (lane.width / 2 + LANE_MARGIN))
+            low_x, high_x = min(low_x, x - slack), max(high_x, x + slack)
+            low_y, high_y = min(low_y, y - slack), max(high_y, y + slack)
+    return low_x, high_x, low_y, high_y
 
 
 # --- geometry --------------------------------------------------------------------------------------------------------
@@ -205,6 +233,12 @@ def holds(lane, s, lateral, margin):
 
 
 @kernel
+def beside(lane, x, y):
+    """A cheap test that implies that the lane does not hold a point, not even with `LANE_MARGIN`."""
+    return x < lane.low_x or x > lane.high_x or y < lane.low_y or y > lane.high_y
+
+
+@kernel
 def reachable(lane, x, y):
     """Whether a vehicle at a point may change to the lane (`is_reachable_from`)."""
     if lane.forbidden:
@@ -221,15 +255,26 @@ def distance(lane, x, y):
 
 
 @kernel
-def closest_lane(lanes, x, y, heading):
-    """Number of the lane that is closest in position and heading (1 m per rad); the first of equals."""
-    best, best_distance = 0, math.inf
+def closest_lane(lanes, x, y, heading, guess):
+    """Number of the lane that is closest in position and heading (1 m per rad); the first of equals.
+
+    Args:
+        lanes: First lane.
+        x: Position.
+        y: Position.
+        heading: Of the body.
+        guess: A lane that may be it: the others are then looked at only where they could be closer.
+    """
+    limit = _total_distance(nth(lanes, guess), x, y, heading)
+    best, best_distance = guess, math.inf
     straight_heading, straight_angle = math.nan, 0.0
     for n in range(lanes.lanes):
         lane = nth(lanes, n)
+        if limit < lane.width / 2 + LANE_MARGIN - 1e-6 and beside(lane, x, y):
+            continue  # what a lane does not hold is farther from it than that
         s, lateral = project(lane, x, y)
         total = abs(lateral) + max(s - lane.length, 0.0) + max(0.0 - s, 0.0)
-        if total >= best_distance:
+        if total >= best_distance or total > limit:
             continue  # the angle only adds
         if lane.kind == STRAIGHT:
             if lane.heading != straight_heading:
@@ -242,6 +287,14 @@ def closest_lane(lanes, x, y, heading):
         if total < best_distance:
             best, best_distance = n, total
     return best
+
+
+@kernel
+def _total_distance(lane, x, y, heading):
+    """What `closest_lane` compares, of one lane."""
+    s, lateral = project(lane, x, y)
+    total = abs(lateral) + max(s - lane.length, 0.0) + max(0.0 - s, 0.0)
+    return total + 1.0 * abs(kinematics.wrap_to_pi(heading - heading_at(lane, s)))
 
 
 @kernel
@@ -270,7 +323,10 @@ def _clearance(lanes, n):
 def well_inside(lane, x, y, heading):
     """A cheap test that implies that a straight lane is the closest one to a vehicle."""
     s, lateral = project(lane, x, y)
-    off = 2.5 * abs(lateral) + abs(heading - lane.heading) + 1e-6  # other lanes come nearer by 1.5 |lateral| at most
+    angle = abs(heading - lane.heading)
+    if angle > math.pi:
+        angle = abs(angle - 2 * math.pi)
+    off = 2.5 * abs(lateral) + angle + 1e-6  # other lanes come nearer by 1.5 |lateral| at most
     return off < lane.clear and END_ZONE < s < lane.length - END_ZONE
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sim.actions import one_action
 from sim.engine.batch import EnvBatch
+from sim.engine.buffers import Observations
 from sim.env import Branches, DrivingEnv, refuse_options, warn_of_no_render_mode
 from sim.errors import UsageError
 from sim.scene import Scene
@@ -43,7 +43,7 @@ class EngineEnv(DrivingEnv):
         self._seeded = not self._alone
         self._renderer: Any = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observations, dict]:
         """Start an episode.
 
         Args:
@@ -61,13 +61,13 @@ class EngineEnv(DrivingEnv):
             self.action_space.seed(seed)
             self._seeded = True
         self.batch.reset(np.array([self.row]))
-        return self.batch.obs[self.row].copy(), self.batch.info(self.row)
+        return self.batch.observation(self.row), self.batch.info(self.row)
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Observations, float, bool, bool, dict[str, Any]]:
         """Make one decision.
 
         Args:
-            action: An integer, 0 to A - 1.
+            action: An element of the action space; a continuous one outside it counts as the simulator clips it.
         Returns:
             Observation, reward, terminated, truncated, info.
         Raises:
@@ -78,12 +78,12 @@ class EngineEnv(DrivingEnv):
         if not self._alone:
             raise UsageError(f"environment {self.row} of a batch cannot be stepped alone: step the whole batch")
         batch.require_running(0, "step")
-        batch.step(np.array([one_action(action, batch.num_actions)]))
+        batch.step(batch.actions.one(action))
         info = batch.info(0)
         if not batch.running(0):
             info |= batch.final_info(0)
         ends = bool(batch.terminated[0]), bool(batch.truncated[0])
-        return batch.obs[0].copy(), float(batch.rewards[0]), *ends, info
+        return batch.observation(0), float(batch.rewards[0]), *ends, info
 
     def reward_terms(self) -> dict[str, float]:
         """Terms of the last decision's reward, by the names of highway-env's `info["rewards"]`; {} before the first.
@@ -113,7 +113,7 @@ class EngineEnv(DrivingEnv):
         """Everything that decides this environment's future, its random stream included; picklable."""
         batch = self.batch
         own = [array[self.row : self.row + 1].copy() for array in batch.state]
-        return own, batch.obs[self.row].copy(), batch.masks[self.row].copy(), bool(batch.started[self.row])
+        return own, batch.flat_obs[self.row].copy(), batch.masks[self.row].copy(), bool(batch.started[self.row])
 
     def set_state(self, state: Any) -> None:
         """Continue exactly from a `get_state` value.
@@ -126,7 +126,8 @@ class EngineEnv(DrivingEnv):
         arrays, obs, masks, started = state
         batch, row = self.batch, self.row
         batch.set_row(row, arrays)
-        batch.obs[row], batch.masks[row], batch.started[row] = obs, masks, started
+        batch.flat_obs[row] = np.reshape(obs, batch.flat_obs.shape[1:])
+        batch.masks[row], batch.started[row] = masks, started
         self._seeded = True
 
     def render(self) -> np.ndarray | None:

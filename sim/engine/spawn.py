@@ -27,7 +27,7 @@ def uniform(low, high, stream):
 @kernel
 def clear(env):
     """Take all bodies off the road."""
-    env.vehicles = env.bodies = 0
+    env.vehicles = env.bodies = env.place = env.road_steps = 0
 
 
 @kernel

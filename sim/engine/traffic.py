@@ -15,26 +15,22 @@ import numpy as np
 from sim import kinematics
 from sim.actions import MetaAction
 from sim.compiled import kernel
-from sim.engine import roads
+from sim.engine import bicycle, roads
 from sim.engine.bodies import LANE_CHANGE_DELAY, note_change, sort
 from sim.engine.contacts import collide, collide_ego
+from sim.engine.ego_actions import BICYCLE, MDP, NONE
 from sim.engine.neighbours import find_fronts, front_in, rear_of
 from sim.engine.records import nth
+from sim.engine.regulation import regulate
 from sim.sizes import CAR_LENGTH
 
 LEFT, RIGHT, FASTER, SLOWER = (
     int(action) for action in (MetaAction.LANE_LEFT, MetaAction.LANE_RIGHT, MetaAction.FASTER, MetaAction.SLOWER)
 )
-NONE = -1
-"""No action: the simulation steps after the first of a decision."""
 
-# IDMVehicle, MOBIL and ControlledVehicle
+# IDMVehicle, MOBIL and ControlledVehicle; what families set differently is among the parameters
 ACC_MAX = 6.0
-COMFORT_ACC_MAX = 3.0
-COMFORT_ACC_MIN = -5.0
-DISTANCE_WANTED = 5.0 + CAR_LENGTH
 TIME_WANTED = 1.5
-TWO_ROOT_AB = 2 * math.sqrt(-COMFORT_ACC_MAX * COMFORT_ACC_MIN)
 LANE_CHANGE_MIN_ACC_GAIN = 0.2
 LANE_CHANGE_MAX_BRAKING_IMPOSED = 2.0
 KP_A = 1 / 0.6
@@ -46,28 +42,28 @@ KP_LATERAL = 1 / 0.6
 
 
 @kernel
-def _desired_gap(body, other):
+def _desired_gap(body, other, p):
     """Distance (m) that a vehicle aims to keep to a body ahead of it (IDM)."""
     dv = (body.vx - other.vx) * body.cos + (body.vy - other.vy) * body.sin
-    return DISTANCE_WANTED + body.speed * TIME_WANTED + body.speed * dv / TWO_ROOT_AB
+    return p.distance_wanted + body.speed * TIME_WANTED + body.speed * dv / p.two_root_ab
 
 
 @kernel
-def _free_road(body, lanes, delta):
+def _free_road(body, lanes, p, delta):
     """IDM acceleration of a vehicle on a free road."""
     target = min(max(body.target_speed, 0.0), nth(lanes, body.lane).speed_limit)
-    return COMFORT_ACC_MAX * (1 - math.pow(max(body.speed, 0.0) / abs(kinematics.not_zero(target)), delta))
+    return p.comfort_acc_max * (1 - math.pow(max(body.speed, 0.0) / abs(kinematics.not_zero(target)), delta))
 
 
 @kernel
-def _behind(a, body, lanes, ego, ahead):
+def _behind(a, body, lanes, p, ego, ahead):
     """IDM acceleration of a vehicle whose free one is `a`, behind body number `ahead` (-1: none)."""
     if ahead < 0:
         return a
     lane, other = nth(lanes, body.lane), nth(ego, ahead)
     d = roads.along(lane, other.x, other.y) - roads.along(lane, body.x, body.y)
-    ratio = _desired_gap(body, other) / kinematics.not_zero(d)
-    return a - COMFORT_ACC_MAX * (ratio * ratio)
+    ratio = _desired_gap(body, other, p) / kinematics.not_zero(d)
+    return a - p.comfort_acc_max * (ratio * ratio)
 
 
 @kernel
@@ -78,7 +74,7 @@ def _mobil(env, ego, lanes, p, i, n, free, here):
     one comes first.
     """
     body = nth(ego, i)
-    there = _behind(free, body, lanes, ego, front_in(env, ego, lanes, i, n))
+    there = _behind(free, body, lanes, p, ego, front_in(env, ego, lanes, i, n))
     wanted = p.routes[body.route, body.route_step, 1] if body.route >= 0 else -1
     if wanted >= 0:
         own = nth(lanes, body.target).id
@@ -90,12 +86,12 @@ def _mobil(env, ego, lanes, p, i, n, free, here):
     if not 0 <= behind < env.vehicles:
         return True
     follower = nth(ego, behind)
-    imposed = _behind(_free_road(follower, lanes, body.delta), follower, lanes, ego, i)
+    imposed = _behind(_free_road(follower, lanes, p, body.delta), follower, lanes, p, ego, i)
     return not imposed < -LANE_CHANGE_MAX_BRAKING_IMPOSED
 
 
 @kernel
-def _give_up(env, ego, lanes, i):
+def _give_up(env, ego, lanes, p, i):
     """A change under way is given up for another vehicle, close ahead, that is changing into the same lane."""
     body = nth(ego, i)
     lane = nth(lanes, body.lane)
@@ -108,7 +104,7 @@ def _give_up(env, ego, lanes, i):
         other = nth(ego, j)
         if other.target == body.target and other.lane != body.target and j != i:
             d = roads.along(lane, other.x, other.y) - s
-            if 0 < d < _desired_gap(body, other):
+            if 0 < d < _desired_gap(body, other, p):
                 body.target = body.lane
                 return
 
@@ -161,17 +157,17 @@ def _idm_act(env, ego, lanes, p, i):
         return
     if _follow_road(body, lanes, p):
         note_change(env, ego, i)
-    free = _free_road(body, lanes, body.delta)
-    a = _behind(free, body, lanes, ego, front_in(env, ego, lanes, i, body.lane))
+    free = _free_road(body, lanes, p, body.delta)
+    a = _behind(free, body, lanes, p, ego, front_in(env, ego, lanes, i, body.lane))
     if body.changes:
         if body.lane != body.target:
-            _give_up(env, ego, lanes, i)
+            _give_up(env, ego, lanes, p, i)
         elif body.timer > LANE_CHANGE_DELAY:
             body.timer = 0.0
             _consider_changing(env, ego, lanes, p, i, free, a)
     body.steering = _steer(body, lanes)
     if body.lane != body.target:
-        a = min(a, _behind(free, body, lanes, ego, front_in(env, ego, lanes, i, body.target)))
+        a = min(a, _behind(free, body, lanes, p, ego, front_in(env, ego, lanes, i, body.target)))
     body.acceleration = kinematics.clip(a, -ACC_MAX, ACC_MAX)
 
 
@@ -199,12 +195,17 @@ def _ego_act(env, ego, lanes, p, action):
 
 
 @kernel
+def _limit(body, slowest, fastest):
+    """Vehicle.clip_actions: crashed vehicles come to rest, others stay within a range of speeds."""
+    if body.crashed:
+        body.steering, body.acceleration = 0.0, -1.0 * body.speed
+    body.acceleration = kinematics.limit_to_range(body.acceleration, body.speed, slowest, fastest)
+
+
+@kernel
 def _move(body, lanes, dt):
     """Kinematic bicycle, explicit Euler with the old speed and heading; a pending push makes it crashed."""
     speed = body.speed
-    if body.crashed:
-        body.steering, body.acceleration = 0.0, -1.0 * speed
-    body.acceleration = kinematics.limit_acceleration(body.acceleration, speed)
     body.timer += dt
     if body.steering == 0.0 and body.heading == 0.0 and not body.pushed:
         _roll(body, lanes, dt)
@@ -242,7 +243,19 @@ def _roll(body, lanes, dt):
 def _find_lane(body, lanes):
     """The closest lane; most of the time plainly the one that the body was in."""
     if not roads.well_inside(nth(lanes, body.lane), body.x, body.y, body.heading):
-        body.lane = roads.closest_lane(lanes, body.x, body.y, body.heading)
+        body.lane = roads.closest_lane(lanes, body.x, body.y, body.heading, body.lane)
+
+
+@kernel
+def _move_ego(env, ego, lanes, p):
+    """The ego that is driven by controls; it has no target lane, so that its own stands there."""
+    _limit(ego, p.ego_slowest, p.ego_fastest)
+    if p.ego_kind == BICYCLE:
+        bicycle.move(env, ego, p.dt)
+        _find_lane(ego, lanes)
+    else:
+        _move(ego, lanes, p.dt)
+    ego.target = ego.lane
 
 
 # --- one simulation step ---------------------------------------------------------------------------------------------
@@ -250,15 +263,40 @@ def _find_lane(body, lanes):
 
 @kernel
 def substep(env, ego, lanes, p, action):
-    """Road.act and Road.step; `action` is the ego's meta-action, NONE after the first step of a decision."""
+    """Road.act and Road.step; `action` is the ego's meta-action, NONE after the first step of a decision.
+
+    An ego of another kind keeps the acceleration and steering that it has.
+    """
     find_fronts(env, ego, lanes)
-    _ego_act(env, ego, lanes, p, action)
-    for i in range(1, env.vehicles):
+    if p.ego_kind == MDP:
+        _ego_act(env, ego, lanes, p, action)
+    _flow(env, ego, lanes, p, 1)
+
+
+@kernel
+def substep_without_ego(env, ego, lanes, p):
+    """`substep` before the ego is on the road: row 0 is a vehicle like the others."""
+    find_fronts(env, ego, lanes)
+    _flow(env, ego, lanes, p, 0)
+
+
+@kernel
+def _flow(env, ego, lanes, p, first):
+    """What follows the ego's decision, `first` being the first row that drives itself."""
+    for i in range(first, env.vehicles):
         _idm_act(env, ego, lanes, p, i)
+    if p.regulation > 0:
+        env.road_steps += 1
+        if env.road_steps % p.regulation == 0:
+            regulate(env, ego, lanes, p, first)
     fastest = 0.0
     for i in range(env.vehicles):
         body = nth(ego, i)
-        _move(body, lanes, p.dt)
+        if i < first and p.ego_kind != MDP:
+            _move_ego(env, ego, lanes, p)
+        else:
+            _limit(body, -kinematics.MAX_SPEED, kinematics.MAX_SPEED)
+            _move(body, lanes, p.dt)
         fastest = max(fastest, abs(body.speed))
     env.fastest = fastest
     sort(env, ego)

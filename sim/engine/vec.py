@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.env_util import is_wrapped
 
-from sim.actions import batch_of_actions
 from sim.engine.batch import EnvBatch
+from sim.engine.buffers import Observations
 from sim.engine.single import EngineEnv, engine_metadata
 from sim.env import Branches, DrivingVecEnv, refuse_options
 from sim.errors import UsageError
@@ -43,16 +43,16 @@ class EngineVecEnv(DrivingVecEnv):
         self.envs = [EngineEnv(scenario, batch, render_mode, row) for row in range(batch.num_envs)]
         super().__init__(batch.num_envs, batch.observation_space, batch.action_space)
         self.metadata = engine_metadata(batch)
-        self._actions = np.zeros(batch.num_envs, np.int64)
+        self._actions = np.zeros_like(batch.last_actions)
         self._started = time.perf_counter()
         if seed is not None:
             self.seed(seed)
 
-    def reset(self) -> np.ndarray:
+    def reset(self) -> Observations:
         """Start an episode in every environment, with the seeds set before (used once).
 
         Returns:
-            Observations (N, ...).
+            Observations (N, ...), by key in a Dict space.
         Raises:
             UsageError: There are options, see `set_options`.
         """
@@ -63,9 +63,9 @@ class EngineVecEnv(DrivingVecEnv):
         self._reset_seeds()
         self.batch.reset()
         self.reset_infos = self.batch.infos()
-        return self.batch.obs.copy()
+        return self.batch.observations()
 
-    def reset_to(self, seeds: Sequence[int]) -> np.ndarray:
+    def reset_to(self, seeds: Sequence[int]) -> Observations:
         if len(seeds) != self.num_envs:
             raise UsageError(f"{len(seeds)} seeds for {self.num_envs} environments: give one each")
         self._seeds = [int(seed) for seed in seeds]
@@ -75,15 +75,15 @@ class EngineVecEnv(DrivingVecEnv):
         """Keep the actions for `step_wait`.
 
         Args:
-            actions: Integers, (N,).
+            actions: Integers, (N,), or continuous actions, (N, D).
         Raises:
             UsageError: Another number of actions, or one that does not exist.
             gymnasium.error.ResetNeeded: Before the first reset.
         """
         self.batch.require_started(slice(None), "step")
-        self._actions = batch_of_actions(actions, self.num_envs, self.batch.num_actions)
+        self._actions = self.batch.actions.batch(actions, self.num_envs)
 
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+    def step_wait(self) -> tuple[Observations, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         batch = self.batch
         batch.step(self._actions)
         rewards = batch.rewards.astype(np.float32)
@@ -96,13 +96,13 @@ class EngineVecEnv(DrivingVecEnv):
             batch.reset(ended)
             for i in ended.tolist():
                 self.reset_infos[i] = batch.info(i)
-        return batch.obs.copy(), rewards, dones, infos
+        return batch.observations(), rewards, dones, infos
 
     def _final_info(self, i: int) -> dict[str, Any]:
         summary = self.batch.summary(i)
         elapsed = round(time.perf_counter() - self._started, 6)
         return {
-            "terminal_observation": self.batch.obs[i].copy(),
+            "terminal_observation": self.batch.observation(i),
             "terminal_action_mask": self.batch.masks[i].copy(),
             "TimeLimit.truncated": bool(self.batch.truncated[i] and not self.batch.terminated[i]),
             "episode": {"r": summary.episode_return, "l": summary.steps, "t": elapsed},
@@ -129,7 +129,7 @@ class EngineVecEnv(DrivingVecEnv):
 
     def get_state(self) -> Any:
         batch = self.batch
-        buffers = batch.obs.copy(), batch.masks.copy(), batch.started.copy()
+        buffers = batch.flat_obs.copy(), batch.masks.copy(), batch.started.copy()
         return batch.get_state(), *buffers, list(self._seeds), list(self.reset_infos)
 
     def set_state(self, state: Any) -> None:
@@ -141,7 +141,8 @@ class EngineVecEnv(DrivingVecEnv):
         arrays, obs, masks, started, seeds, infos = state
         batch = self.batch
         batch.set_state(arrays)
-        batch.obs[...], batch.masks[...], batch.started[...] = obs, masks, started
+        batch.flat_obs[...] = np.reshape(obs, batch.flat_obs.shape)
+        batch.masks[...], batch.started[...] = masks, started
         self._seeds, self.reset_infos = list(seeds), list(infos)
 
     def close(self) -> None:

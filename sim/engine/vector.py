@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from sim.engine.batch import EnvBatch
+from sim.engine.buffers import Observations
 from sim.engine.single import EngineEnv, engine_metadata
 from sim.errors import UsageError
 
@@ -51,7 +52,7 @@ class EngineVectorEnv(VectorEnv):
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[Observations, dict[str, Any]]:
         """Start all environments, or those of options["reset_mask"]; an int seed gives environment i the seed + i."""
         options = dict(options or {})
         mask = options.pop("reset_mask", self._all)
@@ -70,9 +71,9 @@ class EngineVectorEnv(VectorEnv):
             self.batch.seed(chosen, [seeds[row] for row in chosen])
         self.batch.reset(rows)
         self._ended[rows] = False
-        return self.batch.obs.copy(), self._infos(mask)
+        return self.batch.observations(), self._infos(mask)
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[Observations, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One decision of every batch. Returns copies: observations, rewards float64, terminations, truncations."""
         batch, restarted = self.batch, self._ended
         if self.mode == AutoresetMode.DISABLED and restarted.any():
@@ -89,13 +90,13 @@ class EngineVectorEnv(VectorEnv):
         else:
             self._ended = ended
             infos = self._infos(self._all) | self._final_infos(ended)
-        return batch.obs.copy(), *results, infos
+        return batch.observations(), *results, infos
 
     def _same_step(self, ended: np.ndarray) -> dict[str, Any]:
         """Note how the episodes ended and start the next ones."""
         last = np.full(self.num_envs, None, dtype=object)
         for i in np.flatnonzero(ended):
-            last[i] = self.batch.obs[i].copy()
+            last[i] = self.batch.observation(int(i))
         final = self._infos(ended) | self._final_infos(ended)
         self.batch.reset(np.flatnonzero(ended))
         infos = {"final_obs": last, "_final_obs": ended.copy(), "final_info": final, "_final_info": ended.copy()}

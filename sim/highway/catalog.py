@@ -162,6 +162,7 @@ HIGHWAY_ENV_SCENARIOS: tuple[HighwayScenario, ...] = (
         goal=intersection_goal,
         inert=RENDER_AGENT,
         private_traffic=True,
+        on_engine=True,
     ),
     HighwayScenario(
         "intersection-v1",

@@ -14,13 +14,14 @@ import mujoco
 import numpy as np
 
 from sim.action_names import action_names
+from sim.actions import plans_of_continuous_actions
 from sim.env import ScenarioEnv, refuse_options, reset_needed, warn_of_no_render_mode
 from sim.errors import UsageError
 from sim.mujoco import physics
 from sim.mujoco.catalog import BACKEND
 from sim.mujoco.config import MujocoConfig
 from sim.mujoco.pictures import require_pictures
-from sim.mujoco.rollouts import Rollouts, plans_of_continuous_actions
+from sim.mujoco.rollouts import Rollouts
 from sim.mujoco.scenario import MujocoScenario
 from sim.mujoco.upstream import construct
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.engine.families import exit, highway, lane_change, merge, two_way
+from sim.engine.families import exit, highway, intersection, lane_change, merge, two_way
 from sim.engine.family import Family
 from sim.scenarios import Scenario
 
@@ -12,6 +12,7 @@ FAMILIES: tuple[Family, ...] = (
     merge.FAMILY,
     merge.GENERIC,
     exit.FAMILY,
+    intersection.FAMILY,
     lane_change.FAMILY,
 )
 

@@ -97,7 +97,7 @@ def start(envs, bodies, lanes, params, own, rows):
 
 
 @kernel
-def score(envs, bodies, lanes, params, own, actions, rolling):
+def score(envs, bodies, lanes, params, own, actions, controls, rolling):
     """The exit, speed, lanes to the right, crashes. Ends at a crash or the time limit; success: on the way out."""
     f = own[0]
     for i in range(actions.size):

@@ -58,7 +58,7 @@ def start(envs, bodies, lanes, params, own, rows):
 
 
 @kernel
-def score(envs, bodies, lanes, params, own, actions, rolling):
+def score(envs, bodies, lanes, params, own, actions, controls, rolling):
     """Speed along the road, lanes to the right, crashes. Ends at a crash, off the road, or at the time limit."""
     f = own[0]
     for i in range(actions.size):

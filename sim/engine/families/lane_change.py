@@ -18,6 +18,7 @@ from sim.actions import FULL, NUM_ACTIONS
 from sim.compiled import kernel
 from sim.engine import episode
 from sim.engine.batch import EngineState, EnvBatch
+from sim.engine.ego_actions import choice_of
 from sim.engine.episode import CRASH, MISSED, RUNNING, SUCCESS
 from sim.engine.family import Family
 from sim.engine.lane_traffic import (
@@ -320,7 +321,8 @@ class LaneChangeBatch(EnvBatch):
     """N lane-change environments in one process."""
 
     family = "lane-change"
-    num_actions = NUM_ACTIONS
+    actions = choice_of(NUM_ACTIONS)
+    manoeuvres = FULL
     observation_space = spaces.Box(-1.0, 1.0, (task.OBSERVATION_SIZE,), np.float32)
 
     def __init__(self, config: LaneChangeConfig, num_envs: int, threads: int = 1) -> None:
@@ -378,7 +380,7 @@ class LaneChangeBatch(EnvBatch):
     def crashed(self) -> np.ndarray:
         return self.state.envs["crashed"] > 0
 
-    def _reward_terms(self, i: int, action: int) -> dict[str, float]:
+    def _reward_terms(self, i: int, action: Any) -> dict[str, float]:
         env, front = self.state.envs[i], self.scene(i).front(int(self.state.envs["lane"][i]))
         return task.reward_terms(
             self.config,

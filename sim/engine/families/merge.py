@@ -7,6 +7,7 @@ differ in the neighbour search across segment borders, which the compiled road k
 from __future__ import annotations
 
 from sim.compiled import kernel
+from sim.engine.ego_actions import GIVEN
 from sim.engine.episode import MISSED, RUNNING, conclude
 from sim.engine.records import Field, nth
 from sim.engine.rewards import linear
@@ -107,7 +108,7 @@ def start_generic(envs, bodies, lanes, params, own, rows):
 
 
 @kernel
-def score(envs, bodies, lanes, params, own, actions, rolling):
+def score(envs, bodies, lanes, params, own, actions, controls, rolling):
     """Speed, the right lane, crashes, lane changes, and the delay of merging cars. Success is to pass the end."""
     p, f = params[0], own[0]
     for i in range(actions.size):
@@ -124,7 +125,7 @@ def score(envs, bodies, lanes, params, own, actions, rolling):
             + f.collision * float(ego.crashed)
             + f.right_lane * (nth(lanes[0], ego.lane).id / 1)
             + f.high_speed * linear(ego.speed, f.slow, f.fast)
-            + f.lane_change * (1.0 if actions[i] in (0, 2) else 0.0)
+            + f.lane_change * (1.0 if controls[i, GIVEN] in (0.0, 2.0) else 0.0)
             + f.merging_speed * delayed
         )
         reward = linear(reward, f.collision + f.merging_speed, f.high_speed + f.right_lane)

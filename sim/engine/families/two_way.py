@@ -44,7 +44,7 @@ def start(envs, bodies, lanes, params, own, rows):
 
 
 @kernel
-def score(envs, bodies, lanes, params, own, actions, rolling):
+def score(envs, bodies, lanes, params, own, actions, controls, rolling):
     """The set-point in force and lanes to the left. Ends at a crash or at the time limit, which highway-env lacks."""
     p, f = params[0], own[0]
     for i in range(actions.size):

@@ -181,7 +181,6 @@ def test_time_limits_are_truncations():
     ("config", "reason"),
     [
         ({"observation": {"type": "OccupancyGrid"}}, "observation type OccupancyGrid"),
-        ({"action": {"type": "ContinuousAction"}}, "action type ContinuousAction"),
         ({"other_vehicles_type": "highway_env.vehicle.behavior.AggressiveVehicle"}, "AggressiveVehicle"),
         ({"observation": {"order": "shuffled"}}, "order shuffled"),
         ({"observation": {"features": ["x", "y", "lat_off"]}}, "feature lat_off"),

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.engine.rng import next_64, next_below, next_double, next_normal, seeded_stream, stream_of
+from sim.engine.rng import next_64, next_below, next_double, next_normal, next_pair, seeded_stream, stream_of
 
-DRAWS = st.lists(st.sampled_from(["random", "integers", "choice", "normal", "uint64"]), min_size=1, max_size=60)
+DRAWS = st.lists(st.sampled_from(["random", "integers", "choice", "pair", "normal", "uint64"]), min_size=1, max_size=60)
 
 
 @settings(deadline=None)
@@ -22,6 +22,10 @@ def test_any_sequence_of_draws_equals_numpys(seed, draws, bound):
             "random": lambda: (generator.random(), next_double(stream)),
             "integers": lambda: (generator.integers(bound), next_below(stream, bound)),
             "choice": lambda: (generator.choice(bound % 50 + 1), next_below(stream, bound % 50 + 1)),
+            "pair": lambda: (
+                tuple(generator.choice(bound % 9_999 + 2, 2, replace=False)),
+                next_pair(stream, bound % 9_999 + 2),
+            ),
             "normal": lambda: (generator.normal(), next_normal(stream)),
             "uint64": lambda: (generator.bit_generator.random_raw(), int(next_64(stream))),
         }[kind]()
@@ -36,6 +40,13 @@ def test_the_tail_of_the_normal_distribution_is_numpys():
     ours = np.array([next_normal(stream) for _ in range(200_000)])
     assert np.abs(theirs).max() > 3.7
     np.testing.assert_array_equal(theirs, ours)
+
+
+def test_pairs_of_few_numbers_are_numpys():
+    """Few numbers meet often, which is the other branch of Floyd's algorithm."""
+    generator, stream = np.random.Generator(np.random.PCG64(3)), seeded_stream(3)
+    for count in (2, 3, 4) * 200:
+        assert tuple(generator.choice(range(count), size=2, replace=False)) == next_pair(stream, count)
 
 
 def test_other_generators_are_refused():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import sim
 from sim.engine import roads
+from sim.sizes import LANE_MARGIN
 
 KINDS = (
     "highway-v0",
@@ -58,13 +59,16 @@ def test_geometry_equals_that_of_highway_envs_lanes(name, pick, share, lateral, 
     close(roads.project(record, x, y), lane.local_coordinates(point))
     close(roads.distance(record, x, y), lane.distance(point))
     heading = lane.heading_at(s) + turn
-    found = network.get_lane(keys[closest(lanes, x, y, heading)])
     best = network.get_lane(network.get_closest_lane_index(point, heading))
-    close(found.distance_with_heading(point, heading), best.distance_with_heading(point, heading))
+    for guess in (0, n, (7 * pick) % len(keys)):
+        found = network.get_lane(keys[closest(lanes, x, y, heading, guess)])
+        close(found.distance_with_heading(point, heading), best.distance_with_heading(point, heading))
+    for other in lanes:
+        assert not (roads.beside(other, x, y) and roads.holds(other, *roads.project(other, x, y), LANE_MARGIN))
 
 
-def closest(lanes: np.ndarray, x: float, y: float, heading: float) -> int:
-    return roads.closest_lane(lanes[0], x, y, heading)
+def closest(lanes: np.ndarray, x: float, y: float, heading: float, guess: int = 0) -> int:
+    return roads.closest_lane(lanes[0], x, y, heading, guess)
 
 
 @pytest.mark.parametrize("name", KINDS)
