@@ -2,8 +2,8 @@
 
 A view describes the cars around the ego lane by lane and the speeds that its actions lead to. Distances lie between the
 centres of 5 m cars (a longer car counts as nearer by its extra length) and are always positive; an absent car is at
-infinity with speed 0; an oncoming one has a negative speed. A car whose path crosses the ego's is in no lane, even while
-it stands on the ego's road: it is a conflict (`sim.conflicts`). SI units.
+infinity with speed 0; an oncoming one has a negative speed. A car whose path crosses the ego's is in no lane, even
+while it stands on the ego's road: it is a conflict (`sim.conflicts`). SI units.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def cruise(v, legal, p):
             there = min(safe_speed(lane.front, lane.front_speed, v.braking, p), v.highest)
             if there >= best_speed:
                 best, best_speed = side, there
-    if best == IDLE:
+    if best == IDLE and not (own == v.highest and v.idle <= own):  # else IDLE already leads to the highest set-point
         best = _speed_manoeuvre(v, legal, own, p)
     return best, allowed, best_speed
 
