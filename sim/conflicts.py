@@ -63,14 +63,15 @@ class Tracks(NamedTuple):
     lanes: np.ndarray
     """`TRACK` (L,)"""
     points: np.ndarray
-    """float64 (P, 3): x, y, heading every `STEP` metres of every lane, and at its end."""
+    """float64 (P, 4): x, y, heading every `STEP` metres of every lane and at its end, and whether a car of a crossing or
+    joining road would touch one there (0 or 1)."""
     numbers: dict[tuple[str, str, int], int]
     """Rows of `lanes` by highway-env's lane index."""
 
 
 def no_tracks() -> Tracks:
     """Of a network without crossings."""
-    return Tracks(np.zeros(0, TRACK), np.zeros((0, 3)), {})
+    return Tracks(np.zeros(0, TRACK), np.zeros((0, 4)), {})
 
 
 def compile_tracks(network: Any) -> Tracks:
@@ -103,9 +104,9 @@ def compile_tracks(network: Any) -> Tracks:
 
 
 def _points(lane: Any) -> np.ndarray:
-    """float64 (P, 3) of one lane."""
+    """float64 (P, 4) of one lane, which nothing crosses yet."""
     s = np.append(np.arange(0.0, lane.length, STEP), lane.length)
-    return np.array([(*lane.position(at, 0.0), lane.heading_at(at)) for at in s], np.float64)
+    return np.array([(*lane.position(at, 0.0), lane.heading_at(at), 0.0) for at in s], np.float64)
 
 
 def _add_exits(record: Any, network: Any, key: tuple[str, str, int], numbers: dict[tuple[str, str, int], int]) -> None:
@@ -127,32 +128,38 @@ def _add_crossing(lanes: np.ndarray, polylines: list[np.ndarray], a: int, b: int
     """Note which lanes of two roads cross or join the other road."""
     for m in np.flatnonzero(lanes["road"] == a):
         for n in np.flatnonzero(lanes["road"] == b):
-            if _closest(polylines[m], polylines[n]) < CAR_WIDTH:
+            if _mark(polylines[m], polylines[n]):
                 lanes["crosses"][m] |= 1 << b
                 lanes["crosses"][n] |= 1 << a
 
 
 @kernel
-def _closest(a, b):
-    """The distance of two polylines, point to point; stops at the first one under a car's width."""
-    best, i = math.inf, 0
+def _reach(angle):
+    """m between two centre lines at an angle that cars on them need: a width side by side, half of one across."""
+    return CAR_WIDTH / 2 * (1.0 + abs(math.cos(angle)))
+
+
+@kernel
+def _mark(a, b):
+    """Mark the points of two polylines at which cars on them would touch; returns whether there are any."""
+    found, i = False, 0
     while i < len(a):
         nearest, k = math.inf, 0
         while k < len(b):
             distance = math.hypot(a[i, 0] - b[k, 0], a[i, 1] - b[k, 1])
             nearest = min(nearest, distance)
-            k += max(int((distance - CAR_WIDTH) / STEP), 1)
-        best = min(best, nearest)
-        if best < CAR_WIDTH:
-            return best
-        i += max(int((nearest - CAR_WIDTH) / STEP), 1)
-    return best
+            if distance < CAR_WIDTH and distance < _reach(a[i, 2] - b[k, 2]):
+                a[i, 3] = b[k, 3] = 1.0
+                found = True
+            k += max(int((distance - 2 * CAR_WIDTH) / STEP), 1)
+        i += max(int((nearest - 2 * CAR_WIDTH) / STEP), 1)
+    return found
 
 
 # --- paths -----------------------------------------------------------------------------------------------------------
 
-X, Y, HEADING, METRES, LANE = range(5)
-"""Columns of a path: position, direction, m from the road user, and the lane."""
+X, Y, HEADING, SHARED, METRES, LANE = range(6)
+"""Columns of a path: those of `Tracks.points`, m from the road user, and the lane."""
 CENTRE = 1
 """The point of a path at which its road user is; the one before is its rear bumper."""
 
@@ -200,7 +207,7 @@ def _trace(path, tracks, points, routes, body, place, reach):
     for count in range(2):
         metres = (count - 1) * CAR_LENGTH / 2
         path[count, X], path[count, Y] = x + metres * math.cos(heading), y + metres * math.sin(heading)
-        path[count, HEADING], path[count, METRES], path[count, LANE] = heading, metres, lane
+        path[count, HEADING], path[count, SHARED], path[count, METRES], path[count, LANE] = heading, 0.0, metres, lane
     count, passed = 2, -_nearest_point(tracks, points, lane, x, y)
     while lane >= 0 and passed < reach:
         track = tracks[lane]
@@ -209,7 +216,7 @@ def _trace(path, tracks, points, routes, body, place, reach):
             if metres > reach or count == MOST_STEPS:
                 return count
             if metres > path[count - 1, METRES] + 0.5 * STEP:
-                path[count, :3] = points[track.start + k]
+                path[count, :4] = points[track.start + k]
                 path[count, METRES], path[count, LANE] = metres, lane
                 count += 1
         passed += track.length
@@ -231,12 +238,6 @@ def _roads(path, count, tracks):
 
 
 # --- conflicts -------------------------------------------------------------------------------------------------------
-
-
-@kernel
-def _reach(angle):
-    """m between two centre lines at an angle that cars on them need: a width side by side, half of one across."""
-    return CAR_WIDTH / 2 * (1.0 + abs(math.cos(angle)))
 
 
 @kernel
@@ -269,11 +270,28 @@ def _meeting(mine, mine_count, other, other_count):
 
 
 @kernel
-def _describe(found, mine, other, meeting, tracks, speed):
+def _box(path, count, begin, end):
+    """The stretch around two points of a path that crossing roads share, gaps too short to stop in included."""
+    for side in (-1, 1):
+        k = last = begin if side < 0 else end
+        while 0 <= k < count and abs(path[k, METRES] - path[last, METRES]) <= CAR_LENGTH + STEP:
+            if path[k, SHARED] > 0.0:
+                last = k
+            k += side
+        if side < 0:
+            begin = last
+        else:
+            end = last
+    return path[begin, METRES] - CAR_LENGTH / 2, path[end, METRES] + CAR_LENGTH / 2
+
+
+@kernel
+def _describe(found, mine, count, other, meeting, tracks, speed):
     """Fill one conflict."""
     begin, end, first, last, match = meeting
     half = CAR_LENGTH / 2
     found.begin, found.end = mine[begin, METRES] - half, mine[end, METRES] + half
+    found.box_begin, found.box_end = _box(mine, count, begin, end)
     found.near, found.far = other[first, METRES] - half, other[last, METRES] + half
     found.speed = speed
     if speed > STANDING:
@@ -306,7 +324,7 @@ def find(found, tracks, points, routes, motion, places, paths):
         routes: int64 (R, S, 2): the roads of each route, named by their lane 0, and the lane wanted there; -1: none.
         motion: float64 (4, B): x, y, heading and speed, the ego first.
         places: int64 (3, B): the lane that each steers to, its route (-1: none), and the step that it has reached.
-        paths: Scratch, float64 (2, `MOST_STEPS`, 5).
+        paths: Scratch, float64 (2, `MOST_STEPS`, 6).
 
     Returns:
         The number found.
@@ -331,7 +349,7 @@ def find(found, tracks, points, routes, motion, places, paths):
             if mine[meeting[0], METRES] - CAR_LENGTH / 2 >= found[last].begin:
                 count = last + 1
                 continue
-        _describe(found[count], mine, other, meeting, tracks, speed)
+        _describe(found[count], mine, steps, other, meeting, tracks, speed)
         found[count].vehicle = j - 1
         k = count
         while k > 0 and _before(found[k], found[k - 1]):
@@ -347,6 +365,8 @@ def _swap(found, k):
     a, b = found[k - 1], found[k]
     a.begin, b.begin = b.begin, a.begin
     a.end, b.end = b.end, a.end
+    a.box_begin, b.box_begin = b.box_begin, a.box_begin
+    a.box_end, b.box_end = b.box_end, a.box_end
     a.near, b.near = b.near, a.near
     a.far, b.far = b.far, a.far
     a.speed, b.speed = b.speed, a.speed
@@ -361,5 +381,5 @@ def _swap(found, k):
 
 @kernel
 def new_paths():
-    """Scratch for `find`: float64 (2, `MOST_STEPS`, 5)."""
-    return np.empty((2, MOST_STEPS, 5))
+    """Scratch for `find`: float64 (2, `MOST_STEPS`, 6)."""
+    return np.empty((2, MOST_STEPS, 6))

@@ -106,7 +106,9 @@ CONFLICT = np.dtype(
             ("vehicle", "i8"),  # its row in `Scene.vehicles`
             ("begin", "f8"),  # m that the ego has to go until its front bumper enters; negative inside
             ("end", "f8"),  # m until its rear bumper has left
-            ("near", "f8"),  # the same two of the other car ...
+            ("box_begin", "f8"),  # the same two of the stretch around it that crossing roads share: no place to stop
+            ("box_end", "f8"),
+            ("near", "f8"),  # the first two of the other car ...
             ("far", "f8"),
             ("speed", "f8"),  # ... at this speed, m/s
             ("enter", "f8"),  # s until it enters at that speed: 0 inside, inf where it stands before ...

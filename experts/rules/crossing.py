@@ -17,6 +17,8 @@ from sim.sizes import CAR_LENGTH
 
 SPEED_LAG = 0.6
 """s, time constant with which an ego takes up a set-point (highway-env's `TAU_ACC`)."""
+SLOW = 1.0
+"""m/s at the end of a roll-out under which the ego has stopped: to stop where roads cross is no way out."""
 TICK = 0.1
 """s between the moments at which clearance is measured."""
 
@@ -74,6 +76,10 @@ def roll_out(v, manoeuvre, then, p):
         if t > p.conflict_reaction:
             for k in range(v.conflict_count):
                 least = min(least, clearance_at(v.conflicts[k], gone, t, p))
+    if speed < SLOW:
+        for k in range(v.conflict_count):
+            c = v.conflicts[k]
+            least = min(least, max(c.box_begin - gone, gone - c.box_end))
     return least
 
 

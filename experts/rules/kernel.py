@@ -151,8 +151,10 @@ def cruise(v, legal, p):
             there = min(safe_speed(lane.front, lane.front_speed, v.braking, p), v.highest)
             if there >= best_speed:
                 best, best_speed = side, there
-    if best == IDLE and not (own == v.highest and v.idle <= own):  # else IDLE already leads to the highest set-point
+    if best == IDLE:
         best = _speed_manoeuvre(v, legal, own, p)
+        if best == SLOWER and own == v.highest and v.idle <= own:
+            best = IDLE  # which already leads down to the highest set-point
     return best, allowed, best_speed
 
 
