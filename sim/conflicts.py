@@ -125,10 +125,13 @@ def _add_exits(record: Any, network: Any, key: tuple[str, str, int], numbers: di
 
 
 def _add_crossing(lanes: np.ndarray, polylines: list[np.ndarray], a: int, b: int) -> None:
-    """Note which lanes of two roads cross or join the other road."""
+    """Note which lanes of two roads cross or join the other road; lanes that go on in one lane join."""
     for m in np.flatnonzero(lanes["road"] == a):
         for n in np.flatnonzero(lanes["road"] == b):
-            if _mark(polylines[m], polylines[n]):
+            joins = bool(set(lanes["onto"][m, : lanes["exits"][m]]) & set(lanes["onto"][n, : lanes["exits"][n]]))
+            if joins:
+                polylines[m][-1, 3] = polylines[n][-1, 3] = 1.0
+            if _mark(polylines[m], polylines[n]) or joins:
                 lanes["crosses"][m] |= 1 << b
                 lanes["crosses"][n] |= 1 << a
 
@@ -219,9 +222,33 @@ def _trace(path, tracks, points, routes, body, place, reach):
                 path[count, :4] = points[track.start + k]
                 path[count, METRES], path[count, LANE] = metres, lane
                 count += 1
+        end = track.start + track.count - 1
         passed += track.length
         lane, step = _next(tracks, routes, lane, route, step)
+        if lane >= 0:
+            count, passed = _bridge(path, count, passed, points[end], points[tracks[lane].start])
     return count
+
+
+@kernel
+def _bridge(path, count, passed, end, start):
+    """Lead a path from the end of a lane to the start of the next one, where they lie apart (ends of entry lanes).
+
+    Returns:
+        The number of points, and the m passed.
+    """
+    dx, dy = start[X] - end[X], start[Y] - end[Y]
+    gap = math.hypot(dx, dy)
+    if gap < STEP:
+        return count, passed
+    for k in range(1, int(gap / STEP)):
+        if count < MOST_STEPS and passed + k * STEP > path[count - 1, METRES]:
+            share = k * STEP / gap
+            path[count, X], path[count, Y] = end[X] + share * dx, end[Y] + share * dy
+            path[count, HEADING], path[count, SHARED] = math.atan2(dy, dx), max(end[SHARED], start[SHARED])
+            path[count, METRES], path[count, LANE] = passed + k * STEP, path[count - 1, LANE]
+            count += 1
+    return count, passed + gap
 
 
 @kernel
