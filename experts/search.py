@@ -101,6 +101,7 @@ class SearchExpert(ViewExpert):
 
         Success is better than driving on for rewards, and an early one is the best. Of equals the faster end is taken.
         """
+        assert branches.final is not None
         later = branches.steps / branches.rewards.shape[1]
         values = branches.rewards.mean(axis=1) + FASTER_END * branches.final[:, 4]
         values = np.where(branches.ended & ~branches.success, MISSED + later, values)

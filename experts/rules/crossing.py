@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from experts.rules.constants import FASTER, IDLE, SLOWER
 from sim.compiled import kernel
 from sim.sizes import CAR_LENGTH
@@ -19,15 +21,16 @@ SPEED_LAG = 0.6
 """s, time constant with which an ego takes up a set-point (highway-env's `TAU_ACC`)."""
 SLOW = 1.0
 """m/s at the end of a roll-out under which the ego has stopped: to stop where roads cross is no way out."""
+SIDE_WORDS = {-1: "left", 1: "right"}
 TICK = 0.1
 """s between the moments at which clearance is measured."""
 
 
 @kernel
 def aimed_speed(v, manoeuvre, speed):
-    """The set-point that a speed manoeuvre leads to at a speed; IDLE and an ego without set-points keep theirs."""
-    if manoeuvre == IDLE or v.step == 0.0:
-        return v.slower if manoeuvre == SLOWER else v.faster if manoeuvre == FASTER else v.idle
+    """The set-point that a manoeuvre leads to at a speed; all but SLOWER and FASTER keep the one in force."""
+    if v.step == 0.0 or manoeuvre not in (SLOWER, FASTER):
+        return v.idle
     nearest = v.lowest + round((speed - v.lowest) / v.step) * v.step
     aim = nearest + v.step if manoeuvre == FASTER else nearest - v.step
     return min(max(aim, v.lowest), v.highest)
@@ -54,15 +57,15 @@ def clearance_at(c, gone, t, p):
 
 @kernel
 def roll_out(v, manoeuvre, then, p):
-    """The least clearance of a speed manoeuvre that is followed by another one for good, in m.
+    """The least clearance of a speed manoeuvre that is followed by another one for good, in m, and at which conflict.
 
     Args:
         v: One row of `VIEW`.
-        manoeuvre: SLOWER, IDLE or FASTER.
-        then: The same.
+        manoeuvre: Any; lane changes keep the speed.
+        then: SLOWER, IDLE or FASTER.
         p: Parameters.
     """
-    speed, gone, least = v.speed, 0.0, math.inf
+    speed, gone, least, where = v.speed, 0.0, math.inf, 0
     aim = aimed_speed(v, manoeuvre, speed)
     decision = 1
     for tick in range(1, int(p.conflict_horizon / TICK) + 1):
@@ -75,34 +78,53 @@ def roll_out(v, manoeuvre, then, p):
                 aim = aimed_speed(v, then, speed)
         if t > p.conflict_reaction:
             for k in range(v.conflict_count):
-                least = min(least, clearance_at(v.conflicts[k], gone, t, p))
-    if speed < SLOW:
-        for k in range(v.conflict_count):
-            c = v.conflicts[k]
-            least = min(least, max(c.box_begin - gone, gone - c.box_end))
-    return least
+                clear = clearance_at(v.conflicts[k], gone, t, p)
+                if clear < least:
+                    least, where = clear, k
+    for k in range(v.conflict_count if speed < SLOW else 0):
+        clear = max(v.conflicts[k].box_begin - gone, gone - v.conflicts[k].box_end)
+        if clear < least:
+            least, where = clear, k
+    return least, where
 
 
 @kernel
 def clearance(v, manoeuvre, p):
-    """The least clearance of a speed manoeuvre with the best of its continuations, in m; inf without conflicts."""
-    if v.conflict_count == 0:
-        return math.inf
-    best = -math.inf
+    """The least clearance of a speed manoeuvre with the best of its continuations, in m, and at which conflict.
+
+    Without conflicts: inf and 0.
+    """
+    best, where = (math.inf if v.conflict_count == 0 else -math.inf), 0
     for then in (SLOWER, IDLE, FASTER):
-        best = max(best, roll_out(v, manoeuvre, then, p))
-    return best
+        if v.conflict_count > 0:
+            clear, k = roll_out(v, manoeuvre, then, p)
+            if clear > best:
+                best, where = clear, k
+    return best, where
+
+
+def conflict_words(c: np.record) -> str:
+    """What the car of a conflict does, e.g. "a car from the left reaches the ego's path in 1.8 s".
+
+    Args:
+        c: `CONFLICT`.
+    """
+    side = SIDE_WORDS[int(c["side"])]
+    if c["enter"] == math.inf:
+        return f"a car standing on the {side} is about to enter the ego's path"
+    if c["enter"] <= 0.0:
+        return f"a car from the {side} is in the ego's path"
+    return f"a car from the {side} reaches the ego's path in {c['enter']:.1f} s"
 
 
 @kernel
 def give_way(v, legal, chosen, p):
-    """The speed manoeuvre that gives way where that is needed.
+    """The speed manoeuvre that gives way where that is needed; lanes are not changed while there are conflicts.
 
     Args:
         v: One row of `VIEW`.
         legal: bool (5,) by manoeuvre.
-        chosen: What the rule does without conflicts: anything but what it asks for is slower, unless nothing slower is
-            clear.
+        chosen: What the rule does without conflicts: what this chooses is not faster, unless nothing slower is clear.
         p: Parameters.
 
     Returns:
@@ -115,7 +137,7 @@ def give_way(v, legal, chosen, p):
     for manoeuvre in (FASTER, IDLE, SLOWER):
         if not legal[manoeuvre]:
             continue
-        clear = clearance(v, manoeuvre, p)
+        clear = clearance(v, manoeuvre, p)[0]
         slower = wish == FASTER or manoeuvre == SLOWER or (wish == IDLE and manoeuvre == IDLE)
         if clear >= p.conflict_room:
             if slower:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from experts.rules.constants import FASTER, IDLE, LEFT, RIGHT, SLOWER
-from experts.rules.crossing import give_way
+from experts.rules.crossing import clearance, give_way
 from sim.compiled import kernel
 from sim.sizes import CAR_LENGTH
 
@@ -177,9 +177,16 @@ def drive(views, legal, params, out):
 
 @kernel
 def check_manoeuvre(v, manoeuvre, gap_scale, speed_margin, p):
-    """Why a manoeuvre is unsafe (see `experts.safety`): SAFE, a result of `change_test`, or TOO_FAST."""
-    if manoeuvre == SLOWER:
-        return SAFE
+    """Why a manoeuvre is unsafe (see `experts.safety`): SAFE, a result of `change_test`, TOO_FAST or CROSSING."""
+    verdict = SAFE if manoeuvre == SLOWER else _check_lane(v, manoeuvre, gap_scale, speed_margin, p)
+    if verdict == SAFE and v.conflict_count > 0:
+        return CROSSING if clearance(v, manoeuvre, p)[0] < 0.0 else SAFE
+    return verdict
+
+
+@kernel
+def _check_lane(v, manoeuvre, gap_scale, speed_margin, p):
+    """`check_manoeuvre` of anything but braking, without conflicts."""
     speed = v.faster if manoeuvre == FASTER else v.idle
     if manoeuvre in (LEFT, RIGHT):
         exists = v.has_left if manoeuvre == LEFT else v.has_right
