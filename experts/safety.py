@@ -2,8 +2,10 @@
 
 A lane change is unsafe while the ego is still on its way to a lane (more than 1.37 m off its centre), or when it fails
 the rule's gap test with all distances and times relaxed to 80 %. Keeping the speed or accelerating is unsafe when the
-set-point that it leads to exceeds the safe speed by more than half a set-point of the published grid. Braking never is.
-A lane change that has no effect, because there is no lane, counts as keeping the speed.
+set-point that it leads to exceeds the safe speed by more than half a set-point of the published grid. A lane change
+that has no effect, because there is no lane, counts as keeping the speed. Where paths cross or join (`sim.conflicts`) an
+action is also unsafe when the ego meets a car whatever follows: keeping the speed, braking or accelerating for good
+(`experts.rules.crossing`). Nothing else makes braking unsafe.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import numpy as np
 
 from experts.rules import kernel
 from experts.rules.config import RuleConfig
+from experts.rules.crossing import clearance, conflict_words
 from sim.actions import MetaAction
 from sim.bounds import NonNegative, Number, config_dataclass
 from sim.scene import Scene
@@ -94,4 +97,6 @@ def unsafe_reason(scene: Scene, action: int, config: ActionSafetyConfig = DEFAUL
     if verdict == kernel.TOO_FAST:
         speed = view.faster if manoeuvre is MetaAction.FASTER else view.idle
         return f"{speed:.1f} m/s is above the safe speed {max(kernel.allowed_speed(view, p), 0.0):.1f} m/s"
+    if verdict == kernel.CROSSING:
+        return conflict_words(view["conflicts"][clearance(view, int(manoeuvre), p)[1]])
     return SHORT_OF.get(verdict)

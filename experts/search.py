@@ -30,6 +30,8 @@ from sim.view import NO_GOAL
 
 CRASH, MISSED, REACHED = -100.0, -30.0, 30.0
 """Values of how a plan may end, in lanes."""
+FASTER_END = 1e-6
+"""Value of a m/s at the end of a plan without a goal lane: it only decides between equals."""
 LANE_CHANGES = (int(MetaAction.LANE_LEFT), int(MetaAction.LANE_RIGHT))
 
 
@@ -95,9 +97,16 @@ class SearchExpert(ViewExpert):
         return Best(plans, branches, int(np.argmax(values)))
 
     def _free_values(self, branches: Branches) -> np.ndarray:
-        """(P,) mean reward per decision of the horizon; any crash is worse than any survival, a later one better."""
-        values = branches.rewards.mean(axis=1)
-        return values + np.where(branches.crashed, CRASH + branches.steps / branches.rewards.shape[1], 0.0)
+        """(P,) mean reward per decision of the horizon; any crash is worse than any survival, a later one better.
+
+        Success is better than driving on for rewards, and an early one is the best. Of equals the faster end is taken.
+        """
+        assert branches.final is not None
+        later = branches.steps / branches.rewards.shape[1]
+        values = branches.rewards.mean(axis=1) + FASTER_END * branches.final[:, 4]
+        values = np.where(branches.ended & ~branches.success, MISSED + later, values)
+        values = np.where(branches.success, REACHED - later + values, values)
+        return np.where(branches.crashed, CRASH + later, values)
 
     def _goal_values(self, view: np.record, plans: np.ndarray, branches: Branches) -> np.ndarray:
         """(P,) as described at the top of this module."""

@@ -99,6 +99,35 @@ class Goal:
     remaining: float | None = None
 
 
+CONFLICT = np.dtype(
+    (
+        np.record,
+        [
+            ("vehicle", "i8"),  # its row in `Scene.vehicles`
+            ("begin", "f8"),  # m that the ego has to go until its front bumper enters; negative inside
+            ("end", "f8"),  # m until its rear bumper has left
+            ("box_begin", "f8"),  # the same two of the stretch around it that crossing roads share: no place to stop
+            ("box_end", "f8"),
+            ("near", "f8"),  # the first two of the other car ...
+            ("far", "f8"),
+            ("speed", "f8"),  # ... at this speed, m/s
+            ("enter", "f8"),  # s until it enters at that speed: 0 inside, inf where it stands before ...
+            ("leave", "f8"),  # ... and until it has left
+            ("shift", "f8"),  # where paths join: m that the other's path is longer than the ego's to one place, else 0
+            ("joins", "?"),  # the paths join, so that one car may follow the other; else they cross
+            (
+                "priority",
+                "i8",
+            ),  # 1 where the ego has the right of way, -1 where the other has, 0 where the road has none
+            ("side", "i8"),  # -1: the other car is to the left of the ego, 1: to the right
+        ],
+    )
+)
+"""A stretch that the ego's path shares with that of a car on another road, see `sim.conflicts`."""
+MOST_CONFLICTS = 8
+"""Conflicts that are kept of a scene: the nearest along the ego's path."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene(ByValue):
     """A traffic scene from the ego's point of view. Scenes of equal values are equal."""
@@ -117,6 +146,8 @@ class Scene(ByValue):
     """bool (A,): actions that are available now."""
     goal: Goal | None = None
     shapes: tuple[LaneShape, ...] = field(default=(), repr=False)
+    conflicts: np.ndarray = field(default_factory=lambda: np.zeros(0, CONFLICT), repr=False)
+    """`CONFLICT` (C,), the nearest first; none on roads that neither cross nor join."""
 
     @property
     def num_lanes(self) -> int:

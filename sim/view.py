@@ -2,7 +2,8 @@
 
 A view describes the cars around the ego lane by lane and the speeds that its actions lead to. Distances lie between the
 centres of 5 m cars (a longer car counts as nearer by its extra length) and are always positive; an absent car is at
-infinity with speed 0; an oncoming one has a negative speed. SI units.
+infinity with speed 0; an oncoming one has a negative speed. A car whose path crosses the ego's is in no lane, even
+while it stands on the ego's road: it is a conflict (`sim.conflicts`). SI units.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sim.actions import MetaAction
 from sim.compiled import kernel
 from sim.errors import UsageError
 from sim.kinematics import speed_index
-from sim.scene import Scene
+from sim.scene import CONFLICT, MOST_CONFLICTS, Scene
 from sim.sizes import CAR_LENGTH, LANE_MARGIN
 
 STRONGEST_BRAKING = 5.0
@@ -50,7 +51,10 @@ VIEW = np.dtype(
             ("lowest", "f8"),  # set-points; the present speed, and inf, where there are none
             ("highest", "f8"),
             ("braking", "f8"),  # m/s2, what stepping down one set-point per decision amounts to
+            ("step", "f8"),  # m/s between set-points; 0 where there are fewer than two
             ("period", "f8"),  # s per decision
+            ("conflict_count", "i8"),
+            ("conflicts", CONFLICT, (MOST_CONFLICTS,)),  # the first `conflict_count` of them, the nearest first
         ],
     ),
 )
@@ -119,15 +123,20 @@ def view_rows(scenes: Sequence[Scene]) -> np.ndarray:
     rows = np.zeros(len(scenes), VIEW)
     for scene, view in zip(scenes, rows, strict=True):
         ego, cars, lane = scene.ego, scene.vehicles, scene.goal.lane if scene.goal else None
+        s = np.array(cars.s, np.float64)
+        s[scene.conflicts["vehicle"][~scene.conflicts["joins"]]] = np.nan
         look(
             view,
             (ego.s, ego.d, ego.speed, ego.heading, ego.length),
             (ego.lane, ego.target_lane, NO_GOAL if lane is None else lane),
             np.array(scene.lane_centers, np.float64),
             scene.lane_width,
-            *(_column(values) for values in (cars.s, cars.d, cars.speed, cars.heading, cars.length)),
+            s,
+            *(_column(values) for values in (cars.d, cars.speed, cars.heading, cars.length)),
         )
         set_speeds(view, ego.speed_index, np.array(scene.set_points, np.float64), scene.decision_period)
+        count = min(len(scene.conflicts), MOST_CONFLICTS)
+        view["conflict_count"], view["conflicts"][:count] = count, scene.conflicts[:count]
     return rows
 
 
@@ -157,7 +166,7 @@ def look(view, ego, lanes, centers, width, s, d, speed, heading, length):
             outermost lane means that lane.
         centers: d of the lane centres, float64 (L,).
         width: Of the lanes, m.
-        s: Of the other cars, float64 (V,) as all columns; NaN where a car is not on the ego's road.
+        s: Of the other cars, float64 (V,) as all columns; NaN where a car is not on the ego's road, or crosses it.
         d: NaN there too.
         speed: m/s.
         heading: rad.
@@ -221,7 +230,7 @@ def set_speeds(view, index, set_points, period):
     last = set_points.size - 1
     view.period, view.braking = period, WEAKEST_BRAKING
     view.slower = view.idle = view.faster = view.lowest = view.speed
-    view.highest = math.inf
+    view.highest, view.step = math.inf, 0.0
     if last < 0:
         return
     nearest = speed_index(view.speed, set_points) if last > 0 else 0
@@ -229,5 +238,5 @@ def set_speeds(view, index, set_points, period):
     view.idle = set_points[min(max(index, 0), last)]
     view.lowest, view.highest = set_points[0], set_points[last]
     if last > 0:
-        step = (set_points[last] - set_points[0]) / last
-        view.braking = min(max(step / period, WEAKEST_BRAKING), STRONGEST_BRAKING)
+        view.step = (set_points[last] - set_points[0]) / last
+        view.braking = min(max(view.step / period, WEAKEST_BRAKING), STRONGEST_BRAKING)

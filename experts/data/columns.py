@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sim.picture import Picture
-from sim.scene import Ego, Goal, LaneShape, Scene, Vehicles
+from sim.scene import CONFLICT, Ego, Goal, LaneShape, Scene, Vehicles
 
 _NUMBERS = {"float": "f8", "int": "i8", "bool": "?"}
 _EGO = tuple(f.name for f in dataclasses.fields(Ego))
@@ -118,6 +118,7 @@ def put_scenes(columns: Columns, scenes: Sequence[Scene]) -> dict[str, Any]:
     for name in _GOAL:
         columns.put(f"goal.{name}", (getattr(scene.goal, name, None) for scene in scenes))
     columns.put("scene.legal", (scene.legal for scene in scenes))
+    columns.put("scene.conflicts", (scene.conflicts if len(scene.conflicts) else None for scene in scenes))
     for name in ("lane_centers", "set_points"):
         columns.put(f"scene.{name}", (np.array(getattr(scene, name), float) for scene in scenes))
     numbers: dict[Any, int] = {}
@@ -151,6 +152,7 @@ def take_scenes(columns: Columns, rest: dict[str, Any], count: int) -> list[Scen
     goals = [columns.take_numbers(f"goal.{name}", count) for name in _GOAL]
     legal = columns.take_all("scene.legal", count)
     centers, points = (columns.take_all(f"scene.{name}", count) for name in ("lane_centers", "set_points"))
+    conflicts = _take_conflicts(columns, count)
     drawings = _take_drawings(columns, rest)
     scenes = []
     for k, (row, scenario, drawn) in enumerate(zip(rows, rest["scenarios"], rest["drawn"], strict=True)):
@@ -167,6 +169,7 @@ def take_scenes(columns: Columns, rest: dict[str, Any], count: int) -> list[Scen
                 legal=legal[k],
                 goal=Goal(*(column[k] for column in goals)) if row["has_goal"] else None,
                 shapes=drawings[drawn],
+                conflicts=conflicts[k],
             )
         )
     return scenes
@@ -208,6 +211,17 @@ def take_pictures(columns: Columns, rest: dict[str, Any], count: int) -> list[Pi
     if len(pictures) != count:
         raise ValueError(f"picture: {len(pictures)} sizes in place of {count}")
     return pictures
+
+
+def _take_conflicts(columns: Columns, count: int) -> list[np.ndarray]:
+    """`CONFLICT` of each scene; none in files from before there were conflicts."""
+    none = np.zeros(0, CONFLICT)
+    if "scene.conflicts" not in columns.index:
+        return [none] * count
+    taken = [none if row is None else row for row in columns.take("scene.conflicts", count)]
+    if any(row.dtype != CONFLICT for row in taken):
+        raise ValueError("conflicts: rows do not fit")
+    return taken
 
 
 def _take_drawings(columns: Columns, rest: dict[str, Any]) -> list[tuple[LaneShape, ...]]:

@@ -1,9 +1,9 @@
 """Prompt generator: a Scene as text, the static part first so that prefix caches hit.
 
 Version 1. System message: role, action glossary, ordered rules, answer format, examples; the same for every scene of a
-run. User message: ego, goal, six neighbours in fixed roles, the action analysis, the available labels. Only numbers and
-fixed words go into it (no names from maps or vehicles), rounded to one decimal, so that equal scenes give equal
-prompts in every process and nothing can be injected through a scene.
+run. User message: ego, goal, six neighbours in fixed roles, crossing cars where there are any, the action analysis, the
+available labels. Only numbers and fixed words go into it (no names from maps or vehicles), rounded to one decimal, so
+that equal scenes give equal prompts in every process and nothing can be injected through a scene.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from sim.scene import Ego, Goal, Neighbour, Scene, Vehicles
 
 Form = Literal["label", "json", "text"]
 TEMPLATE = "driving_v1"
+MOST_CROSSING = 4
+"""Crossing cars that are named, the nearest along the ego's path."""
 MAX_REASON = 200
 """Characters of a reason that are kept."""
 
@@ -142,7 +144,7 @@ class PromptGenerator:
             speed=number(ego.speed),
             acceleration=number(ego.acceleration),
             goal=_goal(scene.goal),
-            cars=_cars(scene),
+            cars=_cars(scene) + _crossing(scene),
             verdicts=_verdicts(utility, actions, form) if self.config.verdicts else [],
             recommended=f"{_mark(actions, utility.recommended, form)} ({utility.reason})",
             available=_available(actions, legal, form),
@@ -226,6 +228,17 @@ def _cars(scene: Scene) -> list[str]:
             rows.append(f"{side}: no lane")
             continue
         rows += [_car(f"{side} front", scene.front(lane)), _car(f"{side} rear", scene.rear(lane))]
+    return rows
+
+
+def _crossing(scene: Scene) -> list[str]:
+    """Cars whose paths cross or join the ego's, the nearest first; no rows where there are none."""
+    rows = []
+    for k, c in enumerate(scene.conflicts[:MOST_CROSSING]):
+        side = "left" if c["side"] < 0 else "right"
+        times = f"in your path from {number(c['enter'])} s to {number(c['leave'])} s"
+        place = f"its path {number(max(c['begin'], 0.0))} m ahead of you"
+        rows.append(f"crossing {k + 1}: from the {side}, speed {number(c['speed'])}, {times}, {place}")
     return rows
 
 

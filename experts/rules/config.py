@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from sim.bounds import Positive, config_dataclass
+from sim.bounds import NonNegative, Number, Positive, config_dataclass
 
 
 @config_dataclass
 class RuleConfig:
     """Found by a cross-entropy search over the rule's structure on `lane-change` at 25 vehicles/km/lane.
+
+    Those of conflicts by a grid search on intersection-v0.
 
     Distances between centres of 5 m cars, in m; times in s; speeds in m/s.
     """
@@ -41,6 +43,11 @@ class RuleConfig:
     brake_margin: Positive = 0.60  # m/s above the wanted speed at which to brake (half a set-point)
     accelerate_margin: Positive = 0.16  # m/s that the next set-point may exceed the wanted speed
     overtake_gain: Positive = 2.0  # m/s that a lane must allow beyond the present one, without a goal lane
+    conflict_room: Number = 0.7  # m that the ego and a crossing car must miss each other by
+    conflict_doubt: NonNegative = 0.3  # m/s by which a crossing car may be faster or slower than it is now
+    conflict_start: Positive = 3.0  # m/s2 at which it may become faster
+    conflict_horizon: Positive = 4.5  # s of look-ahead
+    conflict_reaction: NonNegative = 0.3  # s from now that nothing can be done about
 
     def record(self) -> np.ndarray:
         """The numbers as one record for the compiled functions, in an array of one."""

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 
-from sim.actions import MetaAction
+from experts.rules.constants import FASTER, IDLE, LEFT, RIGHT, SLOWER
+from experts.rules.crossing import clearance, give_way
 from sim.compiled import kernel
 from sim.sizes import CAR_LENGTH
 
-LEFT, IDLE, RIGHT, FASTER, SLOWER = (int(manoeuvre) for manoeuvre in MetaAction)
-
-CLEAR, FRONT_GAP, REAR_GAP, FRONT_TTC, REAR_TTC, NOT_STEADY, TOO_FAST = range(7)
-"""Results of `change_test`: free to change, or the first test that failed. `check_manoeuvre` adds the last."""
+CLEAR, FRONT_GAP, REAR_GAP, FRONT_TTC, REAR_TTC, NOT_STEADY, TOO_FAST, CROSSING = range(8)
+"""Results of `change_test`: free to change, or the first test that failed. `check_manoeuvre` adds the last two."""
 SAFE = CLEAR
 
 
@@ -154,6 +153,8 @@ def cruise(v, legal, p):
                 best, best_speed = side, there
     if best == IDLE:
         best = _speed_manoeuvre(v, legal, own, p)
+        if best == SLOWER and own == v.highest and v.idle <= own:
+            best = IDLE  # which already leads down to the highest set-point
     return best, allowed, best_speed
 
 
@@ -168,16 +169,24 @@ def drive(views, legal, params, out):
     """The rule for many egos: `VIEW` (R,), bool (R, 5), the record in an array of one -> int64 (R,) manoeuvres."""
     for i in range(views.size):
         if views[i].goal_lane >= 0:
-            out[i], _, _ = reach_goal(views[i], legal[i], params[0])
+            chosen, _, _ = reach_goal(views[i], legal[i], params[0])
         else:
-            out[i], _, _ = cruise(views[i], legal[i], params[0])
+            chosen, _, _ = cruise(views[i], legal[i], params[0])
+        out[i] = give_way(views[i], legal[i], chosen, params[0])
 
 
 @kernel
 def check_manoeuvre(v, manoeuvre, gap_scale, speed_margin, p):
-    """Why a manoeuvre is unsafe (see `experts.safety`): SAFE, a result of `change_test`, or TOO_FAST."""
-    if manoeuvre == SLOWER:
-        return SAFE
+    """Why a manoeuvre is unsafe (see `experts.safety`): SAFE, a result of `change_test`, TOO_FAST or CROSSING."""
+    verdict = SAFE if manoeuvre == SLOWER else _check_lane(v, manoeuvre, gap_scale, speed_margin, p)
+    if verdict == SAFE and v.conflict_count > 0:
+        return CROSSING if clearance(v, manoeuvre, p)[0] < 0.0 else SAFE
+    return verdict
+
+
+@kernel
+def _check_lane(v, manoeuvre, gap_scale, speed_margin, p):
+    """`check_manoeuvre` of anything but braking, without conflicts."""
     speed = v.faster if manoeuvre == FASTER else v.idle
     if manoeuvre in (LEFT, RIGHT):
         exists = v.has_left if manoeuvre == LEFT else v.has_right

@@ -2,8 +2,8 @@
 
 With a goal lane: change towards it when the gaps allow, otherwise drive so as to come beside a slot of the next lane,
 always below the safe speed. Without one: keep the safe speed and overtake where another lane allows clearly more.
-It reads lanes and exact neighbours, not the distance left. It does not see crossing traffic: in intersections it only
-keeps its distance to the car ahead.
+It reads lanes and exact neighbours, not the distance left. Where other cars' paths cross or join its own it goes first
+or gives way, and does not stop where roads cross (`experts.rules.crossing`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from experts.answers import require_discrete
 from experts.rules import kernel
 from experts.rules.config import RuleConfig
+from experts.rules.crossing import clearance, conflict_words, give_way
 from experts.views import SIDE_NAMES, KernelExpert, too_near
 from sim.actions import MetaAction
 from sim.config import resolve
@@ -36,6 +37,16 @@ class RuleExpert(KernelExpert):
         self.parameters = self.config.record()
 
     def reason(self, view: np.record, legal: np.ndarray) -> str:
+        p = self.parameters[0]
+        wish = (kernel.cruise if view.goal_lane == NO_GOAL else kernel.reach_goal)(view, legal, p)[0]
+        chosen = give_way(view, legal, wish, p)
+        if chosen == wish:
+            return self._reason_of_lanes(view, legal)
+        pressing = view["conflicts"][clearance(view, wish, p)[1]]
+        return f"{conflict_words(pressing)}: {STEP_WORDS.get(MetaAction(chosen), 'keep the speed')}"
+
+    def _reason_of_lanes(self, view: np.record, legal: np.ndarray) -> str:
+        """Why, where no conflict changes what the rule does."""
         if view.goal_lane == NO_GOAL:
             chosen, allowed, there = kernel.cruise(view, legal, self.parameters[0])
             if chosen in SIDE_NAMES:

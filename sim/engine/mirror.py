@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.conflicts import compile_tracks
 from sim.engine import roads
 from sim.engine.ego_actions import BICYCLE, MDP
 from sim.scene import Scene
@@ -34,6 +35,7 @@ class Mirror:
         self.keys = roads.lane_keys(self.network)
         self.numbers = {key: n for n, key in enumerate(self.keys)}
         self.shapes = lane_shapes(self.inner)
+        self.tracks = compile_tracks(self.network)
         self._car = IDMVehicle
         self._pool = [car for car in self.inner.road.vehicles if car is not self.inner.vehicle]
 
@@ -45,7 +47,7 @@ class Mirror:
         """Scene of what was shown last, `time` seconds into its episode."""
         from sim.highway.scenes import build_scene
 
-        return build_scene(self.inner, self.scenario.kind, self.scenario.name, time, self.shapes)
+        return build_scene(self.inner, self.scenario.kind, self.scenario.name, time, self.shapes, self.tracks)
 
     def show(self, env: Any, bodies: np.ndarray, params: Any) -> Any:
         """Give the highway-env environment the state of an engine environment and return it.

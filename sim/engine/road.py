@@ -15,6 +15,7 @@ from numba import prange
 
 from sim import kinematics
 from sim.compiled import kernel
+from sim.conflicts import new_paths
 from sim.engine import episode, roads
 from sim.engine.bodies import settle
 from sim.engine.ego_actions import ACCELERATION, MDP, STEERING
@@ -23,7 +24,7 @@ from sim.engine.frames import frame_of, front_gap_ttc, in_frame
 from sim.engine.observe import observe
 from sim.engine.records import nth
 from sim.engine.traffic import FASTER, LEFT, NONE, RIGHT, SLOWER, substep
-from sim.engine.views import see
+from sim.engine.views import see, see_conflicts
 from sim.sizes import LANE_WIDTH
 
 
@@ -172,8 +173,12 @@ def final(envs, bodies, lanes, frames, params, out):
 
 
 @kernel
-def views(envs, bodies, lanes, frames, params, set_points, rows, columns, out):
-    """Fill `VIEW` (R,) from the environments `rows`; `columns` is scratch, float64 (5, B)."""
+def views(envs, bodies, lanes, frames, params, set_points, tracks, points, rows, out):
+    """Fill `VIEW` (R,) from the environments `rows`."""
+    count = bodies.shape[1]
+    columns, places, paths = np.empty((5, count)), np.empty((3, count), np.int64), new_paths()
     for k in range(rows.size):
         env, ego = envs[rows[k]], bodies[rows[k], 0]
+        if tracks.size > 0:
+            see_conflicts(out[k], env, ego, tracks, points, params[0], columns[:4], places, paths)
         see(out[k], env, ego, lanes[0], frames[0], params[0], set_points, _beside(ego, lanes[0]), columns)

@@ -180,8 +180,18 @@ class RoadBatch(EnvBatch):
     def views(self, rows: np.ndarray) -> Views:
         if not self.manoeuvres:
             raise no_manoeuvres(self.scenario.name)
-        found, columns = np.zeros(len(rows), VIEW), np.zeros((5, self.most_bodies))
-        road.views(*self.state, self.lanes, self.frames, self.params, self._set_points, rows, columns, found)
+        found, tracks = np.zeros(len(rows), VIEW), self.mirror.tracks
+        road.views(
+            *self.state,
+            self.lanes,
+            self.frames,
+            self.params,
+            self._set_points,
+            tracks.lanes,
+            tracks.points,
+            rows,
+            found,
+        )
         return Views(found, self.manoeuvres)
 
     def _reward_terms(self, i: int, action: Any) -> dict[str, float]:

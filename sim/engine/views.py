@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from sim.compiled import kernel
+from sim.conflicts import find
 from sim.engine.frames import centers_of, frame_of, in_frame, locate
 from sim.engine.records import nth
 from sim.sizes import CAR_LENGTH
@@ -14,7 +17,7 @@ def see(view, env, ego, lanes, frames, p, set_points, target, columns):
     """Fill one view.
 
     Args:
-        view: `VIEW` record to fill.
+        view: `VIEW` record to fill, its conflicts already filled.
         env: As in `sim.engine.bodies`, and so are `ego`, `lanes` and `p`.
         ego: The ego.
         lanes: First lane.
@@ -31,6 +34,9 @@ def see(view, env, ego, lanes, frames, p, set_points, target, columns):
         columns[0, j], columns[1, j] = locate(frame, lanes, centers, own.width, body)
         columns[2, j], columns[3, j] = body.speed, body.heading
         columns[4, j] = body.length
+    for k in range(view.conflict_count):
+        if not view.conflicts[k].joins:
+            columns[0, view.conflicts[k].vehicle + 1] = math.nan
     s, d = in_frame(frame, lanes, 0, ego.x, ego.y)
     cars = columns[:, 1 : env.bodies]
     look(
@@ -46,3 +52,27 @@ def see(view, env, ego, lanes, frames, p, set_points, target, columns):
         cars[4],
     )
     set_speeds(view, env.speed_index, set_points, p.period)
+
+
+@kernel
+def see_conflicts(view, env, ego, tracks, points, p, motion, places, paths):
+    """Fill the conflicts of one view.
+
+    Args:
+        view: As in `see`, and so are `env`, `ego` and `p`.
+        env: The environment.
+        ego: The ego.
+        tracks: `Tracks.lanes`.
+        points: `Tracks.points`.
+        p: Parameters.
+        motion: Scratch, float64 (4, B).
+        places: Scratch, int64 (3, B).
+        paths: Scratch, see `find`.
+    """
+    for j in range(env.bodies):
+        body, drives = nth(ego, j), j < env.vehicles
+        motion[0, j], motion[1, j], motion[2, j], motion[3, j] = body.x, body.y, body.heading, body.speed
+        places[0, j] = body.target if drives else body.lane
+        places[1, j], places[2, j] = (body.route if drives else -1), body.route_step
+    b = env.bodies
+    view.conflict_count = find(view.conflicts, tracks, points, p.routes, motion[:, :b], places[:, :b], paths)

@@ -20,6 +20,7 @@ from highway_env.envs.common.abstract import AbstractEnv
 
 from sim.actions import continuous_action, one_action, plans_of_actions, plans_of_continuous_actions
 from sim.config import fingerprint
+from sim.conflicts import Tracks, compile_tracks
 from sim.env import Branches, DrivingEnv, refuse_options, reset_needed, warn_of_no_render_mode
 from sim.errors import UsageError
 from sim.highway import copying
@@ -73,6 +74,7 @@ class HighwayDrivingEnv(DrivingEnv):
         self._decision_period = 1 / frequency
         self._episode: EpisodeTotals | None = None
         self._shapes: tuple[LaneShape, ...] | None = None
+        self._tracks: Tracks | None = None
         self._adopt(inner)
 
     def _adopt(self, inner: AbstractEnv) -> None:
@@ -103,7 +105,7 @@ class HighwayDrivingEnv(DrivingEnv):
         obs, info = self.inner.reset(seed=seed)
         self._np_random = self.inner.np_random
         self._np_random_seed = self.inner.np_random_seed
-        self._shapes = None
+        self._shapes = self._tracks = None
         number_bodies(self.inner)
         self._episode = EpisodeTotals.begin(self.inner.vehicle, self._time_to_collision())
         info = {key: value for key, value in info.items() if key not in SAMPLED_AT_RESET}
@@ -185,7 +187,8 @@ class HighwayDrivingEnv(DrivingEnv):
             raise reset_needed("scene")
         if self._shapes is None:
             self._shapes = lane_shapes(self.inner)
-        return build_scene(self.inner, self.kind, self.scenario, self._time(), self._shapes)
+            self._tracks = compile_tracks(self.inner.road.network)
+        return build_scene(self.inner, self.kind, self.scenario, self._time(), self._shapes, self._tracks)
 
     def action_masks(self) -> np.ndarray:
         """highway-env's available actions.
@@ -250,7 +253,7 @@ class HighwayDrivingEnv(DrivingEnv):
         self._np_random = self.inner.np_random
         self._np_random_seed = self.inner.np_random_seed
         self._episode = EpisodeTotals(**state["episode"]) if state["episode"] else None
-        self._shapes = None
+        self._shapes = self._tracks = None
         self.action_space.np_random.bit_generator.state = state["action_space"]
         self._adopt(self.inner)
 

@@ -10,9 +10,10 @@ from highway_env.envs.common.action import DiscreteMetaAction
 from highway_env.road.lane import AbstractLane, LineType, StraightLane
 from highway_env.vehicle.objects import Landmark
 
+from sim.conflicts import Tracks, find, new_paths
 from sim.highway.frame import AreaFrame, Frame, RoadFrame
 from sim.highway.kinds import EnvKind
-from sim.scene import Ego, LaneShape, Scene, Vehicles
+from sim.scene import CONFLICT, MOST_CONFLICTS, Ego, LaneShape, Scene, Vehicles
 
 EGO_ID = 0
 CURVE_STEP = 2.0
@@ -83,6 +84,7 @@ def build_scene(
     scenario: str,
     time: float,
     shapes: tuple[LaneShape, ...] = (),
+    tracks: Tracks | None = None,
 ) -> Scene:
     """The present scene.
 
@@ -92,6 +94,7 @@ def build_scene(
         scenario: Registry name.
         time: Seconds into the episode.
         shapes: Lanes to draw.
+        tracks: Lanes to find conflicts on; None: no conflicts are looked for.
     Returns:
         The scene.
     """
@@ -108,7 +111,31 @@ def build_scene(
         legal=legal_actions(inner),
         goal=kind.goal(inner, frame),
         shapes=shapes,
+        conflicts=find_conflicts(inner, tracks) if tracks and len(tracks.lanes) else np.zeros(0, CONFLICT),
     )
+
+
+def find_conflicts(inner: Any, tracks: Tracks) -> np.ndarray:
+    """Conflicts of the ego's path with those of the others.
+
+    Args:
+        inner: The highway-env environment.
+        tracks: Of its road network.
+    Returns:
+        `CONFLICT` (C,)
+    """
+    bodies = [inner.vehicle, *other_bodies(inner)]
+    motion = [[body.position[0], body.position[1], body.heading, body.speed] for body in bodies]
+    lanes = [tracks.numbers[tuple(getattr(body, "target_lane_index", None) or body.lane_index)] for body in bodies]
+    planned = [getattr(body, "route", None) or () for body in bodies]
+    routes = np.full((len(bodies), max(*map(len, planned), 1), 2), -1)
+    for row, steps in zip(routes, planned, strict=True):
+        for k, (start, end, lane) in enumerate(steps):
+            row[k] = tracks.numbers[(start, end, 0)], -1 if lane is None else lane
+    places = np.array([lanes, [k if steps else -1 for k, steps in enumerate(planned)], [0] * len(bodies)])
+    found = np.zeros(MOST_CONFLICTS, CONFLICT)
+    count = find(found, tracks.lanes, tracks.points, routes, np.array(motion).T.copy(), places, new_paths())
+    return found[:count]
 
 
 def lane_shapes(inner: Any) -> tuple[LaneShape, ...]:

@@ -7,6 +7,7 @@ import sim
 from experts import registry
 from experts.driving import batch_decisions, contexts_of
 from experts.safety import is_unsafe, unsafe_actions
+from sim.by_value import same_values
 from sim.view import LANE, VIEW, views_of
 
 WORLDS = {
@@ -19,6 +20,7 @@ WORLDS = {
     "roundabout-generic-v1": {"vehicles_count": 15},
     "u-turn-v1": {},
     "highway-v0": {"action": {"longitudinal": False}, "vehicles_count": 10},
+    "intersection-v0": {},
 }
 
 
@@ -33,12 +35,13 @@ def driven(name, config, decisions=25, envs=6):
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_views_of_engine_environments_are_those_of_their_scenes(name):
-    seen = 0
+    seen = conflicts = 0
     for batch, _ in driven(name, WORLDS[name]):
         rows = np.array([4, 0, 1])
         ours, theirs = batch.views(rows), views_of(batch.scenes(rows))
         assert ours.manoeuvres == theirs.manoeuvres
-        for field in VIEW.names:
+        assert same_values(ours.rows["conflicts"], theirs.rows["conflicts"])
+        for field in set(VIEW.names) - {"conflicts"}:
             columns = [(field,)] if VIEW[field] != LANE else [(field, part) for part in LANE.names]
             for column in columns:
                 a, b = ours.rows, theirs.rows
@@ -46,7 +49,9 @@ def test_views_of_engine_environments_are_those_of_their_scenes(name):
                     a, b = a[part], b[part]
                 np.testing.assert_allclose(a, b, rtol=0, atol=1e-9, err_msg=f"{name} {column}")
         seen += np.isfinite(theirs.rows["target"]["front"]).sum()
+        conflicts += theirs.rows["conflict_count"].sum()
     assert seen > 10
+    assert (conflicts > 10) == (name == "intersection-v0")
 
 
 @pytest.mark.parametrize("expert", ["rule", "thresholds", "idm", "search", "slower"])
