@@ -29,7 +29,7 @@ def test_every_scenario_of_the_catalog_has_every_setting_once(rows):
 def test_marks_are_where_environments_are_made(rows, name):
     row = next(row for row in rows if row.scenario == name)
     assert row.family == name.rpartition("-")[0].removesuffix("-fast")
-    for setting in ("DiscreteMetaAction", "Kinematics", "GrayscaleObservation", "other_vehicles_type"):
+    for setting in ("DiscreteMetaAction", "Kinematics", "LidarObservation", "other_vehicles_type"):
         backend = sim.make(name, config=SETTINGS[setting]).backend
         assert backend == ("engine" if setting in row.covered else "highway-env")
 
