@@ -27,14 +27,18 @@ class Timed(VecEnvWrapper):
     """Adds up the time that the environments take."""
 
     seconds = 0.0
+    _start = 0.0
 
     def reset(self) -> Any:
         return self.venv.reset()
 
+    def step_async(self, actions: np.ndarray) -> None:
+        self._start = time.perf_counter()
+        self.venv.step_async(actions)
+
     def step_wait(self) -> Any:
-        start = time.perf_counter()
         results = self.venv.step_wait()
-        self.seconds += time.perf_counter() - start
+        self.seconds += time.perf_counter() - self._start
         return results
 
 
