@@ -206,7 +206,7 @@ def test_branching_refuses_what_it_cannot_do() -> None:
             env.branch(np.array(plans))
     steering = make_small("racetrack-v1")
     steering.reset(seed=0)
-    with pytest.raises(UsageError, match="discrete"):
+    with pytest.raises(UsageError, match=r"finite numbers of shape \(P, H, 1\)"):
         steering.branch(np.array([[0]]))
 
 
