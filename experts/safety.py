@@ -3,8 +3,8 @@
 A lane change is unsafe while the ego is still on its way to a lane (more than 1.37 m off its centre), or when it fails
 the rule's gap test with all distances and times relaxed to 80 %. Keeping the speed or accelerating is unsafe when the
 set-point that it leads to exceeds the safe speed by more than half a set-point of the published grid. A lane change
-that has no effect, because there is no lane, counts as keeping the speed. Where paths cross or join (`sim.conflicts`) an
-action is also unsafe when the ego meets a car whatever follows: keeping the speed, braking or accelerating for good
+that has no effect, because there is no lane, counts as keeping the speed. Where paths cross or join (`sim.conflicts`),
+an action is also unsafe when the ego meets a car whatever follows: keeping the speed, braking or accelerating for good
 (`experts.rules.crossing`). Nothing else makes braking unsafe.
 """
 

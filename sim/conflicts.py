@@ -63,8 +63,8 @@ class Tracks(NamedTuple):
     lanes: np.ndarray
     """`TRACK` (L,)"""
     points: np.ndarray
-    """float64 (P, 4): x, y, heading every `STEP` metres of every lane and at its end, and whether a car of a crossing or
-    joining road would touch one there (0 or 1)."""
+    """float64 (P, 4): x, y, heading every `STEP` metres of every lane and at its end, and whether a car of a crossing
+    or joining road would touch one there (0 or 1)."""
     numbers: dict[tuple[str, str, int], int]
     """Rows of `lanes` by highway-env's lane index."""
 
@@ -147,16 +147,23 @@ def _mark(a, b):
     """Mark the points of two polylines at which cars on them would touch; returns whether there are any."""
     found, i = False, 0
     while i < len(a):
-        nearest, k = math.inf, 0
+        bound, k = math.inf, 0
         while k < len(b):
             distance = math.hypot(a[i, 0] - b[k, 0], a[i, 1] - b[k, 1])
-            nearest = min(nearest, distance)
+            skip = _skip(distance)
+            bound = min(bound, distance - (skip - 1) * STEP)
             if distance < CAR_WIDTH and distance < _reach(a[i, 2] - b[k, 2]):
                 a[i, 3] = b[k, 3] = 1.0
                 found = True
-            k += max(int((distance - 2 * CAR_WIDTH) / STEP), 1)
-        i += max(int((nearest - 2 * CAR_WIDTH) / STEP), 1)
+            k += skip
+        i += max(int((bound - CAR_WIDTH) / STEP), 1)
     return found
+
+
+@kernel
+def _skip(distance):
+    """Points of a path to go on by, when one is this far away: half of what may be skipped, so that a bound is left."""
+    return max(int((distance - CAR_WIDTH) / (2 * STEP)), 1)
 
 
 # --- paths -----------------------------------------------------------------------------------------------------------
@@ -280,19 +287,21 @@ def _meeting(mine, mine_count, other, other_count):
     begin = end = first = last = match = -1
     i = 0
     while i < mine_count:
-        nearest, best, k, meets = math.inf, 0, 0, False
+        bound, nearest, best, k, meets = math.inf, math.inf, 0, 0, False
         while k < other_count:
             distance = math.hypot(mine[i, X] - other[k, X], mine[i, Y] - other[k, Y])
             if distance < nearest:
                 nearest, best = distance, k
             if distance < CAR_WIDTH and distance < _reach(mine[i, HEADING] - other[k, HEADING]):
                 first, last, meets = (k if first < 0 else min(first, k)), max(last, k), True
-            k += max(int((distance - 2 * CAR_WIDTH) / STEP), 1)
+            skip = _skip(distance)
+            bound = min(bound, distance - (skip - 1) * STEP)
+            k += skip
         if meets:
             begin, end, match = (i if begin < 0 else begin), i, best
         elif begin >= 0:
             break
-        i += max(int((nearest - 2 * CAR_WIDTH) / STEP), 1)
+        i += max(int((bound - CAR_WIDTH) / STEP), 1)
     return begin, end, first, last, match
 
 

@@ -37,7 +37,8 @@ def conflict(begin=20.0, length=7.0, near=20.0, speed=8.0, side=-1):
 
 
 def crossing_scene(*rows, speed=9.0):
-    scene = make_scene(speed=speed, set_points=(0.0, 4.5, 9.0), period=1.0, actions=3, goal=None)
+    cars = [(-1, 30.0, 8.0)]  # on another road
+    scene = make_scene(cars, speed=speed, set_points=(0.0, 4.5, 9.0), period=1.0, actions=3, goal=None)
     return dataclasses.replace(scene, conflicts=np.array(list(rows), CONFLICT))
 
 
@@ -138,6 +139,7 @@ def test_stored_scenes_keep_their_conflicts():
     assert [len(scene.conflicts) for scene in take_scenes(columns, rest, 2)] == [0, 0]
 
 
+@pytest.mark.slow
 def test_the_rule_crosses_an_intersection():
     """Before it saw crossing cars, 42 of 100 episodes ended in a crash."""
     envs = sim.make_vec("intersection-v0", num_envs=100, seed=0)
