@@ -255,7 +255,7 @@ def plot(trainings: list[Training], path: Path) -> None:
     figure.supylabel("return of the greedy policy", fontsize=9)
     seeds = " to ".join(str(number) for number in sorted({min(counts), max(counts)}))
     figure.suptitle(f"Same settings, no expert: mean and range over {seeds} training seeds", fontsize=11)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    figure.axes[0].legend(frameon=False, fontsize=8)
     save_figure(figure, path)
 
 

@@ -188,7 +188,7 @@ def make_linear(options: Mapping[str, Any], scenario: str, seed: int, target: st
 
 
 def make_trained(options: Mapping[str, Any], scenario: str, seed: int) -> ActorExpert:
-    """The expert `trained`: a perceptron that SAC trained
+    """The expert `trained`: SAC, return (random) Hopper-v5 2532 (17), HalfCheetah-v5 4701 (-264), Walker2d-v5 2358 (1).
 
     Args:
         options: None are known.
