@@ -297,7 +297,7 @@ def test_bench_compares_simulators(tmp_path, here):
     assert rows[0]["ratio"] == 1
     assert max(row["ratio"] for row in rows if row["simulator"] == "engine") > 20
     assert picture.stat().st_size > 5000
-    assert_one_line(here("bench", "sim", "--scenario", "parking-v0"), "parking-v0", "not on the engine")
+    assert_one_line(here("bench", "sim", "--scenario", "carla-merge"), "carla-merge", "not on the engine")
     assert_one_line(here("bench", "sim", "--policy", "brave"), "brave", "random or slower")
     done = here("bench", "sim", "--scenario", "merge-v1,merge-v9")
     assert_one_line(done, "merge-v9")

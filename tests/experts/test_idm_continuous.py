@@ -39,7 +39,7 @@ def test_a_car_of_highway_env_drives_through_the_point_that_it_steers_to(target)
 
 
 def test_places_on_centre_lines_are_highway_envs_lane_coordinates():
-    env = sim.make("racetrack-v1")
+    env = sim.make("racetrack-v1", "highway-env")
     env.reset(seed=0)
     lanes, lines = env.inner.road.network.lanes_list(), Centrelines(env.scene().shapes)
     rng = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def test_places_on_centre_lines_are_highway_envs_lane_coordinates():
 
 
 def test_the_way_ahead_goes_on_where_a_lane_ends():
-    env = sim.make("racetrack-v1")
+    env = sim.make("racetrack-v1", "highway-env")
     env.reset(seed=0)
     network, lines = env.inner.road.network, Centrelines(env.scene().shapes)
     lane, following = network.get_lane(("a", "b", 0)), network.get_lane(("b", "c", 0))

@@ -49,7 +49,7 @@ def test_continuous_environments_can_be_driven_seen_filmed_and_restored(name):
     for wrong in (np.full(env.action_space.shape, np.nan), np.zeros(3), "left", None):
         with pytest.raises(ValueError, match="finite numbers of shape"):
             env.step(wrong)
-    with pytest.raises(ValueError, match="discrete actions"):
+    with pytest.raises(ValueError, match="plans of shape"):
         env.branch(np.array([[0]]))
 
 

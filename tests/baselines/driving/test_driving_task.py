@@ -161,5 +161,7 @@ def test_bad_arguments_are_refused_in_one_line(met):
         DrivingTask(met, [], 1, trace_share=1.5)
     with pytest.raises(UsageError, match="scenario 'lane-chnge'"):
         situations([SituationSource("lane-chnge")], 1, 0)
-    with pytest.raises(UsageError, match="does not run on the engine"):
+    with pytest.raises(UsageError, match="'intersection-v0' has 3 actions: plans need all 5"):
         situations([SituationSource("intersection-v0")], 1, 0)
+    with pytest.raises(UsageError, match="does not run on the engine"):
+        situations([SituationSource("carla-highway")], 1, 0)

@@ -57,7 +57,7 @@ DOCUMENTED = {
                 "absolute": False,
             }
         },
-        "highway-env",
+        "engine",
     ),
     "kinematics": (
         "highway-v0",
@@ -78,15 +78,15 @@ DOCUMENTED = {
     "lidar in a car park": (
         "parking-v0",
         {"observation": {"type": "LidarObservation", "cells": 128}, "vehicles_count": 3},
-        "highway-env",
+        "engine",
     ),
     "lidar": (
         "highway-v0",
         {"observation": {"type": "LidarObservation", "cells": 128, "maximum_range": 64, "normalise": True}},
-        "highway-env",
+        "engine",
     ),
-    "continuous actions": ("highway-v0", {"action": {"type": "ContinuousAction"}}, "highway-env"),
-    "a grid of actions": ("highway-v0", {"action": {"type": "DiscreteAction"}}, "highway-env"),
+    "continuous actions": ("highway-v0", {"action": {"type": "ContinuousAction"}}, "engine"),
+    "a grid of actions": ("highway-v0", {"action": {"type": "DiscreteAction"}}, "engine"),
     "meta-actions": ("highway-v0", {"action": {"type": "DiscreteMetaAction"}}, "engine"),
     "attention (PPO script)": (
         "highway-v0",
@@ -99,9 +99,9 @@ DOCUMENTED = {
         },
         "engine",
     ),
-    "oval (PPO script)": ("racetrack-oval-v0", OVAL, "highway-env"),
+    "oval (PPO script)": ("racetrack-oval-v0", OVAL, "engine"),
     "pictures (DQN script)": ("highway-fast-v0", {"observation": PICTURE}, "highway-env"),
-    "screen": ("roundabout-v0", {"screen_width": 640, "screen_height": 480}, "highway-env"),
+    "screen": ("roundabout-v0", {"screen_width": 640, "screen_height": 480}, "engine"),
     "real time": ("highway-v0", {"real_time_rendering": True}, "engine"),
     "no window": ("highway-v0", {"offscreen_rendering": True}, "engine"),
 }
