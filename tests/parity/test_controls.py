@@ -63,7 +63,7 @@ def test_ten_thousand_decisions_with_controls_are_identical():
     assert crashes > 50
 
 
-ACTIONS, BICYCLE, TRAFFIC = (f"sim/engine/{name}.py" for name in ("ego_actions", "bicycle", "traffic"))
+ACTIONS, BICYCLE, MOTION = (f"sim/engine/{name}.py" for name in ("ego_actions", "bicycle", "motion"))
 FAULTS = {
     "actions clipped that should not be": (ACTIONS, "if self._clip else actions", "if True else actions"),
     "double precision": (ACTIONS, "low + (bounded[:, k] - -1)", "low + (bounded[:, k].astype(float) - -1)"),
@@ -79,9 +79,9 @@ FAULTS = {
         "STEERING, ACCELERATION, GIVEN, GIVEN_SECOND = range(4)",
     ),
     "a push moves the bicycle": (
-        TRAFFIC,
-        "        bicycle.move(env, ego, p.dt)\n",
-        "        bicycle.move(env, ego, p.dt)\n        ego.x += ego.push_x * ego.pushed\n",
+        MOTION,
+        "        bicycle.move(env, ego, dt)\n",
+        "        bicycle.move(env, ego, dt)\n        ego.x += ego.push_x * ego.pushed\n",
     ),
     "Euler instead of Runge-Kutta": (BICYCLE, "(f1 + (2 * f2) + (2 * f3) + f4)", "(f1 * 6)"),
     "no damping at a crawl": (BICYCLE, "if abs(speed) < CRAWL:", "if abs(speed) < 0:"),
@@ -106,7 +106,7 @@ FAULTS = {
         "range(0 if p.ego_kind == MDP else 1, env.vehicles)",
         "range(env.vehicles)",
     ),
-    "the ego keeps a target lane": (TRAFFIC, "    ego.target = ego.lane\n", "    ego.target = ego.target\n"),
+    "the ego keeps a target lane": (MOTION, "    ego.target = ego.lane\n", "    ego.target = ego.target\n"),
 }
 """Slips that a port could make: (file, old text, new text)."""
 

@@ -104,7 +104,8 @@ def test_thousands_of_adversarial_scenes_are_identical():
 
 
 TRAFFIC, NEIGHBOURS, CONTACTS = (f"sim/engine/{name}.py" for name in ("traffic", "neighbours", "contacts"))
-ROADS, OBSERVE, ROAD = (f"sim/engine/{name}.py" for name in ("roads", "observe", "road"))
+ROADS, ROAD, MOTION = (f"sim/engine/{name}.py" for name in ("roads", "road", "motion"))
+OBSERVE, GRID = (f"sim/engine/observe/{name}.py" for name in ("kinematics", "time_to_collision"))
 HIGHWAY = "sim/engine/families/highway.py"
 KINEMATICS, SIZES = "sim/kinematics.py", "sim/sizes.py"
 FAULTS = {
@@ -120,13 +121,13 @@ FAULTS = {
     "push of an obstacle is halved": (CONTACTS, "share = 1.0 if obstacle else 2.0", "share = 2.0"),
     "vehicles decide in another order": (
         TRAFFIC,
-        "in range(1, env.vehicles):\n        _idm",
-        "in range(env.vehicles - 1, 0, -1):\n        _idm",
+        "in range(first, env.vehicles):\n        _idm",
+        "in range(env.vehicles - 1, first - 1, -1):\n        _idm",
     ),
-    "position in single precision": (
-        TRAFFIC,
+    "position rounded": (
+        MOTION,
         "body.x += body.speed * dt",
-        "body.x = np.float32(body.x + body.speed * dt)",
+        "body.x = round(body.x + body.speed * dt, 6)",
     ),
     "speed halves round up": (KINEMATICS, "np.round(x * (count - 1))", "np.floor(x * (count - 1) + 0.5)"),
     "no margin beside a lane": (SIZES, "LANE_MARGIN = 1.0", "LANE_MARGIN = 0.0"),
@@ -139,11 +140,11 @@ FAULTS = {
     "level bodies not told apart": (NEIGHBOURS, "LEVEL = 1e-9", "LEVEL = -1.0"),
     "closest lane regardless of heading": (ROADS, "total += 1.0 * angle", "total += 0.0 * angle"),
     "wrecks decide": (TRAFFIC, "    if body.crashed:\n        return\n", ""),
-    "wrecks do not brake": (TRAFFIC, "0.0, -1.0 * speed", "0.0, 0.0"),
+    "wrecks do not brake": (MOTION, "0.0, -1.0 * body.speed", "0.0, 0.0"),
     "followers keep their own exponent": (
         TRAFFIC,
-        "_free_road(follower, lanes, body.delta)",
-        "_free_road(follower, lanes, follower.delta)",
+        "_free_road(follower, lanes, p, body.delta)",
+        "_free_road(follower, lanes, p, follower.delta)",
     ),
     "no speed limit": (
         TRAFFIC,
@@ -158,7 +159,7 @@ FAULTS = {
     "the action is repeated": (ROAD, "        meaning = NONE\n", ""),
     "changes are never given up": (TRAFFIC, "if 0 < d < _desired_gap", "if 0 < d < -_desired_gap"),
     "reversing cars do not change": (TRAFFIC, "if abs(body.speed) < 1:", "if body.speed < 1:"),
-    "no top speed": (KINEMATICS, "    if speed > MAX_SPEED:\n", "    if speed > 2 * MAX_SPEED:\n"),
+    "no top speed": (KINEMATICS, "    if speed > fastest:\n", "    if speed > 2 * fastest:\n"),
     "velocity not projected": (TRAFFIC, "(body.vy - other.vy) * body.sin", "0.0"),
     "target lane's leader ignored": (TRAFFIC, "ego, front_in(env, ego, lanes, i, body.target)", "ego, -1"),
     "speed drawn before the lane": (
@@ -169,7 +170,7 @@ FAULTS = {
     "seen too little behind": (OBSERVE, "ahead > -2 * CAR_LENGTH", "ahead > -1 * CAR_LENGTH"),
     "observation not clipped": (OBSERVE, "if p.obs_clip:", "if False:"),
     "reward by the present lane": (HIGHWAY, "nth(lanes[0], ego.target).id", "nth(lanes[0], ego.lane).id"),
-    "time to collision rounded once": (OBSERVE, "math.ceil(ttc / p.period)", "math.floor(ttc / p.period)"),
+    "time to collision rounded once": (GRID, "math.ceil(ttc / p.period)", "math.floor(ttc / p.period)"),
     "obstacle unseen": ("sim/engine/spawn.py", "    env.bodies += 1\n", "    env.bodies += 0\n"),
     "no offset across a border": (
         ROADS,

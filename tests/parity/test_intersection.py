@@ -136,8 +136,8 @@ FAULTS = {
     "the ego's place forgotten": (BODIES, "    if i <= env.place:\n        env.place -= 1\n", ""),
     "the ego's contacts come last": (
         CONTACTS,
-        "_contact(env, ego, row_of(env, i), row_of(env, j), dt)",
-        "_contact(env, ego, row_of(env, j), row_of(env, i), dt)",
+        "contact(env, ego, row_of(env, i), row_of(env, j), dt)",
+        "contact(env, ego, row_of(env, j), row_of(env, i), dt)",
     ),
 }
 """Slips that a port could make: (file, old text, new text)."""

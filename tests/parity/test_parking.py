@@ -83,8 +83,8 @@ FAULTS = {
     "walls are as short as cars": (LOT, "abs(along) - body.length / 2", "abs(along) - 2.5"),
     "pushed cars stay": (
         TRAFFIC,
-        "        if body.pushed:\n            _limit(",
-        "        if False:\n            _limit(",
+        "        if body.pushed:\n            move_car(",
+        "        if False:\n            move_car(",
     ),
     "push of a wall is halved": (CONTACTS, "share = 1.0 if obstacle else 2.0", "share = 2.0"),
     "wall as wide as long": (CONTACTS, "other.width / 2 if obstacle", "other.length / 2 if obstacle"),

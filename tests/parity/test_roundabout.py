@@ -68,7 +68,7 @@ def test_hundreds_of_adversarial_scenes_are_identical():
     oracle.run_all([{"scenario": name, "scenes": 100, "winding": True} for name in KINDS])
 
 
-ROADS, ROUTES, VIEWS = (f"sim/engine/{name}.py" for name in ("roads", "routes", "views"))
+ROADS, ROUTES, FRAMES = (f"sim/engine/{name}.py" for name in ("roads", "routes", "frames"))
 FAMILY = "sim/engine/families/roundabout.py"
 FAULTS = {
     "destination drawn after the exponent": (
@@ -90,7 +90,7 @@ FAULTS = {
         "    speed = 16.0 + next_normal(env.stream) * 2.0\n"
         "    body = add_vehicle(env, ego, lanes, n, s + next_normal(env.stream) * 2.0, speed)",
     ),
-    "a route's first lane is not wanted": (ROUTES, "start[2]), *later]", "-1), *later]"),
+    "a route's first lane is not wanted": (ROUTES, "*start[:2], 0)), start[2])", "*start[:2], 0)), -1)"),
     "steps of a route are not dropped": (
         ROADS,
         "step += 1  # the first",
@@ -104,7 +104,7 @@ FAULTS = {
         "phi = start + kinematics.wrap_to_pi(angle - start)",
         "phi = start + kinematics.modulo(angle - start, 2 * math.pi)",
     ),
-    "time-to-collision along the own lane alone": (VIEWS, "for k in range(frame.count):", "for k in range(1):"),
+    "time-to-collision along the own lane alone": (FRAMES, "for k in range(frame.count):", "for k in range(1):"),
     "roads ahead regardless of the route": (ROUTES, "if route < 0:", "if route < 99:"),
 }
 """Slips that a port could make: (file, old text, new text)."""

@@ -68,7 +68,7 @@ def test_hundreds_of_adversarial_scenes_are_identical():
 
 
 FAMILY = "sim/engine/families/u_turn.py"
-ROADS, ROUTES, VIEWS = (f"sim/engine/{name}.py" for name in ("roads", "routes", "views"))
+ROADS, ROUTES, FRAMES = (f"sim/engine/{name}.py" for name in ("roads", "routes", "frames"))
 FAULTS = {
     "all exponents drawn": (FAMILY, "            if k == 0:\n", "            if k >= 0:\n"),
     "no exponent drawn": (FAMILY, "            if k == 0:\n", "            if k < 0:\n"),
@@ -78,11 +78,11 @@ FAULTS = {
     "reward by the target lane": (FAMILY, "lane = nth(lanes[0], ego.lane)\n", "lane = nth(lanes[0], ego.target)\n"),
     "reward not clipped": (FAMILY, "clipped(linear(ego.speed, f.slow, f.fast))", "linear(ego.speed, f.slow, f.fast)"),
     "reward without the left lane's share": (FAMILY, "f.high_speed + f.left_lane)", "f.high_speed)"),
-    "a route's first lane is not wanted": (ROUTES, "start[2]), *later]", "-1), *later]"),
+    "a route's first lane is not wanted": (ROUTES, "*start[:2], 0)), start[2])", "*start[:2], 0)), -1)"),
     "a lane of another road is kept by number": (ROADS, "lane.id if wanted < 0", "0 if wanted < 0"),
     "heading along an arc turned": (ROADS, "math.pi / 2 * lane.turn\n", "-math.pi / 2 * lane.turn\n"),
     "clearance without the offset": (ROADS, "needed = 2 * off", "needed = 0 * off"),
-    "time-to-collision along the own lane alone": (VIEWS, "for k in range(frame.count):", "for k in range(1):"),
+    "time-to-collision along the own lane alone": (FRAMES, "for k in range(frame.count):", "for k in range(1):"),
     "roads three crossings on unseen": (ROUTES, "DEPTH = 3", "DEPTH = 1"),
 }
 """Slips that a port could make: (file, old text, new text)."""
