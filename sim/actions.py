@@ -55,6 +55,8 @@ def one_action(action: Any, count: int) -> int:
     Raises:
         UsageError: It is no integer (floats and bools are not), or outside the range.
     """
+    if type(action) in (int, np.int64) and 0 <= action < count:
+        return int(action)
     number = np.asarray(action)
     if number.size != 1 or number.dtype.kind not in "iu" or not 0 <= number.item() < count:
         shown = number.item() if number.size == 1 else action

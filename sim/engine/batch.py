@@ -21,6 +21,7 @@ from sim.actions import MetaAction
 from sim.compiled import compile_once
 from sim.engine.buffers import Observations, copied, flat_buffer, shaped
 from sim.engine.ego_actions import Actions
+from sim.engine.episode import RUNNING
 from sim.engine.rng import seeded_stream
 from sim.env import Branches, EpisodeSummary, reset_needed
 from sim.errors import UsageError
@@ -218,7 +219,7 @@ class EnvBatch(ABC):
 
     def running(self, i: int) -> bool:
         """Whether environment i has begun an episode that has not ended."""
-        return bool(self.started[i]) and self.outcomes[i] == Outcome.RUNNING
+        return bool(self.started[i]) and int(self.outcomes[i]) == RUNNING
 
     def require_running(self, i: int, method: str) -> None:
         """Check that environment i has an episode that has not ended.
@@ -323,7 +324,16 @@ class EnvBatch(ABC):
             gymnasium.error.ResetNeeded: Before the first reset.
         """
         actions = self.actions.batch(actions, self.num_envs)
-        self.require_started(slice(None), "step")
+        if np.count_nonzero(self.started) < self.num_envs:
+            raise reset_needed("step")
+        self.advance(actions)
+
+    def advance(self, actions: np.ndarray) -> None:
+        """`step` with actions that have been checked, of environments that have been reset.
+
+        Args:
+            actions: As `Actions.batch` or, for one environment, `Actions.one` returns them.
+        """
         self.last_actions[:], self.decided[:] = actions, True
         if self.parallel:
             numba.set_num_threads(self.threads)

@@ -78,7 +78,7 @@ class EngineEnv(DrivingEnv):
         if not self._alone:
             raise UsageError(f"environment {self.row} of a batch cannot be stepped alone: step the whole batch")
         batch.require_running(0, "step")
-        batch.step(batch.actions.one(action))
+        batch.advance(batch.actions.one(action))
         info = batch.info(0)
         if not batch.running(0):
             info |= batch.final_info(0)
