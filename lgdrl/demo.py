@@ -49,7 +49,7 @@ def demo(folder: Path) -> None:
     run = Run(folder / "lgdrl" / "seed0")
     video, _ = film(watched_run(run, _published(run)), [PUBLISHED_SEED], folder / "published_start")
     seconds = time.perf_counter() - started
-    console.print(f"{seconds:.0f} s. One training seed: see docs/results.md for five.", style="dim")
+    console.print(f"{seconds:.0f} s. One training seed: see docs/results.md for ten.", style="dim")
     console.print(f"Learning curves   {folder}/curves.png\nSuccess           {folder}/success.png")
     console.print(f"Published start   {video}")
 

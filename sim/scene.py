@@ -115,10 +115,7 @@ CONFLICT = np.dtype(
             ("leave", "f8"),  # ... and until it has left
             ("shift", "f8"),  # where paths join: m that the other's path is longer than the ego's to one place, else 0
             ("joins", "?"),  # the paths join, so that one car may follow the other; else they cross
-            (
-                "priority",
-                "i8",
-            ),  # 1 where the ego has the right of way, -1 where the other has, 0 where the road has none
+            ("priority", "i8"),  # 1: the ego has the right of way, -1: the other has, 0: the road has none
             ("side", "i8"),  # -1: the other car is to the left of the ego, 1: to the right
         ],
     )

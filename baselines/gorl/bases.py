@@ -69,6 +69,12 @@ class Base(ABC):
             weights: float (B, 2), of improvement and constraint; None: all 1.
         """
 
+    of_critic = False
+    """Whether the terms belong to the loss of the critic, not of the actor."""
+
+    def follow(self) -> None:
+        """Let a target network follow that the learner itself moves only while it acts."""
+
     @abstractmethod
     def actions(self, samples: Samples) -> torch.Tensor:
         """The actions of the data as a network takes them, float (B, D) scaled or (B, A) one-hot."""
@@ -143,6 +149,7 @@ class ValueBase(Base):
     """Discrete CQL: the constraint lies in the critic."""
 
     model: DQN
+    of_critic = True
 
     def __init__(self, model: DQN, alpha: float, seed: np.random.SeedSequence) -> None:
         super().__init__(model, alpha, seed)
@@ -154,6 +161,9 @@ class ValueBase(Base):
         chosen = values.gather(1, samples.actions[:, None])[:, 0]
         errors = nn.functional.smooth_l1_loss(chosen, self._targets(samples), reduction="none")
         return errors, self.alpha * _gap(values, samples.legal, samples.actions)
+
+    def follow(self) -> None:
+        self.model.q_net_target.load_state_dict(self.network.state_dict())
 
     def _targets(self, samples: Samples) -> torch.Tensor:
         model = self.model

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from baselines.gorl.bases import Base, PolicyBase, base_of
+from baselines.gorl.bases import Base, base_of
 from baselines.gorl.guide import Guide, GuideConfig, separation
 from experts.data.transitions import NO_ORIGIN, TransitionDataset
 from lgdrl.guidance.constraint import DivergenceName
@@ -64,7 +64,7 @@ class Constrained(OfflineStrategy):
         super().__init__(name, actor=[pairs] if config.pairs else [], needs_expert=False)
         self.config, self.settings, self.guide_config = config, settings, guide
         self.labels_needed = bool(config.pairs) or guide is not None
-        self.slice = config.target_every if settings.learner == "dqn" else OfflineStrategy.slice
+        self.interval = config.target_every if settings.learner == "dqn" else OfflineStrategy.interval
         self.base: Base
         self.guide: Guide | None = None
         self.updates = 0
@@ -82,16 +82,14 @@ class Constrained(OfflineStrategy):
             )
             self.guide = Guide(self.guide_config, self.base, inputs, int(guide_seed.generate_state(1)[0]))
 
-    def between(self) -> None:
-        """Q-learning's target follows."""
-        if not isinstance(self.base, PolicyBase):
-            self.base.model.q_net_target.load_state_dict(self.base.network.state_dict())  # type: ignore[attr-defined]
+    def after_interval(self) -> None:
+        self.base.follow()
 
     def critic_terms(self, batches: Batches, networks: Networks) -> Terms:
-        return Terms() if isinstance(self.base, PolicyBase) else self._terms(batches, networks)
+        return self._terms(batches, networks) if self.base.of_critic else Terms()
 
     def actor_terms(self, batches: Batches, networks: Networks) -> Terms:
-        own = self._terms(batches, networks) if isinstance(self.base, PolicyBase) else Terms()
+        own = Terms() if self.base.of_critic else self._terms(batches, networks)
         return Terms.combined([own, super().actor_terms(batches, networks)])
 
     def _terms(self, batches: Batches, networks: Networks) -> Terms:

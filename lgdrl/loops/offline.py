@@ -46,11 +46,11 @@ class OfflineStrategy(Strategy):
 
     labels_needed = False
     """Whether it learns from labels in the data set."""
-    slice: int = 50
-    """Updates between two calls of `between`, and between two looks at whether to go on."""
+    interval: int = 50
+    """Updates between two calls of `after_interval`, and between two looks at whether to go on."""
 
-    def between(self) -> None:
-        """Called after every `slice` updates of the run; parameters may be changed here."""
+    def after_interval(self) -> None:
+        """Called after every `interval` updates of the run; parameters may be changed here."""
 
     def bind(self, model: GuidedOffPolicy, dataset: TransitionDataset) -> None:
         """The learner, with the data set in the first slots of its replay buffer, in order."""
@@ -111,7 +111,7 @@ def offline_method(name: str, summary: str, defaults: Any, build: Build, needs: 
             if strategy.labels_needed and (dataset.labels is None or not dataset.labels.given.any()):
                 raise UsageError(
                     f"strategy {name!r} is guided by labels, data set {config.dataset!r} has none: add some with "
-                    f"`lgdrl label {config.dataset} --expert NAME`"
+                    f"`lgdrl label {config.dataset} --expert NAME --out NEW.npz`"
                 )
         finally:
             envs.close()
@@ -231,10 +231,10 @@ class OfflineLoop(Loop):
     def advance(self, amount: int, callback: Callback | None = None) -> None:
         end = self.progress + amount
         while self.progress < end:
-            length = self.strategy.slice - self.progress % self.strategy.slice
+            length = self.strategy.interval - self.progress % self.strategy.interval
             self.model.train(min(length, end - self.progress), self.model.batch_size)
-            if self.progress % self.strategy.slice == 0:
-                self.strategy.between()
+            if self.progress % self.strategy.interval == 0:
+                self.strategy.after_interval()
             if callback is not None and not callback({}, {}):
                 return
 

@@ -263,6 +263,13 @@ def distance(lane, x, y):
 
 
 @kernel
+def on_road(body, lanes):
+    """Whether a body is on its lane (highway-env's `on_road`)."""
+    s, lateral = coordinates(body, lanes, body.lane)
+    return holds(nth(lanes, body.lane), s, lateral, 0.0)
+
+
+@kernel
 def may_hold(lane, x, y):
     """A cheap test that every point passes which `holds` with `LANE_MARGIN`."""
     return lane.low_x <= x <= lane.high_x and lane.low_y <= y <= lane.high_y

@@ -42,6 +42,22 @@ def add_vehicle(env, ego, lanes, n, s, speed):
 
 
 @kernel
+def is_free(env, ego, x, y, distance):
+    """Whether all vehicles keep a distance (m) from a point."""
+    free = True
+    for i in range(env.vehicles):
+        free = free and not is_near(nth(ego, i), x, y, distance)
+    return free
+
+
+@kernel
+def is_near(body, x, y, distance):
+    """Whether a body is less than a distance (m) from a point."""
+    dx, dy = body.x - x, body.y - y
+    return math.sqrt(dx * dx + dy * dy) < distance
+
+
+@kernel
 def add_obstacle(env, ego, lanes, x, y):
     """One more obstacle, at a point."""
     body = nth(ego, env.bodies)

@@ -52,8 +52,8 @@ FAULTS = {
     "half the width": (LANE_KEEPING, "lateral / followed.width", "lateral / (followed.width / 2)"),
     "success by the lane that is followed": (
         LANE_KEEPING,
-        "s, lateral = roads.project(lane, ego.x",
-        "s, lateral = roads.project(followed, ego.x",
+        "SUCCESS if roads.on_road(ego, lanes[0])",
+        "SUCCESS if roads.holds(followed, s, lateral, 0.0)",
     ),
     "starts in the middle": (LANE_KEEPING, "START = 50.0, -4.0", "START = 50.0, 0.0"),
     "limit a decision late": (LANE_KEEPING, "f.duration - 1e-9", "f.duration + 1e-9"),

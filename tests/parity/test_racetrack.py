@@ -48,11 +48,11 @@ RACETRACK = "sim/engine/families/racetrack.py"
 FAULTS = {
     "one place drawn too many": (
         RACETRACK,
-        "    s = uniform(0.0, length",
-        "    s = uniform(0.0, 0.0, env.stream) + uniform(0.0, length",
+        "    s, speed = uniform(0.0, length",
+        "    next_below(env.stream, 2)\n    s, speed = uniform(0.0, length",
     ),
     "faster cars": (RACETRACK, "uniform(0.0, 3.0, env.stream)", "uniform(0.0, 3.5, env.stream)"),
-    "cars may start close to each other": (RACETRACK, "< SPAWN_DISTANCE:", "< 0.5 * SPAWN_DISTANCE:"),
+    "cars may start close to each other": (RACETRACK, ".length, SPAWN_DISTANCE)", ".length, 0.5 * SPAWN_DISTANCE)"),
     "length of the present lane": (
         RACETRACK,
         "after_start + lane, nth(first, f.after_start).length",

@@ -23,7 +23,7 @@ from sim.engine.road_batch import RoadRules, road_family
 from sim.engine.road_setup import Setup, two_root_ab
 from sim.engine.roads import lane_keys
 from sim.engine.routes import planned, table_of
-from sim.engine.spawn import add_vehicle, clear, uniform
+from sim.engine.spawn import add_vehicle, clear, is_free, is_near, uniform
 from sim.engine.traffic import substep_without_ego
 
 ARMS = 4
@@ -105,12 +105,6 @@ def _most_bodies(config: Any) -> int:
 
 
 @kernel
-def _near(body, x, y, distance):
-    dx, dy = body.x - x, body.y - y
-    return math.sqrt(dx * dx + dy * dy) < distance
-
-
-@kernel
 def _spawn(env, ego, lanes, f, at, spread, speed_spread, probability, straight):
     """Perhaps one more car, `at` metres along an entry drawn at random, on the way to another arm."""
     if next_double(env.stream) > probability:
@@ -122,10 +116,7 @@ def _spawn(env, ego, lanes, f, at, spread, speed_spread, probability, straight):
     s = at + 5.0 + next_normal(env.stream) * spread
     speed = 8.0 + next_normal(env.stream) * speed_spread
     x, y = roads.position(nth(lanes, n), s, 0.0)
-    for i in range(env.vehicles):
-        if _near(nth(ego, i), x, y, SPAWN_DISTANCE):
-            return
-    if env.vehicles == f.most:
+    if env.vehicles == f.most or not is_free(env, ego, x, y, SPAWN_DISTANCE):
         return
     body = add_vehicle(env, ego, lanes, n, s, speed)
     body.route = ARMS * start + end
@@ -163,7 +154,7 @@ def _enter(env, ego, lanes, p, f):
     env.place = others
     env.vehicles = env.bodies = others + 1
     for i in range(others, 0, -1):
-        if _near(nth(ego, i), ego.x, ego.y, EGO_DISTANCE):
+        if is_near(nth(ego, i), ego.x, ego.y, EGO_DISTANCE):
             remove(env, ego, i)
 
 

@@ -65,14 +65,13 @@ def score(envs, bodies, lanes, params, own, actions, controls, rolling):
         env, ego = envs[i], bodies[i, 0]
         if rolling and env.outcome != RUNNING:
             continue
-        followed, lane = nth(lanes[0], env.followed), nth(lanes[0], ego.lane)
+        followed = nth(lanes[0], env.followed)
         s, lateral = roads.project(followed, ego.x, ego.y)
         reward = 1 - math.pow(lateral / followed.width, f.two)
         if not roads.holds(followed, s, lateral, 0.0):
             env.followed = f.second_lane  # from the next decision on; never back
-        s, lateral = roads.project(lane, ego.x, ego.y)
         truncated = env.steps * p.period >= f.duration - 1e-9
-        at_limit = SUCCESS if roads.holds(lane, s, lateral, 0.0) else MISSED
+        at_limit = SUCCESS if roads.on_road(ego, lanes[0]) else MISSED
         conclude(env, reward, ego.crashed != 0, False, False, truncated, at_limit)
 
 

@@ -21,7 +21,7 @@ from sim.engine.rng import next_below
 from sim.engine.road_batch import RoadRules, road_family
 from sim.engine.road_setup import Setup, padded
 from sim.engine.roads import lane_keys
-from sim.engine.spawn import add_obstacle, add_vehicle, clear, uniform
+from sim.engine.spawn import add_obstacle, add_vehicle, clear, is_free, uniform
 
 START_LANES = 2
 """Lanes in which the ego may start, but on the oval; the large circuit has a third."""
@@ -74,20 +74,12 @@ def _uncovered(config: Any) -> str | None:
 
 
 @kernel
-def _far_from_others(env, ego, body):
-    """Whether a car stands away from all that are on the road."""
-    for i in range(env.vehicles - 1):
-        dx, dy = body.x - nth(ego, i).x, body.y - nth(ego, i).y
-        if math.sqrt(dx * dx + dy * dy) < SPAWN_DISTANCE:
-            return False
-    return True
-
-
-@kernel
-def _add_car(env, ego, lanes, n, length):
-    """One more car, anywhere along `length` metres of lane n."""
-    s = uniform(0.0, length, env.stream)
-    return add_vehicle(env, ego, lanes, n, s, 6.0 + uniform(0.0, 3.0, env.stream))
+def _add_car(env, ego, lanes, n, length, distance):
+    """One more car, anywhere along `length` metres of lane n, unless another one is within a distance (m)."""
+    s, speed = uniform(0.0, length, env.stream), 6.0 + uniform(0.0, 3.0, env.stream)
+    x, y = roads.position(nth(lanes, n), s, 0.0)
+    if is_free(env, ego, x, y, distance):
+        add_vehicle(env, ego, lanes, n, s, speed)
 
 
 @kernel
@@ -101,14 +93,11 @@ def start(envs, bodies, lanes, params, own, rows):
         n = f.start + lane
         add_vehicle(env, ego, first, n, uniform(20.0, 50.0, env.stream), nth(first, n).speed_limit)
         if f.others > 0:
-            _add_car(env, ego, first, f.after_start + lane, nth(first, f.after_start).length)
+            _add_car(env, ego, first, f.after_start + lane, nth(first, f.after_start).length, 0.0)
             for _ in range(next_below(env.stream, f.others)):
                 n = f.firsts[next_below(env.stream, f.roads)]
                 n += next_below(env.stream, nth(first, n).count)
-                body = _add_car(env, ego, first, n, nth(first, n).length)
-                if not _far_from_others(env, ego, body):
-                    env.vehicles -= 1
-                    env.bodies = env.vehicles
+                _add_car(env, ego, first, n, nth(first, n).length, SPAWN_DISTANCE)
         for k in range(f.obstacles):
             add_obstacle(env, ego, first, f.points[k, 0], f.points[k, 1])
 

@@ -6,7 +6,6 @@ in the neighbour search across segment borders, which the compiled road knows.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,9 +16,9 @@ from sim.engine.rewards import linear
 from sim.engine.rng import next_below, next_normal
 from sim.engine.road_batch import RoadRules, road_family
 from sim.engine.road_setup import DEFAULT_SPEEDS, Setup
-from sim.engine.roads import coordinates, holds, lane_keys, position
+from sim.engine.roads import lane_keys, on_road, position
 from sim.engine.routes import MOST_ROUTES, from_every_lane, planned, table_of
-from sim.engine.spawn import add_vehicle, clear, uniform
+from sim.engine.spawn import add_vehicle, clear, is_free, uniform
 
 ENTRY = ("ser", "ses", 0)
 EXIT = "nxs"
@@ -97,9 +96,10 @@ def _send(env, body, destination, exits):
 
 
 @kernel
-def _add_ego(env, ego, lanes, f):
+def _add_ego(env, ego, lanes, n, s):
+    """The ego alone, at its entry."""
     clear(env)
-    add_vehicle(env, ego, lanes, f.entry, f.entry_s, EGO_SPEED)
+    add_vehicle(env, ego, lanes, n, s, EGO_SPEED)
     ego.route = 0
 
 
@@ -117,7 +117,7 @@ def start(envs, bodies, lanes, params, own, rows):
     f = own[0]
     for i in rows:
         env, ego, first = envs[i], bodies[i, 0], lanes[0]
-        _add_ego(env, ego, first, f)
+        _add_ego(env, ego, first, f.entry, f.entry_s)
         _add_car(env, ego, first, f.ring + 1, 5.0, f.destination)
         _add_car(env, ego, first, f.ring, 20.0, -1)
         _add_car(env, ego, first, f.ring, -20.0, -1)
@@ -130,27 +130,17 @@ def start_generic(envs, bodies, lanes, params, own, rows):
     f = own[0]
     for i in rows:
         env, ego, first = envs[i], bodies[i, 0], lanes[0]
-        _add_ego(env, ego, first, f)
+        _add_ego(env, ego, first, f.entry, f.entry_s)
         for _ in range(f.others):
             for _ in range(SPAWN_TRIES):
                 n = f.spawn_roads[next_below(env.stream, len(SPAWN_ROADS))]
                 n += next_below(env.stream, nth(first, n).count)
                 s = uniform(SPAWN_MARGIN, max(SPAWN_MARGIN, nth(first, n).length - SPAWN_MARGIN), env.stream)
-                if _is_free(env, ego, first, n, s):
+                x, y = position(nth(first, n), s, 0.0)
+                if is_free(env, ego, x, y, SPAWN_DISTANCE):
                     body = add_vehicle(env, ego, first, n, s, 14.0 + next_normal(env.stream) * 2.0)
                     _send(env, body, f.destination, len(GENERIC_EXITS))
                     break
-
-
-@kernel
-def _is_free(env, ego, lanes, n, s):
-    """Whether all vehicles keep `SPAWN_DISTANCE` from a place of lane n."""
-    x, y = position(nth(lanes, n), s, 0.0)
-    for k in range(env.vehicles):
-        dx, dy = x - nth(ego, k).x, y - nth(ego, k).y
-        if math.sqrt(dx * dx + dy * dy) < SPAWN_DISTANCE:
-            return False
-    return True
 
 
 @kernel
@@ -161,8 +151,6 @@ def score(envs, bodies, lanes, params, own, actions, controls, rolling):
         env, ego = envs[i], bodies[i, 0]
         if rolling and env.outcome != RUNNING:
             continue
-        lane = nth(lanes[0], ego.lane)
-        s, lateral = coordinates(ego, lanes[0], ego.lane)
         reward = (
             0
             + f.collision * float(ego.crashed)
@@ -171,7 +159,7 @@ def score(envs, bodies, lanes, params, own, actions, controls, rolling):
         )
         if f.normalize:
             reward = linear(reward, f.collision, f.high_speed)
-        reward *= 1.0 if holds(lane, s, lateral, 0.0) else 0.0
+        reward *= 1.0 if on_road(ego, lanes[0]) else 0.0
         conclude(env, reward, ego.crashed != 0, False, False, env.time >= f.duration, SUCCESS)
 
 

@@ -14,7 +14,7 @@ from sim.engine.rewards import clipped, linear
 from sim.engine.rng import next_normal
 from sim.engine.road_batch import RoadRules, road_family
 from sim.engine.road_setup import Setup
-from sim.engine.roads import coordinates, holds, lane_keys
+from sim.engine.roads import lane_keys, on_road
 from sim.engine.routes import from_every_lane, planned, table_of
 from sim.engine.spawn import add_vehicle, clear, uniform
 
@@ -84,7 +84,6 @@ def score(envs, bodies, lanes, params, own, actions, controls, rolling):
         if rolling and env.outcome != RUNNING:
             continue
         lane = nth(lanes[0], ego.lane)
-        s, lateral = coordinates(ego, lanes[0], ego.lane)
         reward = (
             0
             + f.collision * float(ego.crashed)
@@ -93,7 +92,7 @@ def score(envs, bodies, lanes, params, own, actions, controls, rolling):
         )
         if f.normalize:
             reward = linear(reward, f.collision, f.high_speed + f.left_lane)
-        reward *= 1.0 if holds(lane, s, lateral, 0.0) else 0.0
+        reward *= 1.0 if on_road(ego, lanes[0]) else 0.0
         conclude(env, reward, ego.crashed != 0, False, False, env.time >= f.duration, SUCCESS)
 
 

@@ -18,9 +18,7 @@ from sim.engine.records import Field, nth
 OBSERVERS: dict[str, Observer] = {
     "Kinematics": Observer("Kinematics", kinematics.space, kinematics.fields, kinematics.uncovered),
     "ExitObservation": Observer("ExitObservation", kinematics.space, kinematics.exit_fields, kinematics.uncovered),
-    "TimeToCollision": Observer(
-        "TimeToCollision", time_to_collision.space, time_to_collision.fields, time_to_collision.uncovered
-    ),
+    "TimeToCollision": Observer("TimeToCollision", time_to_collision.space, time_to_collision.fields),
     **{observer.name: observer for observer in (grid.OBSERVER, lidar.OBSERVER, goal.OBSERVER, attributes.OBSERVER)},
 }
 SPECIAL = ("ExitObservation", "KinematicsGoal", "AttributesObservation")

@@ -156,4 +156,4 @@ def _parallel(envs, bodies, lanes, params, own, table, rows, out):
         _observe(envs[i], bodies[i, 0], params[0], own[0], table, out[i])
 
 
-OBSERVER = Observer("LidarObservation", _space, _fields, lambda settings: None, _serial, _parallel, _table)
+OBSERVER = Observer("LidarObservation", _space, _fields, serial=_serial, parallel=_parallel, table=_table)

@@ -35,10 +35,20 @@ class Observer:
     """(resolved config) -> the space that highway-env declares."""
     fields: Callable[[Any], dict[str, Field]]
     """(resolved config) -> parameters: of `own`, or of the shared ones without a kernel."""
-    uncovered: Callable[[Settings], str | None]
+    uncovered: Callable[[Settings], str | None] = lambda settings: None
     """What of the settings the engine does not cover; None: it covers all."""
     serial: Any = None
     parallel: Any = None
     """The same on several threads."""
     table: Callable[[Any], np.ndarray] = no_table
     """(resolved config) -> constants that the kernel reads, float64 (R, C)."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by name: an observer is code."""
+        return _named, (self.name,)
+
+
+def _named(name: str) -> Observer:
+    from sim.engine.observe import OBSERVERS
+
+    return OBSERVERS[name]

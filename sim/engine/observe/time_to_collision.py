@@ -33,11 +33,6 @@ def space(config: Any) -> spaces.Box:
     return spaces.Box(0.0, 1.0, (NEIGHBOURING, NEIGHBOURING, times(config)), np.float32)
 
 
-def uncovered(settings: Any) -> str | None:
-    """Nothing: there is no other setting."""
-    return None
-
-
 @kernel
 def time_to_collision(env, ego, lanes, p, out):
     """`out` is (9, T): speeds and lanes around the ego's own, speed by speed; beside the road it is 1."""

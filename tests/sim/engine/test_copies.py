@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import sim
+from sim.engine.observe import OBSERVERS
 
 NAMES = (
     "lane-change",
@@ -63,6 +64,11 @@ def test_engine_environments_of_every_family_can_be_copied(name, how):
     assert copied.scene() == env.scene()
     assert future(copied) == future(env)
     np.testing.assert_array_equal(copied.reset()[0], env.reset()[0])  # the random stream was copied too
+
+
+@pytest.mark.parametrize("name", OBSERVERS)
+def test_observers_are_pickled_by_name(name):
+    assert pickle.loads(pickle.dumps(OBSERVERS[name])) is OBSERVERS[name]
 
 
 @pytest.mark.parametrize("how", COPIERS)

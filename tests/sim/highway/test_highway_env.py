@@ -17,18 +17,14 @@ LANE_LEFT, IDLE, LANE_RIGHT, FASTER, SLOWER = range(5)
 QUICK = ["highway-fast-v0", "merge-v1", "exit-v1", "intersection-v2", "parking-v0", "racetrack-v1", "lane-keeping-v0"]
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(set(NAMES) - set(QUICK)))]
+)
 def test_same_seed_same_episode_infos_included(name: str) -> None:
     env = make_small(name)
     first = rollout(env, 7, 3)
     assert same(first, rollout(env, 7, 3)), "the same environment again"
     assert same(first, rollout(make_small(name), 7, 3)), "another environment"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(NAMES) - set(QUICK)))
-def test_same_seed_same_episode_in_every_environment(name: str) -> None:
-    test_same_seed_same_episode_infos_included(name)
 
 
 def test_seed_also_seeds_sampled_actions() -> None:
